@@ -1,0 +1,110 @@
+import { createRequire } from 'node:module';
+import js from '@eslint/js';
+import { defineConfig } from 'eslint/config';
+import tseslint from 'typescript-eslint';
+
+/**
+ * The layers of lib/, lowest first: a file imports only from layers that stand before its own.
+ * `not` names earlier layers that this one must not know all the same. native, errors and index are files.
+ */
+const LAYERS = [
+  { name: 'errors' },
+  { name: 'native' },
+  { name: 'protocol', not: ['native'] },
+  { name: 'pci', not: ['native', 'protocol'] },
+  { name: 'transport', not: ['pci'] },
+  { name: 'connection', not: ['pci'] },
+  { name: 'device' },
+  { name: 'index' },
+  // A driver on the public API.
+  { name: 'nvme', not: ['errors', 'native', 'protocol', 'transport', 'connection', 'device'] },
+  // The other side: it must not lean on the client that it is there to test.
+  { name: 'emulator', not: ['connection', 'device', 'index', 'nvme'] },
+  { name: 'trace', not: ['index'] },
+  { name: 'cli' },
+];
+
+/** What outsiders may import: the entries of package.json's exports, as the sources that they are built from. */
+const PUBLIC_ENTRIES = Object.values(createRequire(import.meta.url)('./package.json').exports)
+  .map((entry) => entry.default)
+  .filter((file) => file !== undefined)
+  .map((file) => file.replace('./dist/', ''));
+
+/** Forbids imports and re-exports whose specifier matches, `import()` among them. */
+function forbid(pattern, message) {
+  const selector = `ImportExpression[source.value=/${pattern.replaceAll('/', '\\x2f')}/]`;
+  return {
+    'no-restricted-imports': ['error', { patterns: [{ regex: pattern, message }] }],
+    'no-restricted-syntax': ['error', { selector, message }],
+  };
+}
+
+/** The `globals` of a block in which these names exist. */
+function readonly(names) {
+  return Object.fromEntries(names.map((name) => [name, 'readonly']));
+}
+
+/** The block for one layer. A layer that is a file says './x.js' of its neighbours, a folder's files '../x.js'. */
+function layerBlock(layer, index) {
+  const isFile = ['errors', 'native', 'index'].includes(layer.name);
+  // index.ts gathers what is public; only the command line stands above it.
+  const later = layer.name === 'index' ? ['cli'] : LAYERS.slice(index + 1).map(({ name }) => name);
+  const forbidden = [...(layer.not ?? []), ...later];
+  const outside = '(?:\\.\\./)+(?:spec|bench|examples|tools)/';
+  const layers = `${isFile ? '\\./' : '(?:\\.\\./)+'}(?:${forbidden.join('|')})(?:/|\\.js$)`;
+  return {
+    files: [isFile ? `lib/${layer.name}.ts` : `lib/${layer.name}/**/*.ts`],
+    rules: forbid(
+      forbidden.length === 0 ? `^${outside}` : `^(?:${outside}|${layers})`,
+      `lib/${layer.name} must not import this: see the layers in DESIGN.md.`,
+    ),
+  };
+}
+
+export default defineConfig(
+  { ignores: ['node_modules/', 'dist/', 'build/', 'prebuilds/', 'coverage/'] },
+  js.configs.recommended,
+  {
+    files: ['**/*.ts'],
+    extends: [tseslint.configs.recommendedTypeChecked],
+    languageOptions: { parserOptions: { projectService: true, tsconfigRootDir: import.meta.dirname } },
+    rules: {
+      '@typescript-eslint/no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }],
+      '@typescript-eslint/consistent-type-imports': 'error',
+      '@typescript-eslint/switch-exhaustiveness-check': [
+        'error',
+        { considerDefaultExhaustiveForUnions: true },
+      ],
+      // `async` says that a method rejects rather than throws, whether it awaits or not.
+      '@typescript-eslint/require-await': 'off',
+      // An aborted call ends with its signal's reason, which may be anything.
+      '@typescript-eslint/only-throw-error': 'off',
+      '@typescript-eslint/prefer-promise-reject-errors': 'off',
+    },
+  },
+  {
+    files: ['spec/**/*.ts'],
+    rules: {
+      // jest's matchers (expect.any, expect.objectContaining) are typed any.
+      '@typescript-eslint/no-unsafe-assignment': 'off',
+      '@typescript-eslint/unbound-method': 'off',
+    },
+  },
+  {
+    files: ['**/*.js', '**/*.cjs', '**/*.mjs'],
+    languageOptions: { globals: readonly(Object.getOwnPropertyNames(globalThis)) },
+    rules: { 'no-unused-vars': ['error', { argsIgnorePattern: '^_', varsIgnorePattern: '^_' }] },
+  },
+  {
+    files: ['**/*.cjs'],
+    languageOptions: { sourceType: 'commonjs', globals: readonly(['__dirname', '__filename']) },
+  },
+  ...LAYERS.map(layerBlock),
+  {
+    files: ['examples/**/*.ts', 'bench/**/*.ts'],
+    rules: forbid(
+      `^(?:\\.\\./)+lib/(?!(?:${PUBLIC_ENTRIES.map((file) => file.replaceAll('.', '\\.')).join('|')})$)`,
+      'Examples and benchmarks use the public entries only, as package.json exports them.',
+    ),
+  },
+);
