@@ -1,0 +1,72 @@
+/** Follows a list of capabilities whose pointers nobody vouches for. */
+import type { ConfigReader } from './config-reader.js';
+import { hex } from './registers.js';
+
+/** Which capability a decoder looks at, and how far it may read. */
+export interface CapabilityPlace {
+  readonly config: ConfigReader;
+  /** Offset of the capability's header in config space. */
+  readonly offset: number;
+  /** No byte of the capability stands at or beyond this offset. */
+  readonly limit: number;
+  /** Where a decoder says what is wrong. */
+  readonly problems: string[];
+}
+
+/** What distinguishes the list of conventional capabilities from that of extended ones. */
+export interface ListShape {
+  /** Begins each message: `capability` or `extended capability`. */
+  readonly what: string;
+  /** The first offset where a capability may stand. */
+  readonly lowest: number;
+  /** The end of the area that capabilities stand in. */
+  readonly limit: number;
+  /** Bytes of a capability's header. */
+  readonly headerSize: number;
+  /** The pointer in the header at `offset`, 0 at the end of the list; null where the bytes are no header. */
+  readonly next: (offset: number) => number | null;
+}
+
+/**
+ * The offsets of the capabilities, from the one at `first` on. The list ends where a pointer leaves the area or leads
+ * back to a capability already seen, so there are at most as many as there are dwords in the area. The low two bits
+ * of a pointer are reserved and ignored, as the specification has it.
+ */
+export function listOffsets(first: number, shape: ListShape, problems: string[]): number[] {
+  const offsets = new Set<number>();
+  let from = 'the first pointer';
+  let pointer = first;
+  while (pointer !== 0) {
+    const offset = pointer & ~3;
+    const refusal = refuse(offset, shape, offsets);
+    if (offset !== pointer)
+      problems.push(`${shape.what} list: ${from} (${hex(pointer)}) has reserved bits set`);
+    if (refusal !== null) {
+      problems.push(`${shape.what} list: ${from} (${hex(pointer)}) ${refusal}`);
+      break;
+    }
+    const next = shape.next(offset);
+    if (next === null) {
+      problems.push(`${shape.what} list: there is no header at ${hex(offset)}, its bytes are all ones`);
+      break;
+    }
+    offsets.add(offset);
+    from = `the pointer of ${hex(offset)}`;
+    pointer = next;
+  }
+  return [...offsets];
+}
+
+function refuse(offset: number, shape: ListShape, seen: ReadonlySet<number>): string | null {
+  if (offset < shape.lowest) return `leads below ${hex(shape.lowest)}`;
+  if (offset + shape.headerSize > shape.limit) return `leads past the end at ${hex(shape.limit)}`;
+  if (seen.has(offset)) return 'leads back into the list';
+  return null;
+}
+
+/** Whether the `length` bytes of a capability are there; says so when they are not. */
+export function fits({ offset, limit, problems }: CapabilityPlace, length: number, name: string): boolean {
+  if (offset + length <= limit) return true;
+  problems.push(`${name} at ${hex(offset)}: its ${length} bytes reach past the end at ${hex(limit)}`);
+  return false;
+}
