@@ -1,0 +1,141 @@
+/**
+ * What can go wrong, by kind. Misuse of the API is a plain `TypeError` or `RangeError`, and an aborted call
+ * rejects with its signal's reason, as everywhere in Node; everything else is one of these.
+ */
+import { constants } from 'node:os';
+
+const ERRNO_NAMES = new Map<number, string>();
+for (const [name, value] of Object.entries(constants.errno)) {
+  // EAGAIN and EOPNOTSUPP have a twin of the same number: the first, more usual name stays.
+  if (!ERRNO_NAMES.has(value)) ERRNO_NAMES.set(value, name);
+}
+// ENOTSUP and EOPNOTSUPP are one number on Linux; VFIO's documentation says ENOTSUP.
+ERRNO_NAMES.set(constants.errno.ENOTSUP, 'ENOTSUP');
+ERRNO_NAMES.set(constants.errno.EAGAIN, 'EAGAIN');
+// Numbers that Node has no name for and that this library or servers use.
+ERRNO_NAMES.set(109, 'ETOOMANYREFS');
+ERRNO_NAMES.set(524, 'ENOTSUPP');
+
+/** The name of a positive errno, `errno 9999` where it has none. */
+export function errnoName(errno: number): string {
+  return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
+}
+
+/** The root of every error that this library makes itself. `code` is stable and made for programs. */
+export class VfioUserError extends Error {
+  /** An errno's name (`ECONNREFUSED`) or one of the library's own (`ERR_VFIO_USER_PROTOCOL`, …). */
+  readonly code: string;
+
+  constructor(code: string, message: string, options?: ErrorOptions) {
+    super(message, options);
+    this.code = code;
+  }
+
+  static {
+    this.prototype.name = 'VfioUserError';
+  }
+}
+
+/** A system call failed on our side. `code` is the errno's name. */
+export class TransportError extends VfioUserError {
+  /** The positive errno. */
+  readonly errno: number;
+  /** The system call that failed, for example `connect`. */
+  readonly syscall: string;
+
+  constructor(syscall: string, errno: number, detail?: string, options?: ErrorOptions) {
+    const name = errnoName(errno);
+    super(name, `${syscall}: ${name}${detail === undefined ? '' : ` (${detail})`}`, options);
+    this.errno = errno;
+    this.syscall = syscall;
+  }
+
+  static {
+    this.prototype.name = 'TransportError';
+  }
+}
+
+/** The peer sent bytes that the specification forbids. `code` is `ERR_VFIO_USER_PROTOCOL`. */
+export class ProtocolError extends VfioUserError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('ERR_VFIO_USER_PROTOCOL', message, options);
+  }
+
+  static {
+    this.prototype.name = 'ProtocolError';
+  }
+}
+
+/** The peer answered a command with an error. `code` is the errno's name, `ERR_VFIO_USER_REMOTE` where it sent 0. */
+export class RemoteError extends VfioUserError {
+  /** The positive errno that the peer sent; 0 where it set the error bit alone. */
+  readonly errno: number;
+  /** The command that failed, as the specification names it, for example `REGION_READ`. */
+  readonly command: string;
+
+  constructor(command: string, errno: number, options?: ErrorOptions) {
+    const name = errno === 0 ? 'an error without errno' : errnoName(errno);
+    super(
+      errno === 0 ? 'ERR_VFIO_USER_REMOTE' : errnoName(errno),
+      `${command}: the server answered ${name}`,
+      options,
+    );
+    this.errno = errno;
+    this.command = command;
+  }
+
+  static {
+    this.prototype.name = 'RemoteError';
+  }
+}
+
+/** No answer came in time. `code` is `ETIMEDOUT`. */
+export class TimeoutError extends VfioUserError {
+  readonly timeoutMs: number;
+
+  constructor(what: string, timeoutMs: number, options?: ErrorOptions) {
+    super('ETIMEDOUT', `${what}: no answer within ${timeoutMs} ms`, options);
+    this.timeoutMs = timeoutMs;
+  }
+
+  static {
+    this.prototype.name = 'TimeoutError';
+  }
+}
+
+/** The peer, the transport or this platform cannot do what was asked. `code` is `ERR_VFIO_USER_UNSUPPORTED`. */
+export class UnsupportedError extends VfioUserError {
+  constructor(message: string, options?: ErrorOptions) {
+    super('ERR_VFIO_USER_UNSUPPORTED', message, options);
+  }
+
+  static {
+    this.prototype.name = 'UnsupportedError';
+  }
+}
+
+/** The connection has ended; `cause` says why. `code` is `ERR_VFIO_USER_CLOSED`. */
+export class ClosedError extends VfioUserError {
+  constructor(message = 'the connection is closed', options?: ErrorOptions) {
+    super('ERR_VFIO_USER_CLOSED', message, options);
+  }
+
+  static {
+    this.prototype.name = 'ClosedError';
+  }
+}
+
+/** A migration step failed; `state` is where the device is now. `code` is `ERR_VFIO_USER_MIGRATION`. */
+export class MigrationError extends VfioUserError {
+  /** The device's migration state by name, for example `STOP_COPY`; `unknown` where it could not be asked. */
+  readonly state: string;
+
+  constructor(message: string, state: string, options?: ErrorOptions) {
+    super('ERR_VFIO_USER_MIGRATION', message, options);
+    this.state = state;
+  }
+
+  static {
+    this.prototype.name = 'MigrationError';
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * The 16 bytes in front of every message ("Header").
+ *
+ * ```
+ *  0        2        4                 8                 12                16
+ *  | id u16 | cmd u16|    size u32     |    flags u32    |    errno u32    |
+ * ```
+ *
+ * `size` counts the header. `flags` are the type in bits 0 to 3, NO_REPLY in bit 4 and ERROR in bit 5; `errno` only
+ * has a meaning beside ERROR, and may be 0 even there. The functions on single fields are for the hot path: they
+ * check nothing but that the bytes exist.
+ */
+import { ProtocolError } from '../errors.js';
+import {
+  commandName,
+  HEADER_FLAG_COMMAND,
+  HEADER_FLAG_REPLY,
+  HEADER_FLAG_TYPE_MASK,
+  HEADER_SIZE,
+} from './constants.js';
+
+/** A decoded header. */
+export interface Header {
+  /** Message id, 16 bits, chosen by the sender of the command. */
+  id: number;
+  command: number;
+  /** Bytes of the whole message, the header's 16 included. */
+  size: number;
+  flags: number;
+  /** A positive errno, or 0. */
+  errno: number;
+}
+
+/** Writes a header to `into[at..at+16)`. Hot. Throws a RangeError where a value does not fit its field. */
+export function writeHeader(
+  into: Buffer,
+  at: number,
+  id: number,
+  command: number,
+  size: number,
+  flags: number,
+  errno: number,
+): void {
+  into.writeUInt16LE(id, at);
+  into.writeUInt16LE(command, at + 2);
+  into.writeUInt32LE(size, at + 4);
+  into.writeUInt32LE(flags, at + 8);
+  into.writeUInt32LE(errno, at + 12);
+}
+
+export function headerId(bytes: Buffer, at: number): number {
+  return bytes.readUInt16LE(at);
+}
+
+export function headerCommand(bytes: Buffer, at: number): number {
+  return bytes.readUInt16LE(at + 2);
+}
+
+export function headerSize(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at + 4);
+}
+
+export function headerFlags(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at + 8);
+}
+
+export function headerErrno(bytes: Buffer, at: number): number {
+  return bytes.readUInt32LE(at + 12);
+}
+
+/**
+ * Reads the header at `bytes[at..at+16)`.
+ *
+ * @throws ProtocolError where the size is less than the header's own, or the type is neither command nor reply:
+ * after either the stream has no known next message.
+ */
+export function decodeHeader(bytes: Buffer, at: number): Header {
+  if (bytes.length - at < HEADER_SIZE) {
+    throw new ProtocolError(`header: ${bytes.length - at} bytes, a header is exactly ${HEADER_SIZE}`);
+  }
+  const header: Header = {
+    id: headerId(bytes, at),
+    command: headerCommand(bytes, at),
+    size: headerSize(bytes, at),
+    flags: headerFlags(bytes, at),
+    errno: headerErrno(bytes, at),
+  };
+  const type = header.flags & HEADER_FLAG_TYPE_MASK;
+  if (type !== HEADER_FLAG_COMMAND && type !== HEADER_FLAG_REPLY) {
+    throw new ProtocolError(
+      `${commandName(header.command)} header: the message type is ${type}, neither command (0) nor reply (1)`,
+    );
+  }
+  if (header.size < HEADER_SIZE) {
+    throw new ProtocolError(
+      `${commandName(header.command)} header: the message size is ${header.size}, less than the header's ${HEADER_SIZE}`,
+    );
+  }
+  return header;
+}

@@ -1,0 +1,82 @@
+/**
+ * DEVICE_GET_IRQ_INFO: how many interrupts an index has ("VFIO_USER_DEVICE_GET_IRQ_INFO"). Request and reply have the
+ * same layout; in a request `flags` and `count` are zero.
+ *
+ * ```
+ *  0            4            8            12           16
+ *  |  argsz u32 |  flags u32 |  index u32 |  count u32 |
+ * ```
+ */
+import { ProtocolError } from '../errors.js';
+import { atLeast, readArgsz, whole } from './bytes.js';
+
+const IRQ_INFO_SIZE = 16;
+/** The most interrupts of one index: MSI-X, the largest that PCI has, ends at 2048. */
+export const MAX_IRQS = 65536;
+
+export interface IrqInfo {
+  /** `PciIrq` numbers for a PCI device. */
+  index: number;
+  /** `IRQ_FLAG_…` bits. */
+  flags: number;
+  /** Interrupts of this index; 0 where the device has none. */
+  count: number;
+}
+
+/** The payload of the request. Throws a RangeError where the index does not fit. */
+export function encodeGetIrqInfo(index: number): Buffer {
+  return encodeIrqInfo({ index, flags: 0, count: 0 });
+}
+
+/**
+ * Reads the request.
+ *
+ * @throws ProtocolError where the payload or its argsz is less than the 16 bytes of the structure.
+ */
+export function decodeGetIrqInfo(
+  bytes: Buffer,
+  start: number,
+  end: number,
+): { argsz: number; index: number } {
+  atLeast('DEVICE_GET_IRQ_INFO', 'the IRQ info structure', start, end, IRQ_INFO_SIZE);
+  return {
+    argsz: readArgsz('DEVICE_GET_IRQ_INFO', bytes, start, IRQ_INFO_SIZE),
+    index: bytes.readUInt32LE(start + 8),
+  };
+}
+
+/** The payload of the reply. Throws a RangeError where a value is out of bounds. */
+export function encodeIrqInfo(info: IrqInfo): Buffer {
+  const payload = Buffer.alloc(IRQ_INFO_SIZE);
+  payload.writeUInt32LE(IRQ_INFO_SIZE, 0);
+  payload.writeUInt32LE(whole('flags', info.flags), 4);
+  payload.writeUInt32LE(whole('index', info.index), 8);
+  payload.writeUInt32LE(whole('count', info.count, 0, MAX_IRQS), 12);
+  return payload;
+}
+
+/**
+ * Reads the reply. That its index is the one that was asked for is checked where `asked` is given.
+ *
+ * @throws ProtocolError where payload or argsz are less than the structure, the index is another one, or the count
+ * is above 65536.
+ */
+export function decodeIrqInfo(bytes: Buffer, start: number, end: number, asked?: number): IrqInfo {
+  const message = 'DEVICE_GET_IRQ_INFO reply';
+  atLeast(message, 'the IRQ info structure', start, end, IRQ_INFO_SIZE);
+  readArgsz(message, bytes, start, IRQ_INFO_SIZE);
+  const info: IrqInfo = {
+    flags: bytes.readUInt32LE(start + 4),
+    index: bytes.readUInt32LE(start + 8),
+    count: bytes.readUInt32LE(start + 12),
+  };
+  if (asked !== undefined && info.index !== asked) {
+    throw new ProtocolError(`${message}: index is ${info.index}, ${asked} was asked for`);
+  }
+  if (info.count > MAX_IRQS) {
+    throw new ProtocolError(
+      `${message}: count is ${info.count}, more than the ${MAX_IRQS} that are accepted`,
+    );
+  }
+  return info;
+}
