@@ -1,0 +1,54 @@
+// What the addon keeps for one Node environment: the main thread or a worker. Nothing in the addon is
+// global, so any number of them run at once.
+//
+// It ends the loop's handles before the environment goes: libuv refuses to close a loop that still has any.
+//
+//   cleanup hook ── closes every Poll ── close callbacks run ── the last one releases the hook ── finalizers
+//
+// Objects hold it by shared_ptr: the order in which Node finalizes them and the instance data is its own
+// affair.
+#pragma once
+
+#include <napi.h>
+#include <uv.h>
+
+#include <memory>
+#include <unordered_set>
+
+namespace vfio_user {
+
+class Memory;
+struct Poll;
+
+class Environment {
+ public:
+  /// Makes the environment's instance; called once, while the addon is being loaded.
+  static std::shared_ptr<Environment> Create(Napi::Env env);
+  static std::shared_ptr<Environment> Of(napi_env env);
+
+  uv_loop_t* loop() const { return loop_; }
+  /// Whether the environment is going: nothing may be started on the loop any more.
+  bool ending() const { return ending_; }
+
+  void Add(Poll* poll) { polls_.insert(poll); }
+  /// Called by a Poll's close callback.
+  void Remove(Poll* poll);
+
+  /// The sockets that live, so that a method can tell a Socket argument from any other object's pointer.
+  std::unordered_set<const void*> sockets;
+  Napi::FunctionReference mapping_constructor;
+  /// The memory that the Mapping under construction takes over.
+  Memory* handed_over = nullptr;
+
+ private:
+  Environment() = default;
+  static void OnCleanup(napi_async_cleanup_hook_handle hook, void* data);
+  void FinishCleanup();
+
+  uv_loop_t* loop_ = nullptr;
+  std::unordered_set<Poll*> polls_;
+  napi_async_cleanup_hook_handle hook_ = nullptr;
+  bool ending_ = false;
+};
+
+}  // namespace vfio_user

@@ -1,0 +1,402 @@
+#include "socket.h"
+
+#include <poll.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <ctime>
+
+namespace vfio_user {
+
+namespace {
+
+/// SCM_MAX_FD of the kernel: the most fds of one message.
+constexpr size_t kMaxFds = 253;
+/// Room for them, and for the credentials and the like that a socket's former owner may have asked for.
+constexpr size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int)) + 256;
+/// A worker is terminated between calls: none may last longer.
+constexpr int64_t kMaxWaitMs = 50;
+/// In the answer of `wait`: the other socket is readable.
+constexpr int kOtherReadable = 4;
+/// How many failed receives go between two looks at the other socket while spinning.
+constexpr unsigned kLookEvery = 8;
+
+int64_t Now() {
+  timespec now;
+  clock_gettime(CLOCK_MONOTONIC, &now);
+  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
+}
+
+/// poll(2) until `deadline`; 0 when it has passed. EINTR goes on with the time that remains.
+int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
+  for (;;) {
+    const int64_t rest = std::max<int64_t>(deadline - Now(), 0);
+    const timespec timeout = {.tv_sec = rest / 1'000'000'000, .tv_nsec = rest % 1'000'000'000};
+    const int ready = ppoll(fds, count, &timeout, nullptr);
+    if (ready >= 0) return ready;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+/// The numbers of an array of fds; of too many the caller learns only that they are too many.
+bool ReadFds(napi_env env, napi_value array, std::vector<int>* out) {
+  uint32_t count = 0;
+  if (napi_get_array_length(env, array, &count) != napi_ok) {
+    return ThrowTypeError(env, "fds", "an array or null");
+  }
+  out->resize(std::min<size_t>(count, kMaxFds + 1));
+  if (count > kMaxFds) return true;
+  const Napi::HandleScope scope(env);
+  for (uint32_t i = 0; i < count; ++i) {
+    napi_value element;
+    if (napi_get_element(env, array, i, &element) != napi_ok || !ReadFd(env, element, &(*out)[i]))
+      return false;
+  }
+  return true;
+}
+
+}  // namespace
+
+Napi::Function Socket::Define(Napi::Env env) {
+  return DefineClass(env, "Socket",
+                     {
+                         InstanceAccessor("fd", &Socket::GetFd, nullptr),
+                         InstanceMethod("watch", &Socket::WatchEvents),
+                         InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
+                         InstanceMethod("ref", &Socket::RefLoop),
+                         InstanceMethod("unref", &Socket::UnrefLoop),
+                         InstanceMethod("close", &Socket::CloseSocket),
+                     });
+}
+
+Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
+  int fd;
+  if (!ReadFd(info.Env(), info[0], &fd)) throw Napi::Error::New(info.Env());
+  if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) {
+    throw Napi::TypeError::New(info.Env(), "status must be an Int32Array");
+  }
+  if (info[2].As<Napi::TypedArray>().ElementLength() == 0) {
+    throw Napi::RangeError::New(info.Env(), "status is empty or detached");
+  }
+  status_ = Keep(info, "status", info[2]);
+  const auto object = info.This().As<Napi::Object>();
+  DefineBoundMethod(object, this, "send", Send);
+  DefineBoundMethod(object, this, "recv", Recv);
+  DefineBoundMethod(object, this, "recvWait", RecvWait);
+  DefineBoundMethod(object, this, "wait", Wait);
+  DefineBoundMethod(object, this, "takeFds", TakeFds);
+  environment_->sockets.insert(this);
+  Own(fd);
+  WriteStatus();
+}
+
+Socket::~Socket() {
+  environment_->sockets.erase(this);
+  CloseFds();
+}
+
+// ---------------------------------------------------------------------------------------------------------- sending
+
+napi_value Socket::Send(napi_env env, napi_callback_info info) {
+  napi_value arguments[7];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  const auto [head_array, head_length, body_array, body_offset, body_length, sent_before, fd_array] =
+      arguments;
+
+  // First, as an array's getters may run code that detaches the buffers.
+  std::vector<int> fds;
+  if (!IsNothing(env, fd_array) && !ReadFds(env, fd_array, &fds)) return nullptr;
+
+  Bytes head;
+  uint64_t head_size;
+  if (!ReadBytes(env, head_array, "head", &head) ||
+      !ReadInteger(env, head_length, "headLength", &head_size)) {
+    return nullptr;
+  }
+  if (head_size > head.length) {
+    ThrowRangeError(env, "headLength", "more than head has");
+    return nullptr;
+  }
+  Bytes body;
+  if (!IsNothing(env, body_array)) {
+    if (!ReadRange(env, body_array, body_offset, body_length, "body", &body)) return nullptr;
+  } else {
+    uint64_t size;
+    if (!ReadInteger(env, body_length, "bodyLength", &size)) return nullptr;
+    if (size != 0) {
+      ThrowRangeError(env, "bodyLength", "more than no body has");
+      return nullptr;
+    }
+  }
+  uint64_t sent;
+  if (!ReadInteger(env, sent_before, "sent", &sent)) return nullptr;
+  if (sent > head_size + body.length) {
+    ThrowRangeError(env, "sent", "more than the message has");
+    return nullptr;
+  }
+
+  // What is left of both parts.
+  iovec parts[2];
+  size_t count = 0;
+  const size_t sent_of_head = std::min<size_t>(sent, head_size);
+  const size_t sent_of_body = sent - sent_of_head;
+  if (sent_of_head < head_size) parts[count++] = {head.data + sent_of_head, head_size - sent_of_head};
+  if (sent_of_body < body.length) parts[count++] = {body.data + sent_of_body, body.length - sent_of_body};
+
+  // Fds left with the first byte.
+  if (sent > 0) fds.clear();
+  return MakeNumber(env, self->SendMessage(parts, count, fds));
+}
+
+int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const {
+  if (fd() < 0) return -EBADF;
+  msghdr message = {};
+  message.msg_iov = parts;
+  message.msg_iovlen = count;
+  alignas(cmsghdr) char control[CMSG_SPACE(kMaxFds * sizeof(int))];
+  if (!fds.empty()) {
+    // A stream carries fds only along with a byte: without one they would be lost silently.
+    if (fds.size() > kMaxFds || count == 0) return -EINVAL;
+    const size_t size = fds.size() * sizeof(int);
+    message.msg_control = control;
+    message.msg_controllen = CMSG_SPACE(size);
+    memset(control, 0, message.msg_controllen);
+    cmsghdr* header = CMSG_FIRSTHDR(&message);
+    header->cmsg_level = SOL_SOCKET;
+    header->cmsg_type = SCM_RIGHTS;
+    header->cmsg_len = CMSG_LEN(size);
+    memcpy(CMSG_DATA(header), fds.data(), size);
+  }
+  for (;;) {
+    const ssize_t sent = sendmsg(fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) return sent;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+// -------------------------------------------------------------------------------------------------------- receiving
+
+napi_value Socket::Recv(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  Bytes into;
+  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into)) return nullptr;
+  if (into.length == 0) {
+    // The answer would look like the end of the stream.
+    ThrowRangeError(env, "length", "0");
+    return nullptr;
+  }
+  return MakeNumber(env, self->Receive(into));
+}
+
+int64_t Socket::Receive(Bytes into) {
+  if (fd() < 0) return -EBADF;
+  iovec part = {into.data, into.length};
+  alignas(cmsghdr) char control[kControlSize];
+  msghdr message = {};
+  message.msg_iov = &part;
+  message.msg_iovlen = 1;
+  for (;;) {
+    message.msg_control = control;
+    message.msg_controllen = sizeof(control);
+    const ssize_t received = recvmsg(fd(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
+    if (received >= 0) {
+      if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
+        return received;
+      return ClaimFds(&message) ? received : -ETOOMANYREFS;
+    }
+    if (errno != EINTR) return -errno;
+  }
+}
+
+/// Takes over the fds of a message. False when the kernel had to drop some: then the others are closed too,
+/// since nobody can tell which is which.
+bool Socket::ClaimFds(msghdr* message) {
+  const size_t before = fds_.size();
+  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr; header = CMSG_NXTHDR(message, header)) {
+    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
+    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
+    const size_t at = fds_.size();
+    fds_.resize(at + count);
+    memcpy(fds_.data() + at, CMSG_DATA(header), count * sizeof(int));
+  }
+  const bool whole = (message->msg_flags & MSG_CTRUNC) == 0;
+  if (!whole) {
+    for (size_t i = before; i < fds_.size(); ++i) close(fds_[i]);
+    fds_.resize(before);
+  }
+  if (fds_.size() != before) WriteStatus();
+  return whole;
+}
+
+napi_value Socket::TakeFds(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  napi_value result;
+  if (napi_create_array_with_length(env, self->fds_.size(), &result) != napi_ok) return nullptr;
+  for (size_t i = 0; i < self->fds_.size(); ++i) {
+    napi_value fd;
+    if (napi_create_int32(env, self->fds_[i], &fd) != napi_ok ||
+        napi_set_element(env, result, static_cast<uint32_t>(i), fd) != napi_ok) {
+      return nullptr;  // Being terminated: the fds stay the socket's.
+    }
+  }
+  if (!self->fds_.empty()) {
+    self->fds_.clear();
+    self->WriteStatus();
+  }
+  return result;
+}
+
+void Socket::CloseFds() {
+  for (const int fd : fds_) close(fd);
+  fds_.clear();
+}
+
+/// The array may have been detached since: then there is nowhere to write.
+void Socket::WriteStatus() {
+  const Napi::HandleScope scope(Env());
+  napi_value array = status_.Value();
+  size_t length = 0;
+  void* data = nullptr;
+  if (array == nullptr ||
+      napi_get_typedarray_info(Env(), array, nullptr, &length, &data, nullptr, nullptr) != napi_ok ||
+      length == 0) {
+    return;
+  }
+  *static_cast<int32_t*>(data) = static_cast<int32_t>(fds_.size());
+}
+
+// ---------------------------------------------------------------------------------------------------------- waiting
+
+bool Socket::ReadSocket(napi_env env, napi_value value, const Socket** out) const {
+  *out = nullptr;
+  if (IsNothing(env, value)) return true;
+  // Any class's object unwraps to a pointer: only one of ours may be followed.
+  void* object;
+  if (napi_unwrap(env, value, &object) != napi_ok || !environment_->sockets.contains(object)) {
+    return ThrowTypeError(env, "other", "a Socket or null");
+  }
+  const auto* socket = static_cast<const Socket*>(object);
+  if (socket->fd() >= 0) *out = socket;
+  return true;
+}
+
+napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  Bytes into;
+  int64_t timeout;
+  const Socket* other;
+  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
+      !ReadMilliseconds(env, arguments[3], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[4], &other)) {
+    return nullptr;
+  }
+  if (into.length == 0) {
+    ThrowRangeError(env, "length", "0");
+    return nullptr;
+  }
+  return MakeNumber(env, self->ReceiveWithin(into, timeout, other));
+}
+
+int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other) {
+  int64_t result = Receive(into);
+  if (result != -EAGAIN || nanoseconds == 0) return result;
+
+  const int64_t start = Now();
+  const int64_t deadline = start + nanoseconds;
+  const int64_t spin_until = std::min(start + governor_.Begin(), deadline);
+  int64_t now = start;
+  for (unsigned turn = 1; now < spin_until; ++turn) {
+    result = Receive(into);
+    const bool answered =
+        result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
+    now = Now();
+    if (answered) {
+      governor_.End(now - start);
+      return result;
+    }
+  }
+  result = ReceivePolling(into, deadline, other);
+  governor_.End(Now() - start);
+  return result;
+}
+
+int64_t Socket::ReceivePolling(Bytes into, int64_t deadline, const Socket* other) {
+  pollfd fds[2] = {{fd(), POLLIN, 0}, {other != nullptr ? other->fd() : -1, POLLIN, 0}};
+  for (;;) {
+    const int ready = PollUntil(fds, 2, deadline);
+    if (ready <= 0) return ready < 0 ? ready : -EAGAIN;
+    if (fds[0].revents != 0) {
+      const int64_t result = Receive(into);
+      if (result != -EAGAIN) return result;
+    }
+    if (fds[1].revents != 0 || Now() >= deadline) return -EAGAIN;
+  }
+}
+
+bool Socket::IsReadable() const {
+  pollfd poll = {fd(), POLLIN, 0};
+  return ::poll(&poll, 1, 0) > 0;
+}
+
+napi_value Socket::Wait(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  uint64_t events;
+  int64_t timeout;
+  const Socket* other;
+  if (!ReadInteger(env, arguments[0], "events", &events, kReadable | kWritable) ||
+      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[2], &other)) {
+    return nullptr;
+  }
+  if (self->fd() < 0) return MakeNumber(env, -EBADF);
+
+  const bool read = (events & kReadable) != 0;
+  const bool write = (events & kWritable) != 0;
+  const int asked = (read ? POLLIN : 0) | (write ? POLLOUT : 0);
+  pollfd fds[2] = {{self->fd(), static_cast<short>(asked), 0},
+                   {other != nullptr ? other->fd() : -1, POLLIN, 0}};
+  const int ready = PollUntil(fds, 2, Now() + timeout);
+  if (ready < 0) return MakeNumber(env, ready);
+
+  // A hang-up or an error is something to read, and lets no write block.
+  const bool broken = (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+  int result = 0;
+  if (broken || (fds[0].revents & POLLIN) != 0) result |= kReadable;
+  if (write && (broken || (fds[0].revents & POLLOUT) != 0)) result |= kWritable;
+  if (fds[1].revents != 0) result |= kOtherReadable;
+  return MakeNumber(env, result);
+}
+
+// ------------------------------------------------------------------------------------------------------------- rest
+
+Napi::Value Socket::WatchEvents(const Napi::CallbackInfo& info) {
+  uint64_t events;
+  if (!ReadInteger(info.Env(), info[0], "events", &events, kReadable | kWritable)) return {};
+  return Napi::Number::New(info.Env(), WatchObject(static_cast<int>(events)));
+}
+
+void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
+  uint64_t microseconds;
+  if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
+  governor_.SetCeiling(static_cast<int64_t>(microseconds) * 1000);
+}
+
+void Socket::CloseSocket(const Napi::CallbackInfo& /*info*/) {
+  CloseObject();
+  if (fds_.empty()) return;
+  CloseFds();
+  WriteStatus();
+}
+
+void Socket::OnReady(int events) {
+  Emit(MakeNumber(Env(), events));
+}
+
+}  // namespace vfio_user

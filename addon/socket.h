@@ -1,0 +1,57 @@
+// A connected stream socket: sendmsg and recvmsg with fds, without ever blocking; and a wait that is bounded.
+//
+// Fds that came in belong to the socket until `takeFds` hands them to JavaScript; what nobody took is
+// closed with the socket. Their number is mirrored into the caller's Int32Array, so that the hot path need
+// not ask.
+//
+// The methods of the hot path are bound to the object (see DefineBoundMethod), the others are the class's.
+#pragma once
+
+#include <sys/socket.h>
+#include <sys/uio.h>
+
+#include <vector>
+
+#include "polled-fd.h"
+#include "spin.h"
+
+namespace vfio_user {
+
+class Socket : public PolledObject<Socket> {
+ public:
+  static constexpr const char* kName = "VfioUserSocket";
+
+  static Napi::Function Define(Napi::Env env);
+  explicit Socket(const Napi::CallbackInfo& info);
+  ~Socket() override;
+
+ private:
+  static napi_value Send(napi_env env, napi_callback_info info);
+  static napi_value Recv(napi_env env, napi_callback_info info);
+  static napi_value RecvWait(napi_env env, napi_callback_info info);
+  static napi_value Wait(napi_env env, napi_callback_info info);
+  static napi_value TakeFds(napi_env env, napi_callback_info info);
+  Napi::Value WatchEvents(const Napi::CallbackInfo& info);
+  void SetSpinCeiling(const Napi::CallbackInfo& info);
+  void CloseSocket(const Napi::CallbackInfo& info);
+
+  /// A Socket argument; null is none.
+  bool ReadSocket(napi_env env, napi_value value, const Socket** out) const;
+
+  int64_t SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const;
+  int64_t Receive(Bytes into);
+  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other);
+  int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
+  bool IsReadable() const;
+  bool ClaimFds(msghdr* message);
+  void CloseFds();
+  void WriteStatus();
+
+  void OnReady(int events) override;
+
+  Napi::ObjectReference status_;
+  std::vector<int> fds_;
+  SpinGovernor governor_;
+};
+
+}  // namespace vfio_user

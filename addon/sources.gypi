@@ -1,0 +1,23 @@
+{
+  "variables": {
+    "addon_sources": [
+      "addon/main.cc",
+      "addon/arguments.cc",
+      "addon/copy.cc",
+      "addon/environment.cc",
+      "addon/event-fd.cc",
+      "addon/files.cc",
+      "addon/listener.cc",
+      "addon/mapping.cc",
+      "addon/memory.cc",
+      "addon/polled-fd.cc",
+      "addon/socket.cc"
+    ],
+    "addon_defines": [
+      "NAPI_VERSION=9",
+      "NAPI_CPP_EXCEPTIONS",
+      "NODE_ADDON_API_DISABLE_DEPRECATED",
+      "NODE_API_SWALLOW_UNTHROWABLE_EXCEPTIONS"
+    ]
+  }
+}

@@ -1,0 +1,216 @@
+/**
+ * The one typed door to the addon. The addon knows file descriptors and memory, not the protocol.
+ *
+ * Every native function that can fail returns `-errno` and never throws for a system call's sake: the callers in
+ * this folder's layers turn numbers into errors (`check`), because an error made in C++ belongs to another realm
+ * in test runners. A wrong argument type is a TypeError, a range outside the given buffer a RangeError.
+ *
+ * One owner for each fd: an object made from an fd owns it, closes it in `close()` (idempotent) and, as a safety
+ * net only, in its finalizer. A bare number belongs to whoever was handed it last.
+ */
+import { createRequire } from 'node:module';
+import { fileURLToPath } from 'node:url';
+import { constants } from 'node:os';
+import { TransportError, UnsupportedError } from './errors.js';
+
+/** Bits of readiness, for `watch` and `wait`. */
+export const READABLE = 1;
+export const WRITABLE = 2;
+/** In the answer of `wait` only: the `other` socket is readable. */
+export const OTHER_READABLE = 4;
+
+/** `recvmsg` had to drop fds (MSG_CTRUNC); those that came are closed. recvmsg itself never returns this errno. */
+export const ECTRUNC = 109; // ETOOMANYREFS
+
+/** A connected stream socket. */
+export interface NativeSocket {
+  /** -1 once closed. */
+  readonly fd: number;
+  /**
+   * One `sendmsg`, never blocking. The message is `head[0..headLength)` followed by
+   * `body[bodyOffset..bodyOffset+bodyLength)`; the first `sent` bytes of it went out before. `fds` go with the first
+   * byte sent. Returns the number of bytes that went out now; -EAGAIN when the socket is full.
+   */
+  send(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    bodyOffset: number,
+    bodyLength: number,
+    sent: number,
+    fds: readonly number[] | null,
+  ): number;
+  /**
+   * One `recvmsg` with MSG_CMSG_CLOEXEC, never blocking. Returns the bytes read, 0 at the end of the stream, -EAGAIN
+   * when there is nothing, -ECTRUNC when fds were lost. The number of fds that wait for `takeFds` is in `status[0]`.
+   * `length` is at least 1.
+   */
+  recv(into: Uint8Array, offset: number, length: number): number;
+  /**
+   * `recv` that waits up to `timeoutMs` (at most 50) for bytes, spinning first for as long as that has lately paid.
+   * -EAGAIN when the time is over or when `other` became readable meanwhile.
+   */
+  recvWait(
+    into: Uint8Array,
+    offset: number,
+    length: number,
+    timeoutMs: number,
+    other: NativeSocket | null,
+  ): number;
+  /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
+  wait(events: number, timeoutMs: number, other: NativeSocket | null): number;
+  /** The fds that came since the last call, in order, now the caller's. */
+  takeFds(): number[];
+  /**
+   * Which readiness calls `onEvent` on the environment's loop; 0 for none. An error or a hang-up is READABLE, and
+   * WRITABLE where that is watched. A watched object is not collected.
+   */
+  watch(events: number): number;
+  /** The most that `recvWait` may spin, in microseconds; 0 never spins. */
+  setSpinCeiling(microseconds: number): void;
+  /** Whether a watched socket keeps the process alive (it does at first). */
+  ref(): void;
+  unref(): void;
+  close(): void;
+}
+
+/** A listening socket. */
+export interface NativeListener {
+  readonly fd: number;
+  /** The next connection's fd (CLOEXEC, non-blocking), or -EAGAIN. */
+  accept(): number;
+  watch(on: boolean): number;
+  ref(): void;
+  unref(): void;
+  close(): void;
+}
+
+/** An eventfd. Read without trusting its flags: the peer shares them and can clear O_NONBLOCK. */
+export interface NativeEventFd {
+  readonly fd: number;
+  /** Takes the count (clipped to 2^53-1), or -EAGAIN when it is zero. */
+  read(): number;
+  /** Adds `value` to the count. */
+  signal(value: number): number;
+  /** While on, each readiness takes the count and calls `onCount(count)`. */
+  watch(on: boolean): number;
+  ref(): void;
+  unref(): void;
+  close(): void;
+}
+
+/**
+ * A mapping of a file. `close()` detaches every view, overlays the range with anonymous memory, and gives the
+ * addresses back only when nothing can hold them any more (a view moved by `transfer`, held by thread-pool I/O).
+ */
+export interface NativeMapping {
+  readonly length: number;
+  readonly closed: boolean;
+  /**
+   * A window on `[offset, offset+length)`, at most 4 GiB; every call makes a new ArrayBuffer over the same memory.
+   * -EACCES unless the mapping is readable and writable (a store would kill the process), -EBADF once closed.
+   */
+  view(offset: number, length: number): ArrayBuffer | number;
+  /**
+   * Copies out of the mapping and returns `length`; -EFAULT where its file no longer has the page (no SIGBUS), -EACCES
+   * when the mapping does not permit it, -EBADF once closed. After an error some of the bytes may have been copied.
+   */
+  copyOut(offset: number, into: Uint8Array, intoOffset: number, length: number): number;
+  /** Copies into the mapping; like `copyOut`. */
+  copyIn(offset: number, from: Uint8Array, fromOffset: number, length: number): number;
+  close(): void;
+}
+
+/** What `fdInfo` says: `fstat` and F_GET_SEALS. */
+export interface FdInfo {
+  /** st_mode */
+  mode: number;
+  /** st_size, bytes */
+  size: number;
+  /** F_SEAL_* bits, -1 where the file cannot have any. */
+  seals: number;
+  /** F_GETFL: the access mode and status flags. */
+  flags: number;
+}
+
+/** F_SEAL_* of fcntl(2). */
+export const F_SEAL_SEAL = 1;
+export const F_SEAL_SHRINK = 2;
+export const F_SEAL_GROW = 4;
+
+export interface Native {
+  /** `status` is written by `recv`: [0] is the number of fds that wait. The socket owns `fd`. */
+  readonly Socket: new (fd: number, onEvent: (events: number) => void, status: Int32Array) => NativeSocket;
+  readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
+  readonly EventFd: new (fd: number, onCount: (count: number) => void) => NativeEventFd;
+
+  /** Connects to a path, or to an abstract name when it begins with NUL. Returns a non-blocking CLOEXEC fd or -errno. */
+  connectUnix(path: string): number;
+  /** Binds and listens; `mode` is the socket file's permission bits (ignored for abstract names). */
+  listenUnix(path: string, backlog: number, mode: number): number;
+  /** A connected pair of non-blocking CLOEXEC stream sockets. */
+  socketPair(): [number, number] | number;
+  /** Makes an inherited or received fd usable as a stream socket: checks its type, sets CLOEXEC and O_NONBLOCK. 0 or -errno. */
+  adoptSocket(fd: number): number;
+  /** [pid, uid, gid] of the peer (SO_PEERCRED), or -errno. */
+  peerCredentials(fd: number): [number, number, number] | number;
+
+  /** A memfd of exactly `size` bytes, allocated before use and sealed against resizing and further seals. */
+  memfd(name: string, size: number, hugePages: boolean): number;
+  /** An eventfd (CLOEXEC, non-blocking). */
+  eventfd(initial: number): number;
+  /** Maps `length` bytes of `fd` from `offset` (page-aligned). The fd stays the caller's. */
+  map(
+    fd: number,
+    offset: number,
+    length: number,
+    readable: boolean,
+    writable: boolean,
+  ): NativeMapping | number;
+  fdInfo(fd: number): FdInfo | number;
+  dupFd(fd: number): number;
+  closeFd(fd: number): number;
+}
+
+let loaded: Native | undefined;
+
+/** The addon, loaded at first use; an UnsupportedError that says why where it cannot be. */
+export function native(): Native {
+  return (loaded ??= load());
+}
+
+function load(): Native {
+  if (process.platform !== 'linux') {
+    throw new UnsupportedError(
+      `Unix sockets with file descriptors, shared memory and eventfds need Linux; this is ${process.platform}. ` +
+        'The codec, stream transports and capture tools work here.',
+    );
+  }
+  const require = createRequire(import.meta.url);
+  const root = fileURLToPath(new URL('..', import.meta.url));
+  // VFIO_USER_ADDON names another build of the addon: the sanitizer variants use it.
+  const named = process.env['VFIO_USER_ADDON'];
+  try {
+    if (named !== undefined && named !== '') return require(named) as Native;
+    return (require('node-gyp-build') as (directory: string) => Native)(root);
+  } catch (cause) {
+    throw new UnsupportedError(
+      'the native addon could not be loaded: run `npm rebuild vfio-user` where make, Python 3 and a C++20 compiler are installed',
+      { cause },
+    );
+  }
+}
+
+/** Turns a negative result into a TransportError; gives any other back. */
+export function check<T>(result: T | number, syscall: string, detail?: string): Exclude<T, number> | number {
+  if (typeof result === 'number' && result < 0) throw new TransportError(syscall, -result, detail);
+  return result as Exclude<T, number> | number;
+}
+
+/** Closes fds that nobody claimed. */
+export function closeFds(fds: readonly number[]): void {
+  for (const fd of fds) native().closeFd(fd);
+}
+
+/** Positive errno numbers that the layers above compare with. */
+export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, EPIPE } = constants.errno;

@@ -1,0 +1,146 @@
+import { constants } from 'node:os';
+import { performance } from 'node:perf_hooks';
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import { native, OTHER_READABLE, READABLE, WRITABLE } from '../../lib/native.js';
+import { makePair, sendText, startWorker, thrownName } from './support.js';
+import type { Pair } from './support.js';
+
+const { EAGAIN } = constants.errno;
+
+let pair: Pair;
+let other: Pair;
+
+beforeEach(() => {
+  pair = makePair();
+  other = makePair();
+});
+
+afterEach(() => {
+  pair.close();
+  other.close();
+});
+
+function recvWait(timeoutMs: number, otherSocket = other.right): string | number {
+  const into = Buffer.alloc(64);
+  const size = pair.right.recvWait(into, 0, into.length, timeoutMs, otherSocket);
+  return size < 0 ? size : into.toString('utf8', 0, size);
+}
+
+describe('wait', () => {
+  test('says what is ready', () => {
+    expect(pair.right.wait(READABLE, 0, null)).toBe(0);
+    expect(pair.right.wait(READABLE | WRITABLE, 0, null)).toBe(WRITABLE);
+    sendText(pair.left, 'x');
+    expect(pair.right.wait(READABLE | WRITABLE, 50, null)).toBe(READABLE | WRITABLE);
+    expect(pair.right.wait(WRITABLE, 50, null)).toBe(WRITABLE);
+    expect(pair.right.wait(0, 0, null)).toBe(0);
+  });
+
+  test('says that the other socket is readable', () => {
+    expect(pair.right.wait(READABLE, 0, other.right)).toBe(0);
+    sendText(other.left, 'x');
+    expect(pair.right.wait(READABLE, 50, other.right)).toBe(OTHER_READABLE);
+    expect(pair.right.wait(0, 50, other.right)).toBe(OTHER_READABLE);
+    sendText(pair.left, 'x');
+    expect(pair.right.wait(READABLE, 50, other.right)).toBe(READABLE | OTHER_READABLE);
+  });
+
+  test('takes a hang-up for something to read, and to write where that was asked', () => {
+    pair.left.close();
+    expect(pair.right.wait(READABLE, 50, null)).toBe(READABLE);
+    expect(pair.right.wait(WRITABLE, 50, null)).toBe(READABLE | WRITABLE);
+    other.left.close();
+    expect(pair.right.wait(0, 50, other.right)).toBe(READABLE | OTHER_READABLE);
+  });
+
+  test('ignores another socket that is closed', () => {
+    other.right.close();
+    expect(pair.right.wait(READABLE, 1, other.right)).toBe(0);
+    expect(recvWait(1)).toBe(-EAGAIN);
+  });
+
+  test('waits no longer than 50 ms, whatever it is told', () => {
+    for (const timeoutMs of [1e9, Infinity]) {
+      const start = performance.now();
+      expect(pair.right.wait(READABLE, timeoutMs, null)).toBe(0);
+      expect(recvWait(timeoutMs)).toBe(-EAGAIN);
+      // Only that it does end: a busy machine may take its time.
+      expect(performance.now() - start).toBeLessThan(10_000);
+    }
+  });
+
+  test('takes a time that has passed for none', () => {
+    for (const timeoutMs of [0, -1, -Infinity, NaN]) {
+      expect(pair.right.wait(READABLE, timeoutMs, null)).toBe(0);
+      expect(recvWait(timeoutMs)).toBe(-EAGAIN);
+    }
+  });
+
+  test('refuses what it does not know', () => {
+    expect(thrownName(() => pair.right.wait(8, 0, null))).toBe('RangeError');
+    expect(thrownName(() => pair.right.wait('1' as never, 0, null))).toBe('TypeError');
+    expect(thrownName(() => pair.right.wait(READABLE, '1' as never, null))).toBe('TypeError');
+    expect(thrownName(() => pair.right.setSpinCeiling(-1))).toBe('RangeError');
+    expect(thrownName(() => pair.right.setSpinCeiling('1' as never))).toBe('TypeError');
+  });
+});
+
+describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) => {
+  beforeEach(() => pair.right.setSpinCeiling(ceiling));
+
+  test('gives what is there', () => {
+    sendText(pair.left, 'there');
+    expect(recvWait(0)).toBe('there');
+    sendText(pair.left, 'there');
+    expect(recvWait(50)).toBe('there');
+  });
+
+  test('answers -EAGAIN when nothing comes', () => {
+    for (let i = 0; i < 6; i++) expect(recvWait(2)).toBe(-EAGAIN);
+  });
+
+  test('answers 0 at the end of the stream', () => {
+    pair.left.close();
+    expect(recvWait(50)).toBe('');
+  });
+
+  test('ends when the other socket has something', () => {
+    sendText(other.left, 'x');
+    for (let i = 0; i < 6; i++) expect(recvWait(50)).toBe(-EAGAIN);
+    sendText(pair.left, 'mine first');
+    expect(recvWait(50)).toBe('mine first');
+  });
+
+  test('gets every answer of a peer, whichever way it waits', async () => {
+    const fds = native().socketPair() as [number, number];
+    const socket = new (native().Socket)(fds[0], () => {}, new Int32Array(1));
+    socket.setSpinCeiling(ceiling);
+    const worker = startWorker(
+      `
+      const socket = new addon.Socket(workerData, () => {}, new Int32Array(1));
+      const bytes = Buffer.alloc(64);
+      for (;;) {
+        const size = socket.recvWait(bytes, 0, 64, 50, null);
+        if (size === 0) break;
+        if (size > 0) socket.send(bytes, size, null, 0, 0, 0, null);
+      }
+      socket.close();
+    `,
+      fds[1],
+    );
+    const bytes = Buffer.alloc(64);
+    const answers: number[] = [];
+    for (let i = 0; i < 1000; i++) {
+      bytes.writeUInt32LE(i);
+      socket.send(bytes, 64, null, 0, 0, 0, null);
+      bytes.fill(0);
+      let size: number;
+      while ((size = socket.recvWait(bytes, 0, 64, 50, null)) === -EAGAIN);
+      expect(size).toBe(64);
+      answers.push(bytes.readUInt32LE());
+    }
+    expect(answers).toEqual(Array.from({ length: 1000 }, (_, i) => i));
+    socket.close();
+    await new Promise((resolve) => worker.once('exit', resolve));
+  });
+});
