@@ -1,0 +1,141 @@
+/**
+ * The transport over any Node Duplex (TCP, TLS, a child's stdio and so ssh): no fds, no blocking. The stream's own
+ * buffer is the queue; its high-water mark says when to wait.
+ */
+import type { Duplex } from 'node:stream';
+import { ClosedError, ProtocolError, UnsupportedError, VfioUserError } from '../errors.js';
+import { Framer } from './framer.js';
+import type { Transport, TransportHandler } from './transport.js';
+
+/** Streams that hold a handle of the loop (sockets, child processes) can be referenced and not. */
+interface Referable {
+  ref?(): unknown;
+  unref?(): unknown;
+}
+
+export class DuplexTransport implements Transport {
+  readonly passesFds = false;
+  readonly canBlock = false;
+  readonly peer: string;
+  readonly #handler: TransportHandler;
+  readonly #stream: Duplex;
+  readonly #framer: Framer;
+  #full = false;
+  #ended = false;
+
+  /** Owns `stream` from here on: it is destroyed with the transport. */
+  constructor(stream: Duplex, peer: string, handler: TransportHandler) {
+    if (stream.readableEncoding !== null || stream.readableObjectMode || stream.writableObjectMode) {
+      throw new TypeError('the stream must carry bytes: no encoding, no object mode');
+    }
+    this.peer = peer;
+    this.#handler = handler;
+    this.#stream = stream;
+    this.#framer = new Framer(handler);
+    stream.on('data', this.#onData);
+    stream.on('drain', this.#onDrain);
+    stream.on('end', this.#onStreamEnd);
+    stream.on('error', this.#onError);
+    stream.on('close', this.#onClose);
+  }
+
+  trySend(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    _sent: number,
+    fds: readonly number[] | null,
+  ): number {
+    if (this.#ended || this.#full) return 0;
+    if (fds !== null && fds.length > 0) {
+      throw new UnsupportedError(`file descriptors cannot be passed over ${this.peer}`);
+    }
+    const bodyLength = body === null ? 0 : body.byteLength;
+    // The stream keeps what it is given until it is written: a copy, in one piece so that one write is one message.
+    const message = Buffer.allocUnsafe(headLength + bodyLength);
+    message.set(head.subarray(0, headLength));
+    if (body !== null) message.set(body, headLength);
+    this.#full = !this.#stream.write(message);
+    return message.byteLength;
+  }
+
+  flushSync(): void {
+    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
+  }
+
+  receiveSync(): void {
+    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
+  }
+
+  setReading(on: boolean): void {
+    if (!on) {
+      this.#framer.pause();
+      this.#stream.pause();
+      return;
+    }
+    this.#stream.resume();
+    this.#sort(() => this.#framer.resume());
+  }
+
+  ref(): void {
+    (this.#stream as Referable).ref?.();
+  }
+
+  unref(): void {
+    (this.#stream as Referable).unref?.();
+  }
+
+  close(): void {
+    if (this.#ended) return;
+    this.#ended = true;
+    this.#framer.stop();
+    this.#stream.off('data', this.#onData);
+    this.#stream.off('drain', this.#onDrain);
+    this.#stream.off('end', this.#onStreamEnd);
+    this.#stream.off('close', this.#onClose);
+    // The error listener stays: an error of a stream that is being destroyed must not become an uncaught one.
+    this.#stream.destroy();
+  }
+
+  readonly #onData = (chunk: Buffer): void => {
+    if (!this.#ended) this.#sort(() => this.#framer.push(chunk, 0, chunk.byteLength, undefined));
+  };
+
+  readonly #onDrain = (): void => {
+    this.#full = false;
+    if (!this.#ended) this.#handler.onWritable();
+  };
+
+  readonly #onStreamEnd = (): void => {
+    this.#fail(
+      this.#framer.inMessage
+        ? new ProtocolError('the server closed the connection in the middle of a message')
+        : new ClosedError('the server closed the connection'),
+    );
+  };
+
+  readonly #onError = (error: Error): void => {
+    this.#fail(new ClosedError(`${this.peer}: ${error.message}`, { cause: error }));
+  };
+
+  readonly #onClose = (): void => {
+    this.#fail(new ClosedError(`${this.peer} was closed`));
+  };
+
+  #sort(work: () => void): void {
+    try {
+      work();
+    } catch (error) {
+      this.#fail(
+        error instanceof VfioUserError ? error : new ProtocolError('a handler failed', { cause: error }),
+      );
+      if (!(error instanceof VfioUserError)) throw error;
+    }
+  }
+
+  #fail(reason: VfioUserError): void {
+    if (this.#ended) return;
+    this.close();
+    this.#handler.onEnd(reason);
+  }
+}

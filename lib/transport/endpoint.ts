@@ -1,0 +1,117 @@
+/** Where a server is, and the way to a transport from there. */
+import { stat } from 'node:fs/promises';
+import type { Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
+import { TimeoutError, TransportError } from '../errors.js';
+import { EAGAIN, ECONNREFUSED, ENOENT, native } from '../native.js';
+import { DuplexTransport } from './duplex.js';
+import type { Transport, TransportHandler } from './transport.js';
+import { UnixTransport } from './unix.js';
+
+/**
+ * Where a server is: a Unix socket's path (an abstract name begins with NUL), a connected socket's fd that was
+ * inherited, or any Duplex that carries bytes (TCP, TLS, a child's stdio). The fd and the stream are ours from here on.
+ */
+export type Endpoint = string | { path: string } | { fd: number } | { stream: Duplex; name?: string };
+
+export interface OpenOptions {
+  /** How long to try, in milliseconds. */
+  timeoutMs: number;
+  /** Waits for the socket to appear and to be listened on, within the time. */
+  waitForSocket: boolean;
+  signal: AbortSignal | undefined;
+}
+
+/** sun_path of unix(7), without the NUL at its end. */
+const MAX_PATH_BYTES = 107;
+/** Between tries to connect: short at first. */
+const FIRST_PAUSE_MS = 1;
+const LONGEST_PAUSE_MS = 50;
+
+/**
+ * Opens an endpoint.
+ * @throws TypeError or RangeError for what is no endpoint; TransportError when the connection is refused;
+ * TimeoutError; the signal's reason.
+ */
+export async function openEndpoint(
+  endpoint: Endpoint,
+  options: OpenOptions,
+): Promise<(handler: TransportHandler) => Transport> {
+  options.signal?.throwIfAborted();
+  if (typeof endpoint === 'string') return openPath(endpoint, options);
+  if (typeof endpoint !== 'object' || endpoint === null) {
+    throw new TypeError('connect takes a path, or an object with path, fd or stream');
+  }
+  if ('path' in endpoint) return openPath(endpoint.path, options);
+  if ('fd' in endpoint) return openFd(endpoint.fd);
+  if ('stream' in endpoint) {
+    const { stream, name = 'the stream' } = endpoint;
+    return (handler) => new DuplexTransport(stream, name, handler);
+  }
+  throw new TypeError('an endpoint needs one of path, fd and stream');
+}
+
+/** A connected socket that we were handed: the twin socket, an inherited fd. Owned from here on, also on failure. */
+export function openFd(fd: number, name = `fd ${fd}`): (handler: TransportHandler) => Transport {
+  if (!Number.isInteger(fd) || fd < 0) throw new RangeError(`an fd is a non-negative integer, not ${fd}`);
+  const result = native().adoptSocket(fd);
+  if (result < 0) {
+    native().closeFd(fd);
+    throw new TransportError('getsockopt', -result, `${name} is not a connected stream socket`);
+  }
+  return (handler) => new UnixTransport(fd, name, handler);
+}
+
+async function openPath(
+  path: string,
+  options: OpenOptions,
+): Promise<(handler: TransportHandler) => Transport> {
+  checkPath(path);
+  const name = path.startsWith('\0') ? `@${path.slice(1)}` : path;
+  const fd = await connectUnix(path, name, options);
+  return (handler) => new UnixTransport(fd, name, handler);
+}
+
+function checkPath(path: string): void {
+  if (typeof path !== 'string') throw new TypeError('a socket path is a string');
+  if (path === '' || path.includes('\0', 1))
+    throw new TypeError('a socket path is not empty and has no NUL inside');
+  const bytes = Buffer.byteLength(path);
+  if (bytes > MAX_PATH_BYTES) {
+    throw new RangeError(
+      `a socket path has at most ${MAX_PATH_BYTES} bytes (sun_path); this one has ${bytes}`,
+    );
+  }
+}
+
+async function connectUnix(path: string, name: string, options: OpenOptions): Promise<number> {
+  const deadline = performance.now() + options.timeoutMs;
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
+    const fd = native().connectUnix(path);
+    if (fd >= 0) return fd;
+    if (!mayPass(-fd, options.waitForSocket)) throw await connectError(path, name, -fd);
+    if (performance.now() + pause > deadline) {
+      const cause = await connectError(path, name, -fd);
+      throw new TimeoutError(`connect to ${name}`, options.timeoutMs, { cause });
+    }
+    await sleep(pause, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted());
+  }
+}
+
+/** A full backlog empties; a socket that is not there yet may appear, if the caller says so. */
+function mayPass(errno: number, waitForSocket: boolean): boolean {
+  return errno === EAGAIN || (waitForSocket && (errno === ENOENT || errno === ECONNREFUSED));
+}
+
+async function connectError(path: string, name: string, errno: number): Promise<TransportError> {
+  let detail = name;
+  if (errno === ECONNREFUSED && !path.startsWith('\0')) {
+    // The kernel says the same of a file that is no socket and of a socket that nobody listens on.
+    const isSocket = await stat(path).then(
+      (stats) => stats.isSocket(),
+      () => true,
+    );
+    detail = isSocket ? `${name}: nobody listens there` : `${name} is not a socket`;
+  }
+  return new TransportError('connect', errno, detail);
+}

@@ -1,0 +1,71 @@
+/**
+ * A transport carries whole messages, with the fds that belong to them, over one stream. It knows the header's
+ * size field and nothing else of the protocol.
+ */
+import type { VfioUserError } from '../errors.js';
+
+/** Memory that the rest of a long message goes to directly. Whoever lends it may take it back (`target = undefined`). */
+export interface Landing {
+  target: Uint8Array | undefined;
+}
+
+/** The first bytes of a message that are always delivered in the message's own memory: header and access structure. */
+export const LANDING_PREFIX = 32;
+
+/** The most bytes that one incoming message may have: 1 MiB of data and what stands before it. */
+export const MAX_MESSAGE_SIZE = (1 << 20) + 4096;
+
+/** The most fds that one incoming message may bring; also what we advertise as max_msg_fds. */
+export const MAX_MESSAGE_FDS = 64;
+
+/** What a transport tells its owner. None of these may throw but with a VfioUserError, which ends the transport. */
+export interface TransportHandler {
+  /** A whole message in `bytes[start, end)`, valid until this returns. `fds` are the handler's from here on. */
+  onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void;
+  /**
+   * A message is longer than what has come; its first `LANDING_PREFIX` bytes stand at `start`. Memory for exactly the
+   * bytes behind them, or undefined to have the message assembled.
+   */
+  findLanding(bytes: Buffer, start: number): Landing | undefined;
+  /** The bytes behind the prefix went to the landing (or nowhere, where it was taken back meanwhile). */
+  onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void;
+  /** There is room again after `trySend` took less than all. */
+  onWritable(): void;
+  /** The stream has ended, with the reason; said once, and never after `close()`. */
+  onEnd(reason: VfioUserError): void;
+}
+
+/** One stream of messages. */
+export interface Transport {
+  /** Whether file descriptors can be passed. */
+  readonly passesFds: boolean;
+  /** Whether `receiveSync` works. */
+  readonly canBlock: boolean;
+  /** What a person would call the other end. */
+  readonly peer: string;
+
+  /**
+   * Sends as much as goes out without waiting of the message `head[0, headLength) + body`, whose first `sent` bytes
+   * went out before. Takes nothing by reference: `head` may be reused at once, `body` too. Returns the bytes taken;
+   * less than the rest means that `onWritable` will tell when to go on.
+   */
+  trySend(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    sent: number,
+    fds: readonly number[] | null,
+  ): number;
+
+  /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
+  flushSync(timeoutMs: number, other: Transport | undefined): void;
+  /** Waits up to `timeoutMs` (one slice) for messages, on this or the `other` transport, and hands them to the handlers. */
+  receiveSync(timeoutMs: number, other: Transport | undefined): void;
+
+  /** Stops or goes on reading, for back-pressure. */
+  setReading(on: boolean): void;
+  ref(): void;
+  unref(): void;
+  /** Ends the transport; idempotent. The handler hears nothing any more. */
+  close(): void;
+}

@@ -1,0 +1,209 @@
+/**
+ * The transport over a Unix socket: fds travel with messages, and calls may block.
+ *
+ * The kernel is asked by the environment's loop (uv_poll, level-triggered): what is left in the socket when a turn ends
+ * calls again. Complete messages are never held back, so nothing waits for bytes that do not come.
+ */
+import { ClosedError, ProtocolError, TransportError, VfioUserError } from '../errors.js';
+import { EAGAIN, EPIPE, ECTRUNC, READABLE, WRITABLE, check, native, type NativeSocket } from '../native.js';
+import { Framer } from './framer.js';
+import { borrowSlab, returnSlab } from './slab-pool.js';
+import type { Transport, TransportHandler } from './transport.js';
+
+/** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
+const RECEIVES_PER_TURN = 16;
+
+/** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
+export const SLICE_MS = 50;
+
+export class UnixTransport implements Transport {
+  readonly passesFds = true;
+  readonly canBlock = true;
+  readonly peer: string;
+  readonly #handler: TransportHandler;
+  readonly #socket: NativeSocket;
+  readonly #framer: Framer;
+  /** Written by the addon: [0] is the number of fds that wait. */
+  readonly #status = new Int32Array(1);
+  #interest = READABLE;
+  #ended = false;
+
+  /** Owns `fd`, a connected non-blocking stream socket, from here on. */
+  constructor(fd: number, peer: string, handler: TransportHandler) {
+    this.peer = peer;
+    this.#handler = handler;
+    this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);
+    this.#framer = new Framer(handler);
+    check(this.#socket.watch(this.#interest), 'epoll_ctl');
+  }
+
+  /** The most that a synchronous call may spin before it blocks, in microseconds. */
+  setSpinCeiling(microseconds: number): void {
+    this.#socket.setSpinCeiling(microseconds);
+  }
+
+  trySend(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    sent: number,
+    fds: readonly number[] | null,
+  ): number {
+    if (this.#ended) return 0;
+    const bodyLength = body === null ? 0 : body.byteLength;
+    const result = this.#socket.send(head, headLength, body, 0, bodyLength, sent, fds);
+    if (result < 0) {
+      if (result === -EAGAIN) this.#watch(this.#interest | WRITABLE);
+      // Reading finds a dead peer too, and what it said before it died is still to be read.
+      else if (result !== -EPIPE) this.#fail(new TransportError('sendmsg', -result, this.peer));
+      return 0;
+    }
+    if (sent + result < headLength + bodyLength) this.#watch(this.#interest | WRITABLE);
+    return result;
+  }
+
+  flushSync(timeoutMs: number, other: Transport | undefined): void {
+    if (this.#ended) return;
+    const twin = UnixTransport.#socketOf(other);
+    const events = this.#socket.wait(
+      (this.#interest & READABLE) | WRITABLE,
+      Math.min(timeoutMs, SLICE_MS),
+      twin,
+    );
+    if (twin !== null) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
+    if (events > 0) this.#onEvent(events);
+  }
+
+  receiveSync(timeoutMs: number, other: Transport | undefined): void {
+    if (this.#ended) return;
+    const twin = UnixTransport.#socketOf(other);
+    this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin);
+    if (twin !== null) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
+  }
+
+  setReading(on: boolean): void {
+    this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
+    if (!on) {
+      this.#framer.pause();
+      return;
+    }
+    try {
+      this.#framer.resume();
+    } catch (error) {
+      this.#onThrown(error);
+    }
+  }
+
+  ref(): void {
+    this.#socket.ref();
+  }
+
+  unref(): void {
+    this.#socket.unref();
+  }
+
+  close(): void {
+    this.#ended = true;
+    this.#framer.stop();
+    this.#socket.close();
+  }
+
+  static #socketOf(other: Transport | undefined): NativeSocket | null {
+    return other instanceof UnixTransport && other.#isReading ? other.#socket : null;
+  }
+
+  get #isReading(): boolean {
+    return !this.#ended && (this.#interest & READABLE) !== 0;
+  }
+
+  #onEvent(events: number): void {
+    if ((events & READABLE) !== 0) this.#receive(RECEIVES_PER_TURN);
+    if ((events & WRITABLE) !== 0 && !this.#ended) {
+      this.#watch(this.#interest & ~WRITABLE);
+      this.#handler.onWritable();
+    }
+  }
+
+  #watch(interest: number): void {
+    if (interest === this.#interest || this.#ended) return;
+    this.#interest = interest;
+    check(this.#socket.watch(interest), 'epoll_ctl');
+  }
+
+  /** Receives until the socket is empty, or the turn's share is used up. */
+  #receive(times: number): void {
+    for (let i = 0; i < times && this.#isReading; i++) {
+      if (!this.#receiveOnce(0, null)) return;
+    }
+  }
+
+  /** One `recvmsg`. False when the socket is likely to be empty. */
+  #receiveOnce(waitMs: number, other: NativeSocket | null): boolean {
+    const direct = this.#framer.direct();
+    const slab = direct === undefined ? borrowSlab() : undefined;
+    try {
+      const into = direct ?? slab!;
+      const wanted = slab === undefined ? this.#framer.missing : slab.byteLength;
+      const count = this.#recv(
+        into,
+        slab === undefined ? this.#framer.directOffset : 0,
+        wanted,
+        waitMs,
+        other,
+      );
+      if (count <= 0) return false;
+      const fds = this.#status[0] === 0 ? undefined : this.#socket.takeFds();
+      if (slab === undefined) this.#framer.advance(count, fds);
+      else this.#framer.push(slab, 0, count, fds);
+      // recvmsg stops after a buffer that carries fds, however much is behind it.
+      return count === wanted || fds !== undefined;
+    } catch (error) {
+      this.#onThrown(error);
+      return false;
+    } finally {
+      if (slab !== undefined) returnSlab(slab);
+    }
+  }
+
+  #recv(
+    into: Uint8Array,
+    offset: number,
+    length: number,
+    waitMs: number,
+    other: NativeSocket | null,
+  ): number {
+    const count =
+      waitMs === 0
+        ? this.#socket.recv(into, offset, length)
+        : this.#socket.recvWait(into, offset, length, waitMs, other);
+    if (count > 0 || count === -EAGAIN) return count;
+    if (count === 0) this.#fail(endOfStream(this.#framer.inMessage));
+    else if (count === -ECTRUNC) {
+      this.#fail(
+        new ProtocolError(
+          'the kernel dropped file descriptors of a message (MSG_CTRUNC): too many, or none left',
+        ),
+      );
+    } else this.#fail(new TransportError('recvmsg', -count, this.peer));
+    return count;
+  }
+
+  #onThrown(error: unknown): void {
+    this.#fail(
+      error instanceof VfioUserError ? error : new ProtocolError('a handler failed', { cause: error }),
+    );
+    if (!(error instanceof VfioUserError)) throw error;
+  }
+
+  #fail(reason: VfioUserError): void {
+    if (this.#ended) return;
+    this.close();
+    this.#handler.onEnd(reason);
+  }
+}
+
+function endOfStream(inMessage: boolean): VfioUserError {
+  return inMessage
+    ? new ProtocolError('the server closed the connection in the middle of a message')
+    : new ClosedError('the server closed the connection');
+}
