@@ -1,0 +1,628 @@
+/**
+ * One connection to a server: calls wait for their replies by message id, the server's requests are served, and
+ * everything ends together.
+ *
+ * ```
+ *   open ──── close(), end of stream, broken framing, too many tombstones ────▶ closed
+ * ```
+ * Each call that waits when the connection ends is rejected once with a ClosedError, whose `cause` is the reason that
+ * `closed` settles with. The way of a call is drawn in slot.ts.
+ *
+ * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
+ * caller's promise.
+ */
+import { Mutex } from 'async-mutex';
+import type { VfioUserError } from '../errors.js';
+import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../errors.js';
+import { EINVAL, closeFds } from '../native.js';
+import {
+  HEADER_FLAG_COMMAND,
+  HEADER_FLAG_ERROR,
+  HEADER_FLAG_REPLY,
+  HEADER_FLAG_TYPE_MASK,
+  HEADER_SIZE,
+  commandName,
+} from '../protocol/constants.js';
+import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
+import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
+import {
+  LANDING_PREFIX,
+  SLICE_MS,
+  tapped,
+  type Landing,
+  type MessageTap,
+  type Transport,
+  type TransportHandler,
+} from '../transport/index.js';
+import {
+  DEFAULT_TIMEOUT_MS,
+  timeoutOf,
+  type CallOptions,
+  type SyncCallOptions,
+  type TrackedCallOptions,
+} from './call-options.js';
+import { Channel, type ChannelHandler } from './channel.js';
+import { newCounters, type Counters } from './counters.js';
+import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
+import { MessageQueue } from './message-queue.js';
+import { ServerRequest, type RequestHandler } from './server-request.js';
+import { POSTED_ID_BASE, SlotTable } from './slot-table.js';
+import { Slot, forgetCaller, type Decoder } from './slot.js';
+
+/** Calls given up whose replies have not come: past this the server is not merely slow. */
+const MAX_TOMBSTONES = 1_024;
+const DEFAULT_IN_FLIGHT = 128;
+/** The largest `inFlight`: ids must suffice for these and the tombstones. */
+const MAX_IN_FLIGHT = 16_384;
+
+/** Opens the transport with the handler that it will talk to. */
+export type OpenTransport = (handler: TransportHandler) => Transport;
+
+export interface ConnectionOptions {
+  /** The deadline of calls that say nothing, in milliseconds. Default 5,000. */
+  timeoutMs?: number | undefined;
+  /** How many commands may wait for their replies at once. Default 128. */
+  inFlight?: number | undefined;
+  /** Hears of every message on this connection's sockets. */
+  tap?: MessageTap | undefined;
+}
+
+const NO_FDS: number[] = [];
+
+/** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
+const accessHead = Buffer.alloc(HEADER_SIZE + REGION_ACCESS_SIZE);
+
+export class Connection implements ChannelHandler {
+  readonly counters: Counters = newCounters();
+  /** Settles, never rejects, with the reason when the connection ends. */
+  readonly closed: Promise<VfioUserError>;
+  /** Guards what must not interleave on this socket: the handshake, transactions, read-modify-write. */
+  readonly mutex = new Mutex();
+  /** The deadline of calls that say nothing. */
+  readonly timeoutMs: number;
+  readonly #tap: MessageTap | undefined;
+  readonly #main: Channel;
+  readonly #slots: SlotTable;
+  readonly #queue = new MessageQueue();
+  #twin: Channel | undefined;
+  #handler: RequestHandler | undefined;
+  #inFlightLimit: number;
+  #postedId = POSTED_ID_BASE;
+  #endReason: VfioUserError | undefined;
+  #settleClosed!: (reason: VfioUserError) => void;
+  /** How deep we are in handlers of the server's requests. */
+  #serving = 0;
+  #whyNotSync: string | undefined;
+
+  constructor(open: OpenTransport, options: ConnectionOptions = {}) {
+    this.timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
+    this.#inFlightLimit = checkInFlight(options.inFlight ?? DEFAULT_IN_FLIGHT);
+    this.#slots = new SlotTable((slot) => this.#onDeadline(slot));
+    this.closed = new Promise((resolve) => (this.#settleClosed = resolve));
+    this.#tap = options.tap;
+    this.#main = new Channel(tapped(open, this.#tap), this, this.counters);
+  }
+
+  /** Why the connection ended; undefined while it is open. */
+  get endReason(): VfioUserError | undefined {
+    return this.#endReason;
+  }
+
+  get passesFds(): boolean {
+    return this.#main.transport.passesFds;
+  }
+
+  /** Whether synchronous calls work on this kind of transport. */
+  get canBlock(): boolean {
+    return this.#main.transport.canBlock;
+  }
+
+  get peer(): string {
+    return this.#main.transport.peer;
+  }
+
+  get hasTwin(): boolean {
+    return this.#twin !== undefined;
+  }
+
+  /** How many commands may wait for their replies at once; 1 where the server loses step otherwise. */
+  get inFlightLimit(): number {
+    return this.#inFlightLimit;
+  }
+
+  set inFlightLimit(limit: number) {
+    this.#inFlightLimit = checkInFlight(limit);
+    this.#pump();
+  }
+
+  /** Who serves the server's DMA_READ and DMA_WRITE. Without one they are refused. */
+  set requestHandler(handler: RequestHandler | undefined) {
+    this.#handler = handler;
+  }
+
+  /** Refuses synchronous calls with this explanation, until set to undefined. */
+  set whyNotSync(reason: string | undefined) {
+    this.#whyNotSync = reason;
+  }
+
+  /** The server's commands come on this socket as well from now on (VERSION's twin_socket). */
+  attachTwin(open: OpenTransport): void {
+    this.#refuseWhenClosed('twin_socket');
+    if (this.#twin !== undefined) throw new ProtocolError('a second twin socket');
+    this.#twin = new Channel(tapped(open, this.#tap, `${this.peer} (twin)`), this, this.counters);
+  }
+
+  /**
+   * Sends a command and waits for its reply, from which `decode` makes the result. `fds` stay the caller's and must
+   * stay open, and `payload` unchanged, until the call settles.
+   * @throws ClosedError, RemoteError, TimeoutError, ProtocolError, UnsupportedError for fds where none can be passed;
+   * the signal's reason.
+   */
+  call<T>(
+    command: number,
+    payload: Uint8Array | null,
+    fds: readonly number[] | null,
+    decode: Decoder<T>,
+    options?: TrackedCallOptions,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const head = this.#encodeCall(command, payload, fds);
+      const slot = this.#open(command, decode, options);
+      slot.resolve = resolve;
+      slot.reject = reject;
+      slot.onAbandoned = options?.onAbandoned;
+      this.#watchSignal(slot, options?.signal);
+      this.#submit(slot, head, payload, fds);
+    });
+  }
+
+  /** `call`, blocking. */
+  callSync<T>(
+    command: number,
+    payload: Uint8Array | null,
+    fds: readonly number[] | null,
+    decode: Decoder<T>,
+    options?: SyncCallOptions,
+  ): T {
+    const head = this.#encodeCall(command, payload, fds);
+    const slot = this.#openSync(command, decode, options);
+    return this.#block(slot, head, payload, fds) as T;
+  }
+
+  /**
+   * REGION_READ and REGION_WRITE, the hot path: `body` is what is written, `target` where a read's data goes (exactly
+   * `count` bytes). Both stay the connection's until the call settles.
+   */
+  access<T>(
+    command: number,
+    region: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      const slot = this.#open(command, decode, options);
+      slot.resolve = resolve;
+      slot.reject = reject;
+      if (options?.signal !== undefined) this.#watchSignal(slot, options.signal);
+      aim(slot, region, offset, count, target);
+      encodeAccess(command, region, offset, count, body, FLAGS_COMMAND);
+      this.#submit(slot, accessHead, body, null);
+    });
+  }
+
+  /** `access`, blocking: the lowest latency. */
+  accessSync<T>(
+    command: number,
+    region: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    const slot = this.#openSync(command, decode, options);
+    aim(slot, region, offset, count, target);
+    this.#waitForTurn(slot);
+    encodeAccess(command, region, offset, count, body, FLAGS_COMMAND);
+    return this.#block(slot, accessHead, body, null) as T;
+  }
+
+  /** REGION_WRITE with No_reply, in its turn among the calls. An error of it is only counted. */
+  post(command: number, region: number, offset: number, count: number, body: Uint8Array): void {
+    this.#refuseWhenClosed(commandName(command));
+    encodeAccess(command, region, offset, count, body, FLAGS_POSTED);
+    accessHead.writeUInt16LE(this.#postedId, 0);
+    this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
+    if (this.#queue.peek() === undefined) {
+      this.#main.send(undefined, accessHead, accessHead.byteLength, body, null, false);
+    } else {
+      this.counters.queued++;
+      this.#queue.push({
+        slot: undefined,
+        posted: true,
+        head: Buffer.from(accessHead),
+        body: Buffer.from(body),
+        fds: null,
+      });
+    }
+  }
+
+  /** Memory that answers were lent from is about to change or to go: what waits of them is copied. */
+  copyLentBodies(): void {
+    this.#main.outbox.copyBodies();
+    this.#twin?.outbox.copyBodies();
+  }
+
+  /** Whether the loop stays alive for this connection's sake. */
+  ref(): void {
+    this.#setReferenced(true);
+  }
+
+  unref(): void {
+    this.#setReferenced(false);
+  }
+
+  /** Ends the connection; idempotent. Every call that waits is rejected with a ClosedError whose cause is `reason`. */
+  close(reason: VfioUserError = new ClosedError('the connection was closed by its owner')): void {
+    if (this.#endReason !== undefined) return;
+    this.#endReason = reason;
+    this.#main.close();
+    this.#twin?.close();
+    this.#queue.clear();
+    this.#slots.close();
+    this.counters.inFlight = 0;
+    this.counters.queued = 0;
+    this.counters.tombstones = 0;
+    for (let slot = this.#slots.first; slot !== undefined; slot = this.#slots.first) {
+      this.#slots.unlink(slot);
+      this.#answer(slot, closedError(commandName(slot.command), reason), undefined);
+    }
+    this.#settleClosed(reason);
+  }
+
+  onMessage(channel: Channel, bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
+    const type = headerFlags(bytes, start) & HEADER_FLAG_TYPE_MASK;
+    if (type === HEADER_FLAG_REPLY) {
+      this.#onReply(bytes, start, end, fds, false);
+    } else {
+      if (fds !== undefined) closeFds(fds);
+      if (type !== HEADER_FLAG_COMMAND) throw new ProtocolError(`a message of unknown type ${type}`);
+      this.#onRequest(channel, bytes, start, end, undefined);
+    }
+  }
+
+  findLanding(channel: Channel, bytes: Buffer, start: number): Landing | undefined {
+    const flags = headerFlags(bytes, start);
+    if ((flags & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_COMMAND)
+      return this.#handler?.findLanding?.(bytes, start);
+    // An error reply has no data; anything but a plain reply is assembled and looked at. And replies come on the main
+    // socket: were a slot lent to both, one message could end in memory of the slot's next call.
+    if (flags !== HEADER_FLAG_REPLY || channel !== this.#main) return undefined;
+    const slot = this.#slots.get(headerId(bytes, start));
+    return slot?.state === 'sent' && slot.command === headerCommand(bytes, start) ? slot : undefined;
+  }
+
+  onLanded(
+    channel: Channel,
+    bytes: Buffer,
+    start: number,
+    landing: Landing,
+    fds: number[] | undefined,
+  ): void {
+    if (landing instanceof Slot) {
+      landing.landed = true;
+      this.#onReply(bytes, start, start + LANDING_PREFIX, fds, true);
+    } else {
+      if (fds !== undefined) closeFds(fds);
+      this.#onRequest(channel, bytes, start, start + LANDING_PREFIX, landing);
+    }
+  }
+
+  onEnd(channel: Channel, reason: VfioUserError): void {
+    if (channel === this.#twin && reason instanceof ClosedError) {
+      this.close(new ClosedError('the server closed the twin socket', { cause: reason }));
+    } else this.close(reason);
+  }
+
+  #open<T>(command: number, decode: Decoder<T>, options: CallOptions | undefined): Slot {
+    this.#refuseWhenClosed(commandName(command));
+    const slot = this.#slots.take(
+      options === undefined ? this.timeoutMs : timeoutOf(options, this.timeoutMs),
+    );
+    slot.command = command;
+    slot.decode = decode;
+    this.#slots.watchDeadline(slot);
+    return slot;
+  }
+
+  #openSync<T>(command: number, decode: Decoder<T>, options: SyncCallOptions | undefined): Slot {
+    const name = commandName(command);
+    this.#refuseWhenClosed(name);
+    if (!this.canBlock)
+      throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
+    if (this.#serving > 0) {
+      throw new UnsupportedError(
+        `${name}: no synchronous call can be made while a request of the server is served`,
+      );
+    }
+    if (this.#tap?.telling === true) {
+      throw new UnsupportedError(`${name}: no synchronous call can be made by what listens to the messages`);
+    }
+    if (this.#whyNotSync !== undefined) throw new UnsupportedError(`${name}: ${this.#whyNotSync}`);
+    const slot = this.#slots.take(timeoutOf(options, this.timeoutMs));
+    slot.command = command;
+    slot.decode = decode;
+    slot.synchronous = true;
+    return slot;
+  }
+
+  #refuseWhenClosed(what: string): void {
+    if (this.#endReason !== undefined) throw closedError(what, this.#endReason);
+  }
+
+  #encodeCall(command: number, payload: Uint8Array | null, fds: readonly number[] | null): Buffer {
+    if (fds !== null && fds.length > 0 && !this.passesFds) {
+      throw new UnsupportedError(
+        `${commandName(command)}: no file descriptor can be passed over ${this.peer}`,
+      );
+    }
+    const head = Buffer.allocUnsafe(HEADER_SIZE);
+    const size = HEADER_SIZE + (payload === null ? 0 : payload.byteLength);
+    writeHeader(head, 0, 0, command, size, FLAGS_COMMAND, 0);
+    return head;
+  }
+
+  #watchSignal(slot: Slot, signal: AbortSignal | undefined): void {
+    if (signal === undefined) return;
+    if (signal.aborted) {
+      this.#slots.unlink(slot);
+      this.#slots.release(slot);
+      throw signal.reason;
+    }
+    slot.signal = signal;
+    slot.onAbort = () => this.#giveUp(slot, signal.reason);
+    signal.addEventListener('abort', slot.onAbort, { once: true });
+  }
+
+  #hasRoom(): boolean {
+    // Where only one command may be under way, one whose reply is late still is.
+    const { inFlight, tombstones } = this.counters;
+    return inFlight + (this.#inFlightLimit === 1 ? tombstones : 0) < this.#inFlightLimit;
+  }
+
+  #submit(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
+    if (this.#hasRoom() && this.#queue.peek() === undefined) {
+      this.#dispatch(slot, head, body, fds);
+      return;
+    }
+    slot.state = 'queued';
+    slot.message = { slot, posted: false, head: Buffer.from(head), body, fds };
+    this.counters.queued++;
+    this.#queue.push(slot.message);
+  }
+
+  #dispatch(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
+    this.#slots.assignId(slot);
+    head.writeUInt16LE(slot.id, 0);
+    slot.state = 'sent';
+    this.counters.inFlight++;
+    this.#main.send(slot, head, head.byteLength, body, fds, false);
+  }
+
+  /** Sends what waits, as far as there is room. */
+  #pump(): void {
+    for (let message = this.#queue.peek(); message !== undefined; message = this.#queue.peek()) {
+      if (!message.posted && !this.#hasRoom()) return;
+      this.#queue.shift();
+      this.counters.queued--;
+      const { slot, head, body, fds } = message;
+      if (slot === undefined) {
+        this.#main.send(undefined, head, head.byteLength, body, null, true);
+      } else {
+        slot.message = undefined;
+        this.#dispatch(slot, head, body, fds);
+      }
+    }
+  }
+
+  /** Blocks until every earlier call has been sent and there is room for one more. */
+  #waitForTurn(slot: Slot): void {
+    while (this.#endReason === undefined && (!this.#hasRoom() || this.#queue.peek() !== undefined)) {
+      this.#turn(slot);
+    }
+  }
+
+  /** Sends a synchronous call and blocks until it is answered. Its slot is free again when this returns or throws. */
+  #block(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): unknown {
+    this.#waitForTurn(slot);
+    if (!slot.settled) this.#dispatch(slot, head, body, fds);
+    while (!slot.settled) this.#turn(slot);
+    const { error, value } = slot;
+    // A tombstone is released by its late reply; `close` forgets ids, so anything else goes back now.
+    if (slot.state !== 'tombstone') this.#slots.release(slot);
+    if (error !== undefined) throw error;
+    return value;
+  }
+
+  /** One slice of a blocking wait: sends what is stuck, receives what comes, ends the call when its time is over. */
+  #turn(slot: Slot): void {
+    const left = slot.deadline - performance.now();
+    if (left <= 0) {
+      this.#giveUp(slot, timeoutError(slot));
+      return;
+    }
+    const wait = Math.min(SLICE_MS, Math.ceil(left));
+    const main = this.#main;
+    const twin = this.#twin;
+    const mainWaits = !main.outbox.isEmpty;
+    const twinWaits = twin !== undefined && !twin.outbox.isEmpty;
+    // One wait watches one socket for room: where both are full they take short turns.
+    if (twinWaits) twin.transport.flushSync(mainWaits ? 1 : wait, main.transport);
+    if (slot.settled) return;
+    if (mainWaits) main.transport.flushSync(twinWaits ? 1 : wait, twin?.transport);
+    else if (!twinWaits) main.transport.receiveSync(wait, twin?.transport);
+  }
+
+  #onReply(bytes: Buffer, start: number, end: number, fds: number[] | undefined, landed: boolean): void {
+    const id = headerId(bytes, start);
+    const slot = this.#slots.get(id);
+    if (slot === undefined || slot.state !== 'sent') {
+      if (fds !== undefined) closeFds(fds);
+      this.#onStrayReply(id, slot);
+      return;
+    }
+    const command = headerCommand(bytes, start);
+    if (command !== slot.command) {
+      if (fds !== undefined) closeFds(fds);
+      throw new ProtocolError(
+        `a reply to ${commandName(slot.command)} says that it is one to ${commandName(command)}`,
+      );
+    }
+    this.counters.inFlight--;
+    this.#slots.unlink(slot);
+    const own = fds ?? NO_FDS;
+    try {
+      if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
+        this.#answer(slot, new RemoteError(commandName(command), headerErrno(bytes, start)), undefined);
+      } else {
+        slot.landed = landed;
+        this.#answer(slot, undefined, slot.decode(slot, bytes, start + HEADER_SIZE, end, own));
+      }
+    } catch (error) {
+      this.#answer(slot, error, undefined);
+    }
+    for (const fd of own) if (fd >= 0) closeFds([fd]);
+    this.#pump();
+  }
+
+  /** A reply that nobody waits for: late, or never asked for. Neither is worth the connection. */
+  #onStrayReply(id: number, slot: Slot | undefined): void {
+    if (slot !== undefined) {
+      this.counters.late++;
+      this.counters.tombstones--;
+      this.#slots.release(slot);
+      this.#pump();
+    } else if (id >= POSTED_ID_BASE) this.counters.postedErrors++;
+    else this.counters.unknown++;
+  }
+
+  #onRequest(
+    channel: Channel,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    landing: Landing | undefined,
+  ): void {
+    const request = new ServerRequest(channel, this.counters, bytes, start, end);
+    if (this.#handler === undefined) {
+      request.refuse(EINVAL);
+      return;
+    }
+    this.#serving++;
+    try {
+      this.#handler.serve(request, landing);
+    } finally {
+      this.#serving--;
+    }
+  }
+
+  readonly #onDeadline = (slot: Slot): void => {
+    this.#giveUp(slot, timeoutError(slot));
+  };
+
+  /** The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes. */
+  #giveUp(slot: Slot, reason: unknown): void {
+    this.#slots.unlink(slot);
+    if (slot.state === 'sent' && !this.#main.outbox.takeBack(slot)) {
+      slot.state = 'tombstone';
+      slot.target = undefined;
+      this.counters.inFlight--;
+      this.counters.tombstones++;
+      slot.onAbandoned?.();
+      this.#answerOnly(slot, reason, undefined);
+      if (this.counters.tombstones > MAX_TOMBSTONES) {
+        this.close(new TimeoutError(`more than ${MAX_TOMBSTONES} commands without a reply`, slot.timeoutMs));
+      }
+      return;
+    }
+    if (slot.state === 'sent') this.counters.inFlight--;
+    if (slot.message !== undefined) {
+      slot.message.slot = undefined;
+      slot.message = undefined;
+      this.counters.queued--;
+    }
+    this.#answer(slot, reason, undefined);
+    this.#pump();
+  }
+
+  /** Answers the caller; the slot is free, but for a synchronous caller, who looks into it first. */
+  #answer(slot: Slot, error: unknown, value: unknown): void {
+    this.#answerOnly(slot, error, value);
+    if (!slot.synchronous) this.#slots.release(slot);
+  }
+
+  #answerOnly(slot: Slot, error: unknown, value: unknown): void {
+    const { resolve, reject } = slot;
+    forgetCaller(slot);
+    if (slot.synchronous) {
+      slot.settled = true;
+      slot.error = error;
+      slot.value = value;
+    } else if (error !== undefined) reject(error);
+    else resolve(value as never);
+  }
+
+  #setReferenced(on: boolean): void {
+    for (const channel of [this.#main, this.#twin]) {
+      if (on) channel?.transport.ref();
+      else channel?.transport.unref();
+    }
+    this.#slots.setReferenced(on);
+  }
+}
+
+function aim(
+  slot: Slot,
+  region: number,
+  offset: number,
+  count: number,
+  target: Uint8Array | undefined,
+): void {
+  slot.region = region;
+  slot.offset = offset;
+  slot.count = count;
+  slot.target = target;
+}
+
+function encodeAccess(
+  command: number,
+  region: number,
+  offset: number,
+  count: number,
+  body: Uint8Array | null,
+  flags: number,
+): void {
+  const size = HEADER_SIZE + REGION_ACCESS_SIZE + (body === null ? 0 : body.byteLength);
+  writeHeader(accessHead, 0, 0, command, size, flags, 0);
+  writeRegionAccess(accessHead, HEADER_SIZE, offset, region, count);
+}
+
+function timeoutError(slot: Slot): TimeoutError {
+  return new TimeoutError(commandName(slot.command), slot.timeoutMs);
+}
+
+function closedError(what: string, reason: VfioUserError): ClosedError {
+  return new ClosedError(`${what}: ${reason.message}`, { cause: reason });
+}
+
+function checkInFlight(limit: number): number {
+  if (!Number.isInteger(limit) || limit < 1 || limit > MAX_IN_FLIGHT) {
+    throw new RangeError(`inFlight must be an integer from 1 to ${MAX_IN_FLIGHT}, not ${limit}`);
+  }
+  return limit;
+}

@@ -1,0 +1,12 @@
+export {
+  DEFAULT_TIMEOUT_MS,
+  timeoutOf,
+  type CallOptions,
+  type SyncCallOptions,
+  type TrackedCallOptions,
+} from './call-options.js';
+export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
+export type { Counters } from './counters.js';
+export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
+export type { RequestHandler, ServerRequest } from './server-request.js';
+export type { Decoder, Slot } from './slot.js';

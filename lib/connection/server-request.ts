@@ -1,0 +1,69 @@
+/** A command that the server sent to us, and the way to answer it. */
+import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './flags.js';
+import type { Channel } from './channel.js';
+import type { Counters } from './counters.js';
+import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
+import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
+import type { Landing } from '../transport/index.js';
+
+/** The header of replies and, behind it, room for an access structure. Written and sent in one go. */
+const head = Buffer.alloc(64);
+
+/** Serves what the server asks. It answers through the request: with data at once, with an errno also later. */
+export interface RequestHandler {
+  /** With a landing, `findLanding`'s, the payload stops at LANDING_PREFIX and the rest is there. */
+  serve(request: ServerRequest, landing: Landing | undefined): void;
+  /**
+   * Not all of a command has come; its first LANDING_PREFIX bytes stand at `start`. Memory for exactly the bytes behind
+   * them, or undefined to have it served whole.
+   */
+  findLanding?(bytes: Buffer, start: number): Landing | undefined;
+}
+
+export class ServerRequest {
+  readonly command: number;
+  readonly id: number;
+  /** The payload is `bytes[start, end)`, valid until `serve` returns. */
+  readonly bytes: Buffer;
+  readonly start: number;
+  readonly end: number;
+  readonly #channel: Channel;
+  readonly #counters: Counters;
+  /** Whether an answer is still owed; a command with No_reply wants none. */
+  #owed: boolean;
+
+  constructor(channel: Channel, counters: Counters, bytes: Buffer, start: number, end: number) {
+    this.#channel = channel;
+    this.#counters = counters;
+    this.command = headerCommand(bytes, start);
+    this.id = headerId(bytes, start);
+    this.bytes = bytes;
+    this.start = start + HEADER_SIZE;
+    this.end = end;
+    this.#owed = (headerFlags(bytes, start) & HEADER_FLAG_NO_REPLY) === 0;
+  }
+
+  /**
+   * Answers with the first `length` bytes of the payload (at most 48), as they came, and then `body`; for use within
+   * `serve`. What cannot go out at once of a `stable` body is sent from its memory later (see
+   * `Connection.copyLentBodies`), of any other from a copy. Later answers are ignored.
+   */
+  echo(length: number, body: Uint8Array | null, stable: boolean): void {
+    this.#counters.served++;
+    if (!this.#owed) return;
+    this.#owed = false;
+    const size = HEADER_SIZE + length + (body === null ? 0 : body.byteLength);
+    writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
+    this.bytes.copy(head, HEADER_SIZE, this.start, this.start + length);
+    this.#channel.send(undefined, head, HEADER_SIZE + length, body, null, stable);
+  }
+
+  /** Answers with an errno: a bare header, since servers leave a payload of an error reply undrained. */
+  refuse(errno: number): void {
+    this.#counters.refused++;
+    if (!this.#owed) return;
+    this.#owed = false;
+    writeHeader(head, 0, this.id, this.command, HEADER_SIZE, FLAGS_ERROR_REPLY, errno);
+    this.#channel.send(undefined, head, HEADER_SIZE, null, null, true);
+  }
+}

@@ -1,0 +1,100 @@
+/**
+ * A slot is one call that waits for its reply. Slots are reused, so that a call allocates nothing but its promise.
+ *
+ * ```
+ *            room in flight        reply, error, close
+ *   queued ────────────────▶ sent ─────────────────────▶ free
+ *     │ deadline, abort       │ deadline, abort
+ *     ▼                       ▼                late reply
+ *   free                  tombstone ────────────────────▶ free
+ * ```
+ * A tombstone keeps its id reserved until the late reply has been drained: the next call with that id would be given
+ * somebody else's answer.
+ */
+import type { Landing } from '../transport/index.js';
+
+/** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
+export type Decoder<T> = (slot: Slot, bytes: Buffer, start: number, end: number, fds: number[]) => T;
+
+/** A message that waits for room in flight. */
+export interface QueuedMessage {
+  /** Undefined once its caller has given up. */
+  slot: Slot | undefined;
+  /** No reply will come, so it needs no room: it waits for its turn alone. */
+  posted: boolean;
+  head: Buffer;
+  body: Uint8Array | null;
+  fds: readonly number[] | null;
+}
+
+export type SlotState = 'free' | 'queued' | 'sent' | 'tombstone';
+
+export class Slot implements Landing {
+  state: SlotState = 'free';
+  /** The message id, from the time that it is sent. */
+  id = -1;
+  command = 0;
+  decode: Decoder<unknown> = decodeNothing;
+
+  /** What was asked, for the decoders of region accesses; a field that a command does not have is 0. */
+  region = 0;
+  offset = 0;
+  count = 0;
+  /** Memory of the caller's that the reply's data goes to. Taken back when the caller gives up. */
+  target: Uint8Array | undefined;
+  /** The reply's data went to `target` while it was received. */
+  landed = false;
+  /** The message, while it waits for room in flight. */
+  message: QueuedMessage | undefined;
+
+  resolve: (value: never) => void = ignore;
+  reject: (reason: unknown) => void = ignore;
+  /** A synchronous call looks here instead: `settled`, then `value` or `error`. */
+  synchronous = false;
+  settled = false;
+  value: unknown;
+  error: unknown;
+
+  /** When the call is given up, on `performance.now()`'s clock. */
+  deadline = Infinity;
+  timeoutMs = Infinity;
+  signal: AbortSignal | undefined;
+  onAbort: (() => void) | undefined;
+  /** See `TrackedCallOptions`. */
+  onAbandoned: (() => void) | undefined;
+
+  /** Neighbours in the list of calls that somebody waits for, in the order of the calls. */
+  previous: Slot | undefined;
+  next: Slot | undefined;
+}
+
+/** Makes a slot ready to be used by another call; nothing of the last one may stay reachable. */
+export function clearSlot(slot: Slot): void {
+  slot.state = 'free';
+  slot.id = -1;
+  slot.decode = decodeNothing;
+  slot.target = undefined;
+  slot.landed = false;
+  slot.message = undefined;
+  forgetCaller(slot);
+  slot.synchronous = false;
+  slot.settled = false;
+  slot.value = undefined;
+  slot.error = undefined;
+}
+
+/** The caller is answered, or has gone. */
+export function forgetCaller(slot: Slot): void {
+  slot.resolve = ignore;
+  slot.reject = ignore;
+  if (slot.onAbort !== undefined) slot.signal!.removeEventListener('abort', slot.onAbort);
+  slot.signal = undefined;
+  slot.onAbort = undefined;
+  slot.onAbandoned = undefined;
+}
+
+function ignore(): void {}
+
+function decodeNothing(): undefined {
+  return undefined;
+}
