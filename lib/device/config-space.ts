@@ -1,0 +1,231 @@
+/**
+ * The device's configuration space (PCI Local Bus Specification 3.0, section 6.1) behind a shadow: reads of what does
+ * not change by itself cost no round trip, writes go through, and what the device changes is read through.
+ */
+import { Mutex } from 'async-mutex';
+import type { CallOptions } from '../connection/index.js';
+import { RemoteError } from '../errors.js';
+import {
+  PciConfig,
+  decodeConfigSpace,
+  findCapability,
+  type Bar,
+  type Capability,
+  type ConfigReader,
+  type ConfigSpace as DecodedConfigSpace,
+  type ExtendedCapability,
+  type PciHeader,
+} from '../pci/index.js';
+import type { Region } from './region.js';
+
+/** The widths that config space is accessed in. */
+export type ConfigWidth = 1 | 2 | 4;
+
+/** Bytes `[start, end)` that the device changes by itself. */
+type Range = readonly [start: number, end: number];
+
+const DWORD = 4;
+
+export class ConfigSpace implements ConfigReader {
+  readonly #region: Region;
+  readonly #shadow: Buffer;
+  /** Read in dwords: a server that answered minor 0 knows no longer reads (and some abort at them). */
+  readonly #byDword: boolean;
+  readonly #mutex = new Mutex();
+  #decoded: DecodedConfigSpace | undefined;
+  #volatile: readonly Range[] | undefined;
+
+  /** @internal Filled by the first `refresh`. */
+  constructor(region: Region, size: number, byDword: boolean) {
+    this.#region = region;
+    this.#byDword = byDword;
+    this.#shadow = Buffer.alloc(size);
+  }
+
+  /** In bytes: 256, or 4,096 with the extended space. */
+  get size(): number {
+    return this.#shadow.byteLength;
+  }
+
+  get vendorId(): number {
+    return this.readUInt16(PciConfig.VENDOR_ID);
+  }
+
+  get deviceId(): number {
+    return this.readUInt16(PciConfig.DEVICE_ID);
+  }
+
+  /** PciCommand bits, as last written or read. */
+  get command(): number {
+    return this.readUInt16(PciConfig.COMMAND);
+  }
+
+  /** The header's fields, decoded. */
+  get header(): PciHeader {
+    return this.#decode().header;
+  }
+
+  get bars(): readonly Bar[] {
+    return this.header.bars;
+  }
+
+  get capabilities(): readonly Capability[] {
+    return this.#decode().capabilities;
+  }
+
+  get extendedCapabilities(): readonly ExtendedCapability[] {
+    return this.#decode().extendedCapabilities;
+  }
+
+  /** What is wrong with the bytes, in words; empty where nothing is. */
+  get problems(): readonly string[] {
+    return this.#decode().problems;
+  }
+
+  /** The shadow's bytes, copied. */
+  bytes(): Buffer {
+    return Buffer.from(this.#shadow);
+  }
+
+  /** From the shadow, without a round trip. */
+  readUInt8(offset: number): number {
+    return this.#shadow.readUInt8(offset);
+  }
+
+  /** From the shadow, without a round trip. */
+  readUInt16(offset: number): number {
+    return this.#shadow.readUInt16LE(offset);
+  }
+
+  /** From the shadow, without a round trip. */
+  readUInt32(offset: number): number {
+    return this.#shadow.readUInt32LE(offset);
+  }
+
+  /** The value as it is now: from the shadow, or from the device where the device changes it by itself. */
+  async read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
+    this.#check(offset, width);
+    if (this.isVolatile(offset, width)) await this.#fetch(offset, width, options);
+    return this.#shadow.readUIntLE(offset, width);
+  }
+
+  /** Status, read from the device: PciStatus bits. */
+  status(options?: CallOptions): Promise<number> {
+    return this.read(PciConfig.STATUS, 2, options);
+  }
+
+  /** Whether the device changes any of these bytes by itself, so that the shadow may be out of date. */
+  isVolatile(offset: number, width: number): boolean {
+    this.#volatile ??= volatileRanges(this.capabilities);
+    return this.#volatile.some(([start, end]) => offset < end && start < offset + width);
+  }
+
+  writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.write(offset, 1, value, options);
+  }
+
+  writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.write(offset, 2, value, options);
+  }
+
+  writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.write(offset, 4, value, options);
+  }
+
+  /** Writes through, and reads back in the same round trip: read-only bits stay what they are. */
+  async write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
+    this.#check(offset, width);
+    await Promise.all([this.#put(offset, width, value, options), this.#fetch(offset, width, options)]);
+  }
+
+  /** Sets the bits under `mask` to those of `value`, reading first; no other update comes between. */
+  async update(
+    offset: number,
+    width: ConfigWidth,
+    mask: number,
+    value: number,
+    options?: CallOptions,
+  ): Promise<void> {
+    this.#check(offset, width);
+    await this.#mutex.runExclusive(async () => {
+      await this.#fetch(offset, width, options);
+      const old = this.#shadow.readUIntLE(offset, width);
+      // BigInt: bitwise operators of numbers are signed from bit 31 on.
+      const bits = BigInt(mask >>> 0);
+      const wanted = Number((BigInt(old) & ~bits) | (BigInt(value >>> 0) & bits));
+      if (wanted !== old) await this.write(offset, width, wanted, options);
+    });
+  }
+
+  /** Reads all of the space again. */
+  async refresh(options?: CallOptions): Promise<void> {
+    if (this.#byDword || this.size === 0) await this.#refreshByDword(options);
+    else {
+      try {
+        await this.#region.readInto(0, this.#shadow, options);
+      } catch (error) {
+        // Some servers take the widths of a bus alone.
+        if (!(error instanceof RemoteError)) throw error;
+        await this.#refreshByDword(options);
+      }
+    }
+    this.#forget();
+  }
+
+  async #refreshByDword(options: CallOptions | undefined): Promise<void> {
+    const reads: Promise<void>[] = [];
+    for (let at = 0; at + DWORD <= this.size; at += DWORD) reads.push(this.#fetch(at, DWORD, options));
+    // All are waited for: the shadow is theirs until then.
+    for (const result of await Promise.allSettled(reads)) {
+      if (result.status === 'rejected') throw result.reason;
+    }
+  }
+
+  async #fetch(offset: number, width: ConfigWidth, options: CallOptions | undefined): Promise<void> {
+    await this.#region.readInto(offset, this.#shadow.subarray(offset, offset + width), options);
+    this.#forget();
+  }
+
+  #put(offset: number, width: ConfigWidth, value: number, options: CallOptions | undefined): Promise<void> {
+    if (width === 1) return this.#region.writeUInt8(offset, value, options);
+    if (width === 2) return this.#region.writeUInt16(offset, value, options);
+    return this.#region.writeUInt32(offset, value, options);
+  }
+
+  #decode(): DecodedConfigSpace {
+    return (this.#decoded ??= decodeConfigSpace(this));
+  }
+
+  #forget(): void {
+    this.#decoded = undefined;
+    this.#volatile = undefined;
+  }
+
+  #check(offset: number, width: number): void {
+    if (width !== 1 && width !== 2 && width !== 4)
+      throw new RangeError(`config space has no width of ${width} bytes`);
+    if (!Number.isInteger(offset) || offset < 0 || offset % width !== 0 || offset + width > this.size) {
+      throw new RangeError(
+        `config space has ${this.size} bytes; offset ${offset} for ${width} is past them, or not aligned`,
+      );
+    }
+  }
+}
+
+/** Status, and the registers of capabilities in which the device reports. */
+function volatileRanges(capabilities: readonly Capability[]): Range[] {
+  const ranges: Range[] = [
+    [PciConfig.STATUS, PciConfig.STATUS + 2],
+    [PciConfig.BIST, PciConfig.BIST + 1],
+  ];
+  const power = findCapability(capabilities, 'power-management');
+  if (power !== undefined) ranges.push([power.controlOffset, power.controlOffset + 2]);
+  const pending = findCapability(capabilities, 'msi')?.offsets.pending;
+  if (pending !== undefined && pending !== null) ranges.push([pending, pending + 4]);
+  for (const { offset, name } of capabilities) {
+    // Device, link, slot and root status stand between the control registers; VPD's flag and data change together.
+    if (name === 'PCI Express') ranges.push([offset + 0x0a, offset + 0x3c]);
+    if (name === 'Vital Product Data') ranges.push([offset + 2, offset + 8]);
+  }
+  return ranges;
+}

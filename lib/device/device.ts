@@ -1,0 +1,177 @@
+/** A device behind a vfio-user server: what `connect` gives. */
+import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
+import { UnsupportedError, type VfioUserError } from '../errors.js';
+import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
+import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
+import type { IrqInfo } from '../protocol/irq-info.js';
+import type { ConfigSpace } from './config-space.js';
+import { Dma, type DmaOptions } from './dma.js';
+import { enableDevice } from './enable.js';
+import { Features } from './features.js';
+import { Irqs } from './irqs.js';
+import { Migration } from './migration.js';
+import type { Region } from './region.js';
+import type { Session } from './session.js';
+
+interface DeviceParts {
+  info: DeviceInfo;
+  regions: readonly Region[];
+  irqs: readonly IrqInfo[];
+  config: ConfigSpace | undefined;
+}
+
+/**
+ * Close it, or hold it with `await using`: it keeps the process alive, and its memory and fds until then, also when its
+ * server has gone.
+ */
+export class Device {
+  /** What GET_INFO said. */
+  readonly info: DeviceInfo;
+  /** All regions by index; those that the device does not have are of size 0. */
+  readonly regions: readonly Region[];
+  /** Interrupts. */
+  readonly irqs: Irqs;
+  /** Memory that the device can reach. */
+  readonly dma: Dma;
+  /** Device features by number. */
+  readonly features: Features;
+  /** The device's state as a stream. */
+  readonly migration: Migration;
+  readonly #session: Session;
+  readonly #config: ConfigSpace | undefined;
+  /** `enable()` was called, and is done again after a reset. */
+  #enabled = false;
+  /** Errors of posted writes that a fence has told of. */
+  #fencedErrors = 0;
+
+  /** @internal See `connect`. */
+  constructor(session: Session, parts: DeviceParts, options: DmaOptions) {
+    this.#session = session;
+    this.info = parts.info;
+    this.regions = parts.regions;
+    this.#config = parts.config;
+    this.features = new Features(session);
+    this.migration = new Migration(session, this.features);
+    this.dma = new Dma(session, options);
+    this.irqs = new Irqs(session, parts.irqs, {
+      config: parts.config,
+      region: (index) => this.region(index),
+    });
+  }
+
+  /** What VERSION settled: the protocol version and the server's capabilities. */
+  get negotiated(): Negotiated {
+    return this.#session.negotiated;
+  }
+
+  /** Whether the device is on PCI: then it has a config space, BARs, and the interrupts of PCI. */
+  get isPci(): boolean {
+    return (this.info.flags & DEVICE_FLAG_PCI) !== 0;
+  }
+
+  /** Whether `reset` is supported. */
+  get canReset(): boolean {
+    return (this.info.flags & DEVICE_FLAG_RESET) !== 0;
+  }
+
+  /** What has been sent, received, dropped. */
+  get counters(): Readonly<Counters> {
+    return this.#session.connection.counters;
+  }
+
+  /** Settles, never rejects, with the reason when the connection ends. */
+  get closed(): Promise<VfioUserError> {
+    return this.#session.connection.closed;
+  }
+
+  /** The configuration space. @throws UnsupportedError where the device has none. */
+  get config(): ConfigSpace {
+    if (this.#config === undefined) throw new UnsupportedError('the device has no config space');
+    return this.#config;
+  }
+
+  /** Whether `config` can be used. */
+  get hasConfig(): boolean {
+    return this.#config !== undefined;
+  }
+
+  /** The region with that index. @throws RangeError where the device has none of that index. */
+  region(index: number): Region {
+    const region = this.regions[index];
+    if (region === undefined) {
+      throw new RangeError(`the device has regions 0 to ${this.regions.length - 1}, not ${index}`);
+    }
+    return region;
+  }
+
+  /** BAR `index`, 0 to 5. @throws RangeError where the device does not have it. */
+  bar(index: number): Region {
+    if (!Number.isInteger(index) || index < PciRegion.BAR0 || index > PciRegion.BAR5) {
+      throw new RangeError(`BARs are 0 to 5, not ${index}`);
+    }
+    const region = this.region(index);
+    if (region.size === 0) throw new RangeError(`the device has no BAR ${index}`);
+    return region;
+  }
+
+  /**
+   * Makes the device ready for a driver, as a host does: addresses for BARs that have none, memory and I/O decoding and
+   * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space.
+   */
+  async enable(options?: CallOptions): Promise<void> {
+    if (this.#config !== undefined) await enableDevice(this.#config, this.regions, options);
+    this.#enabled = true;
+    // What interrupts wrote while memory decoding was off has not arrived. Nothing is sent where none is enabled.
+    await this.irqs.restore(options);
+  }
+
+  /**
+   * Waits until every posted write before it has been done: the server takes commands in their order, so its answer to a
+   * harmless one (GET_INFO) says so, and that the device is alive.
+   * @returns how many posted writes the server reported as failed since the last fence; servers need not report any.
+   */
+  async fence(options?: CallOptions): Promise<number> {
+    const { connection } = this.#session;
+    await connection.call(Command.DEVICE_GET_INFO, encodeGetInfo(), null, () => undefined, options);
+    const failed = connection.counters.postedErrors - this.#fencedErrors;
+    this.#fencedErrors += failed;
+    return failed;
+  }
+
+  /**
+   * DEVICE_RESET. What was enabled before (`enable`, interrupts) is set up again afterwards.
+   * @throws UnsupportedError where the device cannot be reset.
+   */
+  async reset(options?: CallOptions): Promise<void> {
+    if (!this.canReset) throw new UnsupportedError('the device does not support reset');
+    await this.#session.connection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
+    await this.#config?.refresh(options);
+    if (this.#enabled) await this.enable(options);
+    else await this.irqs.restore(options);
+  }
+
+  /** Keeps the process alive (as it does at first). */
+  ref(): this {
+    this.#session.connection.ref();
+    this.irqs.ref();
+    return this;
+  }
+
+  /** Lets the process end although the device is open. */
+  unref(): this {
+    this.#session.connection.unref();
+    this.irqs.unref();
+    return this;
+  }
+
+  /** Ends the connection and gives everything back: mappings, DMA buffers, vectors. Idempotent. */
+  close(): Promise<void> {
+    this.#session.connection.close();
+    this.#session.closeResources();
+    return Promise.resolve();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.close();
+  }
+}

@@ -1,0 +1,45 @@
+/** Memory of the caller's that the device reads and writes. */
+import type { CallOptions } from '../connection/index.js';
+import type { DmaWindow } from './dma-window.js';
+import type { DmaWindows } from './dma-windows.js';
+
+/** Made by `device.dma.map`. */
+export class DmaMapping {
+  /** Where the device finds it. */
+  readonly iova: bigint;
+  /** In bytes. */
+  readonly size: number;
+  readonly #windows: DmaWindows;
+  readonly #window: DmaWindow;
+
+  /** @internal */
+  constructor(windows: DmaWindows, window: DmaWindow) {
+    this.#windows = windows;
+    this.#window = window;
+    this.iova = window.iova;
+    this.size = window.size;
+  }
+
+  /** It was unmapped (or given up while it was), or the device was closed. */
+  get closed(): boolean {
+    return this.#window.state !== 'mapped';
+  }
+
+  /**
+   * DMA_UNMAP; idempotent. Once it resolves the server does not use the memory any more.
+   * @throws RemoteError, after which it is still mapped; TimeoutError, ProtocolError, or the signal's reason: the server
+   * may still use the memory then, and its addresses stay reserved until the device is closed.
+   */
+  unmap(options?: CallOptions): Promise<void> {
+    return this.#windows.unmap(this.#window, options);
+  }
+
+  /** `unmap` without waiting for the server, and without hearing of a failure. */
+  close(): void {
+    this.unmap().catch(() => undefined);
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.unmap();
+  }
+}

@@ -1,0 +1,199 @@
+/**
+ * Serves the server's DMA_READ and DMA_WRITE from the DMA table (specification: VFIO_USER_DMA_READ,
+ * VFIO_USER_DMA_WRITE). Everything in a request is checked before a byte of memory is touched:
+ *
+ * | what is wrong | answer |
+ * |---|---|
+ * | the payload is not the structure, and for a write its data, exactly; the count is 0 | EINVAL |
+ * | the count is above the `max_data_xfer_size` that we advertised | E2BIG |
+ * | part of the range is not mapped, the end of the address space included | EFAULT |
+ * | it is mapped, not for this direction | EACCES |
+ * | it is mapped from a file that this process cannot map | ENOTSUP |
+ * | a file that was mapped by the caller has lost the bytes meanwhile | EFAULT |
+ * | any other command | ENOTSUP |
+ *
+ * libvfio-user hands the errno to its device; ENOMSG and ECONNRESET, which make it drop the client, are not among them.
+ *
+ * A range may run over neighbouring mappings. Memory of our own is sent from, and received into, where it lies; memory
+ * of a caller's file is copied by the kernel, because the file may be truncated by anyone at any time.
+ */
+import type { RequestHandler, ServerRequest } from '../connection/index.js';
+import { Command, DEFAULT_MAX_DATA_XFER_SIZE, HEADER_SIZE } from '../protocol/constants.js';
+import { DMA_ACCESS_SIZE } from '../protocol/dma-access.js';
+import { headerCommand, headerSize } from '../protocol/header.js';
+import type { Landing } from '../transport/index.js';
+import { PAGE_SIZE, readPage, readPageOffset, type DmaTable } from './dma-table.js';
+import type { DmaWindow } from './dma-window.js';
+
+/** Linux's numbers, whatever the platform: they go over the wire. */
+export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EINVAL: 22, ENOTSUP: 95 } as const;
+
+/** Copies of up to this many bytes are made in memory that is used again. */
+const SCRATCH_SIZE = 64 * 1024;
+
+/** A DMA_WRITE whose data goes where it belongs while it is received. */
+class DmaLanding implements Landing {
+  target: Uint8Array | undefined;
+  readonly window: DmaWindow;
+
+  constructor(target: Uint8Array, window: DmaWindow) {
+    this.target = target;
+    this.window = window;
+  }
+}
+
+export class DmaServer implements RequestHandler {
+  readonly #table: DmaTable<DmaWindow>;
+  readonly #settle: () => void;
+  /** At most one a socket. */
+  readonly #landings = new Set<DmaLanding>();
+  #scratch: Buffer | undefined;
+
+  // What the last request that `#resolve` accepted asks for.
+  #window!: DmaWindow;
+  #offset = 0;
+  #count = 0;
+
+  /** `settle` is called before memory changes: answers that wait are to carry what was there when they were made. */
+  constructor(table: DmaTable<DmaWindow>, settle: () => void) {
+    this.#table = table;
+    this.#settle = settle;
+  }
+
+  serve(request: ServerRequest, landing: Landing | undefined): void {
+    if (landing instanceof DmaLanding) this.#finishLanding(request, landing);
+    else if (request.command === Command.DMA_READ) this.#read(request);
+    else if (request.command === Command.DMA_WRITE) this.#write(request);
+    else request.refuse(DmaErrno.ENOTSUP);
+  }
+
+  findLanding(bytes: Buffer, start: number): Landing | undefined {
+    if (headerCommand(bytes, start) !== Command.DMA_WRITE) return undefined;
+    const size = headerSize(bytes, start) - HEADER_SIZE;
+    if (this.#resolve(bytes, start + HEADER_SIZE, size, false) !== 0) return undefined;
+    const memory = this.#rawBytes();
+    if (memory === undefined) return undefined;
+    const landing = new DmaLanding(memory.subarray(this.#offset, this.#offset + this.#count), this.#window);
+    this.#settle();
+    this.#landings.add(landing);
+    return landing;
+  }
+
+  /** The window's memory is about to go: what is still being received for it goes nowhere. */
+  forget(window: DmaWindow): void {
+    for (const landing of this.#landings) {
+      if (landing.window !== window) continue;
+      landing.target = undefined;
+      this.#landings.delete(landing);
+    }
+  }
+
+  #finishLanding(request: ServerRequest, landing: DmaLanding): void {
+    this.#landings.delete(landing);
+    if (landing.target === undefined) request.refuse(DmaErrno.EFAULT);
+    else request.echo(DMA_ACCESS_SIZE, null, true);
+  }
+
+  #read(request: ServerRequest): void {
+    const { bytes, start, end } = request;
+    const errno = this.#resolve(bytes, start, end - start, true);
+    if (errno !== 0) {
+      request.refuse(errno);
+      return;
+    }
+    const memory = this.#rawBytes();
+    if (memory !== undefined) {
+      request.echo(DMA_ACCESS_SIZE, memory.subarray(this.#offset, this.#offset + this.#count), true);
+      return;
+    }
+    const isSmall = this.#count <= SCRATCH_SIZE;
+    const body = isSmall ? this.#borrowScratch(this.#count) : Buffer.allocUnsafeSlow(this.#count);
+    const failed = this.#forEachPiece((window, offset, at, length) =>
+      window.copyOut(offset, body, at, length),
+    );
+    if (failed !== 0) request.refuse(DmaErrno.EFAULT);
+    else request.echo(DMA_ACCESS_SIZE, body, !isSmall);
+  }
+
+  #write(request: ServerRequest): void {
+    const { bytes, start, end } = request;
+    const errno = this.#resolve(bytes, start, end - start, false);
+    if (errno !== 0) {
+      request.refuse(errno);
+      return;
+    }
+    this.#settle();
+    const data = start + DMA_ACCESS_SIZE;
+    const memory = this.#rawBytes();
+    if (memory !== undefined) {
+      bytes.copy(memory, this.#offset, data, end);
+    } else if (
+      this.#forEachPiece((window, offset, at, length) => window.copyIn(offset, bytes, data + at, length)) !==
+      0
+    ) {
+      request.refuse(DmaErrno.EFAULT);
+      return;
+    }
+    request.echo(DMA_ACCESS_SIZE, null, true);
+  }
+
+  /**
+   * Checks the request whose payload of `size` bytes begins at `bytes[start]`; of a write no more than the structure
+   * need be there. Returns 0 with `#window`, `#offset` and `#count` set, or the errno to refuse it with.
+   */
+  #resolve(bytes: Buffer, start: number, size: number, isRead: boolean): number {
+    if (size < DMA_ACCESS_SIZE) return DmaErrno.EINVAL;
+    const count = bytes.readUInt32LE(start + 8);
+    if (bytes.readUInt32LE(start + 12) !== 0 || count > DEFAULT_MAX_DATA_XFER_SIZE) return DmaErrno.E2BIG;
+    if (count === 0 || size !== DMA_ACCESS_SIZE + (isRead ? 0 : count)) return DmaErrno.EINVAL;
+    const page = readPage(bytes, start);
+    const window = this.#table.find(page);
+    if (window === undefined) return DmaErrno.EFAULT;
+    this.#window = window;
+    this.#offset = (page - window.page) * PAGE_SIZE + readPageOffset(bytes, start);
+    this.#count = count;
+    return this.#checkRange(isRead);
+  }
+
+  /** Every window that the range runs over is there, and lets it. */
+  #checkRange(isRead: boolean): number {
+    const end = this.#offset + this.#count;
+    let window = this.#window;
+    let refusal = refusalOf(window, isRead);
+    for (let covered = window.size; covered < end; covered += window.size) {
+      const next = this.#table.find(window.page + window.pages);
+      if (next === undefined) return DmaErrno.EFAULT;
+      window = next;
+      if (refusal === 0) refusal = refusalOf(window, isRead);
+    }
+    return refusal;
+  }
+
+  /** The memory of the window that the range lies in, where it lies in one and raw views may be taken. */
+  #rawBytes(): Buffer | undefined {
+    return this.#offset + this.#count <= this.#window.size ? this.#window.bytes : undefined;
+  }
+
+  /** Walks the range window by window: `at` is where the piece lies in the range. Stops at the first that fails. */
+  #forEachPiece(copy: (window: DmaWindow, offset: number, at: number, length: number) => number): number {
+    let window = this.#window;
+    let offset = this.#offset;
+    for (let at = 0; ;) {
+      const length = Math.min(this.#count - at, window.size - offset);
+      const errno = copy(window, offset, at, length);
+      at += length;
+      if (errno !== 0 || at === this.#count) return errno;
+      window = this.#table.find(window.page + window.pages)!;
+      offset = 0;
+    }
+  }
+
+  #borrowScratch(length: number): Buffer {
+    return (this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_SIZE)).subarray(0, length);
+  }
+}
+
+function refusalOf({ access, isReachable }: DmaWindow, isRead: boolean): number {
+  if (!(isRead ? access.readable : access.writable)) return DmaErrno.EACCES;
+  return isReachable ? 0 : DmaErrno.ENOTSUP;
+}

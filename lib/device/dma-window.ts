@@ -1,0 +1,125 @@
+/**
+ * A range of DMA addresses that a DMA_MAP names, and the memory behind it.
+ *
+ * ```
+ *              reply                  unmap               reply
+ *   mapping ──────────▶ mapped ───────────────▶ unmapping ──────▶ closed
+ *    │    │               ▲      error reply     │     │
+ *    │    │               └──────────────────────┘     │ given up, though it was sent
+ *    │    │ given up, though it was sent               ▼
+ *    │    └────────────────────────────────────▶ quarantined ───▶ closed
+ *    ▼ error reply, never sent                            the device's end
+ *  closed
+ * ```
+ * A quarantined window is one of which nobody knows whether the server has it: its addresses are given to no other, and
+ * its memory stays where it is, until the connection is gone. In every state but `closed` the device's end closes it.
+ */
+import { TransportError } from '../errors.js';
+import { native, type NativeMapping } from '../native.js';
+import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
+
+export type WindowState = 'mapping' | 'mapped' | 'unmapping' | 'quarantined' | 'closed';
+
+/** What the device may do with the memory, and how it gets there. */
+export interface WindowAccess {
+  /** DMA may read. */
+  readonly readable: boolean;
+  /** DMA may write. */
+  readonly writable: boolean;
+  /** The server is given the fd; else it asks by DMA_READ and DMA_WRITE. */
+  readonly shared: boolean;
+}
+
+export interface WindowMemory {
+  /** The window owns it. */
+  readonly fd: number;
+  /** Our own view, which the window owns; undefined for a file that cannot be mapped. */
+  readonly mapping: NativeMapping | undefined;
+  /** The memory is ours and cannot shrink: a raw view of it never faults. */
+  readonly sealed: boolean;
+}
+
+/** The most bytes behind one ArrayBuffer. */
+export const MAX_VIEW_BYTES = 2 ** 32;
+
+const EBADF = 9;
+
+export class DmaWindow implements PageRange {
+  readonly page: number;
+  readonly pages: number;
+  readonly access: WindowAccess;
+  state: WindowState = 'mapping';
+  /** The DMA_UNMAP that is under way. */
+  unmapping: Promise<void> | undefined;
+  readonly #memory: WindowMemory;
+  #bytes: Buffer | undefined;
+
+  /** Owns what is in `memory` from here on. */
+  constructor(page: number, pages: number, access: WindowAccess, memory: WindowMemory) {
+    this.page = page;
+    this.pages = pages;
+    this.access = access;
+    this.#memory = memory;
+  }
+
+  get iova(): bigint {
+    return addressOf(this.page);
+  }
+
+  /** In bytes. */
+  get size(): number {
+    return this.pages * PAGE_SIZE;
+  }
+
+  get closed(): boolean {
+    return this.state === 'closed';
+  }
+
+  get fd(): number {
+    return this.#memory.fd;
+  }
+
+  /** It is memory of our own, for buffers; not a caller's. */
+  get isArena(): boolean {
+    return this.#memory.sealed;
+  }
+
+  /** Whether the memory can be reached from here at all. */
+  get isReachable(): boolean {
+    return this.#memory.mapping !== undefined;
+  }
+
+  /** All of it, where raw views may be taken: our own memory, of a size that one view can have. */
+  get bytes(): Buffer | undefined {
+    if (this.#bytes !== undefined) return this.#bytes;
+    if (!this.#memory.sealed || this.closed || this.size > MAX_VIEW_BYTES) return undefined;
+    return (this.#bytes = Buffer.from(this.view(0, this.size)));
+  }
+
+  /** A part of our own memory as an ArrayBuffer of its own; detached when the window is closed. */
+  view(offset: number, length: number): ArrayBuffer {
+    const view = this.#memory.mapping?.view(offset, length) ?? -EBADF;
+    if (typeof view === 'number')
+      throw new TransportError('mmap', -view, `a view of ${length} bytes of DMA memory`);
+    return view;
+  }
+
+  /** Copies out of the memory. Returns 0, or the errno where the file behind it no longer has the bytes. */
+  copyOut(offset: number, into: Uint8Array, at: number, length: number): number {
+    return Math.max(0, -(this.#memory.mapping?.copyOut(offset, into, at, length) ?? -EBADF));
+  }
+
+  /** Copies into the memory. Returns 0, or the errno where the file behind it no longer has the bytes. */
+  copyIn(offset: number, from: Uint8Array, at: number, length: number): number {
+    return Math.max(0, -(this.#memory.mapping?.copyIn(offset, from, at, length) ?? -EBADF));
+  }
+
+  /** Gives memory and fd back; idempotent. Every view is detached. */
+  close(): void {
+    if (this.closed) return;
+    this.state = 'closed';
+    this.#bytes = undefined;
+    this.#memory.mapping?.close();
+    native().closeFd(this.#memory.fd);
+  }
+}

@@ -1,0 +1,212 @@
+/**
+ * Memory that the device can reach. Three ways lead to the same bytes: this process has them as `buffer.bytes`, the
+ * server maps the fd that it was given, and where it was given none it asks, with DMA_READ and DMA_WRITE.
+ *
+ * dma-windows.ts tells the server of memory, dma-server.ts answers it, arena-pool.ts cuts memory into buffers.
+ */
+import type { CallOptions } from '../connection/index.js';
+import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
+import { check, native, type FdInfo } from '../native.js';
+import { ArenaPool } from './arena-pool.js';
+import { DmaBuffer } from './dma-buffer.js';
+import { DmaMapping } from './dma-mapping.js';
+import { DmaServer } from './dma-server.js';
+import { DmaTable, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './dma-table.js';
+import { MAX_VIEW_BYTES, type DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
+import { DmaWindows, HUGE_PAGE_SIZE, hex } from './dma-windows.js';
+import type { Session } from './session.js';
+
+export { DmaBuffer } from './dma-buffer.js';
+export { DmaMapping } from './dma-mapping.js';
+
+export interface DmaOptions {
+  /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
+  secureDma?: boolean | undefined;
+  /** Backs DMA memory with huge pages of 2 MiB. Default false. */
+  hugePages?: boolean | undefined;
+  /** How much memory small buffers share, and get more of, at a time; rounded up to 2 MiB. Default 4 MiB. */
+  arenaBytes?: number | undefined;
+}
+
+/** How the device may use memory. */
+export interface DmaAccessOptions extends CallOptions {
+  /** The device may read it. Default true. */
+  readable?: boolean | undefined;
+  /** The device may write it. Default true. */
+  writable?: boolean | undefined;
+  /**
+   * The server is given the fd and maps the memory. With false it reads and writes by message. Default true where fds can
+   * be passed and `secureDma` is not set.
+   */
+  share?: boolean | undefined;
+  /** How many address bits the device has: the library chooses addresses below that. Default 64. */
+  addressBits?: number | undefined;
+}
+
+export interface DmaAllocOptions extends DmaAccessOptions {
+  /** What the address must be a multiple of, a power of two up to 2 MiB. Default 4,096. */
+  alignment?: number | undefined;
+}
+
+export interface DmaMapOptions extends DmaAccessOptions {
+  /** A memfd, a file, a dma-buf. It is duplicated: the caller may close it at once. */
+  fd: number;
+  /** Where the memory begins in it, a multiple of 4,096. Default 0. */
+  offset?: number | undefined;
+  /** In bytes, a multiple of the server's page size (`negotiated.capabilities.pgsizes`). */
+  size: number;
+  /** The device's address of it, a multiple of the server's page size. By default the library chooses. */
+  iova?: bigint | undefined;
+}
+
+const DEFAULT_ARENA_BYTES = 4 << 20;
+const DEFAULT_ALIGNMENT = 4096;
+const LEAST_ADDRESS_BITS = 16;
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+/** What mmap says of files that cannot be mapped (some dma-bufs): the server may still know what to do with them. */
+const ENODEV = 19;
+const EINVAL = 22;
+
+export class Dma {
+  readonly #session: Session;
+  readonly #secure: boolean;
+  readonly #table = new DmaTable<DmaWindow>();
+  readonly #windows: DmaWindows;
+  readonly #pool: ArenaPool;
+
+  /** @internal See `device.dma`. */
+  constructor(session: Session, options: DmaOptions = {}) {
+    const arenaBytes = options.arenaBytes ?? DEFAULT_ARENA_BYTES;
+    checkWhole('arenaBytes', arenaBytes, MAX_VIEW_BYTES);
+    const server = new DmaServer(this.#table, () => session.connection.copyLentBodies());
+    this.#session = session;
+    this.#secure = options.secureDma ?? false;
+    this.#windows = new DmaWindows(session, this.#table, server);
+    this.#pool = new ArenaPool(
+      session,
+      this.#windows,
+      alignUp(arenaBytes, HUGE_PAGE_SIZE),
+      options.hugePages ?? false,
+    );
+    session.connection.requestHandler = server;
+    session.own(this);
+  }
+
+  /**
+   * Zeroed memory of `size` bytes, up to 4 GiB. Small buffers share memory that is mapped a few MiB at a time; a buffer
+   * larger than that takes a DMA_MAP, and a DMA_UNMAP when it is freed, of its own.
+   * @throws RangeError for sizes and alignments that make no sense, or where no addresses are free; UnsupportedError
+   * where the server takes no more mappings, or off Linux; TransportError where memory is short; RemoteError,
+   * TimeoutError, ClosedError; the signal's reason.
+   */
+  async alloc(size: number, options: DmaAllocOptions = {}): Promise<DmaBuffer> {
+    checkWhole('size', size, MAX_VIEW_BYTES);
+    const alignment = options.alignment ?? DEFAULT_ALIGNMENT;
+    if (
+      !Number.isInteger(alignment) ||
+      alignment < 1 ||
+      alignment > HUGE_PAGE_SIZE ||
+      (alignment & (alignment - 1)) !== 0
+    ) {
+      throw new RangeError(`alignment is a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
+    }
+    const kind = { ...this.#access(options), addressBits: addressBitsOf(options) };
+    const place = await this.#pool.take(size, alignment, kind, options);
+    // The device may have been closed since the place was found.
+    if (place.arena.window.closed) throw new ClosedError('DMA_MAP: the device is closed');
+    return new DmaBuffer(this.#pool, place, size);
+  }
+
+  /**
+   * Lets the device use memory of the caller's: DMA_MAP. What is behind the fd may be truncated by others; then the
+   * server's requests are refused, but a server that maps the fd itself may die of it.
+   * @throws RangeError for addresses that are unaligned, in use, or beyond the file's end; UnsupportedError where the
+   * server takes no more mappings or fds; TransportError for an fd that cannot be used; RemoteError, TimeoutError,
+   * ClosedError; the signal's reason.
+   */
+  async map(options: DmaMapOptions): Promise<DmaMapping> {
+    const { fd, offset = 0, size, iova } = options;
+    const access = this.#access(options);
+    const { granule } = this.#windows;
+    checkWhole('size', size, Number.MAX_SAFE_INTEGER, granule);
+    checkWhole('offset', offset, Number.MAX_SAFE_INTEGER - size, PAGE_SIZE, 0);
+    const pages = size / PAGE_SIZE;
+    const addressBits = addressBitsOf(options);
+    const page =
+      iova === undefined ? this.#windows.choosePage(pages, addressBits) : checkIova(iova, pages, granule);
+    if (iova !== undefined) this.#windows.checkFree(page, pages);
+    const memory = callersMemory(fd, offset, size, access);
+    return new DmaMapping(
+      this.#windows,
+      await this.#windows.map(page, pages, access, memory, offset, options),
+    );
+  }
+
+  /**
+   * Undoes `map`, given exactly what was mapped; see `DmaMapping.unmap`.
+   * @throws RangeError where nothing is mapped like that.
+   */
+  async unmap(iova: bigint, size: number, options?: CallOptions): Promise<void> {
+    const pages = size / PAGE_SIZE;
+    const page = checkIova(iova, pages, PAGE_SIZE);
+    const window = this.#windows.findExact(page, pages);
+    if (window === undefined || window.isArena || window.state !== 'mapped') {
+      throw new RangeError(`map() has mapped nothing of ${size} bytes at ${hex(iova)}`);
+    }
+    await this.#windows.unmap(window, options);
+  }
+
+  /** @internal With the device: the server is gone, every buffer and mapping is closed. */
+  close(): void {
+    this.#windows.close();
+  }
+
+  #access({ readable = true, writable = true, share }: DmaAccessOptions): WindowAccess {
+    if (!readable && !writable) throw new TypeError('DMA memory is readable or writable, or both');
+    const { canShare } = this.#windows;
+    if (share === true && this.#secure)
+      throw new UnsupportedError('the device was opened with secureDma: nothing is shared');
+    if (share === true && !canShare) {
+      throw new UnsupportedError(`no file descriptor can be passed to ${this.#session.connection.peer}`);
+    }
+    return { readable, writable, shared: share ?? (canShare && !this.#secure) };
+  }
+}
+
+/** Our own fd and view of the caller's file. */
+function callersMemory(fd: number, offset: number, size: number, access: WindowAccess): WindowMemory {
+  const info = check(native().fdInfo(fd), 'fstat', `fd ${fd}`) as FdInfo;
+  if ((info.mode & S_IFMT) === S_IFREG && offset + size > info.size) {
+    throw new RangeError(`the file has ${info.size} bytes; ${size} from offset ${offset} end past it`);
+  }
+  const own = check(native().dupFd(fd), 'fcntl', `fd ${fd}`);
+  const mapping = native().map(own, offset, size, access.readable, access.writable);
+  if (typeof mapping !== 'number') return { fd: own, mapping, sealed: false };
+  if (access.shared && (mapping === -ENODEV || mapping === -EINVAL))
+    return { fd: own, mapping: undefined, sealed: false };
+  native().closeFd(own);
+  throw new TransportError('mmap', -mapping, `fd ${fd}, ${size} bytes from offset ${offset}`);
+}
+
+function checkIova(iova: bigint, pages: number, granule: number): number {
+  if (typeof iova !== 'bigint') throw new TypeError('iova is a bigint');
+  if (iova < 0n || iova % BigInt(granule) !== 0n)
+    throw new RangeError(`iova is a multiple of ${granule}, not ${hex(iova)}`);
+  const page = pageOf(iova);
+  if (page + pages <= END_PAGE) return page;
+  throw new RangeError(`${pages * PAGE_SIZE} bytes at ${hex(iova)} run past the 64-bit address space`);
+}
+
+function addressBitsOf({ addressBits = 64 }: DmaAccessOptions): number {
+  if (Number.isInteger(addressBits) && addressBits >= LEAST_ADDRESS_BITS && addressBits <= 64)
+    return addressBits;
+  throw new RangeError(`addressBits is an integer from ${LEAST_ADDRESS_BITS} to 64, not ${addressBits}`);
+}
+
+/** A multiple of `step` from `least` to `most`. */
+function checkWhole(name: string, value: number, most: number, step = 1, least = step): void {
+  if (typeof value !== 'number') throw new TypeError(`${name} is a number of bytes`);
+  if (Number.isSafeInteger(value) && value >= least && value <= most && value % step === 0) return;
+  throw new RangeError(`${name} is a multiple of ${step} from ${least} to ${most}, not ${value}`);
+}

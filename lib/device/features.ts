@@ -1,0 +1,109 @@
+/** Device features by number: probe, get and set (specification: VFIO_USER_DEVICE_FEATURE). */
+import { constants } from 'node:os';
+import type { CallOptions, Decoder } from '../connection/index.js';
+import { RemoteError, UnsupportedError } from '../errors.js';
+import {
+  Command,
+  DEVICE_FEATURE_GET,
+  DEVICE_FEATURE_PROBE,
+  DEVICE_FEATURE_SET,
+  featureName,
+} from '../protocol/constants.js';
+import { decodeDeviceFeatureReply, encodeDeviceFeature, encodeProbe } from '../protocol/device-feature.js';
+import type { Session } from './session.js';
+
+/** What a feature can be asked to support. */
+export interface FeatureMethods {
+  get?: boolean;
+  set?: boolean;
+}
+
+/** What servers say instead of "not supported". */
+const NOT_SUPPORTED = new Set<number>([
+  constants.errno.EINVAL,
+  constants.errno.ENOTSUP,
+  constants.errno.ENOTTY,
+  constants.errno.ENOSYS,
+]);
+
+export class Features {
+  readonly #session: Session;
+  /** Answers to probes; a server does not learn. */
+  readonly #known = new Map<string, boolean>();
+
+  /** @internal */
+  constructor(session: Session) {
+    this.#session = session;
+  }
+
+  /** Whether optional commands may be tried at all: not on a server that answered minor 0, unless told to. */
+  get mayAsk(): boolean {
+    return this.#session.mayTryOptional;
+  }
+
+  /** Whether the device supports the feature, with all of these methods. Asked once and remembered. */
+  async probe(feature: number, methods: FeatureMethods = {}, options?: CallOptions): Promise<boolean> {
+    if (!this.mayAsk) return false;
+    const flags = (methods.get ? DEVICE_FEATURE_GET : 0) | (methods.set ? DEVICE_FEATURE_SET : 0);
+    const key = `${feature}/${flags}`;
+    const known = this.#known.get(key);
+    if (known !== undefined) return known;
+    const supported = await this.#ask(feature, flags, options);
+    this.#known.set(key, supported);
+    return supported;
+  }
+
+  /** Gets the feature's data, at most `size` bytes of it; `data` is what the request itself brings, if anything. */
+  async get(
+    feature: number,
+    size: number,
+    data: Uint8Array = new Uint8Array(0),
+    options?: CallOptions,
+  ): Promise<Buffer> {
+    const payload = encodeDeviceFeature({
+      feature,
+      flags: DEVICE_FEATURE_GET,
+      data,
+      argsz: 8 + Math.max(size, data.byteLength),
+    });
+    return this.request(payload, options, (_slot, bytes, start, end) => {
+      return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_GET).data;
+    });
+  }
+
+  /** Sets the feature; gives the data that the server answered with, which may say what it chose. */
+  async set(feature: number, data: Uint8Array, options?: CallOptions): Promise<Buffer> {
+    const payload = encodeDeviceFeature({ feature, flags: DEVICE_FEATURE_SET, data });
+    return this.request(payload, options, (_slot, bytes, start, end) => {
+      return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_SET).data;
+    });
+  }
+
+  /** @internal A DEVICE_FEATURE command whose payload and reply are somebody else's. */
+  async request<T>(payload: Buffer, options: CallOptions | undefined, decode: Decoder<T>): Promise<T> {
+    if (!this.mayAsk) {
+      throw new UnsupportedError(
+        'DEVICE_FEATURE is not sent to a server that answered minor 0: some lose step (option tryOptional)',
+      );
+    }
+    return this.#session.connection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
+  }
+
+  async #ask(feature: number, methods: number, options: CallOptions | undefined): Promise<boolean> {
+    const flags = methods | DEVICE_FEATURE_PROBE;
+    try {
+      await this.request(encodeProbe(feature, methods), options, (_slot, bytes, start, end) => {
+        decodeDeviceFeatureReply(bytes, start, end, feature, flags);
+      });
+      return true;
+    } catch (error) {
+      if (error instanceof RemoteError && NOT_SUPPORTED.has(error.errno)) return false;
+      throw error;
+    }
+  }
+
+  /** For messages. */
+  static nameOf(feature: number): string {
+    return featureName(feature);
+  }
+}

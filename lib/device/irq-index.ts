@@ -1,0 +1,359 @@
+/**
+ * One type of interrupt of a device: INTx, MSI, MSI-X, ERR, REQ (specification: VFIO_USER_DEVICE_GET_IRQ_INFO and
+ * VFIO_USER_DEVICE_SET_IRQS).
+ *
+ * INTx, MSI and MSI-X exclude each other on PCI, and share one array of eventfds in libvfio-user and QEMU: enabling one
+ * of them disables the others first, and closes their vectors.
+ */
+import type { Mutex } from 'async-mutex';
+import type { CallOptions } from '../connection/index.js';
+import { UnsupportedError, type VfioUserError } from '../errors.js';
+import {
+  IRQ_FLAG_AUTOMASKED,
+  IRQ_FLAG_EVENTFD,
+  IRQ_FLAG_MASKABLE,
+  IRQ_FLAG_NORESIZE,
+  IRQ_SET_ACTION_MASK,
+  IRQ_SET_ACTION_TRIGGER,
+  IRQ_SET_ACTION_UNMASK,
+  IRQ_SET_DATA_BOOL,
+  IRQ_SET_DATA_NONE,
+} from '../protocol/constants.js';
+import type { IrqInfo } from '../protocol/irq-info.js';
+import { EventfdSet, disableRequest, setIrqs, type IrqAction } from './eventfd-set.js';
+import { isPinOrMessage, type HostInterrupts } from './host-interrupts.js';
+import type { Session } from './session.js';
+import type { Vector } from './vector.js';
+
+/** Which interrupts of an index. */
+export interface IrqRange {
+  /** The first. Default 0. */
+  start?: number | undefined;
+  /** How many. Default 1. */
+  count?: number | undefined;
+}
+
+/** `timeoutMs` bounds each message that is sent. */
+export interface IrqOptions extends CallOptions {
+  /**
+   * Whether to do what a host does in the device's registers, and to go by what they say of the index's size. Without,
+   * only SET_IRQS is sent and the server's count is the bound. Default true.
+   */
+  host?: boolean | undefined;
+}
+
+export interface DisableOptions extends IrqOptions {
+  /** Sends the message even though nothing is enabled here: some servers answer EINVAL to that. Default false. */
+  force?: boolean | undefined;
+}
+
+/** What the indexes of a device share. */
+export interface IrqGroup {
+  readonly session: Session;
+  readonly host: HostInterrupts;
+  /** Enabling, disabling and restoring happen one after the other: they are several messages each. */
+  readonly mutex: Mutex;
+  readonly all: readonly IrqIndex[];
+}
+
+const NAMES = ['INTx', 'MSI', 'MSI-X', 'ERR', 'REQ'];
+
+export class IrqIndex {
+  /** `PciIrq` numbers for a PCI device. */
+  readonly index: number;
+  /** `INTx`, `MSI`, `MSI-X`, `ERR`, `REQ`; `IRQ n` for others. */
+  readonly name: string;
+  /** VFIO_IRQ_INFO_* bits. */
+  readonly flags: number;
+  /** The count that the server reported. */
+  readonly reportedCount: number;
+  readonly #group: IrqGroup;
+  readonly #triggers: EventfdSet;
+  readonly #masks: EventfdSet;
+  readonly #unmasks: EventfdSet;
+  /** The device's registers are set up for the vectors. */
+  #hostApplied = false;
+
+  /** @internal */
+  constructor(group: IrqGroup, info: IrqInfo) {
+    this.#group = group;
+    this.index = info.index;
+    this.name = NAMES[info.index] ?? `IRQ ${info.index}`;
+    this.flags = info.flags;
+    this.reportedCount = info.count;
+    const set = (action: IrqAction) => new EventfdSet(group.session, info.index, this.name, action);
+    this.#triggers = set(IRQ_SET_ACTION_TRIGGER);
+    this.#masks = set(IRQ_SET_ACTION_MASK);
+    this.#unmasks = set(IRQ_SET_ACTION_UNMASK);
+  }
+
+  /**
+   * How many interrupts the index has: what the server reported, but for MSI no more than config space's capability has
+   * (none without one) and for MSI-X no more than its table. 0 where the device has none.
+   */
+  get count(): number {
+    return this.#group.host.limit(this.index, this.reportedCount);
+  }
+
+  /** The server says that it signals by eventfd. Some take eventfds and do not say so: `enable` does not insist. */
+  get supportsEventfd(): boolean {
+    return (this.flags & IRQ_FLAG_EVENTFD) !== 0;
+  }
+
+  /** The server says that `mask` and `unmask` work. */
+  get maskable(): boolean {
+    return (this.flags & IRQ_FLAG_MASKABLE) !== 0;
+  }
+
+  /** An interrupt masks itself when it fires: `unmask` before the next one. */
+  get automasked(): boolean {
+    return (this.flags & IRQ_FLAG_AUTOMASKED) !== 0;
+  }
+
+  /** Vectors are enabled as one set: for others `disable` comes first. */
+  get noResize(): boolean {
+    return (this.flags & IRQ_FLAG_NORESIZE) !== 0;
+  }
+
+  /** Whether the server has eventfds of this index, also those of vectors that were closed. */
+  get enabled(): boolean {
+    return this.#triggers.isArmed;
+  }
+
+  /** The open vectors, by subindex. */
+  get vectors(): readonly Vector[] {
+    return this.#triggers.vectors;
+  }
+
+  /**
+   * Enables `count` interrupts from 0, or a range: makes an eventfd for each, gives them to the server in groups of its
+   * max_msg_fds, then sets up the device's registers as a host does (`host: false` leaves them alone): for MSI and
+   * MSI-X the message addresses, the unmasked table and the enable bit, with INTx turned off; for INTx the latter turned
+   * on. An MSI-X table that the server refuses access to is left as it is. Nothing is read from the vectors before this
+   * returns: whoever listens at once misses nothing.
+   *
+   * Interrupts of the range that are enabled already keep their vectors, which are returned with the others. When it
+   * fails, what it had enabled is disabled again, and the error says so.
+   * @returns the vectors of the range, by subindex.
+   * @throws RangeError for interrupts that the index does not have, UnsupportedError where no fds can be passed or where
+   * the server wants vectors enabled as one set (NORESIZE), RemoteError, TimeoutError, ClosedError, TransportError where
+   * this process has no fds left; the signal's reason.
+   */
+  async enable(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+    const subindexes = this.#subindexes(range, options);
+    this.#triggers.groupSize();
+    return this.#group.mutex.runExclusive(() => this.#enable(subindexes, options));
+  }
+
+  /**
+   * Disables the whole index: undoes the enable bit, tells the server, closes the vectors, whatever the server answers.
+   * Nothing is sent where nothing is enabled, unless forced.
+   * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
+  async disable(options: DisableOptions = {}): Promise<void> {
+    await this.#group.mutex.runExclusive(() => this.#disable(options));
+  }
+
+  /**
+   * Masks `count` interrupts from `start`, or those of which `which` is true. Servers that do not report `maskable` may
+   * ignore it.
+   * @throws RangeError for interrupts that the index does not have; UnsupportedError for `which` on a server that
+   * answered minor 0 (see `tryOptional`); RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
+  mask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  mask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
+  mask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
+    return this.#act(IRQ_SET_ACTION_MASK, what, second, options);
+  }
+
+  /** Unmasks; see `mask`. */
+  unmask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  unmask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
+  unmask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
+    return this.#act(IRQ_SET_ACTION_UNMASK, what, second, options);
+  }
+
+  /** Has the server signal the interrupts as if the device had raised them; see `mask` for the arguments and errors. */
+  trigger(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  trigger(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
+  trigger(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
+    return this.#act(IRQ_SET_ACTION_TRIGGER, what, second, options);
+  }
+
+  /**
+   * Vectors that the server signals when it masks interrupts of the range. Ranges and errors are those of `enable`.
+   * libvfio-user takes the message for a plain mask.
+   */
+  maskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+    return this.#events(this.#masks, range, options);
+  }
+
+  /** Vectors that the server signals when it unmasks interrupts of the range; see `maskEvents`. */
+  unmaskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+    return this.#events(this.#unmasks, range, options);
+  }
+
+  /** @internal Gives everything that is open to the server again. The group's mutex is held. */
+  async restore(options: CallOptions | undefined): Promise<void> {
+    const subindexes = this.vectors.map((vector) => vector.subindex);
+    const { host } = this.#group;
+    if (this.#hostApplied) await host.prepare(this.index, options);
+    for (const set of this.#sets) await set.replay(options);
+    if (this.#hostApplied) await host.apply(this.index, subindexes, options);
+  }
+
+  /** @internal */
+  cutOff(reason: VfioUserError): void {
+    for (const set of this.#sets) set.cutOff(reason);
+  }
+
+  /** @internal Also for vectors to come. */
+  setReferenced(on: boolean): void {
+    for (const set of this.#sets) set.setReferenced(on);
+  }
+
+  get #sets(): EventfdSet[] {
+    return [this.#triggers, this.#masks, this.#unmasks];
+  }
+
+  async #enable(subindexes: readonly number[], options: IrqOptions): Promise<Vector[]> {
+    const triggers = this.#triggers;
+    const fresh = subindexes.filter((subindex) => triggers.get(subindex) === undefined);
+    this.#checkResize(fresh);
+    await this.#disableRivals(options);
+    const host = (options.host ?? true) ? this.#group.host : undefined;
+    await host?.prepare(this.index, options);
+    await triggers.arm(fresh, () => this.#applyHost(host, options), options);
+    // One that was there before may have been closed meanwhile.
+    return subindexes.map((subindex) => triggers.get(subindex)).filter((vector) => vector !== undefined);
+  }
+
+  async #applyHost(host: HostInterrupts | undefined, options: IrqOptions): Promise<void> {
+    if (host === undefined) return;
+    const first = !this.#hostApplied;
+    try {
+      this.#hostApplied = true;
+      await host.apply(
+        this.index,
+        this.vectors.map(({ subindex }) => subindex),
+        options,
+      );
+    } catch (error) {
+      if (first) await this.#undoHost({ timeoutMs: options.timeoutMs }).catch(() => undefined);
+      throw error;
+    }
+  }
+
+  async #undoHost(options: DisableOptions): Promise<void> {
+    const undo = this.#hostApplied && options.host !== false;
+    this.#hostApplied = false;
+    if (undo) await this.#group.host.undo(this.index, options);
+  }
+
+  async #disable(options: DisableOptions): Promise<void> {
+    const told = this.#triggers.isArmed || options.force === true;
+    try {
+      await this.#undoHost(options);
+    } finally {
+      try {
+        if (told) await setIrqs(this.#group.session, disableRequest(this.index), null, options);
+      } finally {
+        for (const set of this.#sets) set.clear();
+      }
+    }
+  }
+
+  async #disableRivals(options: IrqOptions): Promise<void> {
+    if (!isPinOrMessage(this.index)) return;
+    for (const other of this.#group.all) {
+      if (other !== this && isPinOrMessage(other.index) && other.enabled) await other.#disable(options);
+    }
+  }
+
+  /** A set that cannot be resized comes in one message, and nothing is added to it. */
+  #checkResize(fresh: readonly number[]): void {
+    if (!this.noResize || fresh.every((subindex) => this.#triggers.has(subindex))) return;
+    if (this.#triggers.isArmed) {
+      throw new UnsupportedError(
+        `${this.name} vectors are enabled as one set (NORESIZE): disable the index, then enable all that are wanted`,
+      );
+    }
+    const most = this.#triggers.groupSize();
+    if (fresh.length > most) {
+      throw new UnsupportedError(
+        `${this.name} vectors are enabled as one set (NORESIZE), and one message to this server takes ${most} file descriptors`,
+      );
+    }
+  }
+
+  async #events(set: EventfdSet, range: number | IrqRange, options: IrqOptions): Promise<Vector[]> {
+    const subindexes = this.#subindexes(range, options);
+    set.groupSize();
+    return this.#group.mutex.runExclusive(async () => {
+      const fresh = subindexes.filter((subindex) => set.get(subindex) === undefined);
+      await set.arm(fresh, () => Promise.resolve(), options);
+      return subindexes.map((subindex) => set.get(subindex)).filter((vector) => vector !== undefined);
+    });
+  }
+
+  async #act(
+    action: IrqAction,
+    what: number | readonly boolean[],
+    second: number | undefined,
+    options: IrqOptions = {},
+  ): Promise<void> {
+    const { session } = this.#group;
+    if (typeof what === 'number') {
+      const { start, count } = this.#check(what, second ?? 1, options);
+      await setIrqs(
+        session,
+        { index: this.index, start, count, flags: IRQ_SET_DATA_NONE | action },
+        null,
+        options,
+      );
+      return;
+    }
+    if (!Array.isArray(what)) throw new TypeError('interrupts are named by a number or an array of booleans');
+    const { start, count } = this.#check(second ?? 0, what.length, options);
+    if (!session.mayTryOptional) {
+      throw new UnsupportedError(
+        `${this.name}: the server answered minor 0, and such servers lose step at SET_IRQS with booleans (tryOptional sends it)`,
+      );
+    }
+    const data = Uint8Array.from(what as readonly boolean[], (chosen) => (chosen ? 1 : 0));
+    await setIrqs(
+      session,
+      { index: this.index, start, count, flags: IRQ_SET_DATA_BOOL | action, data },
+      null,
+      options,
+    );
+  }
+
+  #subindexes(range: number | IrqRange, options: IrqOptions): number[] {
+    if (typeof range !== 'number' && (typeof range !== 'object' || range === null)) {
+      throw new TypeError('a range of interrupts is a count or { start, count }');
+    }
+    const wanted = typeof range === 'number' ? { count: range } : range;
+    const { start, count } = this.#check(wanted.start ?? 0, wanted.count ?? 1, options);
+    return Array.from({ length: count }, (_, i) => start + i);
+  }
+
+  #check(start: number, count: number, options: IrqOptions): { start: number; count: number } {
+    const limit = options.host === false ? this.reportedCount : this.count;
+    if (
+      Number.isInteger(start) &&
+      Number.isInteger(count) &&
+      start >= 0 &&
+      count >= 1 &&
+      start + count <= limit
+    ) {
+      return { start, count };
+    }
+    const reported =
+      limit === this.reportedCount
+        ? ''
+        : `, as config space has it (the server reports ${this.reportedCount}, and { host: false } goes by that)`;
+    const wrong = `${this.name} has ${limit} interrupts${reported}`;
+    throw new RangeError(`${wrong}; ${count} from ${start} is no range of them`);
+  }
+}

@@ -1,0 +1,88 @@
+/** The interrupts of a device, by index. */
+import { Mutex } from 'async-mutex';
+import type { CallOptions, Connection } from '../connection/index.js';
+import { PciIrq } from '../protocol/constants.js';
+import type { IrqInfo } from '../protocol/irq-info.js';
+import { HostInterrupts, type HostAccess } from './host-interrupts.js';
+import { IrqIndex, type IrqGroup } from './irq-index.js';
+import type { Session } from './session.js';
+
+/** INTx to REQ: there whether or not the server knows them. */
+const PCI_INDEXES = 5;
+
+export class Irqs implements Iterable<IrqIndex> {
+  readonly intx: IrqIndex;
+  readonly msi: IrqIndex;
+  readonly msix: IrqIndex;
+  /** Signalled by the server on an unrecoverable error of the device. */
+  readonly err: IrqIndex;
+  /** Signalled by the server when it wants the device back. */
+  readonly req: IrqIndex;
+  readonly #session: Session;
+  readonly #all: readonly IrqIndex[];
+  readonly #mutex = new Mutex();
+  /** The connection whose end the vectors will hear of. */
+  #watched: Connection | undefined;
+
+  /** @internal `infos` are what GET_IRQ_INFO said, in any order. */
+  constructor(session: Session, infos: readonly IrqInfo[], host: HostAccess) {
+    this.#session = session;
+    const byIndex = new Map(infos.map((info) => [info.index, info]));
+    const all: IrqIndex[] = [];
+    const group: IrqGroup = { session, host: new HostInterrupts(host), mutex: this.#mutex, all };
+    for (let index = 0; index < Math.max(PCI_INDEXES, infos.length); index++) {
+      all.push(new IrqIndex(group, byIndex.get(index) ?? { index, flags: 0, count: 0 }));
+    }
+    this.#all = all;
+    this.intx = this.byIndex(PciIrq.INTX);
+    this.msi = this.byIndex(PciIrq.MSI);
+    this.msix = this.byIndex(PciIrq.MSIX);
+    this.err = this.byIndex(PciIrq.ERR);
+    this.req = this.byIndex(PciIrq.REQ);
+    this.#watchConnection();
+  }
+
+  /** The interrupts of that index, by number. @throws RangeError where the device has no such index. */
+  byIndex(index: number): IrqIndex {
+    const irqs = this.#all[index];
+    if (irqs === undefined)
+      throw new RangeError(`the device has IRQ indexes 0 to ${this.#all.length - 1}, not ${index}`);
+    return irqs;
+  }
+
+  /** All indexes, also those of which the device has no interrupts. */
+  [Symbol.iterator](): Iterator<IrqIndex> {
+    return this.#all[Symbol.iterator]();
+  }
+
+  /**
+   * Sets up again all that is enabled, with the eventfds that exist: after a reset, which clears the enable bits, and on
+   * a new connection, where vectors that were cut off go on.
+   * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
+  async restore(options?: CallOptions): Promise<void> {
+    await this.#mutex.runExclusive(async () => {
+      this.#watchConnection();
+      for (const index of this.#all) await index.restore(options);
+    });
+  }
+
+  /** Vectors, present and to come, keep the process alive while they are open (as they do at first). */
+  ref(): void {
+    for (const index of this.#all) index.setReferenced(true);
+  }
+
+  /** Lets the process end although vectors, present or to come, are open. */
+  unref(): void {
+    for (const index of this.#all) index.setReferenced(false);
+  }
+
+  #watchConnection(): void {
+    const { connection } = this.#session;
+    if (connection === this.#watched) return;
+    this.#watched = connection;
+    void connection.closed.then((reason) => {
+      for (const index of this.#all) index.cutOff(reason);
+    });
+  }
+}

@@ -1,0 +1,209 @@
+/**
+ * A view of memory that the server shares: no message, no round trip, no check by anyone.
+ *
+ * A server may truncate a file that is not sealed, and a raw view then kills this process with SIGBUS: the `mmap` option
+ * decides which files are mapped at all, and `copyOut` and `copyIn` end in an error instead. After `close()` (or the
+ * device's end) typed arrays are detached: their length is 0, reads give undefined, stores vanish.
+ */
+import { TransportError, UnsupportedError } from '../errors.js';
+import { F_SEAL_SHRINK, check, native, type FdInfo, type NativeMapping } from '../native.js';
+import type { MmapArea } from '../protocol/region-info.js';
+import { REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
+import type { RegionDescription } from './region-description.js';
+import type { Session } from './session.js';
+
+const PAGE_SIZE = 4096;
+const S_IFMT = 0o170000;
+const S_IFREG = 0o100000;
+/** The most bytes behind one ArrayBuffer. */
+const MAX_WINDOW = 2 ** 32;
+
+export class MappedArea {
+  /** Where the area begins in its region. */
+  readonly offset: number;
+  /** In bytes. */
+  readonly size: number;
+  readonly #session: Session;
+  readonly #mapping: NativeMapping;
+  /** Where the area begins in the mapping, which begins on a page. */
+  readonly #lead: number;
+  #bytes: Buffer | undefined;
+  #words: Uint32Array | undefined;
+  #quads: BigUint64Array | undefined;
+
+  /** @internal */
+  constructor(session: Session, mapping: NativeMapping, lead: number, offset: number, size: number) {
+    this.#session = session;
+    this.#mapping = mapping;
+    this.#lead = lead;
+    this.offset = offset;
+    this.size = size;
+    session.own(this);
+  }
+
+  get closed(): boolean {
+    return this.#mapping.closed;
+  }
+
+  /** The area's memory, at most its first 4 GiB; see `window`. Registers want `u32`, `u64` or the ordered accessors. */
+  get bytes(): Buffer {
+    return (this.#bytes ??= Buffer.from(this.window(0, Math.min(this.size, MAX_WINDOW))));
+  }
+
+  /** The area as 32-bit words: plain access, the fastest, in no promised order. Needs an offset on a word boundary. */
+  get u32(): Uint32Array {
+    return (this.#words ??= new Uint32Array(this.bytes.buffer, 0, this.bytes.byteLength >>> 2));
+  }
+
+  /** The area as 64-bit words. */
+  get u64(): BigUint64Array {
+    return (this.#quads ??= new BigUint64Array(this.bytes.buffer, 0, this.bytes.byteLength >>> 3));
+  }
+
+  /** `[offset, offset + length)` of the area as an ArrayBuffer of its own over the same memory, for areas beyond 4 GiB. */
+  window(offset: number, length: number): ArrayBuffer {
+    this.#check(offset, length, 1);
+    const view = this.#mapping.view(this.#lead + offset, length);
+    if (typeof view === 'number')
+      throw new TransportError('mmap', -view, 'raw views need a readable and writable area');
+    return view;
+  }
+
+  /** One ordered 32-bit load. */
+  readUInt32(offset: number): number {
+    this.#check(offset, 4, 4);
+    return Atomics.load(this.u32, offset >>> 2);
+  }
+
+  /** One ordered 32-bit store, after all earlier stores of this thread. */
+  writeUInt32(offset: number, value: number): void {
+    this.#check(offset, 4, 4);
+    Atomics.store(this.u32, offset >>> 2, value);
+  }
+
+  /** One ordered 64-bit load. */
+  readUInt64(offset: number): bigint {
+    this.#check(offset, 8, 8);
+    return Atomics.load(this.u64, offset >>> 3);
+  }
+
+  /** One ordered 64-bit store. */
+  writeUInt64(offset: number, value: bigint): void {
+    this.#check(offset, 8, 8);
+    Atomics.store(this.u64, offset >>> 3, value);
+  }
+
+  /** Copies out of the area. @throws TransportError EFAULT where the server's file has lost the page. */
+  copyOut(offset: number, target: Uint8Array): void {
+    this.#check(offset, target.byteLength, 1);
+    check(this.#mapping.copyOut(this.#lead + offset, target, 0, target.byteLength), 'copyOut');
+  }
+
+  /** Copies into the area. @throws TransportError EFAULT where the server's file has lost the page. */
+  copyIn(offset: number, data: Uint8Array): void {
+    this.#check(offset, data.byteLength, 1);
+    check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.byteLength), 'copyIn');
+  }
+
+  /** Unmaps; idempotent. Every view is detached. */
+  close(): void {
+    this.#session.disown(this);
+    this.#bytes = undefined;
+    this.#words = undefined;
+    this.#quads = undefined;
+    this.#mapping.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #check(offset: number, length: number, alignment: number): void {
+    if (this.closed) throw new UnsupportedError('the mapped area is closed');
+    if (
+      !Number.isSafeInteger(offset) ||
+      offset < 0 ||
+      offset % alignment !== 0 ||
+      !(offset + length <= this.size)
+    ) {
+      throw new RangeError(
+        `offset ${offset}, length ${length}: not within the area's ${this.size} bytes, or not aligned to ${alignment}`,
+      );
+    }
+  }
+}
+
+/** Maps `[offset, offset + length)` of a region; see `Region.map`. */
+export function mapArea(
+  session: Session,
+  description: RegionDescription,
+  offset?: number,
+  length?: number,
+): MappedArea {
+  const { info, areas } = description;
+  const area = findArea(info.index, areas, offset, length);
+  const begin = offset ?? area.offset;
+  const size = length ?? area.offset + area.size - begin;
+  const fd = description.fdOf(area);
+  if (fd === undefined) throw new RangeError(`region ${info.index} has no file descriptor to map`);
+  // An area with an fd of its own says where it begins there; all others lie in the region's fd as in the region.
+  const fileOffset =
+    area.fdOffset === undefined ? info.offset + begin : area.fdOffset + (begin - area.offset);
+  const readable = (info.flags & REGION_FLAG_READ) !== 0;
+  const writable = (info.flags & REGION_FLAG_WRITE) !== 0;
+  const what = `region ${info.index}, ${size} bytes from offset ${begin}`;
+  return mapFile(session, what, { fd, offset: fileOffset, size, readable, writable }, begin);
+}
+
+/** A part of one of the server's files. The fd stays whose it is. */
+export interface FilePart {
+  fd: number;
+  /** In the file; any, not only at the beginning of a page. */
+  offset: number;
+  size: number;
+  readable: boolean;
+  writable: boolean;
+}
+
+/** Maps a part of a server's file, if the policy allows it; `areaOffset` is what the area says of itself. */
+export function mapFile(session: Session, what: string, part: FilePart, areaOffset: number): MappedArea {
+  const { fd, offset, size, readable, writable } = part;
+  checkFile(session, fd, offset, size);
+  const lead = offset % PAGE_SIZE;
+  const mapping = native().map(fd, offset - lead, lead + size, readable, writable);
+  if (typeof mapping === 'number') throw new TransportError('mmap', -mapping, what);
+  return new MappedArea(session, mapping, lead, areaOffset, size);
+}
+
+function findArea(index: number, areas: readonly MmapArea[], offset?: number, length?: number): MmapArea {
+  const first = areas[0];
+  if (first === undefined) throw new RangeError(`region ${index} has no mappable area`);
+  if (offset === undefined) return first;
+  if (!Number.isSafeInteger(offset) || offset < 0) throw new RangeError(`offset ${offset} is no offset`);
+  if (length !== undefined && (!Number.isSafeInteger(length) || length <= 0)) {
+    throw new RangeError(`length ${length} is not positive`);
+  }
+  const end = offset + (length ?? 1);
+  const area = areas.find((a) => a.offset <= offset && end <= a.offset + a.size);
+  if (area !== undefined) return area;
+  const list = areas.map((a) => `0x${a.offset.toString(16)}+0x${a.size.toString(16)}`).join(', ');
+  throw new RangeError(
+    `region ${index} can be mapped at ${list}, not at 0x${offset.toString(16)} for ${length} bytes`,
+  );
+}
+
+/** A file that is shorter than what the server said, or may become so, is mapped only as far as the policy allows. */
+function checkFile(session: Session, fd: number, offset: number, size: number): void {
+  const policy = session.options.mmap;
+  if (policy === 'never') throw new UnsupportedError("the device was opened with mmap: 'never'");
+  const info = check(native().fdInfo(fd), 'fstat') as FdInfo;
+  const regular = (info.mode & S_IFMT) === S_IFREG;
+  if (regular && offset + size > info.size) {
+    throw new UnsupportedError(
+      `the server's file has ${info.size} bytes; the area ends at ${offset + size}: mapping it would kill this process`,
+    );
+  }
+  if (policy === 'sealed' && !(info.seals >= 0 && (info.seals & F_SEAL_SHRINK) !== 0)) {
+    throw new UnsupportedError("the server's file may shrink, and the device was opened with mmap: 'sealed'");
+  }
+}

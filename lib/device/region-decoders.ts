@@ -1,0 +1,46 @@
+/** How the replies of region accesses become values. Plain functions: a call allocates no closure for them. */
+import type { Slot } from '../connection/index.js';
+import {
+  REGION_ACCESS_SIZE,
+  checkRegionReadReply,
+  checkRegionWriteReply,
+} from '../protocol/region-access.js';
+
+/** The value's width in bytes. */
+export type Width = 1 | 2 | 4 | 8;
+
+export function decodeUInt8(slot: Slot, bytes: Buffer, start: number, end: number): number {
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  return bytes[start + REGION_ACCESS_SIZE]!;
+}
+
+export function decodeUInt16(slot: Slot, bytes: Buffer, start: number, end: number): number {
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  return bytes.readUInt16LE(start + REGION_ACCESS_SIZE);
+}
+
+export function decodeUInt32(slot: Slot, bytes: Buffer, start: number, end: number): number {
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  return bytes.readUInt32LE(start + REGION_ACCESS_SIZE);
+}
+
+export function decodeUInt64(slot: Slot, bytes: Buffer, start: number, end: number): bigint {
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  return bytes.readBigUInt64LE(start + REGION_ACCESS_SIZE);
+}
+
+/** The data goes to the slot's target, where it may be already. */
+export function decodeInto(slot: Slot, bytes: Buffer, start: number, end: number): void {
+  if (slot.landed) {
+    // Only the access structure stands here; the rest is in the target, and exactly as long (Framer).
+    checkRegionWriteReply(bytes, start, end, slot.offset, slot.region, slot.count);
+    return;
+  }
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  const data = start + REGION_ACCESS_SIZE;
+  bytes.copy(slot.target!, 0, data, data + slot.count);
+}
+
+export function decodeWritten(slot: Slot, bytes: Buffer, start: number, end: number): void {
+  checkRegionWriteReply(bytes, start, end, slot.offset, slot.region, slot.count);
+}

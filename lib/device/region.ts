@@ -1,0 +1,453 @@
+/**
+ * A region of the device, accessed by message (specification: VFIO_USER_REGION_READ, VFIO_USER_REGION_WRITE).
+ * Values are little-endian. What the region's flags or size refuse is a RangeError before anything is sent.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import PQueue from 'p-queue';
+import {
+  timeoutOf,
+  type CallOptions,
+  type Connection,
+  type Decoder,
+  type SyncCallOptions,
+} from '../connection/index.js';
+import { TimeoutError } from '../errors.js';
+import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
+import type { MmapArea } from '../protocol/region-info.js';
+import { getIoFds, type IoFds } from './io-fds.js';
+import { mapArea, type MappedArea } from './mapped-area.js';
+import {
+  decodeInto,
+  decodeUInt16,
+  decodeUInt32,
+  decodeUInt64,
+  decodeUInt8,
+  decodeWritten,
+  type Width,
+} from './region-decoders.js';
+import type { RegionDescription } from './region-description.js';
+import type { Session } from './session.js';
+
+/** Between two reads of `waitFor`: none at first, since most registers answer at once. */
+const FIRST_PAUSE_MS = 0.05;
+const LONGEST_PAUSE_MS = 10;
+
+export interface WaitForOptions extends CallOptions {
+  /** The register's width in bytes. Default 4, or 8 where the mask is a bigint. */
+  width?: Width | undefined;
+  /** The longest pause between two reads, in milliseconds. Default 10. */
+  intervalMs?: number | undefined;
+}
+
+export class Region {
+  readonly index: number;
+  /** In bytes; 0 for a region that the device does not have. */
+  readonly size: number;
+  /** VFIO_REGION_INFO_FLAG_* bits. */
+  readonly flags: number;
+  /** The areas that can be mapped; empty where none can. */
+  readonly areas: readonly MmapArea[];
+  readonly #session: Session;
+  readonly #isHost: boolean;
+  #description: RegionDescription;
+
+  /** @internal A host's region works while the device is being set up again (reconnect), a user's does not. */
+  constructor(session: Session, description: RegionDescription, isHost = false) {
+    this.#session = session;
+    this.#isHost = isHost;
+    this.#description = description;
+    this.index = description.info.index;
+    this.size = description.info.size;
+    this.flags = description.info.flags;
+    this.areas = description.areas;
+  }
+
+  get readable(): boolean {
+    return (this.flags & REGION_FLAG_READ) !== 0;
+  }
+
+  get writable(): boolean {
+    return (this.flags & REGION_FLAG_WRITE) !== 0;
+  }
+
+  get mappable(): boolean {
+    return (this.flags & REGION_FLAG_MMAP) !== 0 && this.areas.length > 0;
+  }
+
+  /** Reads `length` bytes from `offset` into a new Buffer, in as many messages as the peer's limits make it. */
+  async read(offset: number, length: number, options?: CallOptions): Promise<Buffer> {
+    this.#require(offset, length, this.readable, 'read');
+    const bytes = Buffer.allocUnsafeSlow(length);
+    await this.readInto(offset, bytes, options);
+    return bytes;
+  }
+
+  /** Reads as many bytes as `target` has into it. It is the library's until the promise settles. */
+  readInto(offset: number, target: Uint8Array, options?: CallOptions): Promise<void> {
+    if (!(target instanceof Uint8Array)) return Promise.reject(notBytes());
+    const length = target.byteLength;
+    const problem = this.#problem(offset, length, this.readable, 'read');
+    if (problem !== undefined) return Promise.reject(problem);
+    if (length === 0) return Promise.resolve();
+    const chunk = this.#session.maxDataXferSize;
+    if (length <= chunk)
+      return this.#access(Command.REGION_READ, offset, length, null, target, decodeInto, options);
+    return this.#inChunks(length, chunk, (at, count) =>
+      this.#access(
+        Command.REGION_READ,
+        offset + at,
+        count,
+        null,
+        target.subarray(at, at + count),
+        decodeInto,
+        options,
+      ),
+    );
+  }
+
+  /**
+   * Writes `data` at `offset`. It must not change until the promise settles. A long write that fails may have written
+   * any of its chunks; chunks are sent in order.
+   */
+  write(offset: number, data: Uint8Array, options?: CallOptions): Promise<void> {
+    if (!(data instanceof Uint8Array)) return Promise.reject(notBytes());
+    const length = data.byteLength;
+    const problem = this.#problem(offset, length, this.writable, 'write');
+    if (problem !== undefined) return Promise.reject(problem);
+    if (length === 0) return Promise.resolve();
+    const chunk = this.#writeChunk;
+    if (length <= chunk) {
+      return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
+    }
+    return this.#inChunks(length, chunk, (at, count) => {
+      const part = data.subarray(at, at + count);
+      return this.#access(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
+    });
+  }
+
+  readUInt8(offset: number, options?: CallOptions): Promise<number> {
+    return this.#readValue(offset, 1, decodeUInt8, options);
+  }
+
+  readUInt16(offset: number, options?: CallOptions): Promise<number> {
+    return this.#readValue(offset, 2, decodeUInt16, options);
+  }
+
+  readUInt32(offset: number, options?: CallOptions): Promise<number> {
+    return this.#readValue(offset, 4, decodeUInt32, options);
+  }
+
+  readUInt64(offset: number, options?: CallOptions): Promise<bigint> {
+    return this.#readValue(offset, 8, decodeUInt64, options);
+  }
+
+  writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.#writeValue(offset, value, 1, options);
+  }
+
+  writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.#writeValue(offset, value, 2, options);
+  }
+
+  writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
+    return this.#writeValue(offset, value, 4, options);
+  }
+
+  writeUInt64(offset: number, value: bigint, options?: CallOptions): Promise<void> {
+    return this.#writeValue(offset, value, 8, options);
+  }
+
+  /** `read`, blocking. */
+  readSync(offset: number, length: number, options?: SyncCallOptions): Buffer {
+    this.#require(offset, length, this.readable, 'read');
+    const bytes = Buffer.allocUnsafeSlow(length);
+    this.readIntoSync(offset, bytes, options);
+    return bytes;
+  }
+
+  /** `readInto`, blocking. */
+  readIntoSync(offset: number, target: Uint8Array, options?: SyncCallOptions): void {
+    const length = requireBytes(target);
+    this.#require(offset, length, this.readable, 'read');
+    const chunk = this.#session.maxDataXferSize;
+    for (let at = 0; at < length; at += chunk) {
+      const part = length <= chunk ? target : target.subarray(at, at + chunk);
+      this.#accessSync(Command.REGION_READ, offset + at, part.byteLength, null, part, decodeInto, options);
+    }
+  }
+
+  /** `write`, blocking. */
+  writeSync(offset: number, data: Uint8Array, options?: SyncCallOptions): void {
+    const length = requireBytes(data);
+    this.#require(offset, length, this.writable, 'write');
+    const chunk = this.#writeChunk;
+    for (let at = 0; at < length; at += chunk) {
+      const part = length <= chunk ? data : data.subarray(at, at + chunk);
+      this.#accessSync(
+        Command.REGION_WRITE,
+        offset + at,
+        part.byteLength,
+        part,
+        undefined,
+        decodeWritten,
+        options,
+      );
+    }
+  }
+
+  readUInt8Sync(offset: number, options?: SyncCallOptions): number {
+    return this.#readValueSync(offset, 1, decodeUInt8, options);
+  }
+
+  readUInt16Sync(offset: number, options?: SyncCallOptions): number {
+    return this.#readValueSync(offset, 2, decodeUInt16, options);
+  }
+
+  readUInt32Sync(offset: number, options?: SyncCallOptions): number {
+    return this.#readValueSync(offset, 4, decodeUInt32, options);
+  }
+
+  readUInt64Sync(offset: number, options?: SyncCallOptions): bigint {
+    return this.#readValueSync(offset, 8, decodeUInt64, options);
+  }
+
+  writeUInt8Sync(offset: number, value: number, options?: SyncCallOptions): void {
+    this.writeSync(offset, requireValue(value, 1), options);
+  }
+
+  writeUInt16Sync(offset: number, value: number, options?: SyncCallOptions): void {
+    this.writeSync(offset, requireValue(value, 2), options);
+  }
+
+  writeUInt32Sync(offset: number, value: number, options?: SyncCallOptions): void {
+    this.writeSync(offset, requireValue(value, 4), options);
+  }
+
+  writeUInt64Sync(offset: number, value: bigint, options?: SyncCallOptions): void {
+    this.writeSync(offset, requireValue(value, 8), options);
+  }
+
+  /**
+   * Writes without asking for a reply (No_reply): nothing is waited for, and the server's errors are only counted. In its
+   * turn among all other writes. `data` may be used again at once. `device.fence()` tells when all has been done.
+   * @throws RangeError as `write` does, ClosedError.
+   */
+  post(offset: number, data: Uint8Array): void {
+    const length = requireBytes(data);
+    this.#require(offset, length, this.writable, 'write');
+    const chunk = this.#writeChunk;
+    for (let at = 0; at < length; at += chunk) {
+      const part = data.subarray(at, at + chunk);
+      this.#connection.post(Command.REGION_WRITE, this.index, offset + at, part.byteLength, part);
+    }
+  }
+
+  /** `post` of a 32-bit value: a doorbell. */
+  postUInt32(offset: number, value: number): void {
+    this.post(offset, requireValue(value, 4));
+  }
+
+  /**
+   * Reads until `(register & mask) === value`, and gives the register's value. A bigint mask reads 64 bits.
+   * @throws TimeoutError when it does not come true within `timeoutMs`, which bounds the whole wait.
+   */
+  waitFor(offset: number, mask: number, value: number, options?: WaitForOptions): Promise<number>;
+  waitFor(offset: number, mask: bigint, value: bigint, options?: WaitForOptions): Promise<bigint>;
+  async waitFor(
+    offset: number,
+    mask: number | bigint,
+    value: number | bigint,
+    options: WaitForOptions = {},
+  ): Promise<number | bigint> {
+    const width = options.width ?? (typeof mask === 'bigint' ? 8 : 4);
+    const wanted = BigInt(value);
+    const bits = BigInt(mask);
+    const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+    const deadline = performance.now() + timeoutMs;
+    const longest = options.intervalMs ?? LONGEST_PAUSE_MS;
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(longest, pause * 2)) {
+      const left = deadline - performance.now();
+      if (left <= 0) throw this.#waitTimeout(offset, bits, wanted, timeoutMs);
+      const seen = await this.#readWidth(offset, width, { timeoutMs: left, signal: options.signal });
+      if ((BigInt(seen) & bits) === wanted) return seen;
+      if (pause >= 1) await sleep(Math.min(pause, left), undefined, { signal: options.signal });
+    }
+  }
+
+  /**
+   * A view of the server's own memory behind `[offset, offset + length)`, which must lie within one mappable area;
+   * without arguments, the first area. Explicit, and without any message from then on.
+   * @throws RangeError for what cannot be mapped, UnsupportedError where the `mmap` option or the file forbids it.
+   */
+  map(offset?: number, length?: number): MappedArea {
+    return mapArea(this.#session, this.#description, offset, length);
+  }
+
+  /**
+   * The fds by which parts of this region can be written without a message (doorbells); empty where there are none.
+   * @throws UnsupportedError on a server that answered minor 0 (option `tryOptional`); ProtocolError.
+   */
+  ioFds(options?: CallOptions): Promise<IoFds> {
+    return getIoFds(this.#session, this, options);
+  }
+
+  /** @internal The server has come back, with other fds for the same areas. */
+  redescribe(description: RegionDescription): void {
+    this.#description = description;
+  }
+
+  get #connection(): Connection {
+    return this.#isHost ? this.#session.connection : this.#session.userConnection;
+  }
+
+  get #writeChunk(): number {
+    return Math.min(this.#session.maxDataXferSize, this.#session.options.writeChunkBytes);
+  }
+
+  #readWidth(offset: number, width: Width, options: CallOptions): Promise<number | bigint> {
+    if (width === 8) return this.readUInt64(offset, options);
+    if (width === 4) return this.readUInt32(offset, options);
+    return width === 2 ? this.readUInt16(offset, options) : this.readUInt8(offset, options);
+  }
+
+  #readValue<T>(
+    offset: number,
+    width: Width,
+    decode: Decoder<T>,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    const problem = this.#problem(offset, width, this.readable, 'read');
+    if (problem !== undefined) return Promise.reject(problem);
+    return this.#access(Command.REGION_READ, offset, width, null, undefined, decode, options);
+  }
+
+  #readValueSync<T>(
+    offset: number,
+    width: Width,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    this.#require(offset, width, this.readable, 'read');
+    return this.#accessSync(Command.REGION_READ, offset, width, null, undefined, decode, options);
+  }
+
+  #writeValue(
+    offset: number,
+    value: number | bigint,
+    width: Width,
+    options: CallOptions | undefined,
+  ): Promise<void> {
+    const bytes = encodeValue(value, width);
+    if (bytes instanceof Error) return Promise.reject(bytes);
+    const problem = this.#problem(offset, width, this.writable, 'write');
+    if (problem !== undefined) return Promise.reject(problem);
+    return this.#access(Command.REGION_WRITE, offset, width, bytes, undefined, decodeWritten, options);
+  }
+
+  #access<T>(
+    command: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    const { gate, connection } = this.#session;
+    if (gate !== undefined && !this.#isHost) return Promise.reject(gate);
+    return connection.access(command, this.index, offset, count, body, target, decode, options);
+  }
+
+  #accessSync<T>(
+    command: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    return this.#connection.accessSync(command, this.index, offset, count, body, target, decode, options);
+  }
+
+  /** The first failure fails the whole; chunks that are under way then are waited for, so that the buffer is free. */
+  async #inChunks(
+    length: number,
+    chunk: number,
+    transfer: (at: number, count: number) => Promise<void>,
+  ): Promise<void> {
+    const queue = new PQueue({ concurrency: this.#session.options.chunksInFlight });
+    const failures: unknown[] = [];
+    for (let at = 0; at < length; at += chunk) {
+      void queue
+        .add(() => transfer(at, Math.min(chunk, length - at)))
+        .catch((error: unknown) => {
+          failures.push(error);
+          queue.clear();
+        });
+    }
+    await queue.onIdle();
+    if (failures.length > 0) throw failures[0];
+  }
+
+  /** For the faces that throw; those that give a promise reject. */
+  #require(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): void {
+    const problem = this.#problem(offset, length, allowed, verb);
+    if (problem !== undefined) throw problem;
+  }
+
+  /** What the region's size or flags refuse; undefined where nothing. */
+  #problem(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): RangeError | undefined {
+    const isWithin =
+      Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size;
+    return allowed && isWithin ? undefined : new RangeError(this.#refusal(offset, length, allowed, verb));
+  }
+
+  #refusal(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
+    const what = `region ${this.index}`;
+    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
+      return `${what}: offset and length are non-negative integers, not ${offset} and ${length}`;
+    }
+    if (this.size === 0) return `${what} does not exist on this device`;
+    if (!allowed) return `${what} cannot be ${verb === 'read' ? 'read' : 'written'}: its flags forbid it`;
+    return `${what} has ${this.size} bytes; ${length} from offset ${offset} end past it`;
+  }
+
+  #waitTimeout(offset: number, mask: bigint, value: bigint, timeoutMs: number): TimeoutError {
+    const register = `region ${this.index} at 0x${offset.toString(16)}`;
+    return new TimeoutError(`${register} & 0x${mask.toString(16)} == 0x${value.toString(16)}`, timeoutMs);
+  }
+}
+
+function requireBytes(bytes: Uint8Array): number {
+  if (!(bytes instanceof Uint8Array)) throw notBytes();
+  return bytes.byteLength;
+}
+
+function notBytes(): TypeError {
+  return new TypeError('data is a Buffer or a Uint8Array');
+}
+
+function requireValue(value: number | bigint, width: Width): Buffer {
+  const bytes = encodeValue(value, width);
+  if (bytes instanceof Error) throw bytes;
+  return bytes;
+}
+
+/** The value's bytes, or why it has none. */
+function encodeValue(value: number | bigint, width: Width): Buffer | Error {
+  const bytes = Buffer.allocUnsafe(width);
+  if (width === 8) {
+    if (typeof value !== 'bigint') return new TypeError('a 64-bit value is a bigint');
+    if (BigInt.asUintN(64, value) !== value)
+      return new RangeError(`${value} is no unsigned integer of 64 bits`);
+    bytes.writeBigUInt64LE(value);
+  } else {
+    if (typeof value !== 'number') return new TypeError(`a value of ${8 * width} bits is a number`);
+    if (!Number.isInteger(value) || value < 0 || value >= 2 ** (8 * width)) {
+      return new RangeError(`${value} is no unsigned integer of ${8 * width} bits`);
+    }
+    bytes.writeUIntLE(value, 0, width);
+  }
+  return bytes;
+}

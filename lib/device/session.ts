@@ -1,0 +1,124 @@
+/**
+ * What the parts of a device share: the connection that is in use, what was negotiated on it, and what must be undone
+ * when the device is closed.
+ *
+ * ```
+ *            the connection ends             close()
+ *   live ─────────────────────▶ ended ◀──────────────── (any)
+ *    ▲ │ the same, with `reconnect`  ▲ time over, or another device
+ *    │ ▼                             │
+ *    └── lost, then being set up ────┘
+ * ```
+ */
+import { ClosedError, type VfioUserError } from '../errors.js';
+import type { Connection, Negotiated } from '../connection/index.js';
+
+/** Which mappable areas of the server's memory may be mapped; SECURITY.md says what each choice risks. */
+export type MmapPolicy = 'always' | 'sealed' | 'never';
+
+/** Something with an end of its own that must not outlive the device: a mapping, a vector, a DMA buffer. */
+export interface Resource {
+  close(): void;
+}
+
+export interface SessionOptions {
+  mmap: MmapPolicy;
+  /** The most bytes of data in one REGION_WRITE. */
+  writeChunkBytes: number;
+  /** How many chunks of one long transfer may be under way at once. */
+  chunksInFlight: number;
+  /** The user said how many commands may be in flight: nothing else changes it. */
+  inFlightFixed: boolean;
+  /** Optional commands are tried even on a server that answered minor 0. */
+  tryOptional: boolean;
+}
+
+/** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */
+const MAX_DATA_BYTES = 1 << 20;
+
+export class Session {
+  readonly options: SessionOptions;
+  /** Settles, never rejects, with the reason when the device is lost for good. */
+  readonly ended: Promise<VfioUserError>;
+  readonly #resources = new Set<Resource>();
+  #connection: Connection;
+  #negotiated: Negotiated;
+  #settleEnded!: (reason: VfioUserError) => void;
+  #gate: ClosedError | undefined;
+
+  constructor(connection: Connection, negotiated: Negotiated, options: SessionOptions) {
+    this.#connection = connection;
+    this.#negotiated = negotiated;
+    this.options = options;
+    this.ended = new Promise((resolve) => (this.#settleEnded = resolve));
+  }
+
+  get connection(): Connection {
+    return this.#connection;
+  }
+
+  /** Why users may not reach the device just now; undefined where they may. */
+  get gate(): ClosedError | undefined {
+    return this.#gate;
+  }
+
+  /** The connection, for calls of the user. @throws ClosedError while the device is being set up again. */
+  get userConnection(): Connection {
+    if (this.#gate !== undefined) throw this.#gate;
+    return this.#connection;
+  }
+
+  get negotiated(): Negotiated {
+    return this.#negotiated;
+  }
+
+  /** The server has come back; users wait until `openToUsers`. */
+  replaceConnection(connection: Connection, negotiated: Negotiated): void {
+    this.#gate = new ClosedError('the server has come back, and the device is still being set up again');
+    this.#connection = connection;
+    this.#negotiated = negotiated;
+  }
+
+  openToUsers(): void {
+    this.#gate = undefined;
+  }
+
+  /** The device is lost for good. */
+  end(reason: VfioUserError): void {
+    this.#settleEnded(reason);
+  }
+
+  /** The most bytes of data that one message to this server may carry or ask for. */
+  get maxDataXferSize(): number {
+    return Math.min(this.#negotiated.capabilities.maxDataXferSize, MAX_DATA_BYTES);
+  }
+
+  /** How many fds one message to this server may carry; 0 where none can be passed. */
+  get maxMsgFds(): number {
+    return this.#connection.passesFds ? this.#negotiated.capabilities.maxMsgFds : 0;
+  }
+
+  /**
+   * Whether commands that old servers do not know may be tried: one that answered minor 0 leaves their bodies in the
+   * stream and loses step.
+   */
+  get mayTryOptional(): boolean {
+    return this.#negotiated.minor > 0 || this.options.tryOptional;
+  }
+
+  /** Closes `resource` with the device. */
+  own(resource: Resource): void {
+    this.#resources.add(resource);
+  }
+
+  /** The resource was closed by its user. */
+  disown(resource: Resource): void {
+    this.#resources.delete(resource);
+  }
+
+  closeResources(): void {
+    // In the order opposite to their opening: what was made of another goes first.
+    for (const resource of [...this.#resources].reverse()) resource.close();
+    this.#resources.clear();
+  }
+}

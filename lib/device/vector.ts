@@ -1,0 +1,291 @@
+/**
+ * One interrupt, by the eventfd that the server signals it with.
+ *
+ * ```
+ *   made ── armed ──▶ open ── the connection ends ──▶ cut off ── armed again ──▶ open
+ *     └───────────────┴────────── close() ─────────────┴──▶ closed
+ * ```
+ * Who gets a count. The eventfd adds up what the server signals until this process reads it: one count may stand for
+ * several interrupts. Each count that is read
+ * - wakes one waiter, the one that waits longest (`wait`, and each step of a `for await`); with nobody waiting it is
+ *   added to what is kept, and the next waiter gets all of that at once;
+ * - goes to every listener, whether a waiter took it or not.
+ * So nothing is lost between two waits, and those who share a vector's waits divide its interrupts among them.
+ *
+ * The way from the eventfd to a listener has no promise on it.
+ */
+import { timeoutOf, type CallOptions } from '../connection/index.js';
+import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
+import { check, native, type NativeEventFd } from '../native.js';
+import type { Resource, Session } from './session.js';
+
+/** Hears of each count, at least 1, as it is read. */
+export type InterruptListener = (count: number) => void;
+
+/** The longest time that Node's timers take. */
+const MAX_TIMER_MS = 0x7fff_ffff;
+const FOREVER: CallOptions = { timeoutMs: Infinity };
+
+interface Waiter {
+  resolve(count: number): void;
+  reject(reason: unknown): void;
+  timer: NodeJS.Timeout | undefined;
+  signal: AbortSignal | undefined;
+  onAbort: (() => void) | undefined;
+}
+
+/** What a vector is of. */
+export interface VectorIdentity {
+  /** `PciIrq` numbers for a PCI device. */
+  index: number;
+  subindex: number;
+  /** For messages: `MSI-X vector 3`. */
+  name: string;
+}
+
+export class Vector implements Resource {
+  /** The interrupt index that it belongs to: `PciIrq` numbers for a PCI device. */
+  readonly index: number;
+  /** Its number within the index, from 0. */
+  readonly subindex: number;
+  readonly #name: string;
+  readonly #session: Session;
+  readonly #eventfd: NativeEventFd;
+  readonly #onClose: (vector: Vector) => void;
+  /** In the order in which they came. */
+  readonly #waiters = new Set<Waiter>();
+  /** Replaced, never changed: a listener may come or go while they are called. */
+  #listeners: readonly InterruptListener[] = [];
+  #count = 0;
+  /** What was read while nobody waited. */
+  #kept = 0;
+  #referenced = true;
+  #closed = false;
+  /** Why the connection ended, while the vector is cut off. */
+  #endReason: VfioUserError | undefined;
+
+  /**
+   * @internal Makes the eventfd; `start` follows when the server has it.
+   * @throws TransportError where there is no room for one more fd.
+   */
+  constructor(session: Session, identity: VectorIdentity, onClose: (vector: Vector) => void) {
+    this.index = identity.index;
+    this.subindex = identity.subindex;
+    this.#name = identity.name;
+    this.#session = session;
+    this.#onClose = onClose;
+    const fd = check(native().eventfd(0), 'eventfd', identity.name);
+    this.#eventfd = new (native().EventFd)(fd, (count) => this.#deliver(count));
+    session.own(this);
+  }
+
+  /** All that was counted since the vector was enabled. */
+  get count(): number {
+    return this.#count;
+  }
+
+  /** The eventfd's number, for those who poll it themselves; -1 once closed. It stays the vector's. */
+  get fd(): number {
+    return this.#eventfd.fd;
+  }
+
+  get closed(): boolean {
+    return this.#closed;
+  }
+
+  /**
+   * The next count: at once where some is kept, else when the server signals. How waiters and listeners share counts
+   * stands at the top of vector.ts.
+   * @throws TimeoutError after `timeoutMs` (default: the device's), ClosedError when the vector is closed or the
+   * connection ends, the signal's reason.
+   */
+  wait(options?: CallOptions): Promise<number> {
+    return new Promise((resolve, reject) => {
+      const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+      const signal = options?.signal;
+      signal?.throwIfAborted();
+      if (this.#kept > 0) {
+        resolve(this.#takeKept());
+        return;
+      }
+      if (this.#closed || this.#endReason !== undefined) throw this.#ended();
+      const waiter: Waiter = { resolve, reject, timer: undefined, signal, onAbort: undefined };
+      this.#waiters.add(waiter);
+      if (timeoutMs !== Infinity) this.#startTimer(waiter, timeoutMs);
+      if (signal !== undefined) {
+        waiter.onAbort = () => this.#giveUp(waiter, signal.reason);
+        signal.addEventListener('abort', waiter.onAbort, { once: true });
+      }
+    });
+  }
+
+  /**
+   * What has been signalled and nobody has waited for, without waiting: 0 where there is nothing. It looks at the
+   * eventfd itself, so it sees what was signalled during a synchronous call; listeners are called before it returns.
+   */
+  take(): number {
+    this.#read();
+    return this.#takeKept();
+  }
+
+  /**
+   * Calls `listener` with every count from now on, as soon as it is read. What a listener throws is an
+   * uncaughtException, and the others are called all the same.
+   * @returns a function that takes the listener away again.
+   */
+  onInterrupt(listener: InterruptListener): () => void {
+    if (typeof listener !== 'function') throw new TypeError('the listener must be a function');
+    // Each registration has an identity of its own, so that the same function can be there twice.
+    const own: InterruptListener = (count) => listener(count);
+    this.#listeners = [...this.#listeners, own];
+    return () => {
+      this.#listeners = this.#listeners.filter((other) => other !== own);
+    };
+  }
+
+  /**
+   * Each step waits for the next count, without a deadline. Ends when the vector is closed.
+   * @throws ClosedError when the connection ends.
+   */
+  async *[Symbol.asyncIterator](): AsyncGenerator<number, void, undefined> {
+    while (!this.#closed) {
+      let count: number;
+      try {
+        count = await this.wait(FOREVER);
+      } catch (error) {
+        if (this.#closed) return;
+        throw error;
+      }
+      yield count;
+    }
+  }
+
+  /** Signals the eventfd as the server does: for tests, and to wake who waits. @throws TransportError once closed. */
+  signal(count = 1): void {
+    check(this.#eventfd.signal(count), 'write', this.#name);
+  }
+
+  /** Keeps the process alive while the vector is open (as it does at first). */
+  ref(): this {
+    this.#referenced = true;
+    this.#eventfd.ref();
+    for (const { timer } of this.#waiters) timer?.ref();
+    return this;
+  }
+
+  /** Lets the process end although the vector is open. */
+  unref(): this {
+    this.#referenced = false;
+    this.#eventfd.unref();
+    for (const { timer } of this.#waiters) timer?.unref();
+    return this;
+  }
+
+  /**
+   * Gives the eventfd back; idempotent. Who waits is rejected with a ClosedError, a `for await` ends, what was kept is
+   * dropped. Nothing is sent: the server signals into nothing until `IrqIndex.disable`.
+   */
+  close(): void {
+    if (this.#closed) return;
+    this.#closed = true;
+    this.#session.disown(this);
+    this.#eventfd.close();
+    this.#listeners = [];
+    this.#kept = 0;
+    this.#onClose(this);
+    this.#rejectAll();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    this.close();
+    return Promise.resolve();
+  }
+
+  /** @internal The server has the eventfd. Nothing is read before: whoever enabled it can listen from the first count. */
+  start(): void {
+    if (this.#closed) return;
+    const ended = this.#session.connection.endReason;
+    if (ended !== undefined) {
+      this.cutOff(ended);
+      return;
+    }
+    this.#endReason = undefined;
+    check(this.#eventfd.watch(true), 'epoll_ctl', this.#name);
+  }
+
+  /** @internal The connection has ended. What was signalled before is still delivered. */
+  cutOff(reason: VfioUserError): void {
+    if (this.#closed || this.#endReason !== undefined) return;
+    this.#read();
+    if (this.#closed) return;
+    // Unwatched it does not keep the process alive.
+    this.#eventfd.watch(false);
+    this.#endReason = reason;
+    this.#rejectAll();
+  }
+
+  #read(): void {
+    const count = this.#eventfd.read();
+    if (count > 0) this.#deliver(count);
+  }
+
+  #deliver(count: number): void {
+    this.#count += count;
+    if (this.#waiters.size === 0) this.#kept += count;
+    else this.#wakeFirst(count);
+    for (const listener of this.#listeners) {
+      try {
+        listener(count);
+      } catch (error) {
+        queueMicrotask(() => {
+          throw error;
+        });
+      }
+    }
+  }
+
+  #wakeFirst(count: number): void {
+    for (const waiter of this.#waiters) {
+      this.#forget(waiter);
+      waiter.resolve(count);
+      return;
+    }
+  }
+
+  #takeKept(): number {
+    const count = this.#kept;
+    this.#kept = 0;
+    return count;
+  }
+
+  #startTimer(waiter: Waiter, timeoutMs: number): void {
+    const onTimer = () => this.#giveUp(waiter, new TimeoutError(`waiting for ${this.#name}`, timeoutMs));
+    waiter.timer = setTimeout(onTimer, Math.min(timeoutMs, MAX_TIMER_MS));
+    if (!this.#referenced) waiter.timer.unref();
+  }
+
+  #giveUp(waiter: Waiter, reason: unknown): void {
+    this.#forget(waiter);
+    waiter.reject(reason);
+  }
+
+  #forget(waiter: Waiter): void {
+    this.#waiters.delete(waiter);
+    clearTimeout(waiter.timer);
+    if (waiter.onAbort !== undefined) waiter.signal!.removeEventListener('abort', waiter.onAbort);
+  }
+
+  #rejectAll(): void {
+    for (const waiter of this.#waiters) this.#giveUp(waiter, this.#ended());
+  }
+
+  #ended(): ClosedError {
+    const reason = this.#endReason;
+    if (this.#closed || reason === undefined) return new ClosedError(`${this.#name}: the vector is closed`);
+    return new ClosedError(`${this.#name}: ${reason.message}`, { cause: reason });
+  }
+}

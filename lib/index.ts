@@ -1,0 +1,46 @@
+/**
+ * vfio-user for Node.js: drives PCI devices that live in other processes.
+ * @packageDocumentation
+ */
+export { connect, type ConnectOptions } from './device/connect.js';
+export { Device } from './device/device.js';
+export { ConfigSpace, type ConfigWidth } from './device/config-space.js';
+export { Features, type FeatureMethods } from './device/features.js';
+export { IoFd, IoFds } from './device/io-fds.js';
+export { MappedArea } from './device/mapped-area.js';
+export {
+  Migration,
+  type MigrationSupport,
+  type RestoreOptions,
+  type SaveOptions,
+} from './device/migration.js';
+export { Region, type WaitForOptions } from './device/region.js';
+export type { Width } from './device/region-decoders.js';
+export type { MmapPolicy } from './device/session.js';
+export {
+  Dma,
+  DmaBuffer,
+  DmaMapping,
+  type DmaAccessOptions,
+  type DmaAllocOptions,
+  type DmaMapOptions,
+  type DmaOptions,
+} from './device/dma.js';
+export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from './device/irq-index.js';
+export { Irqs } from './device/irqs.js';
+export { Vector, type InterruptListener } from './device/vector.js';
+export type { CallOptions, Counters, Negotiated, SyncCallOptions } from './connection/index.js';
+export type { Endpoint } from './transport/index.js';
+export { MigrationState } from './protocol/constants.js';
+export type { DeviceInfo } from './protocol/device-info.js';
+export type { Capabilities } from './protocol/version.js';
+export {
+  ClosedError,
+  MigrationError,
+  ProtocolError,
+  RemoteError,
+  TimeoutError,
+  TransportError,
+  UnsupportedError,
+  VfioUserError,
+} from './errors.js';

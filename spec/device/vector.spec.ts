@@ -1,0 +1,324 @@
+import { afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import type { Vector } from '../../lib/device/vector.js';
+import { ClosedError, TimeoutError, TransportError } from '../../lib/errors.js';
+import { openFds } from '../support/fds.js';
+import { IrqDevice, turn } from './irq-device.js';
+
+const INTX = 0;
+
+let device: IrqDevice;
+let vector: Vector;
+let fdsBefore: number;
+
+// The test runner itself opens and closes files while it starts.
+beforeAll(() => turn(200));
+
+beforeEach(async () => {
+  fdsBefore = openFds();
+  device = await IrqDevice.open({ irqs: [{ count: 1 }] });
+  [vector] = (await device.irqs.intx.enable()) as [Vector];
+});
+
+afterEach(async () => {
+  device.close();
+  await turn();
+  expect(openFds()).toBe(fdsBefore);
+});
+
+function signal(count = 1): void {
+  device.signal(INTX, 0, count);
+}
+
+describe('waiting', () => {
+  test('gives the count that the server signals', async () => {
+    const waiting = vector.wait();
+    signal(3);
+    await expect(waiting).resolves.toBe(3);
+    expect(vector.count).toBe(3);
+  });
+
+  test('what came with nobody waiting is kept, and given at once as one count', async () => {
+    signal(2);
+    await turn();
+    signal(5);
+    await turn();
+    await expect(vector.wait()).resolves.toBe(7);
+    await expect(vector.wait({ timeoutMs: 10 })).rejects.toBeInstanceOf(TimeoutError);
+    expect(vector.count).toBe(7);
+  });
+
+  test('one count wakes one waiter, the one that waits longest', async () => {
+    const order: string[] = [];
+    const first = vector.wait().then((count) => order.push(`first ${count}`));
+    const second = vector.wait().then((count) => order.push(`second ${count}`));
+    signal(4);
+    await first;
+    await turn();
+    expect(order).toEqual(['first 4']);
+    signal(9);
+    await second;
+    expect(order).toEqual(['first 4', 'second 9']);
+  });
+
+  test('a deadline ends it by name', async () => {
+    const waiting = vector.wait({ timeoutMs: 10 });
+    await expect(waiting).rejects.toMatchObject({
+      code: 'ETIMEDOUT',
+      timeoutMs: 10,
+      message: expect.stringContaining('INTx'),
+    });
+  });
+
+  test("the device's deadline holds where nothing is said", async () => {
+    const hasty = await IrqDevice.open({ irqs: [{ count: 1 }], timeoutMs: 15 });
+    const [own] = await hasty.irqs.intx.enable();
+    await expect(own!.wait()).rejects.toMatchObject({ code: 'ETIMEDOUT', timeoutMs: 15 });
+    hasty.close();
+  });
+
+  test('a waiter that gave up takes no count', async () => {
+    const waiting = vector.wait({ timeoutMs: 5 });
+    const next = vector.wait();
+    await expect(waiting).rejects.toBeInstanceOf(TimeoutError);
+    signal();
+    await expect(next).resolves.toBe(1);
+  });
+
+  test("a signal ends it with the signal's reason", async () => {
+    const controller = new AbortController();
+    const waiting = vector.wait({ signal: controller.signal });
+    controller.abort('enough');
+    await expect(waiting).rejects.toBe('enough');
+    await expect(vector.wait({ signal: AbortSignal.abort('before') })).rejects.toBe('before');
+  });
+
+  test('an abort after the count is of no account', async () => {
+    const controller = new AbortController();
+    const waiting = vector.wait({ signal: controller.signal });
+    signal();
+    await expect(waiting).resolves.toBe(1);
+    controller.abort();
+  });
+
+  test('a timeout that makes no sense is refused', async () => {
+    await expect(vector.wait({ timeoutMs: 0 })).rejects.toBeInstanceOf(RangeError);
+    await expect(vector.wait({ timeoutMs: NaN })).rejects.toBeInstanceOf(RangeError);
+    await expect(vector.wait({ timeoutMs: '5' as unknown as number })).rejects.toBeInstanceOf(TypeError);
+  });
+
+  test('take gives what is there without waiting, also what the loop has not read', () => {
+    expect(vector.take()).toBe(0);
+    signal(6);
+    expect(vector.take()).toBe(6);
+    expect(vector.take()).toBe(0);
+    expect(vector.count).toBe(6);
+  });
+
+  test('signal does what the server does', async () => {
+    vector.signal();
+    await expect(vector.wait()).resolves.toBe(1);
+    vector.signal(41);
+    await expect(vector.wait()).resolves.toBe(41);
+  });
+});
+
+describe('listeners', () => {
+  test('each hears every count, whether somebody waited or not', async () => {
+    const heard: number[][] = [[], []];
+    vector.onInterrupt((count) => heard[0]!.push(count));
+    vector.onInterrupt((count) => heard[1]!.push(count));
+    const waiting = vector.wait();
+    signal(2);
+    await waiting;
+    signal(3);
+    await turn();
+    expect(heard).toEqual([
+      [2, 3],
+      [2, 3],
+    ]);
+    expect(vector.take()).toBe(3);
+  });
+
+  test('one that was taken away hears no more, the same function added again does', async () => {
+    const heard: number[] = [];
+    const listener = (count: number): void => void heard.push(count);
+    const remove = vector.onInterrupt(listener);
+    vector.onInterrupt(listener);
+    remove();
+    remove();
+    signal(8);
+    await turn();
+    expect(heard).toEqual([8]);
+  });
+
+  test('one that is called may take others away, and add some', async () => {
+    const heard: string[] = [];
+    vector.onInterrupt(() => {
+      heard.push('first');
+      remove();
+      vector.onInterrupt(() => heard.push('late'));
+    });
+    const remove = vector.onInterrupt(() => heard.push('second'));
+    signal();
+    await turn();
+    expect(heard).toEqual(['first', 'second']);
+    signal();
+    await turn();
+    expect(heard.slice(2)).toEqual(['first', 'late']);
+  });
+
+  test('one that is called may close the vector', async () => {
+    const heard: number[] = [];
+    vector.onInterrupt((count) => {
+      heard.push(count);
+      vector.close();
+    });
+    signal();
+    await turn();
+    expect(heard).toEqual([1]);
+    expect(vector.closed).toBe(true);
+  });
+
+  test('one that is there when enable returns hears the first count, however early it came', async () => {
+    await device.irqs.intx.disable();
+    device.fate = (line) => {
+      // Before the client has read the reply.
+      if (line.startsWith('SET_IRQS')) setImmediate(() => signal(5));
+      return undefined;
+    };
+    const heard: number[] = [];
+    const [early] = await device.irqs.intx.enable();
+    early!.onInterrupt((count) => heard.push(count));
+    await turn();
+    expect(heard).toEqual([5]);
+  });
+
+  test('one that throws does not keep the count from the others, and its error is uncaught', async () => {
+    const uncaught: unknown[] = [];
+    const queue = jest.spyOn(globalThis, 'queueMicrotask').mockImplementation((task) => {
+      try {
+        task();
+      } catch (error) {
+        uncaught.push(error);
+      }
+    });
+    const heard: number[] = [];
+    vector.onInterrupt(() => {
+      throw new Error('a mistake');
+    });
+    vector.onInterrupt((count) => heard.push(count));
+    signal(2);
+    expect(vector.take()).toBe(2);
+    queue.mockRestore();
+    expect(heard).toEqual([2]);
+    expect(uncaught).toEqual([new Error('a mistake')]);
+  });
+
+  test('anything but a function is refused', () => {
+    expect(() => vector.onInterrupt('no' as unknown as () => void)).toThrow(TypeError);
+  });
+});
+
+describe('iterating', () => {
+  test('yields each count, and ends when the vector is closed', async () => {
+    const seen: number[] = [];
+    signal(1);
+    await turn();
+    for await (const count of vector) {
+      seen.push(count);
+      if (seen.length === 3) vector.close();
+      else setImmediate(() => signal(seen.length * 10));
+    }
+    expect(seen).toEqual([1, 10, 20]);
+    for await (const count of vector) seen.push(count);
+    expect(seen).toHaveLength(3);
+  });
+
+  test('a loop that waits ends when the vector is closed', async () => {
+    setTimeout(() => vector.close(), 5);
+    const seen: number[] = [];
+    for await (const count of vector) seen.push(count);
+    expect(seen).toEqual([]);
+  });
+
+  test('has no deadline', async () => {
+    const hasty = await IrqDevice.open({ irqs: [{ count: 1 }], timeoutMs: 10 });
+    const [own] = await hasty.irqs.intx.enable();
+    setTimeout(() => hasty.signal(INTX, 0, 2), 40);
+    for await (const count of own!) {
+      expect(count).toBe(2);
+      break;
+    }
+    hasty.close();
+  });
+
+  test('throws when the connection ends', async () => {
+    const loop = (async () => {
+      for await (const count of vector) expect(count).toBe(1);
+    })();
+    signal();
+    await turn();
+    device.peer.close();
+    await expect(loop).rejects.toBeInstanceOf(ClosedError);
+  });
+});
+
+describe('the end', () => {
+  test('close gives the fd back once, and rejects who waits', async () => {
+    const open = openFds();
+    const waiting = vector.wait();
+    const { fd } = vector;
+    expect(fd).toBeGreaterThanOrEqual(0);
+    vector.close();
+    vector.close();
+    await expect(waiting).rejects.toBeInstanceOf(ClosedError);
+    expect(vector.closed).toBe(true);
+    expect(vector.fd).toBe(-1);
+    expect(openFds()).toBe(open - 1);
+  });
+
+  test('a closed vector gives nothing, and the server signals into nothing', async () => {
+    signal(3);
+    await turn();
+    vector.close();
+    signal();
+    await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
+    expect(vector.take()).toBe(0);
+    expect(() => vector.signal()).toThrow(TransportError);
+  });
+
+  test('it can be disposed of', async () => {
+    vector[Symbol.dispose]();
+    expect(vector.closed).toBe(true);
+    await vector[Symbol.asyncDispose]();
+  });
+
+  test('when the connection ends, who waits is told why', async () => {
+    const waiting = [vector.wait(), vector.wait()];
+    device.peer.close();
+    const errors = await Promise.all(waiting.map((one) => one.catch((error: unknown) => error)));
+    for (const error of errors) {
+      expect(error).toBeInstanceOf(ClosedError);
+      expect((error as ClosedError).cause).toBe(device.connection.endReason);
+    }
+    await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
+    expect(vector.closed).toBe(false);
+  });
+
+  test('what was signalled before the connection ended is still there', async () => {
+    signal(2);
+    await turn();
+    signal(3);
+    device.peer.close();
+    await device.connection.closed;
+    await expect(vector.wait()).resolves.toBe(5);
+    await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
+  });
+
+  test('closing the device closes its vectors', async () => {
+    const waiting = vector.wait();
+    device.close();
+    await expect(waiting).rejects.toBeInstanceOf(ClosedError);
+    expect(vector.closed).toBe(true);
+  });
+});
