@@ -23,6 +23,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          ClassMethod("view", View),
                          ClassMethod("copyOut", CopyOut),
                          ClassMethod("copyIn", CopyIn),
+                         InstanceMethod("remap", &Mapping::Remap),
                          InstanceMethod("close", &Mapping::CloseMapping),
                      });
 }
@@ -130,6 +131,13 @@ Napi::Value Mapping::GetLength(const Napi::CallbackInfo& info) {
 
 Napi::Value Mapping::GetClosed(const Napi::CallbackInfo& info) {
   return Napi::Boolean::New(info.Env(), memory_ == nullptr);
+}
+
+Napi::Value Mapping::Remap(const Napi::CallbackInfo& info) {
+  int fd;
+  uint64_t offset;
+  if (!ReadFd(info.Env(), info[0], &fd) || !ReadInteger(info.Env(), info[1], "offset", &offset)) return {};
+  return Napi::Number::New(info.Env(), memory_ == nullptr ? -EBADF : memory_->Remap(fd, offset));
 }
 
 void Mapping::CloseMapping(const Napi::CallbackInfo& /*info*/) {

@@ -24,6 +24,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   static napi_value CopyIn(napi_env env, napi_callback_info info);
   Napi::Value GetLength(const Napi::CallbackInfo& info);
   Napi::Value GetClosed(const Napi::CallbackInfo& info);
+  Napi::Value Remap(const Napi::CallbackInfo& info);
   void CloseMapping(const Napi::CallbackInfo& info);
 
   Memory* memory_;  // nullptr once closed

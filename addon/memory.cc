@@ -132,6 +132,16 @@ void Memory::Overlay() {
   mmap(base_, span_, PROT_READ | PROT_WRITE, MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 }
 
+int Memory::Remap(int fd, uint64_t offset) {
+  const int protection = (readable_ ? PROT_READ : 0) | (writable_ ? PROT_WRITE : 0);
+  void* const base = mmap(base_, length_, protection, MAP_SHARED | MAP_FIXED, fd, static_cast<off_t>(offset));
+  if (base != MAP_FAILED) return 0;
+  // The old mapping may be gone by now: nobody must find a hole where memory was.
+  const int error = errno;
+  Overlay();
+  return -error;
+}
+
 void Memory::FreeIfUnused() {
   if (owned_ || !views_.empty()) return;
   if (!forsaken_) munmap(base_, span_);

@@ -51,6 +51,9 @@ class Memory {
   int CopyOut(size_t offset, uint8_t* into, size_t length) const;
   int CopyIn(size_t offset, const uint8_t* from, size_t length) const;
 
+  /// Puts another file behind the same addresses, for every view. 0 or -errno; then the range is anonymous memory.
+  int Remap(int fd, uint64_t offset);
+
   /// The owner is done with the file: severs the views, and frees this as soon as they are gone.
   void Close();
   /// The owner is gone: frees this as soon as the views are gone, which stay usable.

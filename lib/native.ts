@@ -118,6 +118,11 @@ export interface NativeMapping {
   copyOut(offset: number, into: Uint8Array, intoOffset: number, length: number): number;
   /** Copies into the mapping; like `copyOut`. */
   copyIn(offset: number, from: Uint8Array, fromOffset: number, length: number): number;
+  /**
+   * Puts another file behind the same addresses: views go on, over the new file's bytes. `fd` stays the caller's.
+   * 0 or -errno, after which the range is anonymous memory.
+   */
+  remap(fd: number, offset: number): number;
   close(): void;
 }
 

@@ -8,5 +8,6 @@ export {
 export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
 export type { Counters } from './counters.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
+export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
 export type { Decoder, Slot } from './slot.js';

@@ -5,14 +5,17 @@ import {
   negotiate,
   timeoutOf,
   type CallOptions,
+  type MessageTap,
   type OpenTransport,
 } from '../connection/index.js';
+import type { VfioUserError } from '../errors.js';
 import { DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { openTap, type TraceOptions } from '../trace/tap.js';
 import { UnixTransport, openEndpoint, type Endpoint } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
-import { interrogate } from './interrogate.js';
+import { interrogate, type DeviceDescription } from './interrogate.js';
+import { Reconnector, type Dialled, type ReconnectOptions } from './reconnect.js';
 import { Region } from './region.js';
 import { Session, type MmapPolicy, type SessionOptions } from './session.js';
 
@@ -23,6 +26,11 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   waitForSocket?: boolean | undefined;
   /** Which of the server's files may be mapped. `'sealed'` maps only what cannot shrink. Default `'always'`. */
   mmap?: MmapPolicy | undefined;
+  /**
+   * Opens the device again when its server comes back: the `Device` stays, calls fail meanwhile, events tell. Needs an
+   * endpoint that can be opened again. Default false: a lost device stays lost.
+   */
+  reconnect?: boolean | ReconnectOptions | undefined;
   /** Asks for a socket of its own for the server's DMA requests. Default true. */
   twinSocket?: boolean | undefined;
   /** How many commands may wait for their replies at once. Default 128; 1 over a stream, and where a server loses step. */
@@ -63,28 +71,87 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
   const { signal } = options;
   const call = (): CallOptions => ({ timeoutMs: Math.max(1, deadline - performance.now()), signal });
   checkOptions(options);
+  const reconnect = reconnectOptions(endpoint, options);
   const tap = await openTap(options);
-  let connection: Connection | undefined;
   let session: Session | undefined;
+  let dialled: Dialled | undefined;
   try {
-    const waitForSocket = options.waitForSocket ?? false;
-    const open = await openEndpoint(endpoint, { timeoutMs, signal, waitForSocket });
-    connection = new Connection(withSpin(open, options.spinUs), { timeoutMs, tap });
-    connection.inFlightLimit = options.inFlight ?? (connection.passesFds ? connection.inFlightLimit : 1);
-    const negotiated = await negotiate(connection, options, call());
+    dialled = await dial(endpoint, options, tap, call());
+    const { connection, negotiated } = dialled;
     session = new Session(connection, negotiated, sessionOptions(options, connection.passesFds));
     session.own(tap);
-    const { info, regions: descriptions, irqs } = await interrogate(connection, call());
-    for (const description of descriptions) session.own(description);
-    const regions = descriptions.map((description) => new Region(session!, description));
-    const config = (info.flags & DEVICE_FLAG_PCI) === 0 ? undefined : await shadow(session, regions, call());
-    return new Device(session, { info, regions, irqs, config }, options);
+    const description = await interrogate(connection, call());
+    const { info, regions: descriptions, irqs } = description;
+    for (const region of descriptions) session.own(region);
+    const regions = descriptions.map((region) => new Region(session!, region));
+    const hostRegions = descriptions.map((region) => new Region(session!, region, true));
+    const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
+    const config = isPci ? await shadow(session, hostRegions, call()) : undefined;
+    const device = new Device(session, { info, regions, hostRegions, irqs, config }, options);
+    if (reconnect === undefined) void connection.closed.then((reason) => session!.end(reason));
+    else
+      session.own(
+        watch(device, session, description, reconnect, (again) => dial(endpoint, options, tap, again)),
+      );
+    return device;
   } catch (error) {
     session?.closeResources();
-    connection?.close();
+    dialled?.connection.close();
     tap.close();
     throw error;
   }
+}
+
+/** A connection with its version negotiated. */
+async function dial(
+  endpoint: Endpoint,
+  options: ConnectOptions,
+  tap: MessageTap | undefined,
+  call: CallOptions,
+): Promise<Dialled> {
+  const open = await openEndpoint(endpoint, {
+    timeoutMs: call.timeoutMs ?? DEFAULT_TIMEOUT_MS,
+    signal: call.signal,
+    waitForSocket: options.waitForSocket ?? false,
+  });
+  const connection = new Connection(withSpin(open, options.spinUs), { timeoutMs: options.timeoutMs, tap });
+  connection.inFlightLimit = options.inFlight ?? (connection.passesFds ? connection.inFlightLimit : 1);
+  try {
+    return { connection, negotiated: await negotiate(connection, options, call) };
+  } catch (error) {
+    connection.close();
+    throw error;
+  }
+}
+
+function watch(
+  device: Device,
+  session: Session,
+  description: DeviceDescription,
+  options: ReconnectOptions,
+  dialAgain: (call: CallOptions) => Promise<Dialled>,
+): Reconnector {
+  const hooks = {
+    dial: dialAgain,
+    description,
+    restore: (now: DeviceDescription, call: CallOptions) => device.restore(now.regions, call),
+    onLost: (reason: VfioUserError) => device.emit('lost', reason),
+    onReconnected: () => device.emit('reconnected'),
+  };
+  return new Reconnector(session, hooks, options);
+}
+
+/** Undefined where the device is not to come back. */
+function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): ReconnectOptions | undefined {
+  if (reconnect === undefined || reconnect === false) return undefined;
+  if (typeof endpoint !== 'string' && !('path' in endpoint) && !('dial' in endpoint)) {
+    throw new TypeError('reconnect needs an endpoint that can be opened again: a path, or { dial }');
+  }
+  const wanted = reconnect === true ? {} : reconnect;
+  if (wanted.timeoutMs !== undefined && !(wanted.timeoutMs > 0)) {
+    throw new RangeError(`reconnect.timeoutMs is positive, not ${wanted.timeoutMs}`);
+  }
+  return wanted;
 }
 
 /** Config space, where the device has one that can be read. */

@@ -1,4 +1,5 @@
 /** A device behind a vfio-user server: what `connect` gives. */
+import { EventEmitter } from 'node:events';
 import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
@@ -10,21 +11,32 @@ import { enableDevice } from './enable.js';
 import { Features } from './features.js';
 import { Irqs } from './irqs.js';
 import { Migration } from './migration.js';
+import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
 import type { Session } from './session.js';
 
 interface DeviceParts {
   info: DeviceInfo;
   regions: readonly Region[];
+  /** The same regions, for what is done on the user's behalf: they work while the device is being set up again. */
+  hostRegions: readonly Region[];
   irqs: readonly IrqInfo[];
   config: ConfigSpace | undefined;
+}
+
+/** Events of a device that was opened with `reconnect`. */
+export interface DeviceEvents {
+  /** The connection has ended; calls are rejected until `reconnected`. */
+  lost: [reason: VfioUserError];
+  /** The server has come back and the device is set up as it was. */
+  reconnected: [];
 }
 
 /**
  * Close it, or hold it with `await using`: it keeps the process alive, and its memory and fds until then, also when its
  * server has gone.
  */
-export class Device {
+export class Device extends EventEmitter<DeviceEvents> {
   /** What GET_INFO said. */
   readonly info: DeviceInfo;
   /** All regions by index; those that the device does not have are of size 0. */
@@ -38,6 +50,7 @@ export class Device {
   /** The device's state as a stream. */
   readonly migration: Migration;
   readonly #session: Session;
+  readonly #hostRegions: readonly Region[];
   readonly #config: ConfigSpace | undefined;
   /** `enable()` was called, and is done again after a reset. */
   #enabled = false;
@@ -46,16 +59,18 @@ export class Device {
 
   /** @internal See `connect`. */
   constructor(session: Session, parts: DeviceParts, options: DmaOptions) {
+    super();
     this.#session = session;
     this.info = parts.info;
     this.regions = parts.regions;
+    this.#hostRegions = parts.hostRegions;
     this.#config = parts.config;
     this.features = new Features(session);
     this.migration = new Migration(session, this.features);
     this.dma = new Dma(session, options);
     this.irqs = new Irqs(session, parts.irqs, {
       config: parts.config,
-      region: (index) => this.region(index),
+      region: (index) => this.#hostRegions[index] ?? this.region(index),
     });
   }
 
@@ -79,9 +94,9 @@ export class Device {
     return this.#session.connection.counters;
   }
 
-  /** Settles, never rejects, with the reason when the connection ends. */
+  /** Settles, never rejects, with the reason when the connection ends (with `reconnect`: for good). */
   get closed(): Promise<VfioUserError> {
-    return this.#session.connection.closed;
+    return this.#session.ended;
   }
 
   /** The configuration space. @throws UnsupportedError where the device has none. */
@@ -145,6 +160,18 @@ export class Device {
   async reset(options?: CallOptions): Promise<void> {
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
     await this.#session.connection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
+    await this.#config?.refresh(options);
+    if (this.#enabled) await this.enable(options);
+    else await this.irqs.restore(options);
+  }
+
+  /** @internal On a new connection: everything as it was left. Owns the regions' fds. */
+  async restore(regions: readonly RegionDescription[], options: CallOptions): Promise<void> {
+    for (const description of regions) {
+      this.#session.own(description);
+      this.regions[description.info.index]?.redescribe(description);
+    }
+    await this.dma.restore(options);
     await this.#config?.refresh(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);

@@ -51,11 +51,14 @@ export class DmaWindow implements PageRange {
   state: WindowState = 'mapping';
   /** The DMA_UNMAP that is under way. */
   unmapping: Promise<void> | undefined;
+  /** Where the memory begins in its file: what DMA_MAP says, now and when the server comes back. */
+  readonly fileOffset: number;
   readonly #memory: WindowMemory;
   #bytes: Buffer | undefined;
 
   /** Owns what is in `memory` from here on. */
-  constructor(page: number, pages: number, access: WindowAccess, memory: WindowMemory) {
+  constructor(page: number, pages: number, access: WindowAccess, memory: WindowMemory, fileOffset: number) {
+    this.fileOffset = fileOffset;
     this.page = page;
     this.pages = pages;
     this.access = access;

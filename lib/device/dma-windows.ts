@@ -101,24 +101,11 @@ export class DmaWindows {
     fileOffset: number,
     options: CallOptions | undefined,
   ): Promise<DmaWindow> {
-    const window = new DmaWindow(page, pages, access, memory);
+    const window = new DmaWindow(page, pages, access, memory, fileOffset);
     this.#add(window);
     let abandoned = false;
     try {
-      // The MMAP flag of newest servers is what an fd without it means; older ones refuse it.
-      const flags = (access.readable ? DMA_MAP_FLAG_READ : 0) | (access.writable ? DMA_MAP_FLAG_WRITE : 0);
-      const offset = access.shared ? fileOffset : 0;
-      const payload = encodeDmaMap({ flags, offset, address: window.iova, size: BigInt(window.size) });
-      await this.#session.connection.call(
-        Command.DMA_MAP,
-        payload,
-        access.shared ? [memory.fd] : null,
-        ignoreReply,
-        {
-          ...options,
-          onAbandoned: () => (abandoned = true),
-        } satisfies TrackedCallOptions,
-      );
+      await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
       if (abandoned && !window.closed) window.state = 'quarantined';
       else this.#remove(window);
@@ -139,9 +126,35 @@ export class DmaWindows {
     return (window.unmapping ??= this.#unmap(window, options).finally(() => (window.unmapping = undefined)));
   }
 
+  /**
+   * The server has come back and knows of nothing: tells it of every window again. What was quarantined because of its
+   * predecessor is free.
+   * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
+  async restore(options: CallOptions | undefined): Promise<void> {
+    this.#inFlightBefore = undefined;
+    const windows = [...this.#table];
+    for (const window of windows) if (window.state === 'quarantined') this.#remove(window);
+    this.#adjustInFlight();
+    const mapped = windows.filter((window) => window.state === 'mapped');
+    await Promise.all(mapped.map((window) => this.#sendMap(window, options)));
+  }
+
   /** The connection is gone: gives everything back. */
   close(): void {
     for (const window of this.#table) this.#remove(window);
+  }
+
+  #sendMap(
+    { access, fileOffset, iova, size, fd }: DmaWindow,
+    options: TrackedCallOptions | undefined,
+  ): Promise<void> {
+    // The MMAP flag of newest servers is what an fd without it means; older ones refuse it.
+    const flags = (access.readable ? DMA_MAP_FLAG_READ : 0) | (access.writable ? DMA_MAP_FLAG_WRITE : 0);
+    const offset = access.shared ? fileOffset : 0;
+    const payload = encodeDmaMap({ flags, offset, address: iova, size: BigInt(size) });
+    const fds = access.shared ? [fd] : null;
+    return this.#session.connection.call(Command.DMA_MAP, payload, fds, ignoreReply, options);
   }
 
   async #unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {

@@ -72,6 +72,7 @@ export class Dma {
   readonly #session: Session;
   readonly #secure: boolean;
   readonly #table = new DmaTable<DmaWindow>();
+  readonly #server: DmaServer;
   readonly #windows: DmaWindows;
   readonly #pool: ArenaPool;
 
@@ -79,17 +80,17 @@ export class Dma {
   constructor(session: Session, options: DmaOptions = {}) {
     const arenaBytes = options.arenaBytes ?? DEFAULT_ARENA_BYTES;
     checkWhole('arenaBytes', arenaBytes, MAX_VIEW_BYTES);
-    const server = new DmaServer(this.#table, () => session.connection.copyLentBodies());
+    this.#server = new DmaServer(this.#table, () => session.connection.copyLentBodies());
     this.#session = session;
     this.#secure = options.secureDma ?? false;
-    this.#windows = new DmaWindows(session, this.#table, server);
+    this.#windows = new DmaWindows(session, this.#table, this.#server);
     this.#pool = new ArenaPool(
       session,
       this.#windows,
       alignUp(arenaBytes, HUGE_PAGE_SIZE),
       options.hugePages ?? false,
     );
-    session.connection.requestHandler = server;
+    session.connection.requestHandler = this.#server;
     session.own(this);
   }
 
@@ -155,6 +156,12 @@ export class Dma {
       throw new RangeError(`map() has mapped nothing of ${size} bytes at ${hex(iova)}`);
     }
     await this.#windows.unmap(window, options);
+  }
+
+  /** @internal On a new connection: the server may ask again, and is told of all memory. */
+  async restore(options?: CallOptions): Promise<void> {
+    this.#session.connection.requestHandler = this.#server;
+    await this.#windows.restore(options);
   }
 
   /** @internal With the device: the server is gone, every buffer and mapping is closed. */

@@ -44,6 +44,26 @@ export async function interrogate(connection: Connection, options: CallOptions):
   return { info, regions: regions.map(valueOf), irqs: irqs.map(valueOf) };
 }
 
+/** In what two descriptions are not of the same device; undefined where they are. Fds and file offsets may differ. */
+export function whatDiffers(before: DeviceDescription, after: DeviceDescription): string | undefined {
+  const pairs: [what: string, before: unknown, after: unknown][] = [
+    ['device flags', before.info.flags, after.info.flags],
+    ['number of regions', before.info.numRegions, after.info.numRegions],
+    ['number of interrupt types', before.info.numIrqs, after.info.numIrqs],
+    ...before.regions.flatMap(({ info }, i): [string, unknown, unknown][] => [
+      [`size of region ${i}`, info.size, after.regions[i]?.info.size],
+      [`flags of region ${i}`, info.flags, after.regions[i]?.info.flags],
+    ]),
+    ...before.irqs.map(({ count }, i): [string, unknown, unknown] => [
+      `count of interrupts ${i}`,
+      count,
+      after.irqs[i]?.count,
+    ]),
+  ];
+  const other = pairs.find(([, a, b]) => a !== b);
+  return other === undefined ? undefined : `${other[0]} was ${String(other[1])} and is ${String(other[2])}`;
+}
+
 async function askRegion(
   connection: Connection,
   index: number,

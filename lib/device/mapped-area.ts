@@ -27,6 +27,7 @@ export class MappedArea {
   readonly #mapping: NativeMapping;
   /** Where the area begins in the mapping, which begins on a page. */
   readonly #lead: number;
+  #onClose: ((area: MappedArea) => void) | undefined;
   #bytes: Buffer | undefined;
   #words: Uint32Array | undefined;
   #quads: BigUint64Array | undefined;
@@ -105,9 +106,28 @@ export class MappedArea {
     check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.byteLength), 'copyIn');
   }
 
+  /** @internal Called once, when the area is closed. */
+  onClose(listener: (area: MappedArea) => void): void {
+    this.#onClose = listener;
+  }
+
+  /**
+   * @internal The server has come back with another file: the same addresses, and so every view, show that one from now
+   * on. False, and the area is closed, where the file cannot be mapped as the first one was.
+   */
+  replaceFile({ fd, offset, size }: Pick<FilePart, 'fd' | 'offset' | 'size'>): boolean {
+    const fits =
+      size === this.size && offset % PAGE_SIZE === this.#lead && mayMap(this.#session, fd, offset, size);
+    if (fits && this.#mapping.remap(fd, offset - this.#lead) === 0) return true;
+    this.close();
+    return false;
+  }
+
   /** Unmaps; idempotent. Every view is detached. */
   close(): void {
     this.#session.disown(this);
+    this.#onClose?.(this);
+    this.#onClose = undefined;
     this.#bytes = undefined;
     this.#words = undefined;
     this.#quads = undefined;
@@ -144,15 +164,37 @@ export function mapArea(
   const area = findArea(info.index, areas, offset, length);
   const begin = offset ?? area.offset;
   const size = length ?? area.offset + area.size - begin;
-  const fd = description.fdOf(area);
-  if (fd === undefined) throw new RangeError(`region ${info.index} has no file descriptor to map`);
-  // An area with an fd of its own says where it begins there; all others lie in the region's fd as in the region.
-  const fileOffset =
-    area.fdOffset === undefined ? info.offset + begin : area.fdOffset + (begin - area.offset);
+  const file = fileBehind(description, area, begin);
+  if (file === undefined) throw new RangeError(`region ${info.index} has no file descriptor to map`);
   const readable = (info.flags & REGION_FLAG_READ) !== 0;
   const writable = (info.flags & REGION_FLAG_WRITE) !== 0;
   const what = `region ${info.index}, ${size} bytes from offset ${begin}`;
-  return mapFile(session, what, { fd, offset: fileOffset, size, readable, writable }, begin);
+  return mapFile(session, what, { ...file, size, readable, writable }, begin);
+}
+
+/** Maps what an area of the same place has behind it now; the area is closed where that cannot be. */
+export function mapAgain(description: RegionDescription, mapped: MappedArea): boolean {
+  const { offset, size } = mapped;
+  const area = description.areas.find((a) => a.offset <= offset && offset + size <= a.offset + a.size);
+  const file = area === undefined ? undefined : fileBehind(description, area, offset);
+  if (file !== undefined) return mapped.replaceFile({ ...file, size });
+  mapped.close();
+  return false;
+}
+
+/** An area with an fd of its own says where it begins there; all others lie in the region's fd as in the region. */
+function fileBehind(
+  description: RegionDescription,
+  area: MmapArea,
+  begin: number,
+): Pick<FilePart, 'fd' | 'offset'> | undefined {
+  const fd = description.fdOf(area);
+  if (fd === undefined) return undefined;
+  const { fdOffset } = area;
+  return {
+    fd,
+    offset: fdOffset === undefined ? description.info.offset + begin : fdOffset + (begin - area.offset),
+  };
 }
 
 /** A part of one of the server's files. The fd stays whose it is. */
@@ -190,6 +232,15 @@ function findArea(index: number, areas: readonly MmapArea[], offset?: number, le
   throw new RangeError(
     `region ${index} can be mapped at ${list}, not at 0x${offset.toString(16)} for ${length} bytes`,
   );
+}
+
+function mayMap(session: Session, fd: number, offset: number, size: number): boolean {
+  try {
+    checkFile(session, fd, offset, size);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 /** A file that is shorter than what the server said, or may become so, is mapped only as far as the policy allows. */

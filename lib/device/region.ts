@@ -15,7 +15,7 @@ import { TimeoutError } from '../errors.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { getIoFds, type IoFds } from './io-fds.js';
-import { mapArea, type MappedArea } from './mapped-area.js';
+import { mapAgain, mapArea, type MappedArea } from './mapped-area.js';
 import {
   decodeInto,
   decodeUInt16,
@@ -49,6 +49,7 @@ export class Region {
   readonly areas: readonly MmapArea[];
   readonly #session: Session;
   readonly #isHost: boolean;
+  readonly #mapped = new Set<MappedArea>();
   #description: RegionDescription;
 
   /** @internal A host's region works while the device is being set up again (reconnect), a user's does not. */
@@ -280,7 +281,10 @@ export class Region {
    * @throws RangeError for what cannot be mapped, UnsupportedError where the `mmap` option or the file forbids it.
    */
   map(offset?: number, length?: number): MappedArea {
-    return mapArea(this.#session, this.#description, offset, length);
+    const area = mapArea(this.#session, this.#description, offset, length);
+    this.#mapped.add(area);
+    area.onClose(() => this.#mapped.delete(area));
+    return area;
   }
 
   /**
@@ -291,9 +295,10 @@ export class Region {
     return getIoFds(this.#session, this, options);
   }
 
-  /** @internal The server has come back, with other fds for the same areas. */
+  /** @internal The server has come back, with other fds: what was mapped shows those files from now on. */
   redescribe(description: RegionDescription): void {
     this.#description = description;
+    for (const area of this.#mapped) mapAgain(description, area);
   }
 
   get #connection(): Connection {

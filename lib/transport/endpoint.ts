@@ -10,9 +10,15 @@ import { UnixTransport } from './unix.js';
 
 /**
  * Where a server is: a Unix socket's path (an abstract name begins with NUL), a connected socket's fd that was
- * inherited, or any Duplex that carries bytes (TCP, TLS, a child's stdio). The fd and the stream are ours from here on.
+ * inherited, any Duplex that carries bytes (TCP, TLS, a child's stdio), or a function that opens one, which may be called
+ * again. The fd and the stream are ours from here on.
  */
-export type Endpoint = string | { path: string } | { fd: number } | { stream: Duplex; name?: string };
+export type Endpoint =
+  | string
+  | { path: string }
+  | { fd: number }
+  | { stream: Duplex; name?: string }
+  | { dial: (signal: AbortSignal | undefined) => Duplex | Promise<Duplex>; name?: string };
 
 export interface OpenOptions {
   /** How long to try, in milliseconds. */
@@ -48,7 +54,12 @@ export async function openEndpoint(
     const { stream, name = 'the stream' } = endpoint;
     return (handler) => new DuplexTransport(stream, name, handler);
   }
-  throw new TypeError('an endpoint needs one of path, fd and stream');
+  if ('dial' in endpoint) {
+    const { dial, name = 'the stream' } = endpoint;
+    const stream = await dial(options.signal);
+    return (handler) => new DuplexTransport(stream, name, handler);
+  }
+  throw new TypeError('an endpoint needs one of path, fd, stream and dial');
 }
 
 /** A connected socket that we were handed: the twin socket, an inherited fd. Owned from here on, also on failure. */

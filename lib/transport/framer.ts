@@ -115,6 +115,11 @@ export class Framer {
     this.#paused = true;
   }
 
+  /** Whether it was told to stop for a while: nothing may be pushed then. */
+  get isPaused(): boolean {
+    return this.#paused;
+  }
+
   /** Goes on, with what was kept. */
   resume(): void {
     this.#paused = false;

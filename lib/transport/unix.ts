@@ -54,7 +54,9 @@ export class UnixTransport implements Transport {
     const result = this.#socket.send(head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
       if (result === -EAGAIN) this.#watch(this.#interest | WRITABLE);
-      // Reading finds a dead peer too, and what it said before it died is still to be read.
+      // Reading finds a dead peer too, and what it said before it died is still to be read; but while reading waits for
+      // the outbox to empty nothing would ever find it.
+      else if (result === -EPIPE && this.#framer.isPaused) this.#fail(endOfStream(false));
       else if (result !== -EPIPE) this.#fail(new TransportError('sendmsg', -result, this.peer));
       return 0;
     }
@@ -139,6 +141,7 @@ export class UnixTransport implements Transport {
 
   /** One `recvmsg`. False when the socket is likely to be empty. */
   #receiveOnce(waitMs: number, other: NativeSocket | null): boolean {
+    if (this.#framer.isPaused) return false;
     const direct = this.#framer.direct();
     const slab = direct === undefined ? borrowSlab() : undefined;
     try {

@@ -27,7 +27,7 @@ afterEach(() => {
 
 /** As a peer can: starting a process makes its stdin blocking, in the file that both share. */
 function makeBlocking(fd: number): void {
-  spawnSync('true', { stdio: [fd, 'ignore', 'ignore'] });
+  spawnSync('true', { stdio: [fd, 'ignore', 'ignore'], env: { PATH: process.env['PATH'] } });
   expect(descriptorFlags(fd) & O_NONBLOCK).toBe(0);
 }
 

@@ -1,4 +1,13 @@
-import { closeSync, fstatSync, ftruncateSync, openSync, readdirSync, readSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  fstatSync,
+  ftruncateSync,
+  openSync,
+  readdirSync,
+  readlinkSync,
+  readSync,
+  writeSync,
+} from 'node:fs';
 import { constants } from 'node:os';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { F_SEAL_GROW, F_SEAL_SEAL, F_SEAL_SHRINK, native } from '../../lib/native.js';
@@ -21,6 +30,21 @@ function errnoOf(action: () => unknown): number {
     return -((error as NodeJS.ErrnoException).errno ?? 0);
   }
   return 0;
+}
+
+/** The sockets of this process: which fd is which. */
+function sockets(): Map<number, string> {
+  const links = new Map<number, string>();
+  for (const name of readdirSync('/proc/self/fd')) {
+    let link = '';
+    try {
+      link = readlinkSync(`/proc/self/fd/${name}`);
+    } catch {
+      // The fd that read the directory.
+    }
+    if (link.startsWith('socket:')) links.set(Number(name), link);
+  }
+  return links;
 }
 
 describe('memfd', () => {
@@ -127,12 +151,13 @@ describe('adoptSocket', () => {
 
   test('refuses a datagram socket', async () => {
     const { createSocket } = await import('node:dgram');
-    const before = readdirSync('/proc/self/fd');
+    const before = sockets();
     const socket = createSocket('udp4');
     await new Promise<void>((resolve) => socket.bind(0, '127.0.0.1', resolve));
-    const opened = readdirSync('/proc/self/fd').filter((name) => !before.includes(name));
-    expect(opened.map((name) => native().adoptSocket(Number(name)))).toContain(-EPROTOTYPE);
+    const made = [...sockets()].filter(([fd, link]) => before.get(fd) !== link);
+    const results = made.map(([fd]) => native().adoptSocket(fd));
     await new Promise<void>((resolve) => socket.close(resolve));
+    expect(results).toEqual([-EPROTOTYPE]);
   });
 });
 

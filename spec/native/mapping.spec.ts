@@ -253,7 +253,7 @@ describe('addresses', () => {
     const isMapped = () => maps().some(([, , file]) => file.startsWith(name));
     const [first, end] = maps().find(([, , file]) => file.startsWith(name));
     /** Whether all of the addresses still belong to a mapping, of the file or of nothing. */
-    const isReserved = () => maps().some(([low, high]) => low <= first && high >= end);
+    const isReserved = (from = first, to = end) => maps().some(([low, high]) => low <= from && high >= to);
     const fileByte = () => {
       const byte = Buffer.alloc(1);
       fs.readSync(fd, byte, 0, 1, 0);
@@ -315,7 +315,7 @@ describe('addresses', () => {
     expect(
       runScript(`${setUp}
         const fifo = name + '-fifo';
-        require('node:child_process').execFileSync('mkfifo', [fifo]);
+        require('node:child_process').execFileSync('mkfifo', [fifo], { env: { PATH: process.env.PATH } });
         const pipe = fs.openSync(fifo, 'r+');
         fs.unlinkSync(fifo);
         run(async () => {
@@ -384,8 +384,8 @@ describe('addresses', () => {
   });
 
   test.each([
-    ['are given back at the end of a worker that closed its mapping', 'mapping.close()', 0],
-    ['are kept, but not the file, at the end of a worker that left views behind', '', 1],
+    ['are given back at the end of a worker that closed its mapping', 'mapping.close()', false],
+    ['are kept, but not the file, at the end of a worker that left views behind', '', true],
   ])('%s', (_what, close, reserved) => {
     expect(
       runScript(`${setUp}
@@ -393,13 +393,17 @@ describe('addresses', () => {
         mapping.close();
         const worker = new Worker(\`
           const addon = require(${JSON.stringify(addonPath)});
-          const { workerData } = require('node:worker_threads');
+          const { parentPort, workerData } = require('node:worker_threads');
           globalThis.mapping = addon.map(workerData.fd, 0, workerData.SIZE, true, true);
           globalThis.views = [mapping.view(0, 4096), mapping.view(4096, 4096)];
+          const lines = require('node:fs').readFileSync('/proc/self/maps', 'utf8').split('\\\\n');
+          parentPort.postMessage(lines.find((line) => line.includes(workerData.name)).split(' ')[0]);
           ${close}
-        \`, { eval: true, workerData: { fd, SIZE } });
-        const large = () => maps().filter(([low, high]) => high - low >= BigInt(SIZE));
-        worker.once('exit', () => report([isMapped(), large().length]));
+        \`, { eval: true, workerData: { fd, SIZE, name } });
+        worker.once('message', (text) => {
+          const range = text.split('-').map((hex) => BigInt('0x' + hex));
+          worker.once('exit', () => report([isMapped(), isReserved(...range)]));
+        });
       `),
     ).toEqual([false, reserved]);
   });

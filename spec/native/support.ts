@@ -108,11 +108,13 @@ export function runScript(script: string, limit = '-n 1024'): unknown {
       }
     };
   `;
-  const command = `ulimit ${limit} && exec "$0" "$@"`;
+  const node = [process.execPath, '--expose-gc', '-e', prologue + script];
+  // A sanitizer is preloaded into every process, and the shell does not bear it.
+  const { LD_PRELOAD: preload = '', ...env } = process.env;
   const { status, signal, stdout, stderr } = spawnSync(
     'sh',
-    ['-c', command, process.execPath, '--expose-gc', '-e', prologue + script],
-    { encoding: 'utf8' },
+    ['-c', `ulimit ${limit} && LD_PRELOAD='${preload}' exec "$0" "$@"`, ...node],
+    { env, encoding: 'utf8' },
   );
   const line = stdout.split('\n').find((text) => text.startsWith('@'));
   if (status !== 0 || line === undefined) throw new Error(`script ended with ${status ?? signal}: ${stderr}`);

@@ -1,0 +1,123 @@
+/**
+ * A device that survives its server (specification: Socket Disconnection Behavior): when the server comes back, the
+ * device is checked to be the one that it was, and set up as it was left.
+ *
+ * Calls that waited when the connection ended have been rejected, and calls made before all is set up again are: whether
+ * an access may be repeated is for its caller to know.
+ */
+import { setTimeout as sleep } from 'node:timers/promises';
+import type { CallOptions, Connection, Negotiated } from '../connection/index.js';
+import { ClosedError, TimeoutError, TransportError, UnsupportedError, VfioUserError } from '../errors.js';
+import { interrogate, whatDiffers, type DeviceDescription } from './interrogate.js';
+import type { Session } from './session.js';
+
+export interface ReconnectOptions {
+  /** How long to try, from the loss on, before the device is lost for good. Milliseconds; default 30,000. */
+  timeoutMs?: number | undefined;
+}
+
+const DEFAULT_TIMEOUT_MS = 30_000;
+const FIRST_PAUSE_MS = 5;
+const LONGEST_PAUSE_MS = 200;
+
+/** A connection that has been negotiated. */
+export interface Dialled {
+  connection: Connection;
+  negotiated: Negotiated;
+}
+
+export interface ReconnectHooks {
+  /** Opens a connection to the same server. */
+  dial: (options: CallOptions) => Promise<Dialled>;
+  /** What the device was when it was opened. */
+  description: DeviceDescription;
+  /** Sets the device up again; owns the description's fds. */
+  restore: (description: DeviceDescription, options: CallOptions) => Promise<void>;
+  onLost: (reason: VfioUserError) => void;
+  onReconnected: () => void;
+}
+
+export class Reconnector {
+  readonly #session: Session;
+  readonly #hooks: ReconnectHooks;
+  readonly #timeoutMs: number;
+  readonly #stop = new AbortController();
+
+  constructor(session: Session, hooks: ReconnectHooks, options: ReconnectOptions) {
+    this.#session = session;
+    this.#hooks = hooks;
+    this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    void this.#watch();
+  }
+
+  /** The owner closes the device: whatever is under way ends. */
+  close(): void {
+    this.#stop.abort(new ClosedError('the device was closed by its owner'));
+  }
+
+  /** One round for each loss. Never rejects. */
+  async #watch(): Promise<void> {
+    for (;;) {
+      const reason = await this.#session.connection.closed;
+      if (this.#stop.signal.aborted) {
+        this.#session.end(reason);
+        return;
+      }
+      this.#hooks.onLost(reason);
+      try {
+        await this.#comeBack();
+      } catch (error) {
+        this.#session.connection.close();
+        this.#session.end(lostForGood(error, reason));
+        return;
+      }
+      this.#session.openToUsers();
+      this.#hooks.onReconnected();
+    }
+  }
+
+  /** Tries until the device is set up again. @throws what ends trying. */
+  async #comeBack(): Promise<void> {
+    const deadline = performance.now() + this.#timeoutMs;
+    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
+      const left = deadline - performance.now();
+      try {
+        await this.#attempt({ timeoutMs: Math.max(1, left), signal: this.#stop.signal });
+        return;
+      } catch (error) {
+        this.#stop.signal.throwIfAborted();
+        if (!mayPass(error) || performance.now() + pause > deadline) throw error;
+      }
+      await sleep(pause, undefined, { signal: this.#stop.signal });
+    }
+  }
+
+  async #attempt(options: CallOptions): Promise<void> {
+    const { connection, negotiated } = await this.#hooks.dial(options);
+    try {
+      const description = await interrogate(connection, options);
+      const difference = whatDiffers(this.#hooks.description, description);
+      if (difference !== undefined) {
+        for (const region of description.regions) region.close();
+        throw new UnsupportedError(`another device has come back: ${difference}`);
+      }
+      this.#session.replaceConnection(connection, negotiated);
+      await this.#hooks.restore(description, options);
+    } catch (error) {
+      connection.close();
+      throw error;
+    }
+  }
+}
+
+/** A server that is not there yet, or goes again; not one that is there and wrong. */
+function mayPass(error: unknown): boolean {
+  return error instanceof TransportError || error instanceof ClosedError || error instanceof TimeoutError;
+}
+
+function lostForGood(error: unknown, first: VfioUserError): VfioUserError {
+  if (!(error instanceof VfioUserError)) return new ClosedError('reconnecting failed', { cause: error });
+  return new ClosedError(`the device is lost (${first.message}), and did not come back: ${error.message}`, {
+    cause: error,
+  });
+}
