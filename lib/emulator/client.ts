@@ -1,0 +1,43 @@
+/** A client as its device sees it, and all that must go when it goes. */
+import type { VfioUserError } from '../errors.js';
+import { DmaClient } from './client-memory.js';
+import type { ClientContext, DeviceModel, IrqLine } from './device-model.js';
+import { DmaTable } from './dma-table.js';
+import type { Settings } from './emulator-options.js';
+import { IrqTable } from './irq-table.js';
+import type { ServerRequests } from './server-requests.js';
+
+export class Client implements ClientContext {
+  readonly dma: DmaClient;
+  readonly dmaTable: DmaTable;
+  readonly irqs: IrqTable;
+  readonly #requests: ServerRequests;
+  #connected = true;
+
+  /** `maxDataXferSize` is the client's: the most that it takes in one message. */
+  constructor(device: DeviceModel, settings: Settings, requests: ServerRequests, maxDataXferSize: number) {
+    this.irqs = new IrqTable(device.irqs);
+    this.dmaTable = new DmaTable(settings.maxDmaMaps, settings.pgsizes);
+    // What a message brings back must be no more than we take ourselves.
+    const chunk = Math.min(maxDataXferSize, settings.maxDataXferSize);
+    this.dma = new DmaClient(this.dmaTable, requests, chunk);
+    this.#requests = requests;
+  }
+
+  get connected(): boolean {
+    return this.#connected;
+  }
+
+  irq(index: number, sub = 0): IrqLine {
+    return this.irqs.line(index, sub);
+  }
+
+  /** "Client Disconnection": its memory is unmapped, its eventfds are closed. */
+  end(reason: VfioUserError): void {
+    this.#connected = false;
+    this.dma.close(reason);
+    this.#requests.end(reason);
+    this.irqs.close();
+    this.dmaTable.close();
+  }
+}

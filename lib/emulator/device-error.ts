@@ -1,0 +1,43 @@
+/** How a device says no. */
+import { constants } from 'node:os';
+import { errnoName, VfioUserError } from '../errors.js';
+
+export const {
+  EACCES,
+  EADDRINUSE,
+  EBUSY,
+  EEXIST,
+  EFAULT,
+  EINVAL,
+  EIO,
+  ENOENT,
+  ENOSPC,
+  ENOSYS,
+  ENOTSUP,
+  ETIMEDOUT,
+} = constants.errno;
+
+/** Thrown by a device's handler: the command is answered with this errno. */
+export class DeviceError extends VfioUserError {
+  /** The positive errno. */
+  readonly errno: number;
+
+  constructor(errno: number, message = errnoName(errno), options?: ErrorOptions) {
+    super(errnoName(errno), message, options);
+    this.errno = errno;
+  }
+
+  static {
+    this.prototype.name = 'DeviceError';
+  }
+}
+
+/**
+ * The device could not reach the client's memory: nothing is mapped there (EFAULT), the mapping does not allow it
+ * (EACCES), the client refused (its errno, EIO where it sent none) or did not answer in time (ETIMEDOUT).
+ */
+export class DmaError extends DeviceError {
+  static {
+    this.prototype.name = 'DmaError';
+  }
+}

@@ -1,0 +1,121 @@
+/**
+ * What a device is to the server, and what a client is to the device.
+ *
+ * ```
+ *   client ──commands──▶ session ──▶ DeviceModel       regions, irqs, reset
+ *   client ◀─interrupts, DMA─ ClientContext ◀──┘
+ * ```
+ * A device belongs to whoever made it: the server neither creates nor closes it, and its state outlives a client
+ * ("Client Disconnection"). Handlers are called one at a time for each client, in the order of its commands; while a
+ * handler's promise is pending the client's later commands wait. A handler that throws a `DeviceError` answers with
+ * its errno, one that throws anything else with EIO.
+ */
+import type { MmapArea } from '../protocol/region-capabilities.js';
+
+/** A device. `PciDevice` is a base with a configuration space; anything of this shape can be served. */
+export interface DeviceModel {
+  /** `DEVICE_FLAG_…` bits. By default PCI, and RESET where there is a `reset`. */
+  readonly flags?: number;
+  /** The regions that exist; every other index is answered with size 0. */
+  readonly regions: readonly RegionModel[];
+  /** The interrupt indexes that exist; every other index is answered with count 0. */
+  readonly irqs: readonly IrqModel[];
+  /** A client has negotiated and may be interrupted and accessed from now on. */
+  attach?(client: ClientContext): void;
+  /** The client has gone: its interrupts do nothing and its memory is out of reach. */
+  detach?(client: ClientContext): void;
+  /** DEVICE_RESET. Without it the command is answered ENOTSUP. */
+  reset?(client: ClientContext): void | Promise<void>;
+  /** DEVICE_FEATURE. Without it every feature is answered ENOTSUP. */
+  feature?(request: FeatureRequest, client: ClientContext): Uint8Array | void | Promise<Uint8Array | void>;
+  /** MIG_DATA_READ and MIG_DATA_WRITE. Without it both are answered ENOTSUP. */
+  readonly migrationData?: MigrationData;
+}
+
+/** A region: reached by messages through `handler` or, without one, as the bytes of `memory`. */
+export interface RegionModel {
+  /** `PciRegion` numbers for a PCI device. */
+  readonly index: number;
+  /** Bytes. */
+  readonly size: number;
+  /** `REGION_FLAG_READ` and `REGION_FLAG_WRITE`; both by default. */
+  readonly flags?: number;
+  readonly handler?: RegionHandler;
+  /**
+   * Memory of `size` bytes. Where it has an fd, clients whose transport passes fds can map it; accesses to a mapping
+   * are seen by nobody.
+   */
+  readonly memory?: RegionMemory;
+  /** The parts that can be mapped, in whole pages; all of a memory that has an fd by default. */
+  readonly mappable?: readonly Pick<MmapArea, 'offset' | 'size'>[];
+}
+
+/** Answers accesses by message. Bounds and flags have been checked; access sizes are the device's own business. */
+export interface RegionHandler {
+  /** The `count` bytes from `offset`. What is returned is sent before the next command is looked at. */
+  read(offset: number, count: number, client: ClientContext): Uint8Array | Promise<Uint8Array>;
+  /** `data` is the handler's to keep. */
+  write(offset: number, data: Buffer, client: ClientContext): void | Promise<void>;
+}
+
+/** What lies behind a region: `SharedMemory`, or `{ bytes }` for memory that only messages reach. */
+export interface RegionMemory {
+  readonly bytes: Uint8Array;
+  readonly fd?: number;
+}
+
+export interface IrqModel {
+  /** `PciIrq` numbers for a PCI device. */
+  readonly index: number;
+  readonly count: number;
+  /** `IRQ_FLAG_…` bits; EVENTFD by default. */
+  readonly flags?: number;
+}
+
+export interface FeatureRequest {
+  /** `Feature` numbers. */
+  readonly feature: number;
+  /** `DEVICE_FEATURE_GET`, `_SET` and `_PROBE` bits. */
+  readonly operations: number;
+  /** What follows the flags: the value for SET, arguments for GET. */
+  readonly data: Buffer;
+}
+
+/** The stream of a device's state while it migrates. */
+export interface MigrationData {
+  /** At most `size` bytes of what is left; fewer end the stream. */
+  read(size: number): Uint8Array | Promise<Uint8Array>;
+  write(data: Buffer): void | Promise<void>;
+}
+
+/** A client, as long as it is connected. */
+export interface ClientContext {
+  readonly connected: boolean;
+  readonly dma: ClientMemory;
+  /** One interrupt of the device. Throws a RangeError where the device has no such. */
+  irq(index: number, sub?: number): IrqLine;
+}
+
+/** The way to interrupt a client. */
+export interface IrqLine {
+  /** Whether the client has given an eventfd for it. */
+  readonly armed: boolean;
+  readonly masked: boolean;
+  /**
+   * Signals the client. A masked interrupt is remembered, once, until it is unmasked; one that is not armed is lost.
+   * True where an eventfd was signalled.
+   */
+  trigger(): boolean;
+}
+
+/** The client's memory, as far as it has mapped it for us ("Client memory access"). */
+export interface ClientMemory {
+  /**
+   * Reads `length` bytes: through the mapping where the client shared an fd, by DMA_READ messages otherwise.
+   *
+   * @throws DmaError where that is not possible, ClosedError when the client goes meanwhile.
+   */
+  read(address: bigint, length: number): Promise<Buffer>;
+  /** Writes, in the same ways. `bytes` may be reused when the promise settles. */
+  write(address: bigint, bytes: Uint8Array): Promise<void>;
+}

@@ -1,0 +1,43 @@
+/**
+ * `vfio-user/emulator`: the other side of the protocol, for demos and tests. `serve` puts a device on a Unix socket;
+ * `EduDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to others.
+ *
+ * ```ts
+ * const device = new EduDevice();
+ * await using server = await serve(device, { path: '/tmp/edu.sock' });
+ * ```
+ */
+export { DeviceError, DmaError } from './device-error.js';
+export type {
+  ClientContext,
+  ClientMemory,
+  DeviceModel,
+  FeatureRequest,
+  IrqLine,
+  IrqModel,
+  MigrationData,
+  RegionHandler,
+  RegionMemory,
+  RegionModel,
+} from './device-model.js';
+export {
+  EDU_BAR_SIZE,
+  EDU_BUFFER_ADDRESS,
+  EDU_BUFFER_SIZE,
+  EduDevice,
+  EduDma,
+  EduIrq,
+  EduRegister,
+  EduStatus,
+} from './edu.js';
+export type { EduOptions } from './edu.js';
+export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
+export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
+export { msiCapability, msixCapability, PciConfigSpace } from './pci-config.js';
+export type { ConfigCapability, PciBar, PciConfigOptions } from './pci-config.js';
+export { PciDevice } from './pci-device.js';
+export { RAM_BARS, RAM_IDENTIFICATION, RamDevice, RamDma, RamDmaStatus, RamRegister } from './ram.js';
+export type { RamOptions } from './ram.js';
+export { EmulatorServer, serve, serveFd, serveStream } from './server.js';
+export type { ServeOptions } from './server.js';
+export { SharedMemory } from './shared-memory.js';

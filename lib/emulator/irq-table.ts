@@ -1,0 +1,194 @@
+/**
+ * The interrupts of a device as one client has set them up ("VFIO_USER_DEVICE_SET_IRQS").
+ *
+ * Each interrupt has up to three eventfds: `trigger` is signalled when the device interrupts, `mask` and `unmask`
+ * when the interrupt is masked and unmasked. They are the table's from the moment that a command brought them.
+ */
+import { readlinkSync } from 'node:fs';
+import { native, type NativeEventFd } from '../native.js';
+import {
+  IRQ_FLAG_AUTOMASKED,
+  IRQ_FLAG_EVENTFD,
+  IRQ_FLAG_MASKABLE,
+  IRQ_SET_ACTION_MASK,
+  IRQ_SET_ACTION_TRIGGER,
+  IRQ_SET_ACTION_UNMASK,
+  IRQ_SET_DATA_EVENTFD,
+} from '../protocol/constants.js';
+import type { IrqInfo } from '../protocol/irq-info.js';
+import type { SetIrqs } from '../protocol/set-irqs.js';
+import { DeviceError, EINVAL } from './device-error.js';
+import type { IrqLine, IrqModel } from './device-model.js';
+
+/** Interrupt indexes that every PCI device is said to have. */
+const PCI_IRQS = 5;
+
+type Action = 'trigger' | 'mask' | 'unmask';
+
+class Line implements IrqLine {
+  readonly #automasked: boolean;
+  readonly #events: Record<Action, NativeEventFd | undefined> = {
+    trigger: undefined,
+    mask: undefined,
+    unmask: undefined,
+  };
+  #masked = false;
+  /** Triggered while it was masked. */
+  #pending = false;
+
+  constructor(automasked: boolean) {
+    this.#automasked = automasked;
+  }
+
+  get armed(): boolean {
+    return this.#events.trigger !== undefined;
+  }
+
+  get masked(): boolean {
+    return this.#masked;
+  }
+
+  trigger(): boolean {
+    if (this.#masked) {
+      this.#pending = true;
+      return false;
+    }
+    if (this.#automasked) this.#masked = true;
+    return this.#signal('trigger');
+  }
+
+  mask(): void {
+    if (this.#masked) return;
+    this.#masked = true;
+    this.#signal('mask');
+  }
+
+  unmask(): void {
+    if (!this.#masked) return;
+    this.#masked = false;
+    this.#signal('unmask');
+    if (!this.#pending) return;
+    this.#pending = false;
+    this.trigger();
+  }
+
+  /** Takes `event`, or de-assigns what was there. */
+  assign(action: Action, event: NativeEventFd | undefined): void {
+    this.#events[action]?.close();
+    this.#events[action] = event;
+  }
+
+  disable(): void {
+    for (const action of ['trigger', 'mask', 'unmask'] as const) this.assign(action, undefined);
+    this.#masked = false;
+    this.#pending = false;
+  }
+
+  #signal(action: Action): boolean {
+    // -EAGAIN: a client that never reads its count has been told all the same.
+    return this.#events[action]?.signal(1) === 0;
+  }
+}
+
+interface Index {
+  readonly flags: number;
+  readonly lines: readonly Line[];
+}
+
+export class IrqTable {
+  /** Indexes run from 0 to here. */
+  readonly count: number;
+  readonly #indexes = new Map<number, Index>();
+
+  constructor(irqs: readonly IrqModel[]) {
+    for (const { index, count, flags = IRQ_FLAG_EVENTFD } of irqs) {
+      const automasked = (flags & IRQ_FLAG_AUTOMASKED) !== 0;
+      this.#indexes.set(index, { flags, lines: Array.from({ length: count }, () => new Line(automasked)) });
+    }
+    this.count = Math.max(PCI_IRQS, ...irqs.map(({ index }) => index + 1));
+  }
+
+  line(index: number, sub: number): IrqLine {
+    const line = this.#indexes.get(index)?.lines[sub];
+    if (line === undefined) throw new RangeError(`the device has no interrupt ${index}.${sub}`);
+    return line;
+  }
+
+  /** What GET_IRQ_INFO says of an index. Throws a DeviceError EINVAL for one that no PCI device has either. */
+  describe(index: number): IrqInfo {
+    if (index >= this.count) throw new DeviceError(EINVAL, `no interrupt index ${index}`);
+    const found = this.#indexes.get(index);
+    return { index, flags: found?.flags ?? 0, count: found?.lines.length ?? 0 };
+  }
+
+  /**
+   * Does what SET_IRQS asks. The fds are the table's in any case.
+   *
+   * @throws DeviceError EINVAL for what the device does not have or cannot do.
+   */
+  set(request: SetIrqs, fds: readonly number[]): void {
+    // Wrapped at once: closing the objects is closing the fds.
+    const events = fds.map((fd) => new (native().EventFd)(fd, () => {}));
+    try {
+      this.#set(request, events);
+    } catch (error) {
+      for (const event of events) event.close();
+      throw error;
+    }
+  }
+
+  /** The client has gone: its eventfds are closed. */
+  close(): void {
+    for (const { lines } of this.#indexes.values()) for (const line of lines) line.disable();
+  }
+
+  #set(request: SetIrqs, events: readonly NativeEventFd[]): void {
+    const { start, count, flags, data } = request;
+    const lines = this.#linesOf(request);
+    const action = actionOf(flags);
+    if ((flags & IRQ_SET_DATA_EVENTFD) === 0) {
+      if (events.length > 0) throw new DeviceError(EINVAL, 'fds without DATA_EVENTFD');
+      if (count === 0) lines.forEach((line) => line.disable());
+      else lines.slice(start, start + count).forEach((line, i) => data?.[i] !== 0 && line[action]());
+      return;
+    }
+    if (events.length !== 0 && events.length !== count) {
+      throw new DeviceError(EINVAL, `${events.length} eventfds for ${count} interrupts`);
+    }
+    if (!events.every(({ fd }) => isEventFd(fd))) throw new DeviceError(EINVAL, 'an fd is no eventfd');
+    for (let i = 0; i < count; i++) lines[start + i]!.assign(action, events[i]);
+  }
+
+  /** The lines of the index, once it is sure that it has those that are meant and knows the action. */
+  #linesOf({ index, start, count, flags }: SetIrqs): readonly Line[] {
+    const found = this.#indexes.get(index);
+    if (found === undefined || found.lines.length === 0) {
+      throw new DeviceError(EINVAL, `no interrupts of index ${index}`);
+    }
+    if (start + count > found.lines.length) {
+      throw new DeviceError(EINVAL, `interrupts ${start} to ${start + count - 1} of ${found.lines.length}`);
+    }
+    const masking = (flags & (IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK)) !== 0;
+    if (masking && (found.flags & IRQ_FLAG_MASKABLE) === 0) {
+      throw new DeviceError(EINVAL, `index ${index} is not MASKABLE`);
+    }
+    if ((flags & IRQ_SET_DATA_EVENTFD) !== 0 && (found.flags & IRQ_FLAG_EVENTFD) === 0) {
+      throw new DeviceError(EINVAL, `index ${index} takes no eventfds`);
+    }
+    return found.lines;
+  }
+}
+
+function actionOf(flags: number): Action {
+  if ((flags & IRQ_SET_ACTION_TRIGGER) !== 0) return 'trigger';
+  return (flags & IRQ_SET_ACTION_MASK) !== 0 ? 'mask' : 'unmask';
+}
+
+/** Anything else would be written to, or make us wait. */
+function isEventFd(fd: number): boolean {
+  try {
+    return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
+  } catch {
+    return false;
+  }
+}

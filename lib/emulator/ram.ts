@@ -1,0 +1,227 @@
+/**
+ * A plain device for tests and benchmarks, 1234:5241: memory that messages reach, memory that can be mapped, a DMA
+ * engine and interrupts on demand.
+ *
+ * ```
+ *   BAR0, 4 KiB     registers, dwords (see `RamRegister`)
+ *   BAR1            shared memory; all but its first page can be mapped, in two areas of one fd
+ *   BAR2            memory by message
+ *   BAR4, 64 KiB    MSI-X table at 0, pending bits at 0x8000: plain memory that nobody looks at
+ *   INTx, MSI-X     triggered by register, whatever config space says of them
+ * ```
+ */
+import { IRQ_FLAG_EVENTFD, IRQ_FLAG_MASKABLE, PciIrq, PciRegion } from '../protocol/constants.js';
+import { DeviceError, EBUSY, EINVAL, EIO } from './device-error.js';
+import type { ClientContext } from './device-model.js';
+import { msixCapability, PciConfigSpace } from './pci-config.js';
+import { PciDevice } from './pci-device.js';
+import { SharedMemory } from './shared-memory.js';
+
+/** Offsets in BAR0. Read-only registers ignore what is written. */
+export const RamRegister = {
+  /** Read-only: `RAM_IDENTIFICATION`. */
+  IDENTIFICATION: 0x00,
+  /** Keeps what is written. */
+  SCRATCH: 0x04,
+  /** Read-only: MSI-X vectors. */
+  VECTORS: 0x08,
+  /** Triggers the interrupt `PciIrq` index << 16 | number. Reads 0. */
+  TRIGGER: 0x0c,
+  /** Qwords: where the DMA engine copies from and to, both in the client's memory. */
+  DMA_SOURCE: 0x10,
+  DMA_DESTINATION: 0x18,
+  /** Bytes to copy. */
+  DMA_LENGTH: 0x20,
+  /** Bits of `RamDma`; a write starts the engine. */
+  DMA_COMMAND: 0x24,
+  /** Read-only: of `RamDmaStatus`, or 0x80000000 | errno. */
+  DMA_STATUS: 0x28,
+  /** Read-only: how many dwords have been written to SCRATCH. */
+  SCRATCH_WRITES: 0x2c,
+} as const;
+
+export const RAM_IDENTIFICATION = 0x314d4152;
+
+/** Bits of the DMA command. */
+export const RamDma = {
+  /** Copies, and answers the write when it is done, with the errno where it failed. */
+  COPY: 0x1,
+  /** With COPY: answers the write at once. */
+  POSTED: 0x2,
+  /** With COPY: triggers the MSI-X vector in the upper 16 bits at the end. */
+  INTERRUPT: 0x4,
+} as const;
+
+export const RamDmaStatus = { IDLE: 0, BUSY: 1, DONE: 2, FAILED: 0x80000000 } as const;
+
+/** Sizes that do not depend on options, bytes. */
+export const RAM_BARS = { registers: 0x1000, msix: 0x10000, msixPending: 0x8000 } as const;
+
+export interface RamOptions {
+  /** Size of BAR1, a power of two of at least three pages; 64 KiB by default, 0 for none (it needs the addon). */
+  sharedSize?: number;
+  /** Size of BAR2, a power of two; 1 MiB by default. */
+  ramSize?: number;
+  /** MSI-X vectors, 1 to 2048; 4 by default. */
+  vectors?: number;
+}
+
+const PAGE = 4096;
+/** The engine's own buffer. */
+const DMA_CHUNK = 1 << 20;
+const REGISTERS_END = 0x30;
+const READ_ONLY: readonly number[] = [
+  RamRegister.IDENTIFICATION,
+  RamRegister.VECTORS,
+  RamRegister.DMA_STATUS,
+  RamRegister.SCRATCH_WRITES,
+];
+
+export class RamDevice extends PciDevice {
+  /** BAR1's memory, as clients see it when they map it. */
+  readonly shared: SharedMemory | undefined;
+  /** BAR2's memory. */
+  readonly ram: Buffer;
+  readonly #vectors: number;
+  readonly #registers = Buffer.alloc(RAM_BARS.registers);
+
+  constructor(options: RamOptions = {}) {
+    const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;
+    if (sharedSize !== 0 && sharedSize < 3 * PAGE)
+      throw new RangeError('BAR1 has at least three pages, or none');
+    const shared = { index: PciRegion.BAR1, size: sharedSize };
+    const config = new PciConfigSpace({
+      vendorId: 0x1234,
+      deviceId: 0x5241,
+      classCode: 0x058000,
+      interruptPin: 1,
+      bars: [
+        { index: PciRegion.BAR0, size: RAM_BARS.registers },
+        ...(sharedSize === 0 ? [] : [shared]),
+        { index: PciRegion.BAR2, size: ramSize, kind: 'memory64', prefetchable: true },
+        { index: PciRegion.BAR4, size: RAM_BARS.msix },
+      ],
+      capabilities: [
+        msixCapability(vectors, { bir: 4, offset: 0 }, { bir: 4, offset: RAM_BARS.msixPending }),
+      ],
+    });
+    const flags = IRQ_FLAG_EVENTFD | IRQ_FLAG_MASKABLE;
+    super(config, [
+      { index: PciIrq.INTX, count: 1, flags },
+      { index: PciIrq.MSIX, count: vectors, flags },
+    ]);
+    this.#vectors = vectors;
+    this.ram = Buffer.alloc(ramSize);
+    this.#addBars(ramSize);
+    if (sharedSize !== 0) {
+      this.shared = new SharedMemory(sharedSize);
+      const mappable = [
+        { offset: PAGE, size: PAGE },
+        { offset: 2 * PAGE, size: sharedSize - 2 * PAGE },
+      ];
+      this.addRegion({ ...shared, memory: this.shared, mappable });
+    }
+    this.#clearRegisters();
+  }
+
+  /** Registers and config space are as at first; memory stays as it is. */
+  override reset(): void {
+    this.#clearRegisters();
+    void super.reset();
+  }
+
+  /** Gives BAR1's memory back. */
+  close(): void {
+    this.shared?.close();
+  }
+
+  [Symbol.dispose](): void {
+    this.close();
+  }
+
+  #addBars(ramSize: number): void {
+    this.addRegion({
+      index: PciRegion.BAR0,
+      size: RAM_BARS.registers,
+      handler: {
+        read: (offset, count) => this.#registers.subarray(offset, offset + count),
+        write: (offset, data, client) => this.#write(offset, data, client),
+      },
+    });
+    this.addRegion({ index: PciRegion.BAR2, size: ramSize, memory: { bytes: this.ram } });
+    const msix = Buffer.alloc(RAM_BARS.msix);
+    this.addRegion({ index: PciRegion.BAR4, size: msix.byteLength, memory: { bytes: msix } });
+  }
+
+  #clearRegisters(): void {
+    this.#registers.fill(0);
+    this.#registers.writeUInt32LE(RAM_IDENTIFICATION, RamRegister.IDENTIFICATION);
+    this.#registers.writeUInt32LE(this.#vectors, RamRegister.VECTORS);
+  }
+
+  #write(offset: number, data: Buffer, client: ClientContext): void | Promise<void> {
+    if (offset % 4 !== 0 || data.byteLength % 4 !== 0) {
+      throw new DeviceError(EINVAL, 'registers are written in whole dwords');
+    }
+    for (let done = 0; done < data.byteLength; done += 4) {
+      const at = offset + done;
+      const value = data.readUInt32LE(done);
+      if (at === RamRegister.TRIGGER) this.#triggerByNumber(value);
+      // The command comes last: what is written behind it in one access is ignored.
+      else if (at === RamRegister.DMA_COMMAND) return this.#startDma(value, client);
+      else if (at < REGISTERS_END && !READ_ONLY.includes(at)) this.#registers.writeUInt32LE(value, at);
+      if (at === RamRegister.SCRATCH) this.#count(RamRegister.SCRATCH_WRITES);
+    }
+  }
+
+  #count(register: number): void {
+    this.#registers.writeUInt32LE((this.#registers.readUInt32LE(register) + 1) >>> 0, register);
+  }
+
+  #triggerByNumber(value: number): void {
+    const index = value >>> 16;
+    const sub = value & 0xffff;
+    const isThere = this.irqs.some((irq) => irq.index === index && sub < irq.count);
+    if (!isThere) throw new DeviceError(EINVAL, `no interrupt ${index}.${sub}`);
+    this.trigger(index, sub);
+  }
+
+  #startDma(command: number, client: ClientContext): void | Promise<void> {
+    const vector = command >>> 16;
+    if ((command & RamDma.COPY) === 0 || vector >= this.#vectors) {
+      throw new DeviceError(EINVAL, `DMA command 0x${command.toString(16)}`);
+    }
+    if (this.#dmaStatus === RamDmaStatus.BUSY) throw new DeviceError(EBUSY, 'the DMA engine is copying');
+    this.#dmaStatus = RamDmaStatus.BUSY;
+    const copied = this.#copy(client).then(
+      () => {
+        this.#dmaStatus = RamDmaStatus.DONE;
+        if ((command & RamDma.INTERRUPT) !== 0) this.trigger(PciIrq.MSIX, vector);
+      },
+      (error: unknown) => {
+        const errno = error instanceof DeviceError ? error.errno : EIO;
+        this.#dmaStatus = (RamDmaStatus.FAILED | errno) >>> 0;
+        if ((command & RamDma.POSTED) === 0) throw new DeviceError(errno, 'DMA', { cause: error });
+      },
+    );
+    if ((command & RamDma.POSTED) === 0) return copied;
+  }
+
+  async #copy(client: ClientContext): Promise<void> {
+    const source = this.#registers.readBigUInt64LE(RamRegister.DMA_SOURCE);
+    const destination = this.#registers.readBigUInt64LE(RamRegister.DMA_DESTINATION);
+    const length = this.#registers.readUInt32LE(RamRegister.DMA_LENGTH);
+    for (let done = 0; done < length; done += DMA_CHUNK) {
+      const bytes = await client.dma.read(source + BigInt(done), Math.min(DMA_CHUNK, length - done));
+      await client.dma.write(destination + BigInt(done), bytes);
+    }
+  }
+
+  get #dmaStatus(): number {
+    return this.#registers.readUInt32LE(RamRegister.DMA_STATUS);
+  }
+
+  set #dmaStatus(status: number) {
+    this.#registers.writeUInt32LE(status, RamRegister.DMA_STATUS);
+  }
+}

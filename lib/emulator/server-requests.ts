@@ -1,0 +1,171 @@
+/**
+ * The commands that the server sends, DMA_READ and DMA_WRITE, and the client's replies to them.
+ *
+ * An id is reserved until its reply has come, also when nobody waits for it any more: a late reply must not pass for
+ * the answer to a later command.
+ */
+import { ProtocolError, type VfioUserError } from '../errors.js';
+import {
+  Command,
+  HEADER_FLAG_COMMAND,
+  HEADER_FLAG_ERROR,
+  HEADER_SIZE,
+  commandName,
+} from '../protocol/constants.js';
+import {
+  checkDmaReadReply,
+  checkDmaWriteReply,
+  DMA_ACCESS_SIZE,
+  writeDmaAccess,
+} from '../protocol/dma-access.js';
+import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
+import { DmaError, EIO, ETIMEDOUT } from './device-error.js';
+import type { Outbox } from './outbox.js';
+
+const HEAD_SIZE = HEADER_SIZE + DMA_ACCESS_SIZE;
+const MAX_ID = 0xffff;
+/** Replies that may be overdue before the client counts as broken. */
+const MAX_OVERDUE = 1024;
+
+interface Pending {
+  command: number;
+  address: bigint;
+  count: number;
+  /** Where a read's data goes. */
+  into: Uint8Array | undefined;
+  timer: NodeJS.Timeout;
+  resolve(): void;
+  reject(reason: Error): void;
+}
+
+export class ServerRequests {
+  readonly #outbox: Outbox;
+  readonly #timeoutMs: number;
+  readonly #onRequest: () => void;
+  /** By id; undefined where the time is over and the reply is still due. */
+  readonly #pending = new Map<number, Pending | undefined>();
+  readonly #head = Buffer.alloc(HEAD_SIZE);
+  #overdue = 0;
+  #lastId = 0;
+
+  /** `onRequest` is called when a command has been given to `outbox`. */
+  constructor(outbox: Outbox, timeoutMs: number, onRequest: () => void) {
+    this.#outbox = outbox;
+    this.#timeoutMs = timeoutMs;
+    this.#onRequest = onRequest;
+  }
+
+  /** Commands whose reply somebody waits for. */
+  get waiting(): number {
+    return this.#pending.size - this.#overdue;
+  }
+
+  /** DMA_READ of all of `into`. */
+  dmaRead(address: bigint, into: Uint8Array): Promise<void> {
+    return this.#request(Command.DMA_READ, address, into.byteLength, into, null);
+  }
+
+  /** DMA_WRITE of all of `data`. */
+  dmaWrite(address: bigint, data: Uint8Array): Promise<void> {
+    return this.#request(Command.DMA_WRITE, address, data.byteLength, undefined, data);
+  }
+
+  /**
+   * A reply, `bytes[start, end)` with its header.
+   *
+   * @throws ProtocolError where it is not the reply to anything that was asked, or does not fit what was asked.
+   */
+  onReply(bytes: Buffer, start: number, end: number): void {
+    const id = headerId(bytes, start);
+    if (!this.#pending.has(id)) {
+      throw new ProtocolError(
+        `a reply to ${commandName(headerCommand(bytes, start))} with id ${id}: nothing was asked`,
+      );
+    }
+    const pending = this.#pending.get(id);
+    this.#pending.delete(id);
+    if (pending === undefined) {
+      this.#overdue--;
+      return;
+    }
+    clearTimeout(pending.timer);
+    try {
+      takeReply(pending, bytes, start, end);
+    } catch (error) {
+      pending.reject(error as Error);
+      if (error instanceof ProtocolError) throw error;
+      return;
+    }
+    pending.resolve();
+  }
+
+  /** The client has gone: nobody will answer. */
+  end(reason: VfioUserError): void {
+    for (const pending of this.#pending.values()) {
+      clearTimeout(pending?.timer);
+      pending?.reject(reason);
+    }
+    this.#pending.clear();
+    this.#overdue = 0;
+  }
+
+  #request(
+    command: number,
+    address: bigint,
+    count: number,
+    into: Uint8Array | undefined,
+    body: Uint8Array | null,
+  ): Promise<void> {
+    return new Promise((resolve, reject) => {
+      const id = this.#nextId();
+      const timer = setTimeout(() => this.#onTimeout(id), this.#timeoutMs);
+      this.#pending.set(id, { command, address, count, into, timer, resolve, reject });
+      writeHeader(this.#head, 0, id, command, HEAD_SIZE + (body?.byteLength ?? 0), HEADER_FLAG_COMMAND, 0);
+      writeDmaAccess(this.#head, HEADER_SIZE, address, count);
+      this.#outbox.send(this.#head, HEAD_SIZE, body);
+      this.#onRequest();
+    });
+  }
+
+  #nextId(): number {
+    if (this.#overdue > MAX_OVERDUE || this.#pending.size > MAX_ID) {
+      throw new DmaError(
+        ETIMEDOUT,
+        `${this.#pending.size} replies of the client are due, ${this.#overdue} overdue`,
+      );
+    }
+    do this.#lastId = (this.#lastId + 1) & MAX_ID;
+    while (this.#pending.has(this.#lastId));
+    return this.#lastId;
+  }
+
+  #onTimeout(id: number): void {
+    const pending = this.#pending.get(id)!;
+    this.#pending.set(id, undefined);
+    this.#overdue++;
+    pending.reject(new DmaError(ETIMEDOUT, `${describe(pending)}: no answer within ${this.#timeoutMs} ms`));
+  }
+}
+
+function takeReply(pending: Pending, bytes: Buffer, start: number, end: number): void {
+  const { command, address, count, into } = pending;
+  const answered = headerCommand(bytes, start);
+  if (answered !== command) {
+    throw new ProtocolError(`${describe(pending)}: the reply is one to ${commandName(answered)}`);
+  }
+  if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
+    const errno = headerErrno(bytes, start);
+    throw new DmaError(errno === 0 ? EIO : errno, `${describe(pending)}: the client answered errno ${errno}`);
+  }
+  const payload = start + HEADER_SIZE;
+  if (into === undefined) {
+    checkDmaWriteReply(bytes, payload, end, address, count);
+  } else {
+    checkDmaReadReply(bytes, payload, end, address, count);
+    into.set(bytes.subarray(payload + DMA_ACCESS_SIZE, end));
+  }
+}
+
+function describe({ command, address, count }: Pending): string {
+  return `${commandName(command)} of ${count} bytes at 0x${address.toString(16)}`;
+}

@@ -1,0 +1,189 @@
+/** Servers: where clients come from. */
+import type { Duplex } from 'node:stream';
+import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
+import { EAGAIN, native, type NativeListener } from '../native.js';
+import {
+  DuplexTransport,
+  openFd,
+  type Transport,
+  type TransportHandler,
+  UnixTransport,
+} from '../transport/index.js';
+import type { DeviceModel } from './device-model.js';
+import { settingsOf, type EmulatorOptions, type Settings } from './emulator-options.js';
+import { RegionTable } from './region-table.js';
+import { Session } from './session.js';
+import { listenAt, type ListeningSocket } from './unix-listener.js';
+
+export interface ServeOptions extends EmulatorOptions {
+  /** Where to listen: a path, or an abstract name that begins with NUL. */
+  path: string;
+  /** Permission bits of the socket file; 0o600 by default. */
+  mode?: number;
+  /** Clients that may wait to be accepted; 16 by default. */
+  backlog?: number;
+  /**
+   * `'one'`, by default: further clients are connected, and served when the one before them has gone.
+   * `'many'`: all at once, each with its own interrupts and memory, on one device.
+   */
+  clients?: 'one' | 'many';
+}
+
+/** After accept(2) failed for want of fds or memory, in milliseconds. */
+const ACCEPT_PAUSE_MS = 100;
+
+/**
+ * Serves a device on a Unix socket.
+ *
+ * @throws TransportError where the socket cannot be had: EADDRINUSE where somebody listens or the file is no socket;
+ * TypeError or RangeError for a device that contradicts itself and for options that make no sense.
+ */
+export async function serve(device: DeviceModel, options: ServeOptions): Promise<EmulatorServer> {
+  const { path, mode = 0o600, backlog = 16, clients = 'one' } = options;
+  if (clients !== 'one' && clients !== 'many') throw new TypeError("clients is 'one' or 'many'");
+  const settings = settingsOf(options);
+  const regions = new RegionTable(device.regions);
+  const socket = await listenAt(path, backlog, mode);
+  return new EmulatorServer(device, regions, settings, { socket, path, clients });
+}
+
+/**
+ * Serves a device to the one client at the other end of a connected stream socket, and ends with it. The fd is the
+ * server's from here on.
+ *
+ * @throws TransportError where the fd is no such socket.
+ */
+export function serveFd(device: DeviceModel, fd: number, options: EmulatorOptions = {}): EmulatorServer {
+  const regions = new RegionTable(device.regions);
+  return new EmulatorServer(device, regions, settingsOf(options), { open: openFd(fd) });
+}
+
+/**
+ * Serves a device to the one client at the other end of a stream of bytes, and ends with it. No fds pass: the client
+ * maps no regions, has no eventfds, and its memory is reached by messages. The stream is the server's from here on.
+ */
+export function serveStream(
+  device: DeviceModel,
+  stream: Duplex,
+  options: EmulatorOptions = {},
+): EmulatorServer {
+  const open = (handler: TransportHandler): Transport => new DuplexTransport(stream, 'the client', handler);
+  return new EmulatorServer(device, new RegionTable(device.regions), settingsOf(options), { open });
+}
+
+type Source =
+  | { socket: ListeningSocket; path: string; clients: 'one' | 'many' }
+  | { open: (handler: TransportHandler) => Transport };
+
+/**
+ * A device being served; made by `serve`, `serveFd` and `serveStream`. It runs on the loop of the thread that made it:
+ * a client in the same thread must not block it with synchronous calls.
+ */
+export class EmulatorServer implements AsyncDisposable {
+  readonly device: DeviceModel;
+  /** Where it listens; undefined where it does not. */
+  readonly path: string | undefined;
+  /** The reason, when the server has ended: it was closed, or its only connection ended. */
+  readonly closed: Promise<VfioUserError>;
+  readonly #regions: RegionTable;
+  readonly #settings: Settings;
+  readonly #sessions = new Set<Session>();
+  readonly #isExclusive: boolean;
+  #socket: ListeningSocket | undefined;
+  #listener: NativeListener | undefined;
+  #resume: NodeJS.Timeout | undefined;
+  #isReferenced = true;
+  #isClosed = false;
+  #resolveClosed!: (reason: VfioUserError) => void;
+
+  /** @internal */
+  constructor(device: DeviceModel, regions: RegionTable, settings: Settings, source: Source) {
+    this.device = device;
+    this.#regions = regions;
+    this.#settings = settings;
+    this.closed = new Promise((resolve) => {
+      this.#resolveClosed = resolve;
+    });
+    if ('open' in source) {
+      this.#isExclusive = true;
+      void this.#begin(source.open).closed.then((reason) => this.#end(reason));
+      return;
+    }
+    this.path = source.path;
+    this.#isExclusive = source.clients === 'one';
+    this.#socket = source.socket;
+    this.#listener = new (native().Listener)(source.socket.fd, () => this.#accept());
+    this.#listener.watch(true);
+  }
+
+  /** Connections at this moment, those that are still negotiating among them. */
+  get clientCount(): number {
+    return this.#sessions.size;
+  }
+
+  /** Lets the process end although the server runs. */
+  unref(): void {
+    this.#isReferenced = false;
+    this.#listener?.unref();
+    for (const session of this.#sessions) session.unref();
+  }
+
+  ref(): void {
+    this.#isReferenced = true;
+    this.#listener?.ref();
+    for (const session of this.#sessions) session.ref();
+  }
+
+  /** Ends all connections, stops listening and removes the socket file. The device stays as it is. Idempotent. */
+  async close(): Promise<void> {
+    this.#end(new ClosedError('the server was closed'));
+    await this.closed;
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  #accept(): void {
+    while (!this.#isClosed && !(this.#isExclusive && this.#sessions.size > 0)) {
+      const fd = this.#listener!.accept();
+      if (fd < 0) {
+        if (fd !== -EAGAIN) this.#pause(-fd);
+        return;
+      }
+      void this.#begin((handler) => new UnixTransport(fd, this.path ?? 'the client', handler));
+    }
+    // The next one waits in the backlog.
+    if (!this.#isClosed) this.#listener!.watch(false);
+  }
+
+  /** What accept(2) cannot do now stays ready: without a pause the loop would do nothing else. */
+  #pause(errno: number): void {
+    this.#settings.onError(new TransportError('accept', errno, this.path));
+    this.#listener!.watch(false);
+    this.#resume = setTimeout(() => this.#listener!.watch(true), ACCEPT_PAUSE_MS);
+  }
+
+  #begin(open: (handler: TransportHandler) => Transport): Session {
+    const session = new Session(this.device, this.#regions, this.#settings, open);
+    if (!this.#isReferenced) session.unref();
+    this.#sessions.add(session);
+    void session.closed.then(() => {
+      this.#sessions.delete(session);
+      if (!this.#isClosed) this.#listener?.watch(true);
+    });
+    this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
+    return session;
+  }
+
+  #end(reason: VfioUserError): void {
+    if (this.#isClosed) return;
+    this.#isClosed = true;
+    clearTimeout(this.#resume);
+    for (const session of this.#sessions) session.close(reason);
+    // Before the socket is closed: until then nobody takes the file for a stale one.
+    this.#socket?.removeFile();
+    this.#listener?.close();
+    this.#resolveClosed(reason);
+  }
+}
