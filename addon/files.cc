@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <linux/memfd.h>
+#include <linux/vm_sockets.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
@@ -73,6 +74,19 @@ int ConnectTo(const std::string& path) {
   UniqueFd fd(socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
   if (fd.get() < 0) return -errno;
   if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address.name), address.length) < 0) return -errno;
+  return fd.release();
+}
+
+/// Begins to connect to a port of a virtual machine or the host; the socket is writable when that has ended.
+int ConnectToVsock(uint32_t cid, uint32_t port) {
+  sockaddr_vm address = {};
+  address.svm_family = AF_VSOCK;
+  address.svm_cid = cid;
+  address.svm_port = port;
+  UniqueFd fd(socket(AF_VSOCK, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0));
+  if (fd.get() < 0) return -errno;
+  if (connect(fd.get(), reinterpret_cast<sockaddr*>(&address), sizeof(address)) < 0 && errno != EINPROGRESS)
+    return -errno;
   return fd.release();
 }
 
@@ -174,6 +188,25 @@ Napi::Value ConnectUnix(const Info& info) {
   return Number(info, ConnectTo(path));
 }
 
+Napi::Value ConnectVsock(const Info& info) {
+  uint64_t cid;
+  uint64_t port;
+  if (!ReadInteger(info.Env(), info[0], "cid", &cid, UINT32_MAX) ||
+      !ReadInteger(info.Env(), info[1], "port", &port, UINT32_MAX)) {
+    return {};
+  }
+  return Number(info, ConnectToVsock(static_cast<uint32_t>(cid), static_cast<uint32_t>(port)));
+}
+
+Napi::Value SocketError(const Info& info) {
+  int fd;
+  if (!ReadFd(info.Env(), info[0], &fd)) return {};
+  int error;
+  socklen_t size = sizeof(error);
+  if (getsockopt(fd, SOL_SOCKET, SO_ERROR, &error, &size) < 0) return Number(info, -errno);
+  return Number(info, -error);
+}
+
 Napi::Value ListenUnix(const Info& info) {
   std::string path;
   uint64_t backlog;
@@ -265,6 +298,8 @@ void ExportFiles(Napi::Env env, Napi::Object exports) {
     exports.Set(name, Napi::Function::New(env, function, name));
   };
   add("connectUnix", ConnectUnix);
+  add("connectVsock", ConnectVsock);
+  add("socketError", SocketError);
   add("listenUnix", ListenUnix);
   add("socketPair", SocketPair);
   add("adoptSocket", AdoptSocket);

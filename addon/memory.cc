@@ -134,6 +134,11 @@ void Memory::Overlay() {
 
 int Memory::Remap(int fd, uint64_t offset) {
   const int protection = (readable_ ? PROT_READ : 0) | (writable_ ? PROT_WRITE : 0);
+  // A file of huge pages would be mapped in whole ones, over whatever lies behind the range.
+  if (Span(fd, length_) != span_) {
+    Overlay();
+    return -EINVAL;
+  }
   void* const base = mmap(base_, length_, protection, MAP_SHARED | MAP_FIXED, fd, static_cast<off_t>(offset));
   if (base != MAP_FAILED) return 0;
   // The old mapping may be gone by now: nobody must find a hole where memory was.

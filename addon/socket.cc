@@ -1,5 +1,6 @@
 #include "socket.h"
 
+#include <fcntl.h>
 #include <poll.h>
 #include <unistd.h>
 
@@ -19,6 +20,8 @@ constexpr size_t kMaxFds = 253;
 constexpr size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int)) + 256;
 /// A worker is terminated between calls: none may last longer.
 constexpr int64_t kMaxWaitMs = 50;
+/// How much longer than asked for a wait may last: the kernel's clock ticks no finer.
+constexpr int64_t kTick = 4'000'000;
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
 /// How many failed receives go between two looks at the other socket while spinning.
@@ -192,23 +195,26 @@ napi_value Socket::Recv(napi_env env, napi_callback_info info) {
   return MakeNumber(env, self->Receive(into));
 }
 
-int64_t Socket::Receive(Bytes into) {
+int64_t Socket::ReceiveOnce(Bytes into, int flags) {
   if (fd() < 0) return -EBADF;
   iovec part = {into.data, into.length};
   alignas(cmsghdr) char control[kControlSize];
   msghdr message = {};
   message.msg_iov = &part;
   message.msg_iovlen = 1;
+  message.msg_control = control;
+  message.msg_controllen = sizeof(control);
+  const ssize_t received = recvmsg(fd(), &message, flags | MSG_CMSG_CLOEXEC);
+  if (received < 0) return -errno;
+  if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
+    return received;
+  return ClaimFds(&message) ? received : -ETOOMANYREFS;
+}
+
+int64_t Socket::Receive(Bytes into) {
   for (;;) {
-    message.msg_control = control;
-    message.msg_controllen = sizeof(control);
-    const ssize_t received = recvmsg(fd(), &message, MSG_DONTWAIT | MSG_CMSG_CLOEXEC);
-    if (received >= 0) {
-      if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
-        return received;
-      return ClaimFds(&message) ? received : -ETOOMANYREFS;
-    }
-    if (errno != EINTR) return -errno;
+    const int64_t result = ReceiveOnce(into, MSG_DONTWAIT);
+    if (result != -EINTR) return result;
   }
 }
 
@@ -304,26 +310,53 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
 }
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other) {
-  int64_t result = Receive(into);
-  if (result != -EAGAIN || nanoseconds == 0) return result;
-
+  if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
   const int64_t spin_until = std::min(start + governor_.Begin(), deadline);
-  int64_t now = start;
-  for (unsigned turn = 1; now < spin_until; ++turn) {
-    result = Receive(into);
+  for (unsigned turn = 1; Now() < spin_until; ++turn) {
+    const int64_t result = Receive(into);
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
-    now = Now();
     if (answered) {
-      governor_.End(now - start);
+      governor_.End(Now() - start);
       return result;
     }
   }
-  result = ReceivePolling(into, deadline, other);
+  const int64_t result =
+      other == nullptr ? ReceiveBlocking(into, deadline) : ReceivePolling(into, deadline, other);
   governor_.End(Now() - start);
   return result;
+}
+
+/// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.
+int64_t Socket::ReceiveBlocking(Bytes into, int64_t deadline) {
+  for (int64_t rest = deadline - Now(); rest > 0; rest = deadline - Now()) {
+    if (!PrepareToBlock(rest)) return ReceivePolling(into, deadline, nullptr);
+    const int64_t result = ReceiveOnce(into, 0);
+    if (result != -EINTR && result != -EAGAIN) return result;
+    // An EAGAIN before the time is over: somebody has set O_NONBLOCK again, as libuv does at the first watch.
+    if (result == -EAGAIN) blocks_ = false;
+  }
+  return Receive(into);
+}
+
+/// Makes recvmsg block for this long at the most. False where the socket does not let it.
+bool Socket::PrepareToBlock(int64_t nanoseconds) {
+  if (fd() < 0) return false;
+  if (!blocks_) {
+    const int flags = fcntl(fd(), F_GETFL);
+    // Everything else here says MSG_DONTWAIT, so nothing depends on the flag.
+    if (flags < 0 || fcntl(fd(), F_SETFL, flags & ~O_NONBLOCK) < 0) return false;
+    blocks_ = true;
+  }
+  // Most waits are of one length, and the clock's tick is some milliseconds: only a shorter one needs saying.
+  if (receive_timeout_ != 0 && receive_timeout_ <= nanoseconds + kTick) return true;
+  const int64_t microseconds = std::max<int64_t>(nanoseconds / 1000, 1);
+  const timeval timeout = {.tv_sec = microseconds / 1'000'000, .tv_usec = microseconds % 1'000'000};
+  if (setsockopt(fd(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0) return false;
+  receive_timeout_ = nanoseconds;
+  return true;
 }
 
 int64_t Socket::ReceivePolling(Bytes into, int64_t deadline, const Socket* other) {

@@ -39,7 +39,11 @@ class Socket : public PolledObject<Socket> {
   bool ReadSocket(napi_env env, napi_value value, const Socket** out) const;
 
   int64_t SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const;
+  /// recvmsg with `flags`; EINTR is the caller's.
+  int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
+  int64_t ReceiveBlocking(Bytes into, int64_t deadline);
+  bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other);
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
@@ -52,6 +56,10 @@ class Socket : public PolledObject<Socket> {
   Napi::ObjectReference status_;
   std::vector<int> fds_;
   SpinGovernor governor_;
+  /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.
+  int64_t receive_timeout_ = 0;
+  /// O_NONBLOCK was cleared (libuv sets it when the socket is first watched).
+  bool blocks_ = false;
 };
 
 }  // namespace vfio_user

@@ -1,25 +1,26 @@
 // Whether to spin before blocking, learned from what both cost.
 //
-// A blocked thread pays for falling asleep and waking up: on an idle machine a spin of some microseconds
-// takes a round trip from 53 to 20 µs. Where every processor is busy the spinner takes the time that the
-// peer needs to answer: from 15 to 25 µs. Neither is known in advance and both change, so the governor
-// measures.
+// A blocked thread pays for falling asleep and waking up: on an idle machine a spin of some microseconds takes a
+// round trip from 53 to 20 µs. Where every processor is busy the spinner takes the time that the peer needs to
+// answer: from 15 to 25 µs. Neither is known in advance and both change, so the governor measures.
 //
 //   wait ──> Begin ──> 0: block at once               ──┐
-//              │                                        ├──> End(time it took) ──> average of that way
+//              │                                        ├──> End(time it took)
 //              └─────> n: spin up to n ns, then block ──┘
 //
-// - Each way has an exponentially weighted average of the nanoseconds from asking to the answer, each new
-//   time counting for an eighth. A time is capped at four ceilings: one slow command must not drown what is
-//   known about the quick ones, and where all are slow both ways cost the same.
-// - The cheaper way is used. Spinning has to win by an eighth: it burns a processor that others could use.
-// - The other way is tried in the first 4 of every 256 waits. The first wait after a change of way is not
-//   counted: the processors are still in the state of the way before. The very first window starts with
-//   blocking.
+//   trial of one way ──▶ trial of the other ──▶ use the cheaper ──▶ trial ...
+//     kTrial waits          kTrial waits        kUse waits, twice as many after each verdict that stays the same
+//
+// - A trial is a run of waits, not single ones, and its first waits do not count: the scheduler takes some dozens of
+//   round trips to put client and server where a way of waiting keeps them (on one processor, or on two).
+// - A cost is the sum of the times from asking to the answer, each capped at four ceilings: one slow command must
+//   not drown what is known about the quick ones, and where all are slow both ways cost the same.
+// - Spinning has to win by an eighth: it burns a processor that others could use.
 #pragma once
 
 #include <algorithm>
 #include <cstdint>
+#include <utility>
 
 namespace vfio_user {
 
@@ -28,51 +29,61 @@ class SpinGovernor {
   static constexpr int64_t kDefaultCeiling = 50'000;
 
   /// The longest spin in nanoseconds; 0 never spins. What was learned under another ceiling is forgotten.
-  void SetCeiling(int64_t nanoseconds) {
-    *this = {};
-    ceiling_ = nanoseconds;
-  }
+  void SetCeiling(int64_t nanoseconds) { *this = SpinGovernor(nanoseconds); }
+
+  explicit SpinGovernor(int64_t ceiling = kDefaultCeiling) : ceiling_(ceiling) {}
 
   /// How long this wait may spin, in nanoseconds.
-  int64_t Begin() {
-    if (ceiling_ == 0) return 0;
-    const bool probe = waits_++ % kWindow < kProbes;
-    const bool spin = SpinPays() != probe;
-    settled_ = spin == spinning_;
-    spinning_ = spin;
-    return spin ? ceiling_ : 0;
-  }
+  int64_t Begin() const { return spinning_ ? ceiling_ : 0; }
 
   /// The wait that began last is over, after `took` nanoseconds.
   void End(int64_t took) {
-    if (settled_) (spinning_ ? spin_ : block_).Add(std::min(took, 4 * ceiling_));
+    if (ceiling_ == 0) return;
+    ++waits_;
+    if (phase_ != Phase::kUse && waits_ > kSettle) cost_ += std::min(took, 4 * ceiling_);
+    if (waits_ == (phase_ == Phase::kUse ? use_ : kTrial)) NextPhase();
   }
 
  private:
-  static constexpr uint32_t kWindow = 256;
-  static constexpr uint32_t kProbes = 4;
+  static constexpr uint32_t kSettle = 32;
+  static constexpr uint32_t kTrial = 96;
+  static constexpr uint32_t kFirstUse = 1024;
+  static constexpr uint32_t kLongestUse = 8192;
 
-  struct Average {
-    int64_t cost = 0;
-    bool known = false;
+  enum class Phase { kFirst, kSecond, kUse };
 
-    void Add(int64_t sample) {
-      cost = known ? cost + (sample - cost) / 8 : sample;
-      known = true;
+  /// The first trial is of the way in use: what was just used has settled.
+  void NextPhase() {
+    const int64_t cost = std::exchange(cost_, 0);
+    waits_ = 0;
+    switch (phase_) {
+      case Phase::kFirst:
+        first_cost_ = cost;
+        phase_ = Phase::kSecond;
+        spinning_ = !spinning_;
+        break;
+      case Phase::kSecond: {
+        const int64_t spin = spinning_ ? cost : first_cost_;
+        const int64_t block = spinning_ ? first_cost_ : cost;
+        const bool was = !spinning_;
+        spinning_ = spin + spin / 8 < block;
+        use_ = spinning_ == was ? std::min(use_ * 2, kLongestUse) : kFirstUse;
+        phase_ = Phase::kUse;
+        break;
+      }
+      case Phase::kUse:
+        phase_ = Phase::kFirst;
+        break;
     }
-  };
-
-  bool SpinPays() const {
-    if (!spin_.known || !block_.known) return true;
-    return spin_.cost + spin_.cost / 8 < block_.cost;
   }
 
-  int64_t ceiling_ = kDefaultCeiling;
-  Average block_;
-  Average spin_;
+  int64_t ceiling_;
+  int64_t cost_ = 0;
+  int64_t first_cost_ = 0;
   uint32_t waits_ = 0;
-  bool spinning_ = false;  // the way of the last wait
-  bool settled_ = true;    // and whether the one before went the same way
+  uint32_t use_ = kFirstUse;
+  Phase phase_ = Phase::kFirst;
+  bool spinning_ = true;
 };
 
 }  // namespace vfio_user

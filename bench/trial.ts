@@ -46,12 +46,13 @@ export function capture({ command, args, cpus }: TrialCommand): Promise<string> 
   });
 }
 
-/** The last line that is a JSON object. */
+/** The JSON object that the output ends with, on one line or several. */
 export function lastJson(output: string): Measurement {
-  const line = output
-    .split('\n')
-    .reverse()
-    .find((text) => text.startsWith('{'));
-  if (line === undefined) throw new Error(`no line of JSON in: ${output}`);
-  return JSON.parse(line) as Measurement;
+  return parseLast(output) as Measurement;
+}
+
+export function parseLast(output: string): unknown {
+  const begin = output.startsWith('{') ? 0 : output.lastIndexOf('\n{') + 1;
+  if (!output.startsWith('{', begin)) throw new Error(`no JSON in: ${output}`);
+  return JSON.parse(output.slice(begin));
 }

@@ -3,7 +3,7 @@
  * in operations a second, so more than 1 is faster; `goal` is the least that is aimed at.
  */
 import { CLI, reference } from './servers.js';
-import type { Measurement, TrialCommand } from './trial.js';
+import { parseLast, type Measurement, type TrialCommand } from './trial.js';
 
 /** Where a workload's server comes from. */
 export type ServerKind =
@@ -229,10 +229,7 @@ export function nvmeWorkloads(spdk: SpdkPlaces): Workload[] {
         ...[CLI, 'nvme', 'bench', socket, '--nsid', '1', '--rw', rw, '--size', '4096', '--json'],
         ...['--qd', String(depth), '--seconds', quick ? '1' : '3', '--api', api],
       ],
-      parse: (output) => {
-        const line = output.trim().split('\n').at(-1)!;
-        return { opsPerSecond: (JSON.parse(line) as { iops: number }).iops };
-      },
+      parse: (output) => ({ opsPerSecond: (parseLast(output) as { iops: number }).iops }),
     }),
     rivals: [
       {

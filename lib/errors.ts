@@ -73,11 +73,11 @@ export class RemoteError extends VfioUserError {
   /** The command that failed, as the specification names it, for example `REGION_READ`. */
   readonly command: string;
 
-  constructor(command: string, errno: number, options?: ErrorOptions) {
+  constructor(command: string, errno: number, options?: ErrorOptions, detail?: string) {
     const name = errno === 0 ? 'an error without errno' : errnoName(errno);
     super(
       errno === 0 ? 'ERR_VFIO_USER_REMOTE' : errnoName(errno),
-      `${command}: the server answered ${name}`,
+      `${command}: the server answered ${name}${detail === undefined ? '' : ` (${detail})`}`,
       options,
     );
     this.errno = errno;
@@ -94,7 +94,7 @@ export class TimeoutError extends VfioUserError {
   readonly timeoutMs: number;
 
   constructor(what: string, timeoutMs: number, options?: ErrorOptions) {
-    super('ETIMEDOUT', `${what}: no answer within ${timeoutMs} ms`, options);
+    super('ETIMEDOUT', `${what}: no answer within ${Math.round(timeoutMs)} ms`, options);
     this.timeoutMs = timeoutMs;
   }
 
@@ -138,4 +138,59 @@ export class MigrationError extends VfioUserError {
   static {
     this.prototype.name = 'MigrationError';
   }
+}
+
+/** One of the commands that failed together with others. */
+export interface DmaFailure {
+  readonly operation: 'DMA_MAP' | 'DMA_UNMAP';
+  readonly iova: bigint;
+  /** In bytes. */
+  readonly size: number;
+  readonly error: unknown;
+}
+
+/**
+ * Of several DMA_MAP and DMA_UNMAP that were asked for together some failed: `failures` says which, `cause` is the first
+ * one's error. `code` is `ERR_VFIO_USER_DMA_BATCH`.
+ */
+export class DmaBatchError extends VfioUserError {
+  readonly failures: readonly DmaFailure[];
+  /** What could not be undone either; empty where all is as it was. */
+  readonly undoFailures: readonly DmaFailure[];
+
+  constructor(what: string, failures: readonly DmaFailure[], undoFailures: readonly DmaFailure[] = []) {
+    const cause = failures[0]?.error ?? undoFailures[0]?.error;
+    const undone = undoFailures.length === 0 ? '' : `; not undone: ${undoFailures.map(shown).join(', ')}`;
+    super('ERR_VFIO_USER_DMA_BATCH', `${what}: ${failures.map(shown).join(', ')}${undone}`, { cause });
+    this.failures = failures;
+    this.undoFailures = undoFailures;
+  }
+
+  static {
+    this.prototype.name = 'DmaBatchError';
+  }
+}
+
+/** Thrown by a DMA handler of the caller's: the server is answered with this errno. `code` is the errno's name. */
+export class DmaHandlerError extends VfioUserError {
+  /** The positive errno. */
+  readonly errno: number;
+
+  /** @throws RangeError unless the errno is 1 to 4095. */
+  constructor(errno: number, message = errnoName(errno), options?: ErrorOptions) {
+    super(errnoName(errno), message, options);
+    if (!Number.isInteger(errno) || errno < 1 || errno > 4095) {
+      throw new RangeError(`errno is a positive number up to 4095, not ${errno}`);
+    }
+    this.errno = errno;
+  }
+
+  static {
+    this.prototype.name = 'DmaHandlerError';
+  }
+}
+
+function shown({ operation, iova, size, error }: DmaFailure): string {
+  const why = error instanceof Error ? error.message : String(error);
+  return `${operation} of ${size} bytes at 0x${iova.toString(16)}: ${why}`;
 }

@@ -1,0 +1,118 @@
+/** A stretch of a region in accesses of the wanted width, as many at once as a chunk has. */
+import { RemoteError, VfioUserError, type Device, type Region } from '../index.js';
+import { PciCommand } from '../pci/index.js';
+import { PciRegion } from '../protocol/index.js';
+import { UsageError } from './errors.js';
+import type { AccessWidth } from './numbers.js';
+import { regionName } from './regions.js';
+import { hex } from './text.js';
+
+/** How much is read or written before it is handed on. A multiple of every width and of a dump's line. */
+export const CHUNK_BYTES = 1 << 16;
+
+export interface Stretch {
+  region: Region;
+  offset: number;
+  length: number;
+  /** Every access has this width. Without: as few accesses as can be. */
+  width: AccessWidth | undefined;
+  /** Config space: at most a dword at a time, none across its boundary, since some servers stop at anything else. */
+  byDword: boolean;
+}
+
+/** @throws UsageError for a length that is no multiple of the width. */
+export function checkWidth(length: number, width: AccessWidth | undefined): void {
+  if (width !== undefined && length % width !== 0) {
+    throw new UsageError(`${length} bytes are no multiple of --width ${width}`);
+  }
+}
+
+/** @throws RangeError for what is not in the region: said here rather than at the chunk that comes to its end. */
+export function stretchOf(
+  device: Device,
+  index: number,
+  offset: number,
+  length: number,
+  width: AccessWidth | undefined,
+): Stretch {
+  const region = device.region(index);
+  const name = regionName(index, device.isPci);
+  if (region.size === 0) throw new RangeError(`the device has no ${name}`);
+  if (offset + length > region.size) {
+    throw new RangeError(
+      `${name} has ${hex(region.size)} bytes; ${length} from offset ${hex(offset)} end past it`,
+    );
+  }
+  return { region, offset, length, width, byDword: device.isPci && index === PciRegion.CONFIG };
+}
+
+/** The bytes of the stretch, a chunk at a time. */
+export async function* readStretch(stretch: Stretch): AsyncGenerator<Buffer, void, undefined> {
+  for (let at = 0; at < stretch.length; at += CHUNK_BYTES) {
+    const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, stretch.length - at));
+    // In the order of the offsets: calls go out in the order in which they are made.
+    await Promise.all(
+      accesses(stretch, stretch.offset + at, chunk.length).map(([from, count]) =>
+        stretch.region.readInto(stretch.offset + at + from, chunk.subarray(from, from + count)),
+      ),
+    );
+    yield chunk;
+  }
+}
+
+/** Writes `data` at `at` bytes into the stretch. */
+export async function writeStretch(stretch: Stretch, at: number, data: Buffer): Promise<void> {
+  const offset = stretch.offset + at;
+  for (let done = 0; done < data.length; done += CHUNK_BYTES) {
+    const chunk = data.subarray(done, done + CHUNK_BYTES);
+    await Promise.all(
+      accesses(stretch, offset + done, chunk.length).map(([from, count]) =>
+        stretch.region.write(offset + done + from, chunk.subarray(from, from + count)),
+      ),
+    );
+  }
+}
+
+/**
+ * Runs `work`, and says in its error what a newcomer will ask: a device that is not enabled refuses its BARs, as
+ * hardware does.
+ */
+export async function withEnableHint(
+  device: Device,
+  index: number,
+  work: () => Promise<void>,
+): Promise<void> {
+  try {
+    await work();
+  } catch (error) {
+    if (!(error instanceof RemoteError) || index > PciRegion.BAR5 || !isDisabled(device)) throw error;
+    const hint = 'memory and I/O are off in its command register, and --enable turns them on';
+    throw new VfioUserError(error.code, `${error.message}; ${hint}`, { cause: error });
+  }
+}
+
+function isDisabled(device: Device): boolean {
+  return device.hasConfig && (device.config.command & (PciCommand.IO | PciCommand.MEMORY)) === 0;
+}
+
+/** `[from, count]` of each access to `[offset, offset + length)`, `from` counted from `offset`. */
+function accesses(
+  { width, byDword }: Stretch,
+  offset: number,
+  length: number,
+): [from: number, count: number][] {
+  if (width === undefined && !byDword) return [[0, length]];
+  const list: [number, number][] = [];
+  for (let from = 0; from < length;) {
+    const count = width ?? naturalWidth(offset + from, length - from);
+    list.push([from, count]);
+    from += count;
+  }
+  return list;
+}
+
+/** The widest of 4, 2 and 1 bytes that is aligned at `offset` and does not go past what is left. */
+function naturalWidth(offset: number, left: number): number {
+  if (offset % 4 === 0 && left >= 4) return 4;
+  return offset % 2 === 0 && left >= 2 ? 2 : 1;
+}

@@ -1,0 +1,43 @@
+/** Numbers, regions and widths as people type them. What cannot be understood is commander's InvalidArgumentError. */
+import { InvalidArgumentError } from 'commander';
+
+const NUMBER = /^(?:\d+|0x[\da-f]+)$/i;
+const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
+/** The most that a timer takes. */
+const MAX_MILLISECONDS = 0x7fff_ffff;
+
+/** The widths of an access, in bytes. */
+export type AccessWidth = 1 | 2 | 4 | 8;
+
+/** A non-negative number of at most 64 bits, decimal or 0x hexadecimal. */
+export function uint64(text: string): bigint {
+  if (!NUMBER.test(text)) throw new InvalidArgumentError('A number is decimal, or hexadecimal after 0x.');
+  const value = BigInt(text);
+  if (value > UINT64_MAX) throw new InvalidArgumentError('It has more than 64 bits.');
+  return value;
+}
+
+/** An offset or a length. */
+export function size(text: string): number {
+  const value = uint64(text);
+  if (value > BigInt(Number.MAX_SAFE_INTEGER)) throw new InvalidArgumentError('It has more than 53 bits.');
+  return Number(value);
+}
+
+/** A length of something. */
+export function length(text: string): number {
+  const value = size(text);
+  if (value === 0) throw new InvalidArgumentError('It is at least 1.');
+  return value;
+}
+
+export function milliseconds(text: string): number {
+  const value = length(text);
+  if (value > MAX_MILLISECONDS) throw new InvalidArgumentError(`It is at most ${MAX_MILLISECONDS}.`);
+  return value;
+}
+
+export function accessWidth(text: string): AccessWidth {
+  if (text === '1' || text === '2' || text === '4' || text === '8') return Number(text) as AccessWidth;
+  throw new InvalidArgumentError('A width is 1, 2, 4 or 8 bytes.');
+}

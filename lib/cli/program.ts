@@ -1,0 +1,106 @@
+/** The command line as a whole: verbs, global options, and what becomes of an error. */
+import { createRequire } from 'node:module';
+import { Command, CommanderError, Option } from 'commander';
+import { describeError, exitStatus, printable } from './errors.js';
+import type { GlobalOptions } from './global-options.js';
+import { milliseconds } from './numbers.js';
+import { registerBench } from './verbs/bench.js';
+import { registerCapture } from './verbs/capture.js';
+import { registerEmulate } from './verbs/emulate.js';
+import { registerInfo } from './verbs/info.js';
+import { registerLspci } from './verbs/lspci.js';
+import { registerRead } from './verbs/read.js';
+import { registerWrite } from './verbs/write.js';
+
+/** In the order of the help. A verb is one file that registers itself, and one line here. */
+const VERBS: readonly ((program: Command) => void)[] = [
+  registerInfo,
+  registerLspci,
+  registerRead,
+  registerWrite,
+  registerCapture,
+  registerEmulate,
+  registerBench,
+];
+
+const DEFAULT_TIMEOUT_MS = 5_000;
+
+const HELP = `
+SOCKET is where the server listens:
+  /run/dev.sock     a Unix socket's path
+  @name             an abstract Unix socket
+  fd:3              a connected socket that this process inherits
+  tcp:HOST:PORT     TCP, or tcp:PORT on this machine: no shared memory, no interrupts
+
+Try it without a device of your own:
+  $ vfio-user emulate edu --socket /tmp/edu.sock &
+  $ vfio-user info /tmp/edu.sock
+  $ vfio-user read /tmp/edu.sock bar0 0 --enable          the identification register
+  $ vfio-user write /tmp/edu.sock bar0 4 0x12345678 --enable
+  $ vfio-user lspci /tmp/edu.sock > edu.txt; lspci -F edu.txt -vv
+
+Exit status: 0 success, 1 failure, 2 wrong usage.`;
+
+/**
+ * Runs the command line `argv`, without the program's own name.
+ * @returns the exit status; errors have been told on stderr by then.
+ */
+export async function run(argv: readonly string[]): Promise<number> {
+  const program = buildProgram();
+  process.stdout.on('error', onOutputError);
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+    return 0;
+  } catch (error) {
+    // Commander has told its own errors, and help is none.
+    if (!(error instanceof CommanderError)) {
+      const { verbose } = program.opts<GlobalOptions>();
+      process.stderr.write(`${describeError(error, verbose)}\n`);
+    }
+    return exitStatus(error);
+  }
+}
+
+function buildProgram(): Command {
+  const program = new Command('vfio-user')
+    .description('Looks at and drives PCI devices that live in other processes, over the vfio-user protocol.')
+    .version(packageVersion(), '-V, --version', 'print the version')
+    .helpOption('-h, --help', 'print help')
+    .usage('[options] <verb> ...')
+    .helpCommand('help [verb]', 'print help for a verb')
+    .option('--timeout <ms>', 'how long to wait for the server, each time', milliseconds, DEFAULT_TIMEOUT_MS)
+    .option('--wait', 'wait for the socket to appear, within the timeout')
+    .addOption(
+      new Option('--mmap <policy>', "which of the server's files may be mapped")
+        .choices(['always', 'sealed', 'never'])
+        .default('always'),
+    )
+    .option('--verbose', 'print stack traces of errors')
+    .option('--no-color', 'no colours (there are none but on a terminal)')
+    .configureHelp({ showGlobalOptions: true })
+    .configureOutput({ outputError: (text, write) => write(usageLine(text)) })
+    .exitOverride()
+    .addHelpText('after', HELP);
+  for (const register of VERBS) register(program);
+  return program;
+}
+
+/** Commander's `error: …`, with a suggestion on a second line, as one line of ours. */
+function usageLine(text: string): string {
+  const line = text
+    .trim()
+    .replace(/^error: /, '')
+    .replaceAll(/\s*\n\s*/g, ' ');
+  return `vfio-user: ${printable(line)}; see vfio-user --help\n`;
+}
+
+function packageVersion(): string {
+  const require = createRequire(import.meta.url);
+  return (require('../../package.json') as { version: string }).version;
+}
+
+/** Whoever reads our output has had enough (`| head`): that is no failure of ours. */
+function onOutputError(error: NodeJS.ErrnoException): void {
+  if (error.code !== 'EPIPE') throw error;
+  process.exit(0);
+}

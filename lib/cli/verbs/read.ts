@@ -1,0 +1,113 @@
+/** `vfio-user read`: bytes of a region. */
+import { Option, type Command } from 'commander';
+import { checkWidth, readStretch, stretchOf, withEnableHint } from '../access.js';
+import { UsageError } from '../errors.js';
+import { FORMATS, MAX_JSON_BYTES, formatter, type Format, type Formatter } from '../formats.js';
+import { withDevice } from '../global-options.js';
+import { accessWidth, length as parseLength, size, type AccessWidth } from '../numbers.js';
+import { Output } from '../output.js';
+import { startProgress } from '../progress.js';
+import { regionIndex, regionName } from '../regions.js';
+
+interface ReadOptions {
+  width?: AccessWidth;
+  format?: Format;
+  output?: string;
+  enable?: boolean;
+}
+
+const DEFAULT_WIDTH = 4;
+
+const HELP = `
+Without LENGTH one value is read, of --width bytes (4 where nothing is said). With LENGTH and without --width the
+bytes are read in as few accesses as can be; registers want a --width. Values are little-endian.
+
+Examples:
+  $ vfio-user read /run/dev.sock bar0 0x1c                      one 32-bit register
+  $ vfio-user read /run/dev.sock bar0 0 --width 8               one 64-bit register
+  $ vfio-user read /run/dev.sock config 0 64                    a dump of 64 bytes
+  $ vfio-user read /run/dev.sock bar0 0 64 --width 4 --format hex
+  $ vfio-user read /run/dev.sock rom 0 0x10000 --output rom.bin`;
+
+export function registerRead(program: Command): void {
+  program
+    .command('read')
+    .description("read a region: one register's value, or many bytes")
+    .argument('<SOCKET>', 'where the server listens')
+    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga', regionIndex)
+    .argument('<OFFSET>', 'where to begin, decimal or 0x hexadecimal', size)
+    .argument('[LENGTH]', 'how many bytes', parseLength)
+    .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
+    .addOption(
+      new Option(
+        '--format <format>',
+        'how to print: hex for one value, dump for more, raw with --output',
+      ).choices(FORMATS),
+    )
+    .option('--output <file>', 'write to a file')
+    .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits')
+    .addHelpText('after', HELP)
+    .action(read);
+}
+
+async function read(
+  socket: string,
+  index: number,
+  offset: number,
+  lengthGiven: number | undefined,
+  options: ReadOptions,
+  command: Command,
+): Promise<void> {
+  const length = lengthGiven ?? options.width ?? DEFAULT_WIDTH;
+  const width = options.width ?? valueWidth(length);
+  const format = options.format ?? defaultFormat(length, options);
+  checkWidth(length, options.width);
+  checkFormat(format, length, options);
+  await withDevice(command, socket, async (device) => {
+    const stretch = stretchOf(device, index, offset, length, options.width);
+    const region = regionName(index, device.isPci);
+    if (options.enable === true) await device.enable();
+    const text = formatter(format, { region, offset, length, width });
+    await withEnableHint(device, index, () => copy(readStretch(stretch), text, options.output, length));
+  });
+}
+
+async function copy(
+  chunks: AsyncIterable<Buffer>,
+  format: Formatter,
+  path: string | undefined,
+  length: number,
+): Promise<void> {
+  const output = new Output(path);
+  const progress = startProgress(path === undefined ? 0 : length);
+  try {
+    for await (const chunk of chunks) {
+      await output.write(format.push(chunk));
+      progress.add(chunk.length);
+    }
+    await output.write(format.end());
+  } finally {
+    progress.stop();
+    await output.close();
+  }
+}
+
+/** How bytes that were read together are shown as values. */
+function valueWidth(length: number): AccessWidth {
+  if (length === 1 || length === 2 || length === 4 || length === 8) return length;
+  return length % 4 === 0 ? 4 : 1;
+}
+
+function defaultFormat(length: number, { width, output }: ReadOptions): Format {
+  if (output !== undefined) return 'raw';
+  return length === (width ?? valueWidth(length)) ? 'hex' : 'dump';
+}
+
+function checkFormat(format: Format, length: number, { output }: ReadOptions): void {
+  if (format === 'raw' && output === undefined && process.stdout.isTTY === true) {
+    throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
+  }
+  if (format === 'json' && length > MAX_JSON_BYTES) {
+    throw new UsageError(`--format json takes at most ${MAX_JSON_BYTES} bytes`);
+  }
+}

@@ -1,0 +1,114 @@
+/** `vfio-user write`: bytes into a region. */
+import { open, stat } from 'node:fs/promises';
+import type { Command } from 'commander';
+import { CHUNK_BYTES, checkWidth, stretchOf, withEnableHint, writeStretch, type Stretch } from '../access.js';
+import { UsageError } from '../errors.js';
+import { withDevice } from '../global-options.js';
+import { accessWidth, size, uint64, type AccessWidth } from '../numbers.js';
+import { startProgress } from '../progress.js';
+import { regionIndex } from '../regions.js';
+import { hex } from '../text.js';
+
+interface WriteOptions {
+  width?: AccessWidth;
+  input?: string;
+  enable?: boolean;
+}
+
+const DEFAULT_WIDTH = 4;
+
+const HELP = `
+VALUE is a number, decimal or 0x hexadecimal, and is written little-endian in --width bytes (4 where nothing is said).
+With --input the bytes of a file are written instead, in as few accesses as can be or in accesses of --width.
+
+Examples:
+  $ vfio-user write /run/dev.sock bar0 0x14 0x460001            one 32-bit register
+  $ vfio-user write /run/dev.sock bar0 0x28 0x1000 --width 8    one 64-bit register
+  $ vfio-user write /run/dev.sock bar1 0 --input image.bin`;
+
+export function registerWrite(program: Command): void {
+  program
+    .command('write')
+    .description("write a region: one register's value, or a file")
+    .argument('<SOCKET>', 'where the server listens')
+    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga', regionIndex)
+    .argument('<OFFSET>', 'where to begin, decimal or 0x hexadecimal', size)
+    .argument('[VALUE]', 'what to write', uint64)
+    .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
+    .option('--input <file>', 'write the bytes of a file')
+    .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits')
+    .addHelpText('after', HELP)
+    .action(write);
+}
+
+async function write(
+  socket: string,
+  index: number,
+  offset: number,
+  value: bigint | undefined,
+  options: WriteOptions,
+  command: Command,
+): Promise<void> {
+  const { width, input } = options;
+  if ((value === undefined) === (input === undefined)) {
+    throw new UsageError('what to write is either a VALUE or --input FILE');
+  }
+  const bytes = value === undefined ? undefined : encode(value, width ?? DEFAULT_WIDTH);
+  const length = bytes?.length ?? (await fileSize(input!));
+  checkWidth(length, width);
+  await withDevice(command, socket, async (device) => {
+    const stretch = stretchOf(device, index, offset, length, width);
+    if (options.enable === true) await device.enable();
+    await withEnableHint(device, index, () =>
+      bytes === undefined ? writeFile(stretch, input!) : writeStretch(stretch, 0, bytes),
+    );
+  });
+}
+
+async function writeFile(stretch: Stretch, path: string): Promise<void> {
+  const progress = startProgress(stretch.length);
+  try {
+    let at = 0;
+    for await (const chunk of chunksOf(path, stretch.length)) {
+      await writeStretch(stretch, at, chunk);
+      at += chunk.length;
+      progress.add(chunk.length);
+    }
+  } finally {
+    progress.stop();
+  }
+}
+
+function encode(value: bigint, width: AccessWidth): Buffer {
+  if (value >> BigInt(8 * width) !== 0n) {
+    throw new UsageError(`${hex(value)} does not fit ${width} bytes: say --width`);
+  }
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(value);
+  return bytes.subarray(0, width);
+}
+
+async function fileSize(path: string): Promise<number> {
+  const stats = await stat(path);
+  if (!stats.isFile()) throw new UsageError(`${path} is not a regular file`);
+  if (stats.size === 0) throw new UsageError(`${path} is empty`);
+  return stats.size;
+}
+
+/** The file's first `length` bytes, in chunks that are full but for the last. */
+async function* chunksOf(path: string, length: number): AsyncGenerator<Buffer, void, undefined> {
+  const file = await open(path);
+  try {
+    for (let at = 0; at < length; at += CHUNK_BYTES) {
+      const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, length - at));
+      for (let filled = 0; filled < chunk.length;) {
+        const { bytesRead } = await file.read(chunk, filled);
+        if (bytesRead === 0) throw new Error(`${path} became shorter while it was read`);
+        filled += bytesRead;
+      }
+      yield chunk;
+    }
+  } finally {
+    await file.close();
+  }
+}

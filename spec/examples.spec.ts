@@ -1,0 +1,76 @@
+/** Every example runs, against the embedded emulator in a process of its own. */
+import { describe, expect, jest, test } from '@jest/globals';
+import { createServer, type Socket } from 'node:net';
+import { runExample } from './support/example.js';
+import { Scratch } from './cli/cli.js';
+
+jest.setTimeout(60_000);
+
+describe('edu', () => {
+  test('verifies every step', async () => {
+    const { status, stdout, stderr } = await runExample('edu');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const lines = stdout.trimEnd().split('\n');
+    const steps = lines.filter((line) => /^ ?\d+ {2}\S/.test(line));
+    expect(lines.at(-1)).toMatch(new RegExp(`^all ${steps.length} steps verified`));
+    for (const what of [
+      /1234:11e8/,
+      /0x010000ed/,
+      /0xedcba987/,
+      /10! = 3628800/,
+      /12! = 479001600, 1 interrupt/,
+    ]) {
+      expect(stdout).toMatch(what);
+    }
+    expect(stdout.match(/2048 bytes from .* into the device and on to .*, equal/g)).toHaveLength(2);
+  });
+
+  test('says which step failed, and exits with 1', async () => {
+    const scratch = new Scratch();
+    const path = scratch.path('socket');
+    const connections: Socket[] = [];
+    const server = createServer((connection) => {
+      connections.push(connection);
+      connection.destroy();
+    });
+    await new Promise<void>((resolve) => server.listen(path, resolve));
+    try {
+      const { status, stdout, stderr } = await runExample('edu', '--socket', path);
+      expect(status).toBe(1);
+      expect(stdout).toMatch(/ 1 {2}open +FAILED/);
+      expect(stdout).not.toMatch(/verified/);
+      expect(stderr).toMatch(/^step 1 \(open\) failed: .+\n$/);
+    } finally {
+      await new Promise((resolve) => server.close(resolve));
+      scratch.remove();
+    }
+  });
+});
+
+describe('the small ones', () => {
+  test('hello', async () => {
+    const { status, stdout } = await runExample('hello');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/^found 1234:11e8 in the embedded emulator/);
+    expect(stdout).toMatch(/the first register of BAR 0 is 0x010000ed\n$/);
+  });
+
+  test('interrupts', async () => {
+    const { status, stdout } = await runExample('interrupts');
+    expect(status).toBe(0);
+    expect(stdout.split('\n')).toEqual([
+      'MSI: waited, 1 interrupt, status 0x1',
+      'MSI: heard 1 interrupt',
+      'MSI: iterated over 3 interrupts',
+      '5 interrupts in all',
+      '',
+    ]);
+  });
+
+  test('dma', async () => {
+    const { status, stdout } = await runExample('dma');
+    expect(status).toBe(0);
+    expect(stdout).toMatch(/"moved by the device, through shared memory"/);
+    expect(stdout).toMatch(/"moved by the device, by messages"/);
+  });
+});
