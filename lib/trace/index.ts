@@ -1,0 +1,21 @@
+/**
+ * Seeing the traffic, `vfio-user/trace`: messages as objects and lines for people, captures written and read. Where to
+ * start: `describe.ts` is what a message says, `tap.ts` how a device's traffic gets here, `pcapng.ts` what a capture is.
+ */
+export { CaptureError } from './capture-error.js';
+export { CaptureReader } from './capture-reader.js';
+export { CaptureWriter, type CaptureOptions } from './capture-writer.js';
+export {
+  DEFAULT_PREVIEW_BYTES,
+  describe,
+  type DescribeOptions,
+  type Description,
+  type FieldValue,
+  type Fields,
+  type Preview,
+} from './describe.js';
+export { LatencyTracker } from './latency.js';
+export { LineFormatter, formatDescription, formatDuration, formatSeconds, type LineOptions } from './line.js';
+export { now, type Direction, type TracedMessage } from './message.js';
+export { MESSAGE_CHANNEL, type MessageEvent } from './sinks.js';
+export { TraceTap, openTap, type TraceOptions } from './tap.js';

@@ -1,0 +1,158 @@
+/**
+ * A message as one line of text:
+ *
+ * ```
+ *   0.001204 nvme.sock → #7 REGION_READ offset=0x1c region=0 count=4
+ *   0.001226 nvme.sock ← #7 REGION_READ reply offset=0x1c region=0 count=4 data=01000000 after 22.4µs
+ *   0.001301 nvme.sock → #8 DMA_MAP argsz=32 flags=READ|WRITE offset=0x0 address=0x100000 size=0x200000 fds=[21]
+ *   0.001344 nvme.sock ← #8 DMA_MAP reply EINVAL after 43.0µs
+ * ```
+ */
+import { DEFAULT_PREVIEW_BYTES, describe, type Description, type Preview } from './describe.js';
+import { LatencyTracker } from './latency.js';
+import type { TracedMessage } from './message.js';
+import type { Fields, FieldValue } from './payload.js';
+
+export interface LineOptions {
+  /** The most bytes of data in a line. Default 32. */
+  previewBytes?: number | undefined;
+}
+
+/** What people read in hexadecimal; all other numbers are counts and indexes. */
+const HEXADECIMAL = new Set([
+  'address',
+  'datamatch',
+  'fd_offset',
+  'iova',
+  'length',
+  'offset',
+  'page_size',
+  'pgsize',
+  'shadow_offset',
+  'size',
+  'subtype',
+  'type',
+  'user_data',
+]);
+/** The stream of migration data is counted, not addressed. */
+const COUNTED_COMMANDS = new Set(['MIG_DATA_READ', 'MIG_DATA_WRITE']);
+const NO_NAMES: ReadonlySet<string> = new Set();
+/** A list may have thousands of entries, version data 64 KiB: a line shows their beginning. */
+const MAX_LIST = 16;
+const MAX_TEXT = 1_000;
+/** Said in other words than by their names. */
+const IMPLIED_FLAGS = new Set(['REPLY', 'ERROR']);
+
+/** Makes lines of the messages of one connection, or of one capture: times count from the first. */
+export class LineFormatter {
+  readonly #previewBytes: number;
+  readonly #latencies = new LatencyTracker();
+  #start: bigint | undefined;
+
+  constructor({ previewBytes = DEFAULT_PREVIEW_BYTES }: LineOptions = {}) {
+    this.#previewBytes = previewBytes;
+  }
+
+  /** The line for `message`, without a line break. To be called once for each, in order. */
+  format(message: TracedMessage): string {
+    const { direction, fds, bytes } = message;
+    const description = describe(bytes, { direction, fds, previewBytes: this.#previewBytes });
+    const arrow = direction === 'sent' ? '→' : '←';
+    const latency = this.#latencies.latencyOf(message);
+    return printable(
+      `${this.#begin(message)} ${arrow} ${formatDescription(description)}` +
+        (latency === undefined ? '' : ` after ${formatDuration(latency)}`),
+    );
+  }
+
+  /** The line for a stream that has ended. */
+  formatEnd(socket: string, time: bigint, reason: Error): string {
+    return printable(`${this.#begin({ socket, time })} ended: ${reason.message}`);
+  }
+
+  #begin({ socket, time }: { socket: string; time: bigint }): string {
+    this.#start ??= time;
+    return `${formatSeconds(time - this.#start).padStart(10)} ${shortName(socket)}`;
+  }
+}
+
+/** Everything of a message but when and where. */
+export function formatDescription(description: Description): string {
+  const { command, kind, id, flags, errno, fields, data, fds, malformed } = description;
+  const words = [`#${id}`, command];
+  if (kind === 'reply') words.push('reply');
+  const unusual = flags.filter((flag) => !IMPLIED_FLAGS.has(flag));
+  if (unusual.length > 0) words.push(unusual.join('|'));
+  if (errno !== undefined) words.push(errno === 'none' ? 'error without errno' : errno);
+  if (malformed !== undefined) words.push(`MALFORMED (${malformed})`);
+  words.push(...formatFields(fields, COUNTED_COMMANDS.has(command) ? NO_NAMES : HEXADECIMAL));
+  if (data !== undefined) words.push(`data=${formatData(data)}`);
+  if (fds.length > 0) words.push(`fds=[${fds.join(' ')}]`);
+  return words.join(' ');
+}
+
+function formatFields(fields: Fields, hexadecimal: ReadonlySet<string>): string[] {
+  return Object.entries(fields).map(([name, value]) => {
+    // The peer's own words: as they are, and not mixed up with ours.
+    if (name === 'version_data') return `${name}=${cutText(JSON.stringify(value))}`;
+    return `${name}=${formatValue(value, hexadecimal.has(name), hexadecimal)}`;
+  });
+}
+
+function formatValue(value: FieldValue, asHex: boolean, hexadecimal: ReadonlySet<string>): string {
+  if (typeof value === 'number' || typeof value === 'bigint') {
+    return asHex ? `0x${value.toString(16)}` : value.toString();
+  }
+  if (typeof value === 'string' || typeof value === 'boolean' || value === null) return String(value);
+  if (isList(value)) return formatList(value, asHex, hexadecimal);
+  return `{${formatFields(value, hexadecimal).join(' ')}}`;
+}
+
+/** A list of words is the names of flags. */
+function formatList(list: readonly FieldValue[], asHex: boolean, hexadecimal: ReadonlySet<string>): string {
+  if (list.every((value) => typeof value === 'string')) return list.length === 0 ? '0' : list.join('|');
+  const shown = list.slice(0, MAX_LIST).map((value) => formatValue(value, asHex, hexadecimal));
+  if (list.length > MAX_LIST) shown.push(`… ${list.length - MAX_LIST} more`);
+  return `[${shown.join(' ')}]`;
+}
+
+function isList(value: readonly FieldValue[] | Fields): value is readonly FieldValue[] {
+  return Array.isArray(value);
+}
+
+function formatData({ length, preview }: Preview): string {
+  return length * 2 === preview.length ? preview : `${preview}… (${length} bytes)`;
+}
+
+function cutText(text: string): string {
+  return text.length <= MAX_TEXT ? text : `${text.slice(0, MAX_TEXT)}… (${text.length} characters)`;
+}
+
+/** Seconds with microseconds. */
+export function formatSeconds(nanoseconds: bigint): string {
+  const micros = nanoseconds / 1_000n;
+  const sign = micros < 0n ? '-' : '';
+  const digits = (micros < 0n ? -micros : micros).toString().padStart(7, '0');
+  return `${sign}${digits.slice(0, -6)}.${digits.slice(-6)}`;
+}
+
+/** `22.4µs`, `1.204ms`, `5.000204s`. */
+export function formatDuration(nanoseconds: bigint): string {
+  const value = Number(nanoseconds);
+  if (Math.abs(value) < 1e6) return `${(value / 1e3).toFixed(1)}µs`;
+  if (Math.abs(value) < 1e9) return `${(value / 1e6).toFixed(3)}ms`;
+  return `${(value / 1e9).toFixed(6)}s`;
+}
+
+/** Of a path only the file's name: the lines of several devices are told apart by it. */
+function shortName(socket: string): string {
+  return socket.slice(socket.lastIndexOf('/') + 1);
+}
+
+/** Control characters, and those that turn the direction of text: a server must not steer the terminal. */
+// eslint-disable-next-line no-control-regex
+const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
+
+function printable(text: string): string {
+  return text.replaceAll(UNPRINTABLE, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);
+}

@@ -1,0 +1,110 @@
+/** Where traced messages go. */
+import diagnosticsChannel from 'node:diagnostics_channel';
+import type { CaptureWriter } from './capture-writer.js';
+import { describe, type Description } from './describe.js';
+import { LatencyTracker } from './latency.js';
+import type { LineFormatter } from './line.js';
+import type { TracedMessage } from './message.js';
+
+export interface Sink {
+  /** Each message, in the order on the wire. Its memory is lent until this returns. */
+  message(message: TracedMessage): void;
+  /** A stream has ended, other than by our closing it. */
+  ended(socket: string, time: bigint, reason: Error): void;
+  close(): void;
+}
+
+/** Lines of text, each without its line break. */
+export class LineSink implements Sink {
+  readonly #formatter: LineFormatter;
+  readonly #write: (line: string) => void;
+
+  constructor(formatter: LineFormatter, write: (line: string) => void) {
+    this.#formatter = formatter;
+    this.#write = write;
+  }
+
+  message(message: TracedMessage): void {
+    this.#write(this.#formatter.format(message));
+  }
+
+  ended(socket: string, time: bigint, reason: Error): void {
+    this.#write(this.#formatter.formatEnd(socket, time, reason));
+  }
+
+  close(): void {
+    // The stream that lines go to is its owner's.
+  }
+}
+
+/** A capture file. One that cannot be written any more is given up with a warning: the device goes on. */
+export class CaptureSink implements Sink {
+  readonly #writer: CaptureWriter;
+  readonly #path: string;
+
+  constructor(writer: CaptureWriter, path: string) {
+    this.#writer = writer;
+    this.#path = path;
+  }
+
+  message(message: TracedMessage): void {
+    try {
+      this.#writer.write(message);
+    } catch (error) {
+      this.#writer.close();
+      const why = error instanceof Error ? error.message : String(error);
+      process.emitWarning(`the capture ${this.#path} ends here: ${why}`, 'VfioUserCaptureWarning');
+    }
+  }
+
+  ended(): void {
+    // A capture has messages only.
+  }
+
+  close(): void {
+    this.#writer.close();
+  }
+}
+
+/** The name of the `node:diagnostics_channel` that messages are published on, as `MessageEvent`. */
+export const MESSAGE_CHANNEL = 'vfio-user:message';
+
+/** What is published for each message. It is the subscriber's to keep. */
+export interface MessageEvent extends TracedMessage {
+  description: Description;
+  /** Nanoseconds from the request to this reply. */
+  latency?: bigint;
+}
+
+const messages = diagnosticsChannel.channel(MESSAGE_CHANNEL);
+
+/** Events for whoever subscribes, at any time. */
+export class DiagnosticsSink implements Sink {
+  readonly #latencies = new LatencyTracker();
+
+  get hasSubscribers(): boolean {
+    return messages.hasSubscribers;
+  }
+
+  message(message: TracedMessage): void {
+    if (!messages.hasSubscribers) return;
+    const { direction, fds } = message;
+    const latency = this.#latencies.latencyOf(message);
+    const event: MessageEvent = {
+      ...message,
+      bytes: Buffer.from(message.bytes),
+      fds: [...fds],
+      description: describe(message.bytes, { direction, fds: [...fds] }),
+      ...(latency !== undefined && { latency }),
+    };
+    messages.publish(event);
+  }
+
+  ended(): void {
+    // The device says so itself.
+  }
+
+  close(): void {
+    // The channel belongs to the process.
+  }
+}

@@ -1,0 +1,136 @@
+/**
+ * The tap of one device: what goes over its sockets is handed to lines of text, a capture file, and the subscribers of
+ * the diagnostics channel, who may come and go at any time. While nobody listens a message costs a branch.
+ */
+import type { Writable } from 'node:stream';
+import { HEADER_SIZE } from '../protocol/constants.js';
+import { headerSize } from '../protocol/header.js';
+import type { MessageTap } from '../transport/tap.js';
+import { CaptureWriter, type CaptureOptions } from './capture-writer.js';
+import { LineFormatter } from './line.js';
+import { now, type Direction } from './message.js';
+import { CaptureSink, DiagnosticsSink, LineSink, type Sink } from './sinks.js';
+
+export type { CaptureOptions } from './capture-writer.js';
+
+export interface TraceOptions {
+  /**
+   * One line of text for each message: `true` for stderr, a function that is given each line, or a stream. Where nothing
+   * is said the environment decides: `VFIO_USER_TRACE=1` is `true`. The function must not use the device.
+   */
+  trace?: boolean | ((line: string) => void) | Writable | undefined;
+  /** Every message into a pcapng file: its path, or a path and how to rotate it. */
+  capture?: string | CaptureOptions | undefined;
+}
+
+const NO_FDS: readonly number[] = [];
+
+/**
+ * Opens what the options ask for.
+ * @throws TypeError and RangeError for options that make no sense, and what opening the capture file throws.
+ */
+export async function openTap(options: TraceOptions): Promise<TraceTap> {
+  const write = lineWriter(options.trace ?? isTraceWanted());
+  const sinks: Sink[] = [];
+  if (options.capture !== undefined) sinks.push(await captureSink(options.capture));
+  if (write !== undefined) sinks.push(new LineSink(new LineFormatter(), write));
+  return new TraceTap(sinks);
+}
+
+async function captureSink(capture: string | CaptureOptions): Promise<Sink> {
+  const options = typeof capture === 'string' ? { path: capture } : capture;
+  return new CaptureSink(await CaptureWriter.open(options), options.path);
+}
+
+function isTraceWanted(): boolean {
+  const { VFIO_USER_TRACE = '' } = process.env;
+  return VFIO_USER_TRACE !== '' && VFIO_USER_TRACE !== '0';
+}
+
+function lineWriter(trace: TraceOptions['trace']): ((line: string) => void) | undefined {
+  if (trace === false || trace === undefined) return undefined;
+  if (typeof trace === 'function') return trace;
+  const stream = trace === true ? process.stderr : trace;
+  if (typeof (stream as Partial<Writable> | null)?.write !== 'function') {
+    throw new TypeError('trace is true, a function that takes a line, or a stream');
+  }
+  return (line) => void stream.write(`${line}\n`);
+}
+
+export class TraceTap implements MessageTap {
+  readonly #sinks: Sink[];
+  readonly #diagnostics = new DiagnosticsSink();
+  #telling = false;
+
+  constructor(sinks: Sink[]) {
+    this.#sinks = sinks;
+  }
+
+  get active(): boolean {
+    return this.#sinks.length > 0 || this.#diagnostics.hasSubscribers;
+  }
+
+  get telling(): boolean {
+    return this.#telling;
+  }
+
+  sent(
+    socket: string,
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    fds: readonly number[] | null,
+  ): void {
+    const start = Buffer.from(head.buffer, head.byteOffset, headLength);
+    this.#message(socket, 'sent', body === null ? start : Buffer.concat([start, body]), fds ?? NO_FDS);
+  }
+
+  received(
+    socket: string,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    fds: readonly number[] | undefined,
+    rest: Uint8Array | undefined,
+  ): void {
+    const message = bytes.subarray(start, end);
+    this.#message(
+      socket,
+      'received',
+      rest === undefined ? message : Buffer.concat([message, rest]),
+      fds ?? NO_FDS,
+    );
+  }
+
+  ended(socket: string, reason: Error): void {
+    const time = now();
+    this.#tell((sink) => sink.ended(socket, time, reason));
+  }
+
+  /** Ends what was opened; idempotent. The diagnostics channel stays. */
+  close(): void {
+    for (const sink of this.#sinks.splice(0)) sink.close();
+  }
+
+  #message(socket: string, direction: Direction, bytes: Buffer, fds: readonly number[]): void {
+    const size = Math.max(bytes.length, bytes.length < HEADER_SIZE ? 0 : headerSize(bytes, 0));
+    const message = { socket, direction, time: now(), bytes, size, fds };
+    this.#tell((sink) => sink.message(message));
+  }
+
+  #tell(say: (sink: Sink) => void): void {
+    const before = this.#telling;
+    this.#telling = true;
+    for (const sink of [...this.#sinks, this.#diagnostics]) {
+      try {
+        say(sink);
+      } catch (error) {
+        // A listener's mistake is not the connection's: it becomes an uncaught exception, as an event listener's would.
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    }
+    this.#telling = before;
+  }
+}

@@ -1,0 +1,371 @@
+import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { VfioUserError } from '../../lib/errors.js';
+import {
+  CaptureError,
+  CaptureReader,
+  CaptureWriter,
+  type CaptureOptions,
+  type TracedMessage,
+} from '../../lib/trace/index.js';
+import { wire, type Wire } from '../support/wire.js';
+import { MESSAGES } from './samples.js';
+
+let directory: string;
+let file: string;
+
+beforeEach(() => {
+  directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-'));
+  file = path.join(directory, 'dev.pcapng');
+});
+
+afterEach(() => rmSync(directory, { recursive: true }));
+
+async function write(
+  messages: readonly TracedMessage[],
+  options: Partial<CaptureOptions> = {},
+): Promise<void> {
+  const writer = await CaptureWriter.open({ path: file, ...options });
+  for (const message of messages) writer.write(message);
+  writer.close();
+}
+
+async function read(from = file): Promise<TracedMessage[]> {
+  const messages: TracedMessage[] = [];
+  for await (const message of new CaptureReader(from)) messages.push(message);
+  return messages;
+}
+
+async function readBytes(bytes: Uint8Array): Promise<TracedMessage[]> {
+  writeFileSync(file, bytes);
+  return read();
+}
+
+describe('what is captured', () => {
+  test('is read back as it was', async () => {
+    await write(MESSAGES);
+    expect(await read()).toEqual(MESSAGES);
+  });
+
+  test('can be read at any time while it is written', async () => {
+    const writer = await CaptureWriter.open({ path: file });
+    expect(await read()).toEqual([]);
+    for (const [i, message] of MESSAGES.entries()) {
+      writer.write(message);
+      if (i % 10 === 0) expect(await read()).toEqual(MESSAGES.slice(0, i + 1));
+    }
+    writer.close();
+  });
+
+  test('of any length, on any number of sockets', async () => {
+    const messages = [0, 1, 2, 3, 4, 65_535, 65_536, 1 << 20].map((length, i): TracedMessage => {
+      const bytes = Buffer.alloc(length, i + 1);
+      return {
+        socket: `socket ${i % 3} ünïcode`,
+        direction: 'received',
+        time: BigInt(i),
+        bytes,
+        size: length,
+        fds: [],
+      };
+    });
+    await write(messages);
+    expect(await read()).toEqual(messages);
+  });
+
+  test('keeps how long a message was of which not all is there', async () => {
+    const cut = { ...MESSAGES[0]!, bytes: MESSAGES[0]!.bytes.subarray(0, 32) };
+    await write([cut]);
+    expect(await read()).toEqual([cut]);
+  });
+
+  test('is for its owner only, and replaces what was there', async () => {
+    await write(MESSAGES);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    await write(MESSAGES.slice(0, 1));
+    expect(await read()).toHaveLength(1);
+  });
+
+  test('is nothing more after the writer was closed', async () => {
+    const writer = await CaptureWriter.open({ path: file });
+    writer.write(MESSAGES[0]!);
+    writer.close();
+    writer.close();
+    writer.write(MESSAGES[1]!);
+    expect(await read()).toEqual([MESSAGES[0]]);
+  });
+
+  test.each([
+    [{ path: '' }, TypeError],
+    [{ rotateBytes: 100 }, RangeError],
+    [{ rotateBytes: 4096.5 }, RangeError],
+    [{ rotateFiles: -1 }, RangeError],
+    [{ path: '/dev/null', rotateBytes: 4096 }, TypeError],
+  ])('refuses %p', async (options, error) => {
+    await expect(CaptureWriter.open({ path: file, ...options })).rejects.toBeInstanceOf(error);
+  });
+
+  test('and a directory that is not there is an error of the file system', async () => {
+    await expect(CaptureWriter.open({ path: path.join(directory, 'no/dev') })).rejects.toMatchObject({
+      code: 'ENOENT',
+    });
+  });
+});
+
+describe('a capture that is rotated', () => {
+  const many = Array.from({ length: 5 }, () => MESSAGES).flat();
+
+  test('goes on in a new file when it is full, oldest in the file of the highest number', async () => {
+    await write(many, { rotateBytes: 8192, rotateFiles: 100 });
+    const numbers = readdirSync(directory).map((name) => Number(/\.(\d+)$/.exec(name)?.[1] ?? 0));
+    const oldest = Math.max(...numbers);
+    expect(oldest).toBeGreaterThan(2);
+    const messages: TracedMessage[] = [];
+    for (let n = oldest; n >= 0; n--) {
+      const name = n === 0 ? file : `${file}.${n}`;
+      expect(statSync(name).size).toBeLessThanOrEqual(8192);
+      messages.push(...(await read(name)));
+    }
+    expect(messages).toEqual(many);
+  });
+
+  test('keeps as many files as it was told', async () => {
+    await write(many, { rotateBytes: 4096, rotateFiles: 2 });
+    expect(readdirSync(directory).sort()).toEqual(['dev.pcapng', 'dev.pcapng.1', 'dev.pcapng.2']);
+    const newest = [...(await read(`${file}.1`)), ...(await read())];
+    expect(newest).toEqual(many.slice(-newest.length));
+    await write(many, { rotateBytes: 4096, rotateFiles: 0 });
+    expect(await read()).toEqual(many.slice(-(await read()).length));
+  });
+
+  test('has a message that is longer than a file in a file of its own', async () => {
+    const long = { ...MESSAGES[0]!, bytes: Buffer.alloc(10_000), size: 10_000 };
+    await write([MESSAGES[0]!, long, MESSAGES[1]!], { rotateBytes: 4096 });
+    expect(await read(`${file}.1`)).toEqual([long]);
+    expect(await read()).toEqual([MESSAGES[1]]);
+  });
+});
+
+/** pcapng by hand, in either byte order. */
+class Pcapng {
+  readonly #blocks: Buffer[] = [];
+  readonly #big: boolean;
+
+  constructor(big = false) {
+    this.#big = big;
+  }
+
+  u16(value: number): Buffer {
+    return this.#order(wire().u16(value));
+  }
+
+  u32(value: number): Buffer {
+    return this.#order(wire().u32(value));
+  }
+
+  option(code: number, value: Uint8Array): Buffer {
+    return Buffer.concat([this.u16(code), this.u16(value.length), value, Buffer.alloc(-value.length & 3)]);
+  }
+
+  block(type: number, ...body: Uint8Array[]): this {
+    const length = 12 + body.reduce((sum, part) => sum + part.length, 0);
+    this.#blocks.push(
+      this.u32(type),
+      this.u32(length),
+      ...body.map((part) => Buffer.from(part)),
+      this.u32(length),
+    );
+    return this;
+  }
+
+  section(major = 1): this {
+    return this.block(0x0a0d0d0a, this.u32(0x1a2b3c4d), this.u16(major), this.u16(0), Buffer.alloc(8, 0xff));
+  }
+
+  socket(link = 252, ...options: Uint8Array[]): this {
+    return this.block(1, this.u16(link), this.u16(0), this.u32(0), ...options);
+  }
+
+  packet(interfaceId: number, time: bigint, data: Buffer, ...options: Uint8Array[]): this {
+    const [high, low] = [Number(time >> 32n), Number(time & 0xffff_ffffn)];
+    const head = [interfaceId, high, low, data.length, data.length].map((value) => this.u32(value));
+    return this.block(6, ...head, data, Buffer.alloc(-data.length & 3), ...options);
+  }
+
+  bytes(): Buffer {
+    return Buffer.concat(this.#blocks);
+  }
+
+  #order(bytes: Wire): Buffer {
+    const built = bytes.build();
+    return this.#big ? built.reverse() : built;
+  }
+}
+
+/** A message as a packet's data: for which dissector, then its bytes. */
+function pdu(bytes: Uint8Array, dissector = 'vfio_user'): Buffer {
+  const name = Buffer.from(dissector.padEnd((dissector.length + 3) & ~3, '\0'));
+  return Buffer.concat([Buffer.of(0, 12, 0, name.length), name, Buffer.alloc(4), bytes]);
+}
+
+describe('a capture of somebody else', () => {
+  const bytes = Buffer.from([1, 2, 3, 4, 5]);
+
+  test.each([
+    ['little', false],
+    ['big', true],
+  ])('is read in %s-endian order', async (_name, big) => {
+    const p = new Pcapng(big);
+    const made = p
+      .section()
+      .socket(252, p.option(2, Buffer.from('name')), p.option(9, Buffer.of(9)), p.option(0, Buffer.alloc(0)))
+      .block(0x0bad, Buffer.alloc(8))
+      .packet(0, 0x1_0000_0005n, pdu(bytes), p.option(2, p.u32(1)), p.option(1, Buffer.from('fds: 3,44')))
+      .bytes();
+    expect(await readBytes(made)).toEqual([
+      { socket: 'name', direction: 'received', time: 0x1_0000_0005n, bytes, size: 5, fds: [3, 44] },
+    ]);
+  });
+
+  test.each([
+    ['microseconds where nothing is said', [], 7n, 7_000n],
+    ['milliseconds', [[9, [3]]], 7n, 7_000_000n],
+    ['picoseconds', [[9, [12]]], 7_000n, 7n],
+    ['binary fractions', [[9, [0x80 + 10]]], 512n, 500_000_000n],
+    ['an offset in seconds', [[14, [2, 0, 0, 0, 0, 0, 0, 0]]], 1n, 2_000_001_000n],
+  ] as [string, [number, number[]][], bigint, bigint][])(
+    'has its times in %s',
+    async (_name, options, stamp, time) => {
+      const p = new Pcapng().section();
+      p.socket(252, ...options.map(([code, value]) => p.option(code, Buffer.from(value))));
+      const [message] = await readBytes(p.packet(0, stamp, pdu(bytes)).bytes());
+      expect(message).toMatchObject({ time, socket: 'interface 0', direction: 'sent', fds: [] });
+    },
+  );
+
+  test('may have packets of other protocols, which are passed over', async () => {
+    const p = new Pcapng().section().socket(1).socket();
+    p.packet(0, 0n, Buffer.alloc(60)).packet(1, 0n, pdu(bytes, 'http')).packet(1, 0n, Buffer.alloc(3));
+    writeFileSync(file, p.packet(1, 0n, pdu(bytes)).bytes());
+    const reader = new CaptureReader(file);
+    const messages: TracedMessage[] = [];
+    for await (const message of reader) messages.push(message);
+    expect(messages).toHaveLength(1);
+    expect(reader.skipped).toBe(3);
+  });
+
+  test("may have people's comments", async () => {
+    const p = new Pcapng().section().socket();
+    const comments = ['fds: 3,x', 'here it hangs', 'fds: ', `fds: ${'1,'.repeat(2_000)}1`];
+    p.packet(0, 0n, pdu(bytes), ...comments.map((text) => p.option(1, Buffer.from(text))));
+    expect((await readBytes(p.bytes()))[0]!.fds).toEqual([]);
+  });
+
+  test('may be several sections, each with its own sockets', async () => {
+    const little = new Pcapng().section().socket();
+    const big = new Pcapng(true).section();
+    big.socket(252, big.option(2, Buffer.from('other')));
+    const both = [little.packet(0, 1n, pdu(bytes)).bytes(), big.packet(0, 2n, pdu(bytes)).bytes()];
+    const messages = await readBytes(Buffer.concat(both));
+    expect(messages.map(({ socket }) => socket)).toEqual(['interface 0', 'other']);
+  });
+
+  test('may end in the middle of a block', async () => {
+    const whole = new Pcapng().section().socket().packet(0, 0n, pdu(bytes)).bytes();
+    const more = new Pcapng().packet(0, 0n, pdu(bytes)).bytes();
+    for (let length = 0; length < more.length; length++) {
+      writeFileSync(file, Buffer.concat([whole, more.subarray(0, length)]));
+      const reader = new CaptureReader(file);
+      const messages: TracedMessage[] = [];
+      for await (const message of reader) messages.push(message);
+      expect(messages).toHaveLength(1);
+      expect(reader.cutBytes).toBe(length);
+    }
+  });
+});
+
+describe('a capture that is none', () => {
+  const p = new Pcapng();
+  const section = new Pcapng().section().bytes();
+  const tooLong = Buffer.concat([section, p.u32(6), p.u32(0x7fff_fffc), Buffer.alloc(20)]);
+  const uneven = Buffer.concat([section, p.u32(6), p.u32(13), Buffer.alloc(20)]);
+  const unlike = Buffer.concat([section, p.u32(6), p.u32(12), p.u32(16)]);
+  const broken: [string, Buffer, RegExp][] = [
+    ['text', Buffer.from('this is no capture at all'), /not a pcapng file/],
+    ['old pcap', Buffer.from('d4c3b2a1020004000000000000000000ffff000093000000', 'hex'), /not a pcapng file/],
+    ['no magic', new Pcapng().block(0x0a0d0d0a, Buffer.alloc(16)).bytes(), /magic/],
+    ['another version', new Pcapng().section(2).bytes(), /version 2/],
+    ['a short section header', new Pcapng().block(0x0a0d0d0a, p.u32(0x1a2b3c4d)).bytes(), /too short/],
+    ['a block too long', tooLong, /blocks have/],
+    ['a block of odd length', uneven, /blocks have/],
+    ['a block of two lengths', unlike, /in front and 16 behind/],
+    ['a short interface', new Pcapng().section().block(1, Buffer.alloc(4)).bytes(), /too short/],
+    ['a short packet', new Pcapng().section().socket().block(6, Buffer.alloc(16)).bytes(), /too short/],
+    [
+      'an unknown interface',
+      new Pcapng()
+        .section()
+        .packet(0, 0n, pdu(Buffer.alloc(1)))
+        .bytes(),
+      /interface 0/,
+    ],
+    [
+      'a time of no sense',
+      new Pcapng()
+        .section()
+        .socket(252, p.option(9, Buffer.of(77)))
+        .bytes(),
+      /10\^-77/,
+    ],
+    [
+      'a packet longer than its block',
+      new Pcapng().section().socket().block(6, Buffer.alloc(12), p.u32(8), p.u32(8), p.u32(0)).bytes(),
+      /8 bytes of packet/,
+    ],
+    [
+      'an option longer than its block',
+      new Pcapng().section().socket(252, p.u16(2), p.u16(9), Buffer.alloc(8)).bytes(),
+      /option of 9 bytes/,
+    ],
+    [
+      'interfaces without end',
+      Buffer.concat([section, ...Array.from({ length: 4_097 }, () => new Pcapng().socket().bytes())]),
+      /interfaces/,
+    ],
+  ];
+
+  test.each(broken)('%s', async (_name, bytes, reason) => {
+    const error: unknown = await readBytes(bytes).catch((cause: unknown) => cause);
+    expect(error).toBeInstanceOf(CaptureError);
+    expect(error).toBeInstanceOf(VfioUserError);
+    expect(error).toMatchObject({ code: 'ERR_VFIO_USER_CAPTURE', message: expect.stringMatching(reason) });
+  });
+
+  test('damaged in any way ends in messages, or in that error', async () => {
+    await write(MESSAGES);
+    const sound = readFileSync(file);
+    const damage = fc.array(fc.tuple(fc.nat(), fc.integer({ min: 0, max: 255 })), {
+      minLength: 1,
+      maxLength: 8,
+    });
+    await fc.assert(
+      fc.asyncProperty(damage, fc.nat(), async (changes, cut) => {
+        const bytes = Buffer.from(sound.subarray(0, sound.length - (cut % 3_000)));
+        for (const [at, value] of changes) bytes[at % bytes.length] = value;
+        const error: unknown = await readBytes(bytes).then(
+          () => undefined,
+          (cause: unknown) => cause,
+        );
+        if (error !== undefined) expect(error).toBeInstanceOf(CaptureError);
+      }),
+      { numRuns: 300 },
+    );
+  });
+
+  test('and a file that is not there is an error of the file system', async () => {
+    await expect(read(path.join(directory, 'nothing'))).rejects.toMatchObject({ code: 'ENOENT' });
+  });
+});
