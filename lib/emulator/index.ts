@@ -1,6 +1,6 @@
 /**
  * `vfio-user/emulator`: the other side of the protocol, for demos and tests. `serve` puts a device on a Unix socket;
- * `EduDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to others.
+ * `EduDevice`, `NvmeDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to others.
  *
  * ```ts
  * const device = new EduDevice();
@@ -33,6 +33,19 @@ export {
 export type { EduOptions } from './edu.js';
 export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
 export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
+export {
+  EmulatedNamespace,
+  FileStore,
+  MemoryStore,
+  NvmeDevice,
+  onNthCommand,
+  type BlockStore,
+  type EmulatedNamespaceOptions,
+  type NvmeDeviceOptions,
+  type NvmeIntercept,
+  type NvmeInterceptedCommand,
+  type NvmeVerdict,
+} from './nvme/index.js';
 export { msiCapability, msixCapability, PciConfigSpace } from './pci-config.js';
 export type { ConfigCapability, PciBar, PciConfigOptions } from './pci-config.js';
 export { PciDevice } from './pci-device.js';

@@ -1,0 +1,141 @@
+/** Where the blocks of a namespace are kept. Offsets and lengths are in bytes, and within the store. */
+import { constants } from 'node:fs';
+import { open, type FileHandle } from 'node:fs/promises';
+
+export interface BlockStore {
+  /** In bytes. */
+  readonly size: number;
+  read(offset: number, length: number): Buffer | Promise<Buffer>;
+  /** `data` may be reused when the promise settles. */
+  write(offset: number, data: Uint8Array): void | Promise<void>;
+  /** The bytes read as zeroes from now on. */
+  clear(offset: number, length: number): void | Promise<void>;
+  flush(): void | Promise<void>;
+  close(): void | Promise<void>;
+}
+
+const CHUNK = 1 << 20;
+
+/** Memory, taken a MiB at a time where something is written. */
+export class MemoryStore implements BlockStore {
+  readonly size: number;
+  readonly #chunks = new Map<number, Buffer>();
+
+  /** @throws RangeError. */
+  constructor(size: number) {
+    this.size = checkSize(size);
+  }
+
+  read(offset: number, length: number): Buffer {
+    const at = offset % CHUNK;
+    const chunk = this.#chunks.get(Math.floor(offset / CHUNK));
+    // Most are in one chunk, and need no copy: who asks copies at once.
+    if (at + length <= CHUNK) return chunk?.subarray(at, at + length) ?? Buffer.alloc(length);
+    const into = Buffer.alloc(length);
+    this.#each(offset, length, (index, begin, end, done) => {
+      this.#chunks.get(index)?.copy(into, done, begin, end);
+    });
+    return into;
+  }
+
+  write(offset: number, data: Uint8Array): void {
+    this.#each(offset, data.byteLength, (index, begin, end, done) => {
+      let chunk = this.#chunks.get(index);
+      if (chunk === undefined) this.#chunks.set(index, (chunk = Buffer.alloc(CHUNK)));
+      chunk.set(data.subarray(done, done + end - begin), begin);
+    });
+  }
+
+  clear(offset: number, length: number): void {
+    this.#each(offset, length, (index, begin, end) => {
+      if (end - begin === CHUNK) this.#chunks.delete(index);
+      else this.#chunks.get(index)?.fill(0, begin, end);
+    });
+  }
+
+  flush(): void {}
+
+  close(): void {
+    this.#chunks.clear();
+  }
+
+  #each(
+    offset: number,
+    length: number,
+    visit: (index: number, begin: number, end: number, done: number) => void,
+  ): void {
+    for (let done = 0; done < length;) {
+      const begin = (offset + done) % CHUNK;
+      const end = Math.min(CHUNK, begin + length - done);
+      visit(Math.floor((offset + done) / CHUNK), begin, end, done);
+      done += end - begin;
+    }
+  }
+}
+
+/** A file, which is made where there is none. */
+export class FileStore implements BlockStore {
+  readonly size: number;
+  readonly #file: FileHandle;
+
+  /**
+   * Opens `path`. With `size` the file is made where there is none, and made larger where it is smaller; without it the
+   * file's own size counts.
+   * @throws RangeError for an empty file without `size`; what the file system says.
+   */
+  static async open(path: string, size?: number): Promise<FileStore> {
+    const file = await open(path, constants.O_RDWR | (size === undefined ? 0 : constants.O_CREAT));
+    try {
+      const { size: found } = await file.stat();
+      const wanted = checkSize(size ?? found);
+      if (found < wanted) await file.truncate(wanted);
+      return new FileStore(file, wanted);
+    } catch (error) {
+      await file.close();
+      throw error;
+    }
+  }
+
+  private constructor(file: FileHandle, size: number) {
+    this.#file = file;
+    this.size = size;
+  }
+
+  async read(offset: number, length: number): Promise<Buffer> {
+    const into = Buffer.alloc(length);
+    for (let done = 0; done < length;) {
+      const { bytesRead } = await this.#file.read(into, done, length - done, offset + done);
+      // The file was cut meanwhile.
+      if (bytesRead === 0) throw new RangeError(`the file ends before ${offset + length}`);
+      done += bytesRead;
+    }
+    return into;
+  }
+
+  async write(offset: number, data: Uint8Array): Promise<void> {
+    for (let done = 0; done < data.byteLength;) {
+      const { bytesWritten } = await this.#file.write(data, done, data.byteLength - done, offset + done);
+      done += bytesWritten;
+    }
+  }
+
+  async clear(offset: number, length: number): Promise<void> {
+    const zeroes = Buffer.alloc(Math.min(CHUNK, length));
+    for (let done = 0; done < length; done += CHUNK) {
+      await this.write(offset + done, zeroes.subarray(0, Math.min(CHUNK, length - done)));
+    }
+  }
+
+  flush(): Promise<void> {
+    return this.#file.datasync();
+  }
+
+  close(): Promise<void> {
+    return this.#file.close();
+  }
+}
+
+function checkSize(size: number): number {
+  if (Number.isSafeInteger(size) && size > 0) return size;
+  throw new RangeError(`a store has a positive number of bytes, not ${size}`);
+}

@@ -1,0 +1,10 @@
+/** The emulated NVMe controller. Where to start: nvme-device.ts has the registers, engine.ts the queues. */
+export { FileStore, MemoryStore, type BlockStore } from './block-store.js';
+export { EmulatedNamespace, type EmulatedNamespaceOptions } from './namespace.js';
+export { NvmeDevice, type NvmeDeviceOptions } from './nvme-device.js';
+export {
+  onNthCommand,
+  type NvmeIntercept,
+  type NvmeInterceptedCommand,
+  type NvmeVerdict,
+} from './nvme-faults.js';

@@ -1,0 +1,141 @@
+/** Commands of the NVM command set (NVM Command Set Specification 1.0, section 3.2). */
+import type { ClientMemory } from '../device-model.js';
+import { ALL_NAMESPACES, PAGE, Status } from './constants.js';
+import type { Health } from './health.js';
+import type { Personality } from './identify-data.js';
+import type { EmulatedNamespace } from './namespace.js';
+import { dataSegments, readSegments, writeSegments } from './prps.js';
+import { CommandError, type Sqe } from './sqe.js';
+
+const Opcode = {
+  FLUSH: 0x00,
+  WRITE: 0x01,
+  READ: 0x02,
+  COMPARE: 0x05,
+  WRITE_ZEROES: 0x08,
+  DATASET_MANAGEMENT: 0x09,
+} as const;
+
+const RANGE_BYTES = 16;
+const FORCE_UNIT_ACCESS = 1 << 30;
+/** CDW11 of Dataset Management. */
+const DEALLOCATE = 1 << 2;
+
+export class IoCommands {
+  readonly #memory: ClientMemory;
+  readonly #personality: Personality;
+  readonly #health: Health;
+
+  constructor(memory: ClientMemory, personality: Personality, health: Health) {
+    this.#memory = memory;
+    this.#personality = personality;
+    this.#health = health;
+  }
+
+  /** Dword 0 of the completion. Throws a CommandError. */
+  async execute(sqe: Sqe): Promise<number> {
+    if (sqe.flags !== 0) throw new CommandError(Status.INVALID_FIELD);
+    switch (sqe.opcode) {
+      case Opcode.READ:
+        await this.#read(sqe);
+        break;
+      case Opcode.WRITE:
+        await this.#write(sqe);
+        break;
+      case Opcode.COMPARE:
+        await this.#compare(sqe);
+        break;
+      case Opcode.WRITE_ZEROES: {
+        const { namespace, offset, length } = this.#blocks(sqe);
+        await namespace.store.clear(offset, length);
+        break;
+      }
+      case Opcode.DATASET_MANAGEMENT:
+        await this.#manage(sqe);
+        break;
+      case Opcode.FLUSH:
+        await this.#flush(sqe);
+        break;
+      default:
+        throw new CommandError(Status.INVALID_OPCODE);
+    }
+    return 0;
+  }
+
+  async #read(sqe: Sqe): Promise<void> {
+    const { namespace, offset, length } = this.#transfer(sqe);
+    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    await writeSegments(this.#memory, segments, await namespace.store.read(offset, length));
+    this.#health.readCommands++;
+    this.#health.bytesRead += BigInt(length);
+  }
+
+  async #write(sqe: Sqe): Promise<void> {
+    const { namespace, offset, length } = this.#transfer(sqe);
+    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    await namespace.store.write(offset, await readSegments(this.#memory, segments));
+    if ((sqe.cdw12 & FORCE_UNIT_ACCESS) !== 0) await namespace.store.flush();
+    this.#health.writeCommands++;
+    this.#health.bytesWritten += BigInt(length);
+  }
+
+  async #compare(sqe: Sqe): Promise<void> {
+    const { namespace, offset, length } = this.#transfer(sqe);
+    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    const theirs = await readSegments(this.#memory, segments);
+    if (!theirs.equals(await namespace.store.read(offset, length)))
+      throw new CommandError(Status.COMPARE_FAILURE);
+    this.#health.readCommands++;
+  }
+
+  async #manage(sqe: Sqe): Promise<void> {
+    const namespace = this.#namespace(sqe.nsid);
+    const count = (sqe.cdw10 & 0xff) + 1;
+    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, count * RANGE_BYTES);
+    const ranges = await readSegments(this.#memory, segments);
+    for (let at = 0; at < ranges.byteLength; at += RANGE_BYTES) {
+      const blocks = ranges.readUInt32LE(at + 4);
+      const { offset, length } = within(namespace, ranges.readBigUInt64LE(at + 8), blocks);
+      if ((sqe.cdw11 & DEALLOCATE) !== 0) await namespace.store.clear(offset, length);
+    }
+  }
+
+  async #flush({ nsid }: Sqe): Promise<void> {
+    const { namespaces } = this.#personality;
+    const wanted = nsid === ALL_NAMESPACES ? namespaces : [this.#namespace(nsid)];
+    for (const { store } of wanted) await store.flush();
+  }
+
+  #transfer(sqe: Sqe): { namespace: EmulatedNamespace; offset: number; length: number } {
+    const blocks = this.#blocks(sqe);
+    const { mdts } = this.#personality;
+    if (mdts !== 0 && blocks.length > 2 ** mdts * PAGE) throw new CommandError(Status.INVALID_FIELD);
+    return blocks;
+  }
+
+  #blocks({ nsid, cdw10, cdw11, cdw12 }: Sqe): {
+    namespace: EmulatedNamespace;
+    offset: number;
+    length: number;
+  } {
+    const namespace = this.#namespace(nsid);
+    const lba = (BigInt(cdw11) << 32n) | BigInt(cdw10);
+    return { namespace, ...within(namespace, lba, (cdw12 & 0xffff) + 1) };
+  }
+
+  #namespace(nsid: number): EmulatedNamespace {
+    const namespace = this.#personality.namespaces.find(({ id }) => id === nsid);
+    if (namespace === undefined) throw new CommandError(Status.INVALID_NAMESPACE);
+    return namespace;
+  }
+}
+
+/** In bytes. */
+function within(
+  { blocks, blockSize }: EmulatedNamespace,
+  lba: bigint,
+  count: number,
+): { offset: number; length: number } {
+  if (lba + BigInt(count) > BigInt(blocks)) throw new CommandError(Status.LBA_OUT_OF_RANGE);
+  return { offset: Number(lba) * blockSize, length: count * blockSize };
+}

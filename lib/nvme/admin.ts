@@ -1,0 +1,234 @@
+/** Admin commands (NVM Express Base 2.0, section 5), each as one function. */
+import { UnsupportedError, type CallOptions } from '../index.js';
+import { Command } from './command.js';
+import type { CommandQueue } from './command-queue.js';
+import { IDENTIFY_SIZE } from './identify-controller.js';
+import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
+
+/** The most data of one admin command. */
+export const ADMIN_TRANSFER_BYTES = 64 * 1024;
+/** Longer log pages are read in such parts, where the controller can. */
+const LOG_CHUNK_BYTES = 4096;
+/** CDW11 of queue creation: physically contiguous; of completion queues: interrupts enabled. */
+const CONTIGUOUS = 1;
+const INTERRUPTS_ENABLED = 2;
+
+/** A command in the caller's own words. Dwords that are not given are 0. */
+export interface AdminCommand {
+  opcode: number;
+  /** Default 0. */
+  namespace?: number | undefined;
+  cdw10?: number | undefined;
+  cdw11?: number | undefined;
+  cdw12?: number | undefined;
+  cdw13?: number | undefined;
+  cdw14?: number | undefined;
+  cdw15?: number | undefined;
+  /** Data to the controller, at most 64 KiB. */
+  send?: Uint8Array | undefined;
+  /** How many bytes come from the controller, at most 64 KiB. */
+  receive?: number | undefined;
+}
+
+export interface AdminResult {
+  /** Dword 0 of the completion. */
+  result: number;
+  /** What came, `receive` bytes. */
+  data: Buffer;
+}
+
+export interface LogPageOptions extends CallOptions {
+  /** Default: the controller's own. */
+  namespace?: number | undefined;
+  /** Where to begin, a multiple of 4. Default 0. */
+  offset?: number | undefined;
+  /** LSP, log specific field. Default 0. */
+  specific?: number | undefined;
+}
+
+export interface FeatureOptions extends CallOptions {
+  /** Default 0: features of the controller. */
+  namespace?: number | undefined;
+  cdw11?: number | undefined;
+}
+
+export interface GetFeatureOptions extends FeatureOptions {
+  /** Which value: 0 current, 1 default, 2 saved, 3 what is supported. Default 0. */
+  select?: 0 | 1 | 2 | 3 | undefined;
+  /** How many bytes of data the feature has. Default 0. */
+  receive?: number | undefined;
+}
+
+export interface SetFeatureOptions extends FeatureOptions {
+  /** Keeps the value over resets, where the feature can. Default false. */
+  save?: boolean | undefined;
+  send?: Uint8Array | undefined;
+}
+
+interface QueueCreation {
+  id: number;
+  entries: number;
+  address: bigint;
+}
+
+export class Admin {
+  readonly queue: CommandQueue;
+  /** LPA bit 2: log pages can be read in parts. */
+  hasLogOffsets = false;
+
+  constructor(queue: CommandQueue) {
+    this.queue = queue;
+  }
+
+  async execute(request: AdminCommand, options?: CallOptions): Promise<AdminResult> {
+    const { opcode, send, receive = 0 } = request;
+    checkTransfer(send, receive);
+    const command = new Command(`admin command 0x${hex(opcode)}`, opcode, request.namespace ?? 0);
+    command.cdw10 = request.cdw10 ?? 0;
+    command.cdw11 = request.cdw11 ?? 0;
+    command.cdw12 = request.cdw12 ?? 0;
+    command.cdw13 = request.cdw13 ?? 0;
+    command.cdw14 = request.cdw14 ?? 0;
+    command.cdw15 = request.cdw15 ?? 0;
+    const data = Buffer.alloc(receive);
+    if (send !== undefined) command.through(send, true);
+    else if (receive > 0) command.through(data, false);
+    return { result: await this.queue.execute<number>(command, options), data };
+  }
+
+  /** 5.17 */
+  async identify(cns: number, namespace: number, options?: CallOptions): Promise<Buffer> {
+    const data = Buffer.alloc(IDENTIFY_SIZE);
+    const command = new Command(`Identify 0x${hex(cns)}`, AdminOpcode.IDENTIFY, namespace);
+    command.cdw10 = cns;
+    await this.queue.execute<number>(command.through(data, false), options);
+    return data;
+  }
+
+  /** 5.16 */
+  async logPage(page: number, length: number, options: LogPageOptions = {}): Promise<Buffer> {
+    const { offset = 0 } = options;
+    checkDwords('length', length, 4);
+    checkDwords('offset', offset, 0);
+    const chunk = this.hasLogOffsets ? LOG_CHUNK_BYTES : ADMIN_TRANSFER_BYTES;
+    if (!this.hasLogOffsets && (offset > 0 || length > chunk)) {
+      throw new UnsupportedError(
+        `the controller gives log pages from their beginning only, ${chunk} bytes at most`,
+      );
+    }
+    const data = Buffer.alloc(length);
+    for (let at = 0; at < length; at += chunk) {
+      await this.#logPart(page, data.subarray(at, at + chunk), offset + at, options);
+    }
+    return data;
+  }
+
+  /** 5.15 */
+  async getFeature(feature: number, options: GetFeatureOptions = {}): Promise<AdminResult> {
+    const { namespace = 0, cdw11 = 0, select = 0, receive = 0 } = options;
+    checkTransfer(undefined, receive);
+    const command = new Command(`Get Features 0x${hex(feature)}`, AdminOpcode.GET_FEATURES, namespace);
+    command.cdw10 = feature | (select << 8);
+    command.cdw11 = cdw11;
+    const data = Buffer.alloc(receive);
+    if (receive > 0) command.through(data, false);
+    return { result: await this.queue.execute<number>(command, options), data };
+  }
+
+  /** 5.27. The promise gives dword 0 of the completion. */
+  async setFeature(feature: number, options: SetFeatureOptions = {}): Promise<number> {
+    const { namespace = 0, cdw11 = 0, save = false, send } = options;
+    checkTransfer(send, 0);
+    const command = new Command(`Set Features 0x${hex(feature)}`, AdminOpcode.SET_FEATURES, namespace);
+    command.cdw10 = feature | (save ? 1 << 31 : 0);
+    command.cdw11 = cdw11;
+    if (send !== undefined) command.through(send, true);
+    return this.queue.execute<number>(command, options);
+  }
+
+  /** 5.1. Whether the command was aborted: it is completed with ABORT_REQUESTED then. */
+  async abort(queue: number, commandId: number, options?: CallOptions): Promise<boolean> {
+    const command = new Command('Abort', AdminOpcode.ABORT, 0);
+    command.cdw10 = queue | (commandId << 16);
+    return ((await this.queue.execute<number>(command, options)) & 1) === 0;
+  }
+
+  /** 5.4. `vector` undefined leaves interrupts off. */
+  createCompletionQueue({ id, entries, address }: QueueCreation, vector: number | undefined): Promise<void> {
+    const command = new Command('Create I/O Completion Queue', AdminOpcode.CREATE_IO_CQ, 0);
+    command.cdw10 = id | ((entries - 1) << 16);
+    command.cdw11 = CONTIGUOUS | (vector === undefined ? 0 : INTERRUPTS_ENABLED | (vector << 16));
+    return this.#createQueue(command, address);
+  }
+
+  /** 5.5 */
+  createSubmissionQueue({ id, entries, address }: QueueCreation, completionQueue: number): Promise<void> {
+    const command = new Command('Create I/O Submission Queue', AdminOpcode.CREATE_IO_SQ, 0);
+    command.cdw10 = id | ((entries - 1) << 16);
+    command.cdw11 = CONTIGUOUS | (completionQueue << 16);
+    return this.#createQueue(command, address);
+  }
+
+  /** 5.6, 5.7: the submission queue first, then the completion queue. */
+  async deleteQueues(id: number): Promise<void> {
+    await this.#deleteQueue('Delete I/O Submission Queue', AdminOpcode.DELETE_IO_SQ, id);
+    await this.deleteCompletionQueue(id);
+  }
+
+  deleteCompletionQueue(id: number): Promise<void> {
+    return this.#deleteQueue('Delete I/O Completion Queue', AdminOpcode.DELETE_IO_CQ, id);
+  }
+
+  /** 5.8: both buffers are one page. */
+  async configureDoorbellBuffers(shadow: bigint, eventIndexes: bigint): Promise<void> {
+    const command = new Command('Doorbell Buffer Config', AdminOpcode.DOORBELL_BUFFER_CONFIG, 0);
+    command.low = Number(BigInt.asUintN(32, shadow));
+    command.high = Number(shadow >> 32n);
+    command.secondPointer = eventIndexes;
+    await this.queue.execute<number>(command);
+  }
+
+  async #createQueue(command: Command, address: bigint): Promise<void> {
+    command.low = Number(BigInt.asUintN(32, address));
+    command.high = Number(address >> 32n);
+    await this.queue.execute<number>(command);
+  }
+
+  async #deleteQueue(name: string, opcode: number, id: number): Promise<void> {
+    const command = new Command(name, opcode, 0);
+    command.cdw10 = id;
+    await this.queue.execute<number>(command);
+  }
+
+  async #logPart(page: number, into: Buffer, offset: number, options: LogPageOptions): Promise<void> {
+    const { namespace = ALL_NAMESPACES, specific = 0 } = options;
+    const dwords = into.byteLength / 4 - 1;
+    const command = new Command(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
+    command.cdw10 = page | (specific << 8) | ((dwords & 0xffff) << 16);
+    command.cdw11 = dwords >>> 16;
+    command.cdw12 = offset >>> 0;
+    command.cdw13 = Math.floor(offset / 2 ** 32);
+    await this.queue.execute<number>(command.through(into, false), options);
+  }
+}
+
+function checkTransfer(send: Uint8Array | undefined, receive: number): void {
+  if (send !== undefined && !(send instanceof Uint8Array))
+    throw new TypeError('data is a Buffer or a Uint8Array');
+  const length = send?.byteLength ?? receive;
+  if (send !== undefined && receive > 0) throw new TypeError('a command has data in one direction');
+  if (length === 0) return;
+  checkDwords('the length of the data', length, 4);
+  if (length > ADMIN_TRANSFER_BYTES) {
+    throw new RangeError(`an admin command has at most ${ADMIN_TRANSFER_BYTES} bytes of data, not ${length}`);
+  }
+}
+
+function checkDwords(what: string, value: number, least: number): void {
+  if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
+  throw new RangeError(`${what} is a multiple of 4 from ${least} on, not ${value}`);
+}
+
+function hex(value: number): string {
+  return value.toString(16).padStart(2, '0');
+}

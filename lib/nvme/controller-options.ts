@@ -1,0 +1,68 @@
+/** What can be said about a controller and its queues. */
+import type { NvmeNamespace } from './namespace.js';
+
+export interface NvmeOptions {
+  /** The deadline of commands that say nothing, and of what recovers from a missed one. Milliseconds; default 5,000. */
+  timeoutMs?: number | undefined;
+  /** How many I/O queue pairs to ask for; the controller may give fewer. Default: as many as there can be. */
+  queues?: number | undefined;
+  /** The longest transfer of one command, in bytes; longer ones are split. Default: the controller's limit, up to 4 MiB. */
+  maxTransferBytes?: number | undefined;
+  /** Uses shadow doorbells where the controller offers them. Default true. */
+  shadowDoorbells?: boolean | undefined;
+  /** How often a command that a controller reset interrupted is sent again. Default 1. */
+  retries?: number | undefined;
+}
+
+export interface NvmeQueueOptions {
+  /** The namespace of commands that do not name another one. Default: the first that is active. */
+  namespace?: number | NvmeNamespace | undefined;
+  /** Entries of the rings; one less can be in flight. Default 256, or what the controller allows. */
+  entries?: number | undefined;
+  /**
+   * `'poll'` looks for completions as long as some are waited for: lowest latency, and a processor's time.
+   * `'interrupt'` waits for an MSI-X vector. Default `'poll'`.
+   */
+  completion?: 'poll' | 'interrupt' | undefined;
+  /** Buffers for the submit/poll face: how many (default: as many as can be in flight) and how long (default 4,096). */
+  buffers?: { count?: number | undefined; bytes?: number | undefined } | undefined;
+  /** Milliseconds; default: the controller's. */
+  timeoutMs?: number | undefined;
+}
+
+export interface NvmeSettings {
+  timeoutMs: number;
+  queues: number;
+  maxTransferBytes: number;
+  shadowDoorbells: boolean;
+  retries: number;
+}
+
+/** Number of Queues has 16 bits, of which 65,535 is not allowed; made one-based. */
+const MOST_QUEUES = 65_535;
+const DEFAULT_MAX_TRANSFER = 4 << 20;
+const MAX_TIMEOUT_MS = 0x7fff_ffff;
+const LEAST_TRANSFER = 4096;
+const MOST_TRANSFER = 1 << 30;
+
+/** @throws RangeError for what makes no sense. */
+export function nvmeSettings(options: NvmeOptions): NvmeSettings {
+  return {
+    timeoutMs: wholeNumber('timeoutMs', options.timeoutMs ?? 5_000, 1, MAX_TIMEOUT_MS),
+    queues: wholeNumber('queues', options.queues ?? MOST_QUEUES, 1, MOST_QUEUES),
+    maxTransferBytes: wholeNumber(
+      'maxTransferBytes',
+      options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER,
+      LEAST_TRANSFER,
+      MOST_TRANSFER,
+    ),
+    shadowDoorbells: options.shadowDoorbells ?? true,
+    retries: wholeNumber('retries', options.retries ?? 1, 0, 100),
+  };
+}
+
+/** @throws RangeError. */
+export function wholeNumber(name: string, value: number, least: number, most: number): number {
+  if (Number.isInteger(value) && value >= least && value <= most) return value;
+  throw new RangeError(`${name} is a whole number from ${least} to ${most}, not ${value}`);
+}

@@ -1,0 +1,160 @@
+/** Identify Controller (NVM Express Base 2.0, figure 275). */
+import { requireBytes, text, uint128 } from './fields.js';
+import { versionText } from './registers.js';
+
+export const IDENTIFY_SIZE = 4096;
+
+/** Optional admin commands, OACS bits. */
+export const OptionalAdminCommands = {
+  SECURITY: 1 << 0,
+  FORMAT: 1 << 1,
+  FIRMWARE: 1 << 2,
+  NAMESPACE_MANAGEMENT: 1 << 3,
+  SELF_TEST: 1 << 4,
+  DIRECTIVES: 1 << 5,
+  MANAGEMENT_INTERFACE: 1 << 6,
+  VIRTUALIZATION: 1 << 7,
+  DOORBELL_BUFFER_CONFIG: 1 << 8,
+} as const;
+
+/** Optional NVM commands, ONCS bits. */
+export const OptionalNvmCommands = {
+  COMPARE: 1 << 0,
+  WRITE_UNCORRECTABLE: 1 << 1,
+  DATASET_MANAGEMENT: 1 << 2,
+  WRITE_ZEROES: 1 << 3,
+  SAVE_FEATURES: 1 << 4,
+  RESERVATIONS: 1 << 5,
+  TIMESTAMP: 1 << 6,
+  VERIFY: 1 << 7,
+} as const;
+
+/** Names are the specification's, spelled out; units are in the names or the comments. */
+export interface ControllerIdentity {
+  vendorId: number;
+  subsystemVendorId: number;
+  serialNumber: string;
+  modelNumber: string;
+  firmwareRevision: string;
+  /** RAB, as commands in a burst. */
+  arbitrationBurst: number;
+  /** IEEE OUI, six hexadecimal digits. */
+  ieeeOui: string;
+  /** CMIC bits. */
+  multiPath: number;
+  /** MDTS: the power of two of minimum pages that one command may transfer; 0 for no limit. */
+  maxDataTransfer: number;
+  controllerId: number;
+  /** VER as text; empty where the controller reports none (before 1.2). */
+  version: string;
+  /** RTD3R, microseconds. */
+  resumeLatencyUs: number;
+  /** RTD3E, microseconds: how long an orderly shutdown may take; 0 where unknown. */
+  entryLatencyUs: number;
+  /** OAES bits. */
+  asyncEvents: number;
+  /** CTRATT bits. */
+  attributes: number;
+  /** CNTRLTYPE: 1 I/O, 2 discovery, 3 administrative; 0 where not reported. */
+  controllerType: number;
+  /** OACS: `OptionalAdminCommands` bits. */
+  optionalAdminCommands: number;
+  /** ACL: how many Abort commands may be outstanding, made one-based. */
+  abortCommandLimit: number;
+  /** AERL, made one-based. */
+  asyncEventLimit: number;
+  /** FRMW bits. */
+  firmwareUpdates: number;
+  /** LPA bits. */
+  logPageAttributes: number;
+  /** ELPE: entries of the error log, made one-based. */
+  errorLogEntries: number;
+  /** NPSS: power states, made one-based. */
+  powerStates: number;
+  /** WCTEMP, kelvin; 0 where not reported. */
+  warningTemperatureKelvin: number;
+  /** CCTEMP, kelvin; 0 where not reported. */
+  criticalTemperatureKelvin: number;
+  /** TNVMCAP, bytes. */
+  totalCapacityBytes: bigint;
+  /** UNVMCAP, bytes. */
+  unallocatedCapacityBytes: bigint;
+  /** KAS, in units of 100 ms; 0 for no keep-alive. */
+  keepAlive: number;
+  /** SQES: required and maximum size of an entry as powers of two. */
+  submissionEntrySize: { required: number; maximum: number };
+  /** CQES. */
+  completionEntrySize: { required: number; maximum: number };
+  /** MAXCMD: outstanding commands a queue; 0 where not reported. */
+  maxOutstandingCommands: number;
+  /** NN: namespaces are numbered 1 to here. */
+  namespaces: number;
+  /** ONCS: `OptionalNvmCommands` bits. */
+  optionalNvmCommands: number;
+  /** FUSES bits. */
+  fusedOperations: number;
+  /** FNA bits. */
+  formatAttributes: number;
+  /** VWC bit 0: writes may be held in a cache that Flush empties. */
+  volatileWriteCache: boolean;
+  /** VWC bits 2:1 are 11b: Flush of all namespaces (NSID ffffffffh) is supported. */
+  flushesAllNamespaces: boolean;
+  /** AWUN, blocks, made one-based. */
+  atomicWriteUnit: number;
+  /** AWUPF, blocks, made one-based. */
+  atomicWriteUnitPowerFail: number;
+  /** SGLS bits. */
+  sgls: number;
+  /** SUBNQN. */
+  subsystemNqn: string;
+}
+
+/** @throws ProtocolError where there are fewer than 4,096 bytes. */
+export function decodeControllerIdentity(bytes: Buffer): ControllerIdentity {
+  requireBytes(bytes, IDENTIFY_SIZE, 'Identify Controller');
+  const version = bytes.readUInt32LE(80);
+  const vwc = bytes[525]!;
+  return {
+    vendorId: bytes.readUInt16LE(0),
+    subsystemVendorId: bytes.readUInt16LE(2),
+    serialNumber: text(bytes, 4, 20),
+    modelNumber: text(bytes, 24, 40),
+    firmwareRevision: text(bytes, 64, 8),
+    arbitrationBurst: 2 ** bytes[72]!,
+    ieeeOui: bytes.readUIntLE(73, 3).toString(16).padStart(6, '0'),
+    multiPath: bytes[76]!,
+    maxDataTransfer: bytes[77]!,
+    controllerId: bytes.readUInt16LE(78),
+    version: version === 0 ? '' : versionText(version),
+    resumeLatencyUs: bytes.readUInt32LE(84),
+    entryLatencyUs: bytes.readUInt32LE(88),
+    asyncEvents: bytes.readUInt32LE(92),
+    attributes: bytes.readUInt32LE(96),
+    controllerType: bytes[111]!,
+    optionalAdminCommands: bytes.readUInt16LE(256),
+    abortCommandLimit: bytes[258]! + 1,
+    asyncEventLimit: bytes[259]! + 1,
+    firmwareUpdates: bytes[260]!,
+    logPageAttributes: bytes[261]!,
+    errorLogEntries: bytes[262]! + 1,
+    powerStates: bytes[263]! + 1,
+    warningTemperatureKelvin: bytes.readUInt16LE(266),
+    criticalTemperatureKelvin: bytes.readUInt16LE(268),
+    totalCapacityBytes: uint128(bytes, 280),
+    unallocatedCapacityBytes: uint128(bytes, 296),
+    keepAlive: bytes.readUInt16LE(320),
+    submissionEntrySize: { required: bytes[512]! & 0xf, maximum: bytes[512]! >>> 4 },
+    completionEntrySize: { required: bytes[513]! & 0xf, maximum: bytes[513]! >>> 4 },
+    maxOutstandingCommands: bytes.readUInt16LE(514),
+    namespaces: bytes.readUInt32LE(516),
+    optionalNvmCommands: bytes.readUInt16LE(520),
+    fusedOperations: bytes.readUInt16LE(522),
+    formatAttributes: bytes[524]!,
+    volatileWriteCache: (vwc & 1) !== 0,
+    flushesAllNamespaces: ((vwc >>> 1) & 3) === 3,
+    atomicWriteUnit: bytes.readUInt16LE(526) + 1,
+    atomicWriteUnitPowerFail: bytes.readUInt16LE(528) + 1,
+    sgls: bytes.readUInt32LE(536),
+    subsystemNqn: text(bytes, 768, 256),
+  };
+}

@@ -1,0 +1,55 @@
+/**
+ * An NVMe driver on the public API: `vfio-user/nvme`.
+ *
+ * ```ts
+ * await using device = await connect('/run/nvme/cntrl');
+ * await using controller = await NvmeController.open(device);
+ * const queue = await controller.createQueue();
+ * const data = await queue.read(0, 8);
+ * ```
+ * Where to start reading: controller.ts, then queue.ts; the rings themselves are in queue-pair.ts.
+ */
+export type {
+  AdminCommand,
+  AdminResult,
+  FeatureOptions,
+  GetFeatureOptions,
+  LogPageOptions,
+  SetFeatureOptions,
+} from './admin.js';
+export { NvmeController, type ControllerState } from './controller.js';
+export type { NvmeOptions, NvmeQueueOptions } from './controller-options.js';
+export type { DoorbellKind } from './doorbells.js';
+export { NvmeControllerError, NvmeResetError } from './errors.js';
+export {
+  decodeControllerIdentity,
+  OptionalAdminCommands,
+  OptionalNvmCommands,
+  type ControllerIdentity,
+} from './identify-controller.js';
+export {
+  decodeNamespaceIdentity,
+  decodeNamespaceList,
+  type LbaFormat,
+  type NamespaceIdentity,
+} from './identify-namespace.js';
+export {
+  decodeErrorLog,
+  decodeFirmwareLog,
+  decodeSmartLog,
+  type ErrorLogEntry,
+  type FirmwareLog,
+  type SmartLog,
+} from './log-pages.js';
+export { NvmeNamespace } from './namespace.js';
+export { AdminOpcode, ALL_NAMESPACES, FeatureId, IdentifyCns, LogPageId, NvmOpcode } from './opcodes.js';
+export {
+  NvmeQueue,
+  type BlockRange,
+  type IoOptions,
+  type TransferOptions,
+  type WriteZeroesOptions,
+} from './queue.js';
+export type { ControllerCapabilities } from './registers.js';
+export { decodeStatus, NvmeStatusError, statusName, StatusCodeType, type NvmeStatus } from './status.js';
+export { SubmitQueue } from './submit-queue.js';

@@ -1,0 +1,136 @@
+/** Log pages that every controller has (NVM Express Base 2.0, section 5.16.1). */
+import { requireBytes, text, uint128 } from './fields.js';
+import { decodeStatus, type NvmeStatus } from './status.js';
+
+export const ERROR_ENTRY_SIZE = 64;
+export const SMART_LOG_SIZE = 512;
+export const FIRMWARE_LOG_SIZE = 512;
+
+/** One error (5.16.1.2). */
+export interface ErrorLogEntry {
+  /** Counts all errors of the controller's life; 0 for an entry that is not in use. */
+  errorCount: bigint;
+  /** The queue; 0xffff where the error is of none. */
+  submissionQueue: number;
+  /** 0xffff where the error is of none. */
+  commandId: number;
+  status: NvmeStatus;
+  /** The byte and bit of the command that is wrong; 0xffff where none is. */
+  parameterErrorLocation: number;
+  lba: bigint;
+  namespace: number;
+  /** The log page with more about it; 0 for none. */
+  vendorLogPage: number;
+  commandSpecific: bigint;
+}
+
+/** Entries in use, newest first. */
+export function decodeErrorLog(bytes: Buffer): ErrorLogEntry[] {
+  const entries: ErrorLogEntry[] = [];
+  for (let at = 0; at + ERROR_ENTRY_SIZE <= bytes.byteLength; at += ERROR_ENTRY_SIZE) {
+    const entry = decodeErrorEntry(bytes.subarray(at, at + ERROR_ENTRY_SIZE));
+    if (entry.errorCount !== 0n) entries.push(entry);
+  }
+  return entries;
+}
+
+function decodeErrorEntry(bytes: Buffer): ErrorLogEntry {
+  return {
+    errorCount: bytes.readBigUInt64LE(0),
+    submissionQueue: bytes.readUInt16LE(8),
+    commandId: bytes.readUInt16LE(10),
+    status: decodeStatus(bytes.readUInt16LE(12) >>> 1),
+    parameterErrorLocation: bytes.readUInt16LE(14),
+    lba: bytes.readBigUInt64LE(16),
+    namespace: bytes.readUInt32LE(24),
+    vendorLogPage: bytes[28]!,
+    commandSpecific: bytes.readBigUInt64LE(32),
+  };
+}
+
+/** SMART / Health Information (5.16.1.3). */
+export interface SmartLog {
+  criticalWarning: {
+    spareBelowThreshold: boolean;
+    temperature: boolean;
+    reliabilityDegraded: boolean;
+    readOnly: boolean;
+    backupFailed: boolean;
+    persistentMemoryReadOnly: boolean;
+  };
+  temperatureKelvin: number;
+  availableSparePercent: number;
+  availableSpareThresholdPercent: number;
+  /** May be over 100. */
+  percentageUsed: number;
+  /** In thousands of 512 bytes, rounded up. */
+  dataUnitsRead: bigint;
+  /** In thousands of 512 bytes, rounded up. */
+  dataUnitsWritten: bigint;
+  hostReadCommands: bigint;
+  hostWriteCommands: bigint;
+  controllerBusyMinutes: bigint;
+  powerCycles: bigint;
+  powerOnHours: bigint;
+  unsafeShutdowns: bigint;
+  mediaErrors: bigint;
+  errorLogEntries: bigint;
+  warningTemperatureMinutes: number;
+  criticalTemperatureMinutes: number;
+  /** Kelvin; those that the controller has. */
+  temperatureSensors: number[];
+}
+
+/** @throws ProtocolError where there are fewer than 512 bytes. */
+export function decodeSmartLog(bytes: Buffer): SmartLog {
+  requireBytes(bytes, SMART_LOG_SIZE, 'the SMART log');
+  const warning = bytes[0]!;
+  const sensors = Array.from({ length: 8 }, (_, i) => bytes.readUInt16LE(200 + 2 * i));
+  return {
+    criticalWarning: {
+      spareBelowThreshold: (warning & 0x01) !== 0,
+      temperature: (warning & 0x02) !== 0,
+      reliabilityDegraded: (warning & 0x04) !== 0,
+      readOnly: (warning & 0x08) !== 0,
+      backupFailed: (warning & 0x10) !== 0,
+      persistentMemoryReadOnly: (warning & 0x20) !== 0,
+    },
+    temperatureKelvin: bytes.readUInt16LE(1),
+    availableSparePercent: bytes[3]!,
+    availableSpareThresholdPercent: bytes[4]!,
+    percentageUsed: bytes[5]!,
+    dataUnitsRead: uint128(bytes, 32),
+    dataUnitsWritten: uint128(bytes, 48),
+    hostReadCommands: uint128(bytes, 64),
+    hostWriteCommands: uint128(bytes, 80),
+    controllerBusyMinutes: uint128(bytes, 96),
+    powerCycles: uint128(bytes, 112),
+    powerOnHours: uint128(bytes, 128),
+    unsafeShutdowns: uint128(bytes, 144),
+    mediaErrors: uint128(bytes, 160),
+    errorLogEntries: uint128(bytes, 176),
+    warningTemperatureMinutes: bytes.readUInt32LE(192),
+    criticalTemperatureMinutes: bytes.readUInt32LE(196),
+    temperatureSensors: sensors.filter((kelvin) => kelvin !== 0),
+  };
+}
+
+/** Firmware Slot Information (5.16.1.4). */
+export interface FirmwareLog {
+  /** The slot that runs. */
+  activeSlot: number;
+  /** The slot that runs after the next controller level reset; 0 where that is not known. */
+  nextSlot: number;
+  /** Slots 1 to 7; empty text where there is nothing. */
+  revisions: string[];
+}
+
+/** @throws ProtocolError where there are fewer than 512 bytes. */
+export function decodeFirmwareLog(bytes: Buffer): FirmwareLog {
+  requireBytes(bytes, FIRMWARE_LOG_SIZE, 'the firmware log');
+  return {
+    activeSlot: bytes[0]! & 7,
+    nextSlot: (bytes[0]! >>> 4) & 7,
+    revisions: Array.from({ length: 7 }, (_, i) => text(bytes, 8 + 8 * i, 8)),
+  };
+}

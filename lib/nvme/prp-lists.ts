@@ -1,0 +1,121 @@
+/**
+ * Physical Region Pages: where the data of a command is (NVM Express Base 2.0, section 4.1.1).
+ *
+ * ```
+ *   one page          PRP1
+ *   two pages         PRP1, PRP2
+ *   more              PRP1, PRP2 ──▶ list: page 2, page 3, … (a full page of the list ends with a pointer to the next)
+ * ```
+ * Only the first page may begin within. Every command slot has a list of its own, so that none is ever built while
+ * another is in use.
+ */
+const ENTRY_SIZE = 8;
+const TWO_32 = 2 ** 32;
+
+export class PrpLists {
+  /** PRP1 and PRP2 as last built: low and high dword of each. */
+  readonly entries = new Uint32Array(4);
+  readonly #words: Uint32Array;
+  readonly #low: number;
+  readonly #high: number;
+  readonly #pageSize: number;
+  readonly #strideWords: number;
+  /** Where the next entry goes, and how many are to come. */
+  #cursor = 0;
+  #left = 0;
+
+  /** Bytes that the list of one slot takes, for transfers of at most `maxBytes`. */
+  static stride(maxBytes: number, pageSize: number): number {
+    // An unaligned transfer touches one page more; the first page is in PRP1.
+    const count = Math.ceil(maxBytes / pageSize);
+    const bytes = count * ENTRY_SIZE;
+    // A power of two never runs across a page.
+    if (bytes <= pageSize) return Math.max(ENTRY_SIZE, 2 ** Math.ceil(Math.log2(bytes)));
+    const entriesAPage = pageSize / ENTRY_SIZE - 1;
+    return Math.ceil((count - 1) / entriesAPage) * pageSize;
+  }
+
+  /** Lists in `words`, which the controller finds at `iova`, at the beginning of a page. */
+  constructor(words: Uint32Array, iova: bigint, stride: number, pageSize: number) {
+    this.#words = words;
+    this.#low = Number(BigInt.asUintN(32, iova));
+    this.#high = Number(iova >> 32n);
+    this.#pageSize = pageSize;
+    this.#strideWords = stride >>> 2;
+  }
+
+  /** Builds `entries` for contiguous memory at `high * 2^32 + low`. */
+  contiguous(slot: number, low: number, high: number, length: number): void {
+    const page = this.#pageSize;
+    const { entries } = this;
+    entries[0] = low;
+    entries[1] = high;
+    entries[2] = 0;
+    entries[3] = 0;
+    const first = page - (low & (page - 1));
+    if (length <= first) return;
+    // May be more than 32 bits: the quotient is carried.
+    let next = low + first;
+    if (length <= first + page) {
+      entries[2] = next >>> 0;
+      entries[3] = high + Math.floor(next / TWO_32);
+      return;
+    }
+    this.#begin(slot, Math.ceil((length - first) / page));
+    for (let at = first; at < length; at += page, next += page) {
+      this.#put(next >>> 0, high + Math.floor(next / TWO_32));
+    }
+  }
+
+  /** Builds `entries` for whole pages, given by their numbers from `high * 2^32 + low` on. */
+  scattered(slot: number, low: number, high: number, pages: readonly number[]): void {
+    const { entries } = this;
+    const page = this.#pageSize;
+    const address = (i: number) => low + pages[i]! * page;
+    entries[0] = address(0) >>> 0;
+    entries[1] = high + Math.floor(address(0) / TWO_32);
+    entries[2] = 0;
+    entries[3] = 0;
+    if (pages.length === 2) {
+      entries[2] = address(1) >>> 0;
+      entries[3] = high + Math.floor(address(1) / TWO_32);
+    }
+    if (pages.length <= 2) return;
+    this.#begin(slot, pages.length - 1);
+    for (let i = 1; i < pages.length; i++) {
+      this.#put(address(i) >>> 0, high + Math.floor(address(i) / TWO_32));
+    }
+  }
+
+  /** Makes `entries` these two pointers. */
+  verbatim(low: number, high: number, second: bigint): void {
+    const { entries } = this;
+    entries[0] = low;
+    entries[1] = high;
+    entries[2] = second === 0n ? 0 : Number(BigInt.asUintN(32, second));
+    entries[3] = second === 0n ? 0 : Number(second >> 32n);
+  }
+
+  #begin(slot: number, count: number): void {
+    this.#cursor = slot * this.#strideWords;
+    this.#left = count;
+    const at = this.#low + this.#cursor * 4;
+    this.entries[2] = at >>> 0;
+    this.entries[3] = this.#high + Math.floor(at / TWO_32);
+  }
+
+  #put(low: number, high: number): void {
+    const words = this.#words;
+    const isLastOfPage = (this.#cursor * 4 + ENTRY_SIZE) % this.#pageSize === 0;
+    if (isLastOfPage && this.#left > 1) {
+      const next = this.#low + this.#cursor * 4 + ENTRY_SIZE;
+      words[this.#cursor] = next >>> 0;
+      words[this.#cursor + 1] = this.#high + Math.floor(next / TWO_32);
+      this.#cursor += 2;
+    }
+    words[this.#cursor] = low;
+    words[this.#cursor + 1] = high;
+    this.#cursor += 2;
+    this.#left--;
+  }
+}

@@ -1,0 +1,280 @@
+import { describe, expect, test } from '@jest/globals';
+import { EduDevice, MemoryStore, serveFd } from '../../lib/emulator/index.js';
+import { connect, UnsupportedError } from '../../lib/index.js';
+import {
+  ALL_NAMESPACES,
+  FeatureId,
+  IdentifyCns,
+  NvmeController,
+  NvmeControllerError,
+  NvmeStatusError,
+  OptionalNvmCommands,
+} from '../../lib/nvme/index.js';
+import { socketPair } from '../emulator/raw-client.js';
+import { cleanup, connected, errorOf, opened } from './fixture.js';
+
+/** A register of BAR 0. */
+const CC = 0x14;
+const CSTS = 0x1c;
+
+describe('bring-up', () => {
+  test('enables the controller with what the specification wants of CC', async () => {
+    const { controller, device } = await opened();
+    expect(controller.state).toBe('live');
+    expect(await device.bar(0).readUInt32(CSTS)).toBe(1);
+    // EN, IOSQES 6, IOCQES 4, pages of 4 KiB.
+    expect(await device.bar(0).readUInt32(CC)).toBe(0x0046_0001);
+    expect(controller.version).toBe('2.0.0');
+    expect(controller.pageSize).toBe(4096);
+  });
+
+  test('knows what CAP says, and the limits of Identify', async () => {
+    const { controller } = await opened({
+      emulated: { queueEntries: 64, doorbellStride: 1, readyTimeoutMs: 1_500, mdts: 2, queues: 3 },
+    });
+    expect(controller.capabilities).toMatchObject({
+      maxQueueEntries: 64,
+      contiguousQueuesRequired: true,
+      doorbellStride: 8,
+      readyTimeoutMs: 1_500,
+      minPageSize: 4096,
+    });
+    expect(controller.maxTransferBytes).toBe(16_384);
+    expect(controller.maxQueues).toBe(3);
+    expect(controller.maxQueueEntries).toBe(64);
+  });
+
+  test('takes over a controller that somebody left enabled', async () => {
+    const { device } = await opened();
+    const again = await NvmeController.open(device);
+    cleanup(() => again.close());
+    expect((await (await again.createQueue()).read(0, 1)).byteLength).toBe(512);
+  });
+
+  test('leaves alone what is no NVMe controller', async () => {
+    const [ours, theirs] = socketPair();
+    const server = serveFd(new EduDevice(), theirs);
+    const device = await connect({ fd: ours });
+    cleanup(async () => {
+      await device.close();
+      await server.close();
+    });
+    await expect(NvmeController.open(device)).rejects.toThrow(UnsupportedError);
+  });
+
+  test('waits for CSTS.RDY no longer than CAP.TO says', async () => {
+    const { device, emulated } = await connected({ emulated: { readyTimeoutMs: 500 } });
+    emulated.isReadyStuck = true;
+    const error = await errorOf(NvmeController.open(device));
+    expect(error).toBeInstanceOf(NvmeControllerError);
+    expect(error.message).toContain('CSTS.RDY does not become 1 within 500 ms');
+  });
+
+  test.each([{ timeoutMs: 0 }, { queues: 0 }, { maxTransferBytes: 100 }, { retries: -1 }])(
+    'refuses %j',
+    async (options) => {
+      const { device } = await connected();
+      await expect(NvmeController.open(device, options)).rejects.toThrow(RangeError);
+    },
+  );
+});
+
+describe('identify', () => {
+  test('the controller', async () => {
+    const { controller } = await opened({ emulated: { serialNumber: 'S-1', modelNumber: 'A model' } });
+    expect(controller.identity).toMatchObject({
+      vendorId: 0x1234,
+      serialNumber: 'S-1',
+      modelNumber: 'A model',
+      firmwareRevision: '1.0',
+      maxDataTransfer: 5,
+      version: '2.0.0',
+      namespaces: 1,
+      abortCommandLimit: 4,
+      errorLogEntries: 64,
+      volatileWriteCache: true,
+      submissionEntrySize: { required: 6, maximum: 6 },
+      completionEntrySize: { required: 4, maximum: 4 },
+    });
+    expect(controller.identity.optionalNvmCommands & OptionalNvmCommands.COMPARE).not.toBe(0);
+    expect(controller.identityBytes).toHaveLength(4096);
+  });
+
+  test('namespaces, with their formats', async () => {
+    const namespaces = [
+      { store: new MemoryStore(1 << 20) },
+      { store: new MemoryStore(1 << 21), blockSize: 4096 },
+      { store: new MemoryStore(2 ** 45) },
+    ];
+    const { controller } = await opened({ emulated: { namespaces } });
+    expect(await controller.namespaceIds()).toEqual([1, 2, 3]);
+    expect(await controller.namespace()).toMatchObject({ id: 1, blockSize: 512, blocks: 2048 });
+    expect(await controller.namespace(2)).toMatchObject({ id: 2, blockSize: 4096, blocks: 512 });
+    expect(await controller.namespace(3)).toMatchObject({ blocks: 2 ** 36, sizeBytes: 2 ** 45 });
+  });
+
+  test('more namespaces than one list has', async () => {
+    const store = new MemoryStore(4096);
+    const namespaces = Array.from({ length: 1500 }, () => ({ store }));
+    const { controller } = await opened({ emulated: { namespaces } });
+    const ids = await controller.namespaceIds();
+    expect(ids).toEqual(namespaces.map((_, i) => i + 1));
+  });
+
+  test('a namespace that is not there is an error with a name', async () => {
+    const { controller } = await opened();
+    const error = await errorOf(controller.namespace(7));
+    expect(error).toBeInstanceOf(NvmeStatusError);
+    expect(error).toMatchObject({
+      code: 'ERR_NVME_INVALID_NAMESPACE_OR_FORMAT',
+      sct: 0,
+      sc: 0x0b,
+      statusName: 'INVALID_NAMESPACE_OR_FORMAT',
+      dnr: true,
+    });
+  });
+
+  test('raw, and what the controller does not know', async () => {
+    const { controller } = await opened();
+    const bytes = await controller.identify(IdentifyCns.CONTROLLER);
+    expect(bytes.equals(controller.identityBytes)).toBe(true);
+    await expect(controller.identify(0x77)).rejects.toMatchObject({ code: 'ERR_NVME_INVALID_FIELD' });
+  });
+});
+
+describe('log pages and features', () => {
+  test('SMART counts what was done', async () => {
+    const { controller } = await opened();
+    const queue = await controller.createQueue();
+    await queue.write(0, Buffer.alloc(128 * 1024));
+    await queue.read(0, 1);
+    const smart = await controller.smartLog();
+    expect(smart).toMatchObject({
+      temperatureKelvin: 311,
+      availableSparePercent: 100,
+      hostReadCommands: 1n,
+      hostWriteCommands: 1n,
+      dataUnitsWritten: 1n,
+      temperatureSensors: [311],
+    });
+    expect(smart.criticalWarning.readOnly).toBe(false);
+  });
+
+  test('the error log has the newest first', async () => {
+    const { controller } = await opened();
+    expect(await controller.errorLog()).toEqual([]);
+    await errorOf(controller.identify(0x77));
+    await errorOf(controller.identify(IdentifyCns.NAMESPACE, 9));
+    const log = await controller.errorLog();
+    expect(log.map(({ status, errorCount }) => [status.name, errorCount])).toEqual([
+      ['INVALID_NAMESPACE_OR_FORMAT', 2n],
+      ['INVALID_FIELD', 1n],
+    ]);
+    expect(log[0]).toMatchObject({ submissionQueue: 0, namespace: 9 });
+    expect(await controller.errorLog(1)).toHaveLength(1);
+  });
+
+  test('firmware', async () => {
+    const { controller } = await opened();
+    expect(await controller.firmwareLog()).toMatchObject({ activeSlot: 1, nextSlot: 0 });
+    expect((await controller.firmwareLog()).revisions[0]).toBe('1.0');
+  });
+
+  test('any page, from an offset; and one that is not there', async () => {
+    const { controller } = await opened();
+    const whole = await controller.logPage(0x02, 512);
+    const part = await controller.logPage(0x02, 64, { offset: 192, namespace: ALL_NAMESPACES });
+    expect(part.equals(whole.subarray(192, 256))).toBe(true);
+    await expect(controller.logPage(0x55, 512)).rejects.toMatchObject({ code: 'ERR_NVME_INVALID_LOG_PAGE' });
+    await expect(controller.logPage(0x02, 3)).rejects.toThrow(RangeError);
+  });
+
+  test('features are read and set', async () => {
+    const { controller } = await opened();
+    const { result } = await controller.getFeature(FeatureId.TEMPERATURE_THRESHOLD);
+    expect(result).toBe(343);
+    await controller.setFeature(FeatureId.TEMPERATURE_THRESHOLD, { cdw11: 300 });
+    expect((await controller.getFeature(FeatureId.TEMPERATURE_THRESHOLD)).result).toBe(300);
+    const byDefault = await controller.getFeature(FeatureId.TEMPERATURE_THRESHOLD, { select: 1 });
+    expect(byDefault.result).toBe(343);
+    await expect(controller.getFeature(0xee)).rejects.toMatchObject({ code: 'ERR_NVME_INVALID_FIELD' });
+  });
+
+  test('admin commands in the caller’s words', async () => {
+    const { controller } = await opened();
+    const { data } = await controller.adminCommand({ opcode: 0x06, cdw10: 1, receive: 4096 });
+    expect(data.equals(controller.identityBytes)).toBe(true);
+    await expect(controller.adminCommand({ opcode: 0xc5 })).rejects.toMatchObject({ sct: 0, sc: 1 });
+    await expect(controller.adminCommand({ opcode: 0x06, receive: 1 << 20 })).rejects.toThrow(RangeError);
+  });
+
+  test('an asynchronous event comes when there is one', async () => {
+    const { controller, emulated } = await opened();
+    const event = controller.adminCommand({ opcode: 0x0c }, { timeoutMs: Infinity });
+    await controller.smartLog();
+    emulated.raiseEvent(0x0002_0001);
+    expect((await event).result).toBe(0x0002_0001);
+  });
+});
+
+describe('queues', () => {
+  test('as many as were granted, and no more', async () => {
+    const { controller } = await opened({ emulated: { queues: 3 } });
+    const queues = [];
+    for (let i = 0; i < 3; i++) queues.push(await controller.createQueue({ entries: 4 }));
+    expect(queues.map(({ id }) => id)).toEqual([1, 2, 3]);
+    await expect(controller.createQueue()).rejects.toThrow(UnsupportedError);
+    await queues[1]!.close();
+    expect(controller.queues.map(({ id }) => id)).toEqual([1, 3]);
+    expect((await controller.createQueue()).id).toBe(2);
+  });
+
+  test('as deep as CAP.MQES allows', async () => {
+    const { controller } = await opened({ emulated: { queueEntries: 16 } });
+    expect((await controller.createQueue()).depth).toBe(15);
+    await expect(controller.createQueue({ entries: 17 })).rejects.toThrow(RangeError);
+    await expect(controller.createQueue({ entries: 1 })).rejects.toThrow(RangeError);
+  });
+
+  test('the driver asks for no more than it was told to', async () => {
+    const { controller } = await opened({ nvme: { queues: 2 } });
+    expect(controller.maxQueues).toBe(2);
+  });
+});
+
+describe('shutdown', () => {
+  test('is orderly: CC.SHN, CSTS.SHST, then disabled; and idempotent', async () => {
+    const { controller, device } = await opened();
+    const queue = await controller.createQueue();
+    await queue.write(0, Buffer.alloc(512, 7));
+    await Promise.all([controller.close(), controller.close()]);
+    expect(controller.state).toBe('closed');
+    expect(await device.bar(0).readUInt32(CSTS)).toBe(0);
+    expect((await controller.ended).name).toBe('ClosedError');
+    await expect(queue.read(0, 1)).rejects.toMatchObject({ name: 'ClosedError' });
+    await expect(controller.smartLog()).rejects.toMatchObject({ name: 'ClosedError' });
+    expect(() => queue.poll()).toThrow('closed');
+  });
+
+  test('gives the memory back: the device can be used again and again', async () => {
+    const { device } = await connected();
+    for (let i = 0; i < 5; i++) {
+      await using controller = await NvmeController.open(device);
+      const queue = await controller.createQueue({ buffers: { bytes: 8192 } });
+      expect((await queue.read(0, 1))[0]).toBe(i === 0 ? 0 : 7);
+      await queue.write(0, Buffer.alloc(512, 7));
+    }
+    // All of it came from one mapping, and went back there.
+    expect(device.counters).toBeDefined();
+  });
+
+  test('waits for what is in flight', async () => {
+    const { controller, emulated } = await opened();
+    const queue = await controller.createQueue();
+    await queue.read(0, 1);
+    emulated.intercept = ({ queue: id }) => (id === 0 ? 'pass' : { delayMs: 50 });
+    const read = queue.read(8, 1);
+    await controller.close();
+    expect((await read).byteLength).toBe(512);
+  });
+});
