@@ -30,7 +30,7 @@ export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from '.
 export { Irqs } from './device/irqs.js';
 export { Vector, type InterruptListener } from './device/vector.js';
 export type { CallOptions, Counters, Negotiated, SyncCallOptions } from './connection/index.js';
-export type { Endpoint } from './transport/index.js';
+export type { Endpoint, VsockAddress } from './transport/index.js';
 export { MigrationState } from './protocol/constants.js';
 export type { DeviceInfo } from './protocol/device-info.js';
 export type { Capabilities } from './protocol/version.js';

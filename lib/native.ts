@@ -151,6 +151,10 @@ export interface Native {
 
   /** Connects to a path, or to an abstract name when it begins with NUL. Returns a non-blocking CLOEXEC fd or -errno. */
   connectUnix(path: string): number;
+  /** Begins to connect to a vsock port. Returns a non-blocking CLOEXEC fd that is writable once that has ended, or -errno. */
+  connectVsock(cid: number, port: number): number;
+  /** Takes a socket's pending error (SO_ERROR): how connecting ended. 0 or -errno. */
+  socketError(fd: number): number;
   /** Binds and listens; `mode` is the socket file's permission bits (ignored for abstract names). */
   listenUnix(path: string, backlog: number, mode: number): number;
   /** A connected pair of non-blocking CLOEXEC stream sockets. */

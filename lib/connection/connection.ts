@@ -11,6 +11,7 @@
  * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
  * caller's promise.
  */
+import { getMaxListeners, setMaxListeners } from 'node:events';
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../errors.js';
@@ -384,6 +385,8 @@ export class Connection implements ChannelHandler {
       this.#slots.release(slot);
       throw signal.reason;
     }
+    // One signal for many calls is usual, and every listener goes with its call: Node's warning of a leak would be wrong.
+    if (getMaxListeners(signal) !== 0) setMaxListeners(0, signal);
     slot.signal = signal;
     slot.onAbort = () => this.#giveUp(slot, signal.reason);
     signal.addEventListener('abort', slot.onAbort, { once: true });
@@ -620,7 +623,8 @@ function closedError(what: string, reason: VfioUserError): ClosedError {
   return new ClosedError(`${what}: ${reason.message}`, { cause: reason });
 }
 
-function checkInFlight(limit: number): number {
+/** @throws RangeError for what is no limit of the commands in flight. */
+export function checkInFlight(limit: number): number {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_IN_FLIGHT) {
     throw new RangeError(`inFlight must be an integer from 1 to ${MAX_IN_FLIGHT}, not ${limit}`);
   }

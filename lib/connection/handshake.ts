@@ -98,7 +98,10 @@ function attachTwin(connection: Connection, answer: Answer, wanted: boolean): bo
       'VERSION: twin_socket is supported but its fd_index names no file descriptor that came',
     );
   }
-  answer.fds[fdIndex!] = -1;
-  connection.attachTwin(openFd(fd, `the twin socket of ${connection.peer}`));
+  connection.attachTwin((handler) => {
+    // Not before: a connection that has ended meanwhile takes no socket.
+    answer.fds[fdIndex!] = -1;
+    return openFd(fd, `the twin socket of ${connection.peer}`)(handler);
+  });
   return true;
 }

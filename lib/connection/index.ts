@@ -5,7 +5,7 @@ export {
   type SyncCallOptions,
   type TrackedCallOptions,
 } from './call-options.js';
-export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
+export { Connection, checkInFlight, type ConnectionOptions, type OpenTransport } from './connection.js';
 export type { Counters } from './counters.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
 export type { MessageTap } from '../transport/index.js';

@@ -49,13 +49,12 @@ export class ServerRequest {
    * `Connection.copyLentBodies`), of any other from a copy. Later answers are ignored.
    */
   echo(length: number, body: Uint8Array | null, stable: boolean): void {
-    this.#counters.served++;
-    if (!this.#owed) return;
-    this.#owed = false;
-    const size = HEADER_SIZE + length + (body === null ? 0 : body.byteLength);
-    writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
-    this.bytes.copy(head, HEADER_SIZE, this.start, this.start + length);
-    this.#channel.send(undefined, head, HEADER_SIZE + length, body, null, stable);
+    this.#answer(this.bytes, this.start, length, body, stable);
+  }
+
+  /** `echo` of a copy of the payload's beginning, so that it works after `serve` has returned. */
+  reply(prefix: Buffer, body: Uint8Array | null): void {
+    this.#answer(prefix, 0, prefix.byteLength, body, true);
   }
 
   /** Answers with an errno: a bare header, since servers leave a payload of an error reply undrained. */
@@ -65,5 +64,15 @@ export class ServerRequest {
     this.#owed = false;
     writeHeader(head, 0, this.id, this.command, HEADER_SIZE, FLAGS_ERROR_REPLY, errno);
     this.#channel.send(undefined, head, HEADER_SIZE, null, null, true);
+  }
+
+  #answer(from: Buffer, at: number, length: number, body: Uint8Array | null, stable: boolean): void {
+    this.#counters.served++;
+    if (!this.#owed) return;
+    this.#owed = false;
+    const size = HEADER_SIZE + length + (body === null ? 0 : body.byteLength);
+    writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
+    from.copy(head, HEADER_SIZE, at, at + length);
+    this.#channel.send(undefined, head, HEADER_SIZE + length, body, null, stable);
   }
 }

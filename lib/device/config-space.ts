@@ -135,6 +135,7 @@ export class ConfigSpace implements ConfigReader {
   /** Writes through, and reads back in the same round trip: read-only bits stay what they are. */
   async write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
     this.#check(offset, width);
+    this.#checkWrite(width, value);
     await Promise.all([this.#put(offset, width, value, options), this.#fetch(offset, width, options)]);
   }
 
@@ -199,6 +200,13 @@ export class ConfigSpace implements ConfigReader {
   #forget(): void {
     this.#decoded = undefined;
     this.#volatile = undefined;
+  }
+
+  /** Before the read that goes with every write is sent. */
+  #checkWrite(width: number, value: number): void {
+    if (!this.#region.writable) throw new RangeError('config space cannot be written: its flags forbid it');
+    if (Number.isInteger(value) && value >= 0 && value < 2 ** (8 * width)) return;
+    throw new RangeError(`${value} is no unsigned integer of ${8 * width} bits`);
   }
 
   #check(offset: number, width: number): void {

@@ -2,6 +2,7 @@
 import {
   Connection,
   DEFAULT_TIMEOUT_MS,
+  checkInFlight,
   negotiate,
   timeoutOf,
   type CallOptions,
@@ -60,8 +61,8 @@ const MOST_CONFIG_SIZE = 4096;
 /**
  * Connects to a vfio-user server and opens its device.
  *
- * @param endpoint a Unix socket's path (an abstract name begins with NUL), `{ fd }` of a connected socket, or
- *   `{ stream }`, any Duplex that carries bytes.
+ * @param endpoint a Unix socket's path (an abstract name begins with NUL), `{ fd }` of a connected socket,
+ *   `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  */
@@ -133,6 +134,7 @@ function watch(
 ): Reconnector {
   const hooks = {
     dial: dialAgain,
+    negotiated: session.negotiated,
     description,
     restore: (now: DeviceDescription, call: CallOptions) => device.restore(now.regions, call),
     onLost: (reason: VfioUserError) => device.emit('lost', reason),
@@ -144,8 +146,10 @@ function watch(
 /** Undefined where the device is not to come back. */
 function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): ReconnectOptions | undefined {
   if (reconnect === undefined || reconnect === false) return undefined;
-  if (typeof endpoint !== 'string' && !('path' in endpoint) && !('dial' in endpoint)) {
-    throw new TypeError('reconnect needs an endpoint that can be opened again: a path, or { dial }');
+  const canOpenAgain =
+    typeof endpoint === 'string' || 'path' in endpoint || 'vsock' in endpoint || 'dial' in endpoint;
+  if (!canOpenAgain) {
+    throw new TypeError('reconnect needs an endpoint that can be opened again: a path, { vsock } or { dial }');
   }
   const wanted = reconnect === true ? {} : reconnect;
   if (wanted.timeoutMs !== undefined && !(wanted.timeoutMs > 0)) {
@@ -190,7 +194,8 @@ function sessionOptions(options: ConnectOptions, passesFds: boolean): SessionOpt
   };
 }
 
-function checkOptions({ mmap, writeChunkBytes, spinUs }: ConnectOptions): void {
+function checkOptions({ mmap, writeChunkBytes, spinUs, inFlight }: ConnectOptions): void {
+  if (inFlight !== undefined) checkInFlight(inFlight);
   if (mmap !== undefined && !['always', 'sealed', 'never'].includes(mmap)) {
     throw new TypeError(`mmap is 'always', 'sealed' or 'never', not ${String(mmap)}`);
   }

@@ -2,6 +2,7 @@
 import { EventEmitter } from 'node:events';
 import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
+import { PciConfig } from '../pci/index.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
@@ -11,6 +12,7 @@ import { enableDevice } from './enable.js';
 import { Features } from './features.js';
 import { Irqs } from './irqs.js';
 import { Migration } from './migration.js';
+import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
 import type { Session } from './session.js';
@@ -56,6 +58,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   #enabled = false;
   /** Errors of posted writes that a fence has told of. */
   #fencedErrors = 0;
+  #referenced = true;
 
   /** @internal See `connect`. */
   constructor(session: Session, parts: DeviceParts, options: DmaOptions) {
@@ -146,7 +149,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @returns how many posted writes the server reported as failed since the last fence; servers need not report any.
    */
   async fence(options?: CallOptions): Promise<number> {
-    const { connection } = this.#session;
+    const connection = this.#session.userConnection;
     await connection.call(Command.DEVICE_GET_INFO, encodeGetInfo(), null, () => undefined, options);
     const failed = connection.counters.postedErrors - this.#fencedErrors;
     this.#fencedErrors += failed;
@@ -159,7 +162,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async reset(options?: CallOptions): Promise<void> {
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
-    await this.#session.connection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
+    await this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
     await this.#config?.refresh(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);
@@ -167,18 +170,36 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** @internal On a new connection: everything as it was left. Owns the regions' fds. */
   async restore(regions: readonly RegionDescription[], options: CallOptions): Promise<void> {
+    this.#fencedErrors = 0;
+    if (!this.#referenced) this.#session.connection.unref();
+    try {
+      await this.#refreshSame(options);
+    } catch (error) {
+      for (const description of regions) description.close();
+      throw error;
+    }
     for (const description of regions) {
       this.#session.own(description);
       this.regions[description.info.index]?.redescribe(description);
     }
     await this.dma.restore(options);
-    await this.#config?.refresh(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);
   }
 
+  /** Reads config space again, which must be the same device's: another one is given no memory. */
+  async #refreshSame(options: CallOptions): Promise<void> {
+    const config = this.#config;
+    if (config === undefined) return;
+    const before = identityOf(config);
+    await config.refresh(options);
+    const now = identityOf(config);
+    if (now !== before) throw anotherDevice(`it was ${before} and is ${now}`);
+  }
+
   /** Keeps the process alive (as it does at first). */
   ref(): this {
+    this.#referenced = true;
     this.#session.connection.ref();
     this.irqs.ref();
     return this;
@@ -186,6 +207,7 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** Lets the process end although the device is open. */
   unref(): this {
+    this.#referenced = false;
     this.#session.connection.unref();
     this.irqs.unref();
     return this;
@@ -201,4 +223,11 @@ export class Device extends EventEmitter<DeviceEvents> {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
+}
+
+/** What makes a PCI device another one: its ids and class. */
+function identityOf(config: ConfigSpace): string {
+  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, '0');
+  const classAndRevision = hex(config.readUInt32(PciConfig.REVISION_ID), 8);
+  return `${hex(config.vendorId, 4)}:${hex(config.deviceId, 4)}, class and revision ${classAndRevision}`;
 }

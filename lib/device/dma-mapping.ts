@@ -20,6 +20,11 @@ export class DmaMapping {
     this.size = window.size;
   }
 
+  /** @internal */
+  get window(): DmaWindow {
+    return this.#window;
+  }
+
   /** It was unmapped (or given up while it was), or the device was closed. */
   get closed(): boolean {
     return this.#window.state !== 'mapped';

@@ -10,26 +10,39 @@
  * | it is mapped, not for this direction | EACCES |
  * | it is mapped from a file that this process cannot map | ENOTSUP |
  * | a file that was mapped by the caller has lost the bytes meanwhile | EFAULT |
+ * | the caller's own handler failed | EIO, or the errno of its DmaHandlerError |
+ * | more requests wait for asynchronous handlers than memory allows | EBUSY |
  * | any other command | ENOTSUP |
  *
  * libvfio-user hands the errno to its device; ENOMSG and ECONNRESET, which make it drop the client, are not among them.
  *
  * A range may run over neighbouring mappings. Memory of our own is sent from, and received into, where it lies; memory
- * of a caller's file is copied by the kernel, because the file may be truncated by anyone at any time.
+ * of a caller's file is copied by the kernel, because the file may be truncated by anyone at any time. A request that
+ * touches an asynchronous handler is answered when the handler is done; others are served meanwhile.
  */
 import type { RequestHandler, ServerRequest } from '../connection/index.js';
 import { Command, DEFAULT_MAX_DATA_XFER_SIZE, HEADER_SIZE } from '../protocol/constants.js';
 import { DMA_ACCESS_SIZE } from '../protocol/dma-access.js';
 import { headerCommand, headerSize } from '../protocol/header.js';
 import type { Landing } from '../transport/index.js';
+import type { DirtySet } from './dirty-set.js';
+import { DmaBacklog } from './dma-backlog.js';
 import { PAGE_SIZE, readPage, readPageOffset, type DmaTable } from './dma-table.js';
 import type { DmaWindow } from './dma-window.js';
 
 /** Linux's numbers, whatever the platform: they go over the wire. */
-export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EINVAL: 22, ENOTSUP: 95 } as const;
+export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EBUSY: 16, EINVAL: 22, ENOTSUP: 95 } as const;
 
 /** Copies of up to this many bytes are made in memory that is used again. */
 const SCRATCH_SIZE = 64 * 1024;
+
+/** The part of a request that lies in one window; `at` is where it lies in the request's data. */
+interface Piece {
+  window: DmaWindow;
+  offset: number;
+  at: number;
+  length: number;
+}
 
 /** A DMA_WRITE whose data goes where it belongs while it is received. */
 class DmaLanding implements Landing {
@@ -43,16 +56,20 @@ class DmaLanding implements Landing {
 }
 
 export class DmaServer implements RequestHandler {
+  /** Where the pages that DMA_WRITE wrote are marked, while somebody wants to know. */
+  dirty: DirtySet | undefined;
   readonly #table: DmaTable<DmaWindow>;
   readonly #settle: () => void;
   /** At most one a socket. */
   readonly #landings = new Set<DmaLanding>();
+  readonly #backlog = new DmaBacklog();
   #scratch: Buffer | undefined;
 
   // What the last request that `#resolve` accepted asks for.
   #window!: DmaWindow;
   #offset = 0;
   #count = 0;
+  #isAsync = false;
 
   /** `settle` is called before memory changes: answers that wait are to carry what was there when they were made. */
   constructor(table: DmaTable<DmaWindow>, settle: () => void) {
@@ -75,6 +92,8 @@ export class DmaServer implements RequestHandler {
     if (memory === undefined) return undefined;
     const landing = new DmaLanding(memory.subarray(this.#offset, this.#offset + this.#count), this.#window);
     this.#settle();
+    // Now and when it is complete: a report between the two must not lose it.
+    this.#markDirty(this.#window, this.#offset, this.#count);
     this.#landings.add(landing);
     return landing;
   }
@@ -91,7 +110,11 @@ export class DmaServer implements RequestHandler {
   #finishLanding(request: ServerRequest, landing: DmaLanding): void {
     this.#landings.delete(landing);
     if (landing.target === undefined) request.refuse(DmaErrno.EFAULT);
-    else request.echo(DMA_ACCESS_SIZE, null, true);
+    else {
+      const offset = landing.target.byteOffset - (landing.window.bytes?.byteOffset ?? 0);
+      this.#markDirty(landing.window, offset, landing.target.byteLength);
+      request.echo(DMA_ACCESS_SIZE, null, true);
+    }
   }
 
   #read(request: ServerRequest): void {
@@ -99,6 +122,10 @@ export class DmaServer implements RequestHandler {
     const errno = this.#resolve(bytes, start, end - start, true);
     if (errno !== 0) {
       request.refuse(errno);
+      return;
+    }
+    if (this.#isAsync) {
+      this.#serveLater(request, true);
       return;
     }
     const memory = this.#rawBytes();
@@ -111,7 +138,7 @@ export class DmaServer implements RequestHandler {
     const failed = this.#forEachPiece((window, offset, at, length) =>
       window.copyOut(offset, body, at, length),
     );
-    if (failed !== 0) request.refuse(DmaErrno.EFAULT);
+    if (failed !== 0) request.refuse(failed);
     else request.echo(DMA_ACCESS_SIZE, body, !isSmall);
   }
 
@@ -122,19 +149,71 @@ export class DmaServer implements RequestHandler {
       request.refuse(errno);
       return;
     }
+    if (this.#isAsync) {
+      this.#serveLater(request, false);
+      return;
+    }
     this.#settle();
     const data = start + DMA_ACCESS_SIZE;
     const memory = this.#rawBytes();
+    let failed = 0;
     if (memory !== undefined) {
       bytes.copy(memory, this.#offset, data, end);
-    } else if (
-      this.#forEachPiece((window, offset, at, length) => window.copyIn(offset, bytes, data + at, length)) !==
-      0
-    ) {
-      request.refuse(DmaErrno.EFAULT);
+      this.#markDirty(this.#window, this.#offset, this.#count);
+    } else {
+      failed = this.#forEachPiece((window, offset, at, length) => {
+        this.#markDirty(window, offset, length);
+        return window.copyIn(offset, bytes, data + at, length);
+      });
+    }
+    if (failed !== 0) request.refuse(failed);
+    else request.echo(DMA_ACCESS_SIZE, null, true);
+  }
+
+  /** Answers when the asynchronous handlers in the range are done; what it needs of the request is copied. */
+  #serveLater(request: ServerRequest, isRead: boolean): void {
+    const { bytes, start, end } = request;
+    const count = this.#count;
+    if (!this.#backlog.hasRoom(count)) {
+      request.refuse(DmaErrno.EBUSY);
       return;
     }
-    request.echo(DMA_ACCESS_SIZE, null, true);
+    const data = start + DMA_ACCESS_SIZE;
+    const head = Buffer.from(bytes.subarray(start, data));
+    const body = isRead ? Buffer.alloc(count) : Buffer.from(bytes.subarray(data, end));
+    const pieces: Piece[] = [];
+    this.#forEachPiece((window, offset, at, length) => {
+      pieces.push({ window, offset, at, length });
+      return 0;
+    });
+    this.#backlog.add(count, async () => {
+      for (const piece of pieces) {
+        const errno = await this.#transferLater(piece, body, isRead);
+        if (errno !== 0) {
+          request.refuse(errno);
+          return;
+        }
+      }
+      request.reply(head, isRead ? body : null);
+    });
+  }
+
+  async #transferLater(
+    { window, offset, at, length }: Piece,
+    body: Buffer,
+    isRead: boolean,
+  ): Promise<number> {
+    if (isRead) return window.copyOutLater(offset, body, at, length);
+    this.#settle();
+    const errno = await window.copyInLater(offset, body, at, length);
+    this.#markDirty(window, offset, length);
+    return errno;
+  }
+
+  #markDirty(window: DmaWindow, offset: number, length: number): void {
+    if (this.dirty === undefined || window.closed) return;
+    const first = Math.floor(offset / PAGE_SIZE);
+    this.dirty.mark(window.page + first, Math.ceil((offset + length) / PAGE_SIZE) - first);
   }
 
   /**
@@ -160,10 +239,12 @@ export class DmaServer implements RequestHandler {
     const end = this.#offset + this.#count;
     let window = this.#window;
     let refusal = refusalOf(window, isRead);
+    this.#isAsync = window.handler?.isAsync === true;
     for (let covered = window.size; covered < end; covered += window.size) {
       const next = this.#table.find(window.page + window.pages);
       if (next === undefined) return DmaErrno.EFAULT;
       window = next;
+      this.#isAsync ||= window.handler?.isAsync === true;
       if (refusal === 0) refusal = refusalOf(window, isRead);
     }
     return refusal;
@@ -183,7 +264,10 @@ export class DmaServer implements RequestHandler {
       const errno = copy(window, offset, at, length);
       at += length;
       if (errno !== 0 || at === this.#count) return errno;
-      window = this.#table.find(window.page + window.pages)!;
+      const next = this.#table.find(window.page + window.pages);
+      // A handler may have closed the device.
+      if (next === undefined) return DmaErrno.EFAULT;
+      window = next;
       offset = 0;
     }
   }

@@ -16,6 +16,7 @@
  */
 import { TransportError } from '../errors.js';
 import { native, type NativeMapping } from '../native.js';
+import type { HandlerBacking } from './dma-handler.js';
 import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
 
 export type WindowState = 'mapping' | 'mapped' | 'unmapping' | 'quarantined' | 'closed';
@@ -28,21 +29,25 @@ export interface WindowAccess {
   readonly writable: boolean;
   /** The server is given the fd; else it asks by DMA_READ and DMA_WRITE. */
   readonly shared: boolean;
+  /** The server reads and writes the file instead of mapping it. */
+  readonly fileIo?: boolean;
 }
 
 export interface WindowMemory {
-  /** The window owns it. */
+  /** The window owns it; -1 where the caller's handler stands behind the addresses. */
   readonly fd: number;
   /** Our own view, which the window owns; undefined for a file that cannot be mapped. */
   readonly mapping: NativeMapping | undefined;
   /** The memory is ours and cannot shrink: a raw view of it never faults. */
   readonly sealed: boolean;
+  readonly handler?: HandlerBacking;
 }
 
 /** The most bytes behind one ArrayBuffer. */
 export const MAX_VIEW_BYTES = 2 ** 32;
 
 const EBADF = 9;
+const EFAULT = 14;
 
 export class DmaWindow implements PageRange {
   readonly page: number;
@@ -89,7 +94,12 @@ export class DmaWindow implements PageRange {
 
   /** Whether the memory can be reached from here at all. */
   get isReachable(): boolean {
-    return this.#memory.mapping !== undefined;
+    return this.#memory.mapping !== undefined || this.#memory.handler !== undefined;
+  }
+
+  /** What the caller put behind the addresses instead of memory. */
+  get handler(): HandlerBacking | undefined {
+    return this.#memory.handler;
   }
 
   /** All of it, where raw views may be taken: our own memory, of a size that one view can have. */
@@ -107,14 +117,36 @@ export class DmaWindow implements PageRange {
     return view;
   }
 
-  /** Copies out of the memory. Returns 0, or the errno where the file behind it no longer has the bytes. */
-  copyOut(offset: number, into: Uint8Array, at: number, length: number): number {
-    return Math.max(0, -(this.#memory.mapping?.copyOut(offset, into, at, length) ?? -EBADF));
+  /** Copies out of the memory. Returns 0, EFAULT where the file behind it no longer has the bytes, a handler's errno. */
+  copyOut(offset: number, into: Buffer, at: number, length: number): number {
+    const { mapping, handler } = this.#memory;
+    if (this.closed) return EFAULT;
+    if (handler !== undefined)
+      return handler.readSync(this.#addressAt(offset), into.subarray(at, at + length));
+    return (mapping?.copyOut(offset, into, at, length) ?? -EBADF) < 0 ? EFAULT : 0;
   }
 
-  /** Copies into the memory. Returns 0, or the errno where the file behind it no longer has the bytes. */
-  copyIn(offset: number, from: Uint8Array, at: number, length: number): number {
-    return Math.max(0, -(this.#memory.mapping?.copyIn(offset, from, at, length) ?? -EBADF));
+  /** Copies into the memory; returns what `copyOut` does. */
+  copyIn(offset: number, from: Buffer, at: number, length: number): number {
+    const { mapping, handler } = this.#memory;
+    if (this.closed) return EFAULT;
+    if (handler !== undefined)
+      return handler.writeSync(this.#addressAt(offset), from.subarray(at, at + length));
+    return (mapping?.copyIn(offset, from, at, length) ?? -EBADF) < 0 ? EFAULT : 0;
+  }
+
+  /** `copyOut`, which waits for an asynchronous handler. */
+  copyOutLater(offset: number, into: Buffer, at: number, length: number): Promise<number> | number {
+    const { handler } = this.#memory;
+    if (this.closed || handler?.isAsync !== true) return this.copyOut(offset, into, at, length);
+    return handler.read(this.#addressAt(offset), into.subarray(at, at + length));
+  }
+
+  /** `copyIn`, which waits for an asynchronous handler. */
+  copyInLater(offset: number, from: Buffer, at: number, length: number): Promise<number> | number {
+    const { handler } = this.#memory;
+    if (this.closed || handler?.isAsync !== true) return this.copyIn(offset, from, at, length);
+    return handler.write(this.#addressAt(offset), from.subarray(at, at + length));
   }
 
   /** Gives memory and fd back; idempotent. Every view is detached. */
@@ -123,6 +155,10 @@ export class DmaWindow implements PageRange {
     this.state = 'closed';
     this.#bytes = undefined;
     this.#memory.mapping?.close();
-    native().closeFd(this.#memory.fd);
+    if (this.#memory.fd >= 0) native().closeFd(this.#memory.fd);
+  }
+
+  #addressAt(offset: number): bigint {
+    return this.iova + BigInt(offset);
   }
 }

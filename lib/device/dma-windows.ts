@@ -6,9 +6,22 @@
  * as soon as it knows of it, and until it has said that it does not.
  */
 import type { CallOptions, TrackedCallOptions } from '../connection/index.js';
-import { ClosedError, ProtocolError, UnsupportedError } from '../errors.js';
-import { Command, DMA_MAP_FLAG_READ, DMA_MAP_FLAG_WRITE } from '../protocol/constants.js';
-import { decodeDmaUnmapReply, encodeDmaMap, encodeDmaUnmap } from '../protocol/dma-map.js';
+import { ClosedError, DmaBatchError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
+import {
+  Command,
+  DMA_MAP_FLAG_FILE_IO,
+  DMA_MAP_FLAG_READ,
+  DMA_MAP_FLAG_WRITE,
+  DMA_UNMAP_FLAG_ALL,
+  DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+} from '../protocol/constants.js';
+import {
+  decodeDmaUnmapReply,
+  encodeDmaMap,
+  encodeDmaUnmap,
+  type DmaUnmap,
+  type DmaUnmapReply,
+} from '../protocol/dma-map.js';
 import type { DmaServer } from './dma-server.js';
 import { PAGE_SIZE, addressOf, pageOf, type DmaTable } from './dma-table.js';
 import { DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
@@ -26,12 +39,32 @@ const LOW_FROM = pageOf(BigInt(HUGE_PAGE_SIZE));
 const MSI_FROM = pageOf(0xfee0_0000n);
 const MSI_TO = pageOf(0xff00_0000n);
 
+/** How many mappings QEMU takes, whatever it says: nothing. */
+const UNTOLD_LIMIT = 16;
+
+export type UnmapBitmap = NonNullable<DmaUnmap['bitmap']>;
+
+/** Wants to know what the device wrote to memory that is about to be unmapped. */
+export interface UnmapWatcher {
+  /** The bitmap that DMA_UNMAP is to bring; undefined where `collect` is to be called before it. */
+  bitmapFor(window: DmaWindow): UnmapBitmap | undefined;
+  collect(window: DmaWindow, options: CallOptions | undefined): Promise<void>;
+  onUnmapped(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void;
+  /** DMA_UNMAP with a bitmap was refused; it is sent without one when this is done. */
+  onBitmapRefused(window: DmaWindow, options: CallOptions | undefined): Promise<void>;
+}
+
 export class DmaWindows {
+  watcher: UnmapWatcher | undefined;
   readonly #session: Session;
   readonly #table: DmaTable<DmaWindow>;
   readonly #server: DmaServer;
   /** Windows whose fd the server has not got. */
   #unshared = 0;
+  /** Windows with asynchronous handlers. */
+  #asynchronous = 0;
+  /** The server does not know DMA_UNMAP's ALL flag. */
+  #allRefused = false;
   /** What `inFlightLimit` was before it had to be 1. */
   #inFlightBefore: number | undefined;
 
@@ -50,6 +83,16 @@ export class DmaWindows {
   /** Whether the server can be given fds. */
   get canShare(): boolean {
     return this.#session.maxMsgFds > 0;
+  }
+
+  /** How many more windows the server takes; no more than one that does not say so would. */
+  get slotsLeft(): number {
+    return Math.min(this.#session.negotiated.capabilities.maxDmaMaps, UNTOLD_LIMIT) - this.#table.size;
+  }
+
+  /** How many more windows the server says that it takes. */
+  get slotsToldLeft(): number {
+    return this.#session.negotiated.capabilities.maxDmaMaps - this.#table.size;
   }
 
   /** The window that has exactly these addresses. */
@@ -89,31 +132,41 @@ export class DmaWindows {
     );
   }
 
+  /** `begin`, awaited. */
+  async map(...of: Parameters<DmaWindows['begin']>): Promise<DmaWindow> {
+    const { window, mapped } = this.begin(...of);
+    await mapped;
+    return window;
+  }
+
   /**
-   * DMA_MAP. `page` has just been chosen, or found free. Owns what is in `memory` from here on, also on failure.
-   * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
+   * DMA_MAP, sent at once; `mapped` settles with its reply. `page` has just been chosen, or found free. Owns what is in
+   * `memory` from here on, also on failure. Rejects with RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
-  async map(
+  begin(
     page: number,
     pages: number,
     access: WindowAccess,
     memory: WindowMemory,
     fileOffset: number,
     options: CallOptions | undefined,
-  ): Promise<DmaWindow> {
+  ): { window: DmaWindow; mapped: Promise<void> } {
     const window = new DmaWindow(page, pages, access, memory, fileOffset);
     this.#add(window);
-    let abandoned = false;
+    return { window, mapped: this.#confirm(window, options) };
+  }
+
+  /**
+   * Undoes `withdraw`. What the server refuses is given back; with the connection gone it is mapped as it was, for the
+   * server to be told when it comes back.
+   * @throws RemoteError, TimeoutError; the signal's reason.
+   */
+  async reinstate(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
     try {
-      await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
+      await this.#confirm(window, options);
     } catch (error) {
-      if (abandoned && !window.closed) window.state = 'quarantined';
-      else this.#remove(window);
-      throw error;
+      if (!(error instanceof ClosedError)) throw error;
     }
-    if (window.closed) throw new ClosedError('DMA_MAP: the device is closed');
-    window.state = 'mapped';
-    return window;
   }
 
   /**
@@ -133,6 +186,8 @@ export class DmaWindows {
    */
   async restore(options: CallOptions | undefined): Promise<void> {
     this.#inFlightBefore = undefined;
+    this.#allRefused = false;
+    this.#refuseSync();
     const windows = [...this.#table];
     for (const window of windows) if (window.state === 'quarantined') this.#remove(window);
     this.#adjustInFlight();
@@ -150,43 +205,189 @@ export class DmaWindows {
     options: TrackedCallOptions | undefined,
   ): Promise<void> {
     // The MMAP flag of newest servers is what an fd without it means; older ones refuse it.
-    const flags = (access.readable ? DMA_MAP_FLAG_READ : 0) | (access.writable ? DMA_MAP_FLAG_WRITE : 0);
+    const flags =
+      (access.readable ? DMA_MAP_FLAG_READ : 0) |
+      (access.writable ? DMA_MAP_FLAG_WRITE : 0) |
+      (access.fileIo === true ? DMA_MAP_FLAG_FILE_IO : 0);
     const offset = access.shared ? fileOffset : 0;
     const payload = encodeDmaMap({ flags, offset, address: iova, size: BigInt(size) });
     const fds = access.shared ? [fd] : null;
     return this.#session.connection.call(Command.DMA_MAP, payload, fds, ignoreReply, options);
   }
 
-  async #unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
-    const { connection } = this.#session;
-    window.state = 'unmapping';
+  /** Sends DMA_MAP for a window of the table, and gives it its state by the answer. */
+  async #confirm(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+    const isNew = window.state === 'mapping';
     let abandoned = false;
     try {
-      if (connection.endReason === undefined) {
-        const payload = encodeDmaUnmap({ flags: 0, address: window.iova, size: BigInt(window.size) });
-        const decode = (_slot: unknown, bytes: Buffer, start: number, end: number): void =>
-          checkUnmapReply(window, bytes, start, end);
-        await connection.call(Command.DMA_UNMAP, payload, null, decode, {
-          ...options,
-          onAbandoned: () => (abandoned = true),
-        } satisfies TrackedCallOptions);
-      }
-      this.#remove(window);
+      await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      if (window.closed) return;
-      if (error instanceof ClosedError) {
-        this.#remove(window);
-        return;
-      }
+      if (window.closed) throw error;
+      if (abandoned) window.state = 'quarantined';
+      else if (!isNew && error instanceof ClosedError) window.state = 'mapped';
+      else this.#remove(window);
+      throw this.#explain(window, error);
+    }
+    if (window.closed) throw new ClosedError('DMA_MAP: it was unmapped, or the device closed, meanwhile');
+    window.state = 'mapped';
+  }
+
+  /** What a server may mean by refusing a mapping without saying why. */
+  #explain({ access }: DmaWindow, error: unknown): unknown {
+    if (!(error instanceof RemoteError)) return error;
+    const others = this.#table.size;
+    const why =
+      access.fileIo === true
+        ? 'FILE_IO is known to the newest libvfio-user alone'
+        : others >= UNTOLD_LIMIT
+          ? `${others} mappings exist, and some servers, QEMU among them, take ${UNTOLD_LIMIT} without saying so`
+          : undefined;
+    return why === undefined ? error : new RemoteError(error.command, error.errno, { cause: error }, why);
+  }
+
+  async #unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+    await this.withdraw(window, options);
+    this.#remove(window);
+  }
+
+  /**
+   * DMA_UNMAP of a mapped window, which keeps its memory and its place in the table: `drop` or `reinstate` it then. With
+   * the connection gone, nothing is sent.
+   * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
+   */
+  async withdraw(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+    window.state = 'unmapping';
+    let sent = false;
+    let abandoned = false;
+    try {
+      if (this.#session.connection.endReason !== undefined) return;
+      const watcher = this.#watcherOf(window);
+      const bitmap = watcher?.bitmapFor(window);
+      if (bitmap === undefined) await watcher?.collect(window, options);
+      sent = true;
+      await this.#sendUnmap(window, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
+    } catch (error) {
+      if (window.closed || error instanceof ClosedError) return;
       // After a reply that makes no sense nobody knows either.
-      window.state = abandoned || error instanceof ProtocolError ? 'quarantined' : 'mapped';
+      window.state = abandoned || (sent && error instanceof ProtocolError) ? 'quarantined' : 'mapped';
       throw error;
     }
+  }
+
+  /** Gives a window back that was withdrawn. */
+  drop(window: DmaWindow): void {
+    this.#remove(window);
+  }
+
+  /**
+   * Unmaps every window: at once where the server knows the ALL flag (which frees what is quarantined, too), else one by
+   * one.
+   * @throws DmaBatchError where some were refused; TimeoutError, ProtocolError and the signal's reason.
+   */
+  async unmapAll(options: CallOptions | undefined): Promise<void> {
+    const { connection, negotiated } = this.#session;
+    const mayAsk = negotiated.minor > 0 && !this.#allRefused && connection.endReason === undefined;
+    if (this.#table.size > 1 && mayAsk && (await this.#unmapAtOnce(options))) return;
+    const windows = [...this.#table].filter((window) => window.state !== 'quarantined');
+    const results = await Promise.allSettled(windows.map((window) => this.unmap(window, options)));
+    const failures = results.flatMap((result, i) =>
+      result.status === 'fulfilled'
+        ? []
+        : [
+            {
+              operation: 'DMA_UNMAP' as const,
+              iova: windows[i]!.iova,
+              size: windows[i]!.size,
+              error: result.reason as unknown,
+            },
+          ],
+    );
+    if (failures.length > 0) throw new DmaBatchError(`${failures.length} mappings are left`, failures);
+  }
+
+  /** False where the server does not know how: nothing has changed then. */
+  async #unmapAtOnce(options: CallOptions | undefined): Promise<boolean> {
+    const windows = [...this.#table].filter((window) => window.state === 'mapped');
+    const done = this.#sendUnmapAll(windows, options);
+    const settled = done.then(
+      () => undefined,
+      () => undefined,
+    );
+    for (const window of windows) {
+      window.state = 'unmapping';
+      window.unmapping = settled;
+    }
+    try {
+      return await done;
+    } finally {
+      for (const window of windows) window.unmapping = undefined;
+    }
+  }
+
+  async #sendUnmapAll(windows: readonly DmaWindow[], options: CallOptions | undefined): Promise<boolean> {
+    let sent = false;
+    let abandoned = false;
+    // The server drops what it was told of before it was told this.
+    let known: DmaWindow[] = [];
+    try {
+      for (const window of windows) await this.#watcherOf(window)?.collect(window, options);
+      known = [...this.#table];
+      sent = true;
+      const payload = encodeDmaUnmap({ flags: DMA_UNMAP_FLAG_ALL, address: 0n, size: 0n });
+      await this.#session.connection.call(Command.DMA_UNMAP, payload, null, checkUnmapAllReply, {
+        ...options,
+        onAbandoned: () => (abandoned = true),
+      } satisfies TrackedCallOptions);
+    } catch (error) {
+      const isGone = error instanceof ClosedError;
+      const isUnclear = abandoned || (sent && error instanceof ProtocolError);
+      for (const window of windows) {
+        if (window.closed) continue;
+        if (isGone) this.#remove(window);
+        else window.state = isUnclear ? 'quarantined' : 'mapped';
+      }
+      if (isGone) return true;
+      if (!sent || !(error instanceof RemoteError)) throw error;
+      this.#allRefused = true;
+      return false;
+    }
+    for (const window of known) this.#remove(window);
+    return true;
+  }
+
+  async #sendUnmap(
+    window: DmaWindow,
+    bitmap: UnmapBitmap | undefined,
+    options: TrackedCallOptions,
+  ): Promise<void> {
+    const range = { address: window.iova, size: BigInt(window.size) };
+    const decode = (_slot: unknown, bytes: Buffer, start: number, end: number): DmaUnmapReply | undefined =>
+      checkUnmapReply(window, bytes, start, end);
+    const { connection } = this.#session;
+    if (bitmap !== undefined) {
+      try {
+        const flags = DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
+        const payload = encodeDmaUnmap({ flags, ...range, bitmap });
+        const reply = await connection.call(Command.DMA_UNMAP, payload, null, decode, options);
+        this.watcher?.onUnmapped(window, reply?.bitmap);
+        return;
+      } catch (error) {
+        if (!(error instanceof RemoteError)) throw error;
+        await this.watcher?.onBitmapRefused(window, options);
+      }
+    }
+    await connection.call(Command.DMA_UNMAP, encodeDmaUnmap({ flags: 0, ...range }), null, decode, options);
+  }
+
+  /** Only what the server maps and may write can it dirty unseen. */
+  #watcherOf({ access }: DmaWindow): UnmapWatcher | undefined {
+    return access.shared && access.writable ? this.watcher : undefined;
   }
 
   #add(window: DmaWindow): void {
     this.#table.insert(window);
     if (!window.access.shared) this.#unshared++;
+    this.#countAsync(window, 1);
     this.#adjustInFlight();
   }
 
@@ -197,7 +398,22 @@ export class DmaWindows {
     this.#session.connection.copyLentBodies();
     window.close();
     if (!window.access.shared) this.#unshared--;
+    this.#countAsync(window, -1);
     this.#adjustInFlight();
+  }
+
+  #countAsync({ handler }: DmaWindow, by: number): void {
+    if (handler?.isAsync !== true) return;
+    this.#asynchronous += by;
+    this.#refuseSync();
+  }
+
+  /** A synchronous call blocks the thread in which an asynchronous handler would have to answer the server first. */
+  #refuseSync(): void {
+    this.#session.connection.whyNotSync =
+      this.#asynchronous === 0
+        ? undefined
+        : 'no synchronous call can be made while memory with an asynchronous handler is mapped';
   }
 
   /**
@@ -226,11 +442,25 @@ export class DmaWindows {
 }
 
 /** Old servers answer with nothing, newer ones with the request. */
-function checkUnmapReply(window: DmaWindow, bytes: Buffer, start: number, end: number): void {
+function checkUnmapReply(
+  window: DmaWindow,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): DmaUnmapReply | undefined {
   const reply = decodeDmaUnmapReply(bytes, start, end);
-  if (reply === undefined || (reply.address === window.iova && reply.size === BigInt(window.size))) return;
+  if (reply === undefined || (reply.address === window.iova && reply.size === BigInt(window.size)))
+    return reply;
   throw new ProtocolError(
     `DMA_UNMAP reply: ${reply.size} bytes at ${hex(reply.address)}, asked for ${window.size} at ${hex(window.iova)}`,
+  );
+}
+
+function checkUnmapAllReply(_slot: unknown, bytes: Buffer, start: number, end: number): void {
+  const reply = decodeDmaUnmapReply(bytes, start, end);
+  if (reply === undefined || (reply.address === 0n && reply.size === 0n)) return;
+  throw new ProtocolError(
+    `DMA_UNMAP reply: ${reply.size} bytes at ${hex(reply.address)}, all was to be unmapped`,
   );
 }
 

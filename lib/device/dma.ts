@@ -4,27 +4,38 @@
  *
  * dma-windows.ts tells the server of memory, dma-server.ts answers it, arena-pool.ts cuts memory into buffers.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
+import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
 import { check, native, type FdInfo } from '../native.js';
 import { ArenaPool } from './arena-pool.js';
+import { DirtyPages } from './dirty.js';
 import { DmaBuffer } from './dma-buffer.js';
+import { HandlerBacking, type DmaHandler } from './dma-handler.js';
 import { DmaMapping } from './dma-mapping.js';
 import { DmaServer } from './dma-server.js';
 import { DmaTable, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './dma-table.js';
+import { TransactionLog, type DmaTransaction } from './dma-transaction.js';
 import { MAX_VIEW_BYTES, type DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
 import { DmaWindows, HUGE_PAGE_SIZE, hex } from './dma-windows.js';
 import type { Session } from './session.js';
 
 export { DmaBuffer } from './dma-buffer.js';
+export { DirtyPages, type DirtyMethod, type DirtyOptions, type DirtyRange } from './dirty.js';
+export type { DmaHandler } from './dma-handler.js';
 export { DmaMapping } from './dma-mapping.js';
+export type { DmaTransaction } from './dma-transaction.js';
 
 export interface DmaOptions {
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
   secureDma?: boolean | undefined;
   /** Backs DMA memory with huge pages of 2 MiB. Default false. */
   hugePages?: boolean | undefined;
-  /** How much memory small buffers share, and get more of, at a time; rounded up to 2 MiB. Default 4 MiB. */
+  /**
+   * How much memory small buffers share, and get more of, at a time; rounded up to 2 MiB. Default 4 MiB. With more than
+   * eight mappings it doubles each time, up to 256 MiB: some servers take 16 mappings.
+   */
   arenaBytes?: number | undefined;
 }
 
@@ -57,6 +68,25 @@ export interface DmaMapOptions extends DmaAccessOptions {
   size: number;
   /** The device's address of it, a multiple of the server's page size. By default the library chooses. */
   iova?: bigint | undefined;
+  /**
+   * The server reads and writes the file (pread, pwrite) instead of mapping it: DMA_MAP's FILE_IO, which the newest
+   * libvfio-user has. Default false.
+   */
+  fileIo?: boolean | undefined;
+}
+
+/** Functions of the caller's behind DMA addresses: the server gets no fd, and reaches them by message. */
+export interface DmaHandlerOptions extends Omit<DmaAccessOptions, 'share'> {
+  handler: DmaHandler;
+  /**
+   * The handler gives promises. Up to 16 of its requests run at once. While it is mapped no synchronous call can be made:
+   * it would block the thread in which the handler has to answer first. Default false.
+   */
+  async?: boolean | undefined;
+  /** In bytes, a multiple of the server's page size. */
+  size: number;
+  /** The device's address of it, a multiple of the server's page size. By default the library chooses. */
+  iova?: bigint | undefined;
 }
 
 const DEFAULT_ARENA_BYTES = 4 << 20;
@@ -69,12 +99,17 @@ const ENODEV = 19;
 const EINVAL = 22;
 
 export class Dma {
+  /** Which memory the device has written. */
+  readonly dirty: DirtyPages;
   readonly #session: Session;
   readonly #secure: boolean;
   readonly #table = new DmaTable<DmaWindow>();
   readonly #server: DmaServer;
   readonly #windows: DmaWindows;
   readonly #pool: ArenaPool;
+  /** One transaction at a time: what one undoes, another must not build upon. */
+  readonly #mutex = new Mutex();
+  readonly #inTransaction = new AsyncLocalStorage<true>();
 
   /** @internal See `device.dma`. */
   constructor(session: Session, options: DmaOptions = {}) {
@@ -90,6 +125,13 @@ export class Dma {
       alignUp(arenaBytes, HUGE_PAGE_SIZE),
       options.hugePages ?? false,
     );
+    this.dirty = new DirtyPages({
+      session,
+      table: this.#table,
+      server: this.#server,
+      windows: this.#windows,
+      isSecure: this.#secure,
+    });
     session.connection.requestHandler = this.#server;
     session.own(this);
   }
@@ -120,28 +162,52 @@ export class Dma {
   }
 
   /**
-   * Lets the device use memory of the caller's: DMA_MAP. What is behind the fd may be truncated by others; then the
+   * Lets the device use memory of the caller's, or what a handler of the caller's makes of it: DMA_MAP. What is behind the fd may be truncated by others; then the
    * server's requests are refused, but a server that maps the fd itself may die of it.
    * @throws RangeError for addresses that are unaligned, in use, or beyond the file's end; UnsupportedError where the
    * server takes no more mappings or fds; TransportError for an fd that cannot be used; RemoteError, TimeoutError,
    * ClosedError; the signal's reason.
    */
-  async map(options: DmaMapOptions): Promise<DmaMapping> {
-    const { fd, offset = 0, size, iova } = options;
-    const access = this.#access(options);
-    const { granule } = this.#windows;
-    checkWhole('size', size, Number.MAX_SAFE_INTEGER, granule);
-    checkWhole('offset', offset, Number.MAX_SAFE_INTEGER - size, PAGE_SIZE, 0);
-    const pages = size / PAGE_SIZE;
-    const addressBits = addressBitsOf(options);
-    const page =
-      iova === undefined ? this.#windows.choosePage(pages, addressBits) : checkIova(iova, pages, granule);
-    if (iova !== undefined) this.#windows.checkFree(page, pages);
-    const memory = callersMemory(fd, offset, size, access);
-    return new DmaMapping(
-      this.#windows,
-      await this.#windows.map(page, pages, access, memory, offset, options),
-    );
+  async map(options: DmaMapOptions | DmaHandlerOptions): Promise<DmaMapping> {
+    const { window, mapped } = this.#begin(options);
+    await mapped;
+    return new DmaMapping(this.#windows, window);
+  }
+
+  /**
+   * Maps and unmaps together: commands are sent as `tx` is told, without waiting, and all are awaited when the callback
+   * has ended. Where one fails, or the callback throws, the rest is undone. Transactions of a device run one after the
+   * other, and do not nest. `options` hold for undoing, and for each command that has none of its own.
+   * @returns what the callback returned.
+   * @throws DmaBatchError, whose `failures` say which failed; what the callback threw; TypeError for nested ones.
+   */
+  async transaction<T>(
+    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions>) => T | Promise<T>,
+    options?: CallOptions,
+  ): Promise<T> {
+    this.#refuseNested();
+    return this.#mutex.runExclusive(async () => {
+      const log = new TransactionLog(this.#windows);
+      let result: T;
+      try {
+        result = await this.#inTransaction.run(true, () => callback(this.#transactionOn(log, options)));
+      } catch (error) {
+        await log.rollBack(error, options);
+        throw error;
+      }
+      await log.commit(options);
+      return result;
+    });
+  }
+
+  /**
+   * Undoes every `map` and `alloc`: at once where the server can, else one by one. Waits for transactions.
+   * @throws DmaBatchError, whose `failures` say what is still mapped; TimeoutError, ProtocolError and the signal's reason,
+   * after which addresses and memory may be reserved until the device is closed.
+   */
+  async unmapAll(options?: CallOptions): Promise<void> {
+    this.#refuseNested();
+    await this.#mutex.runExclusive(() => this.#windows.unmapAll(options));
   }
 
   /**
@@ -162,11 +228,62 @@ export class Dma {
   async restore(options?: CallOptions): Promise<void> {
     this.#session.connection.requestHandler = this.#server;
     await this.#windows.restore(options);
+    await this.dirty.restore(options);
   }
 
   /** @internal With the device: the server is gone, every buffer and mapping is closed. */
   close(): void {
     this.#windows.close();
+  }
+
+  #refuseNested(): void {
+    if (this.#inTransaction.getStore() === true) {
+      throw new TypeError('neither transactions nor unmapAll can be called within a transaction');
+    }
+  }
+
+  #transactionOn(
+    log: TransactionLog,
+    options: CallOptions | undefined,
+  ): DmaTransaction<DmaMapOptions | DmaHandlerOptions> {
+    return {
+      map: (wanted) => {
+        log.checkOpen();
+        const { window, mapped } = this.#begin({ ...options, ...wanted });
+        log.mapped(window, mapped);
+        return new DmaMapping(this.#windows, window);
+      },
+      unmap: (mapping, own) => {
+        log.checkOpen();
+        log.unmap(mapping.window, { ...options, ...own });
+      },
+    };
+  }
+
+  /** Checks everything, then sends DMA_MAP. */
+  #begin(options: DmaMapOptions | DmaHandlerOptions): { window: DmaWindow; mapped: Promise<void> } {
+    const { size, iova } = options;
+    const isHandler = 'handler' in options;
+    const { granule } = this.#windows;
+    checkWhole('size', size, Number.MAX_SAFE_INTEGER, granule);
+    const offset = isHandler ? 0 : (options.offset ?? 0);
+    checkWhole('offset', offset, Number.MAX_SAFE_INTEGER - size, PAGE_SIZE, 0);
+    const access = isHandler ? this.#access({ ...options, share: false }) : this.#fileAccess(options);
+    const backing = isHandler ? handlersMemory(options) : undefined;
+    const pages = size / PAGE_SIZE;
+    const addressBits = addressBitsOf(options);
+    const page =
+      iova === undefined ? this.#windows.choosePage(pages, addressBits) : checkIova(iova, pages, granule);
+    if (iova !== undefined) this.#windows.checkFree(page, pages);
+    const memory = backing ?? callersMemory((options as DmaMapOptions).fd, offset, size, access);
+    return this.#windows.begin(page, pages, access, memory, offset, options);
+  }
+
+  #fileAccess(options: DmaMapOptions): WindowAccess {
+    const access = this.#access(options);
+    if (options.fileIo !== true) return access;
+    if (!access.shared) throw new UnsupportedError('FILE_IO gives the server the fd, which is withheld here');
+    return { ...access, fileIo: true };
   }
 
   #access({ readable = true, writable = true, share }: DmaAccessOptions): WindowAccess {
@@ -179,6 +296,17 @@ export class Dma {
     }
     return { readable, writable, shared: share ?? (canShare && !this.#secure) };
   }
+}
+
+function handlersMemory({ handler, async = false, ...rest }: DmaHandlerOptions): WindowMemory {
+  for (const other of ['fd', 'offset', 'share', 'fileIo']) {
+    if ((rest as Record<string, unknown>)[other] !== undefined)
+      throw new TypeError(`a handler and ${other} exclude each other`);
+  }
+  if (typeof handler?.read !== 'function' || typeof handler.write !== 'function') {
+    throw new TypeError('a DMA handler has functions read(address, length) and write(address, bytes)');
+  }
+  return { fd: -1, mapping: undefined, sealed: false, handler: new HandlerBacking(handler, async) };
 }
 
 /** Our own fd and view of the caller's file. */

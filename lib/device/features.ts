@@ -86,7 +86,7 @@ export class Features {
         'DEVICE_FEATURE is not sent to a server that answered minor 0: some lose step (option tryOptional)',
       );
     }
-    return this.#session.connection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
+    return this.#session.userConnection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
   }
 
   async #ask(feature: number, methods: number, options: CallOptions | undefined): Promise<boolean> {

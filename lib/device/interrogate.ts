@@ -34,8 +34,8 @@ export async function interrogate(connection: Connection, options: CallOptions):
     askRegion(connection, index, options),
   );
   const irqCalls = Array.from({ length: info.numIrqs }, (_, index) => askIrq(connection, index, options));
-  const regions = await Promise.allSettled(regionCalls);
-  const irqs = await Promise.allSettled(irqCalls);
+  // At once: an answer about an interrupt that is refused while regions are still waited for has a listener too.
+  const [regions, irqs] = await Promise.all([Promise.allSettled(regionCalls), Promise.allSettled(irqCalls)]);
   const failed = [...regions, ...irqs].find((result) => result.status === 'rejected');
   if (failed !== undefined) {
     for (const result of regions) if (result.status === 'fulfilled') result.value.close();

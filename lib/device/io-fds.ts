@@ -91,6 +91,8 @@ export class IoFds implements Iterable<IoFd> {
     this.#eventFds = eventFds;
     this.#shadows = shadows;
     session.own(this);
+    // Whoever rings them after that rings for nobody: the next server hands out others.
+    void session.connection.closed.then(() => this.close());
   }
 
   get length(): number {
@@ -147,8 +149,8 @@ export async function getIoFds(
   }
 }
 
-function ask(session: Session, index: number, argsz: number, options?: CallOptions): Promise<Reply> {
-  return session.connection.call(
+async function ask(session: Session, index: number, argsz: number, options?: CallOptions): Promise<Reply> {
+  return session.userConnection.call(
     Command.DEVICE_GET_REGION_IO_FDS,
     encodeGetRegionIoFds(index, argsz),
     null,

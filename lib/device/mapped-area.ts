@@ -53,12 +53,12 @@ export class MappedArea {
 
   /** The area as 32-bit words: plain access, the fastest, in no promised order. Needs an offset on a word boundary. */
   get u32(): Uint32Array {
-    return (this.#words ??= new Uint32Array(this.bytes.buffer, 0, this.bytes.byteLength >>> 2));
+    return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, this.bytes.byteLength >>> 2));
   }
 
   /** The area as 64-bit words. */
   get u64(): BigUint64Array {
-    return (this.#quads ??= new BigUint64Array(this.bytes.buffer, 0, this.bytes.byteLength >>> 3));
+    return (this.#quads ??= new BigUint64Array(this.#wordBuffer(8), 0, this.bytes.byteLength >>> 3));
   }
 
   /** `[offset, offset + length)` of the area as an ArrayBuffer of its own over the same memory, for areas beyond 4 GiB. */
@@ -138,13 +138,21 @@ export class MappedArea {
     this.close();
   }
 
+  /** Words that straddle their boundaries are not accessed at once, and on some machines not at all. */
+  #wordBuffer(width: number): ArrayBufferLike {
+    if (this.#lead % width === 0) return this.bytes.buffer;
+    throw new UnsupportedError(`the area's memory does not begin on a boundary of ${width} bytes`);
+  }
+
   #check(offset: number, length: number, alignment: number): void {
     if (this.closed) throw new UnsupportedError('the mapped area is closed');
     if (
       !Number.isSafeInteger(offset) ||
       offset < 0 ||
       offset % alignment !== 0 ||
-      !(offset + length <= this.size)
+      !Number.isSafeInteger(length) ||
+      length < 0 ||
+      offset + length > this.size
     ) {
       throw new RangeError(
         `offset ${offset}, length ${length}: not within the area's ${this.size} bytes, or not aligned to ${alignment}`,

@@ -173,8 +173,8 @@ export class Migration {
     }
   }
 
-  #read(size: number, options: CallOptions): Promise<Buffer> {
-    return this.#session.connection.call(
+  async #read(size: number, options: CallOptions): Promise<Buffer> {
+    return this.#session.userConnection.call(
       Command.MIG_DATA_READ,
       encodeMigDataRead(size),
       null,
@@ -183,8 +183,8 @@ export class Migration {
     );
   }
 
-  #write(data: Uint8Array, options: CallOptions): Promise<void> {
-    return this.#session.connection.call(
+  async #write(data: Uint8Array, options: CallOptions): Promise<void> {
+    return this.#session.userConnection.call(
       Command.MIG_DATA_WRITE,
       encodeMigDataWrite(data),
       null,

@@ -5,6 +5,7 @@
  * Calls that waited when the connection ended have been rejected, and calls made before all is set up again are: whether
  * an access may be repeated is for its caller to know.
  */
+import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import type { CallOptions, Connection, Negotiated } from '../connection/index.js';
 import { ClosedError, TimeoutError, TransportError, UnsupportedError, VfioUserError } from '../errors.js';
@@ -29,7 +30,9 @@ export interface Dialled {
 export interface ReconnectHooks {
   /** Opens a connection to the same server. */
   dial: (options: CallOptions) => Promise<Dialled>;
-  /** What the device was when it was opened. */
+  /** The version that was spoken when the device was opened. */
+  negotiated: Negotiated;
+  /** What the device was then. */
   description: DeviceDescription;
   /** Sets the device up again; owns the description's fds. */
   restore: (description: DeviceDescription, options: CallOptions) => Promise<void>;
@@ -47,12 +50,14 @@ export class Reconnector {
     this.#session = session;
     this.#hooks = hooks;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
+    // One listener for each call that is under way.
+    setMaxListeners(0, this.#stop.signal);
     void this.#watch();
   }
 
   /** The owner closes the device: whatever is under way ends. */
   close(): void {
-    this.#stop.abort(new ClosedError('the device was closed by its owner'));
+    this.#stop.abort(byOwner());
   }
 
   /** One round for each loss. Never rejects. */
@@ -63,16 +68,16 @@ export class Reconnector {
         this.#session.end(reason);
         return;
       }
-      this.#hooks.onLost(reason);
+      tell(() => this.#hooks.onLost(reason));
       try {
         await this.#comeBack();
       } catch (error) {
         this.#session.connection.close();
-        this.#session.end(lostForGood(error, reason));
+        this.#session.end(this.#stop.signal.aborted ? byOwner() : lostForGood(error, reason));
         return;
       }
       this.#session.openToUsers();
-      this.#hooks.onReconnected();
+      tell(() => this.#hooks.onReconnected());
     }
   }
 
@@ -96,10 +101,13 @@ export class Reconnector {
     const { connection, negotiated } = await this.#hooks.dial(options);
     try {
       const description = await interrogate(connection, options);
-      const difference = whatDiffers(this.#hooks.description, description);
-      if (difference !== undefined) {
+      try {
+        // Closed meanwhile: nothing may be opened any more.
+        options.signal?.throwIfAborted();
+        this.#checkSame(negotiated, description);
+      } catch (error) {
         for (const region of description.regions) region.close();
-        throw new UnsupportedError(`another device has come back: ${difference}`);
+        throw error;
       }
       this.#session.replaceConnection(connection, negotiated);
       await this.#hooks.restore(description, options);
@@ -108,6 +116,35 @@ export class Reconnector {
       throw error;
     }
   }
+
+  #checkSame({ major, minor }: Negotiated, description: DeviceDescription): void {
+    const { major: majorBefore, minor: minorBefore } = this.#hooks.negotiated;
+    if (major !== majorBefore || minor !== minorBefore) {
+      throw anotherDevice(`its protocol version was ${majorBefore}.${minorBefore} and is ${major}.${minor}`);
+    }
+    const difference = whatDiffers(this.#hooks.description, description);
+    if (difference !== undefined) throw anotherDevice(difference);
+  }
+}
+
+/** What ends reconnecting when the server that has come back is not the one that went. */
+export function anotherDevice(difference: string): UnsupportedError {
+  return new UnsupportedError(`another device has come back: ${difference}`);
+}
+
+/** A listener's failure is its own: it must not end reconnecting. */
+function tell(listeners: () => void): void {
+  try {
+    listeners();
+  } catch (error) {
+    queueMicrotask(() => {
+      throw error;
+    });
+  }
+}
+
+function byOwner(): ClosedError {
+  return new ClosedError('the device was closed by its owner');
 }
 
 /** A server that is not there yet, or goes again; not one that is there and wrong. */

@@ -7,23 +7,26 @@ export class RegionDescription {
   readonly info: RegionInfo;
   /** The areas that can be mapped: those of the sparse capability, the whole region without one, none without fds. */
   readonly areas: readonly MmapArea[];
-  readonly #fds: number[];
+  /** By their index in the reply; those that no area is behind are closed. */
+  readonly #fds: Map<number, number>;
 
   /** Owns `fds` from here on. */
   constructor(info: RegionInfo, fds: number[]) {
     this.info = info;
-    this.#fds = fds;
     this.areas = mappableAreas(info, fds.length);
-    if (this.areas.length === 0) this.close();
+    const used = new Set(this.areas.map((area) => area.fdIndex ?? 0));
+    closeFds(fds.filter((_, index) => !used.has(index)));
+    this.#fds = new Map([...used].map((index) => [index, fds[index]!]));
   }
 
   /** The fd behind an area: one serves all areas, but where the capability gives each area an index. */
   fdOf(area: MmapArea): number | undefined {
-    return this.#fds[area.fdIndex ?? 0];
+    return this.#fds.get(area.fdIndex ?? 0);
   }
 
   close(): void {
-    closeFds(this.#fds.splice(0));
+    closeFds([...this.#fds.values()]);
+    this.#fds.clear();
   }
 }
 

@@ -297,6 +297,8 @@ export class Region {
 
   /** @internal The server has come back, with other fds: what was mapped shows those files from now on. */
   redescribe(description: RegionDescription): void {
+    this.#session.disown(this.#description);
+    this.#description.close();
     this.#description = description;
     for (const area of this.#mapped) mapAgain(description, area);
   }
@@ -404,7 +406,11 @@ export class Region {
   /** What the region's size or flags refuse; undefined where nothing. */
   #problem(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): RangeError | undefined {
     const isWithin =
-      Number.isSafeInteger(offset) && offset >= 0 && length >= 0 && offset + length <= this.size;
+      Number.isSafeInteger(offset) &&
+      offset >= 0 &&
+      Number.isSafeInteger(length) &&
+      length >= 0 &&
+      offset + length <= this.size;
     return allowed && isWithin ? undefined : new RangeError(this.#refusal(offset, length, allowed, verb));
   }
 

@@ -45,6 +45,7 @@ export class Session {
   #negotiated: Negotiated;
   #settleEnded!: (reason: VfioUserError) => void;
   #gate: ClosedError | undefined;
+  #isClosed = false;
 
   constructor(connection: Connection, negotiated: Negotiated, options: SessionOptions) {
     this.#connection = connection;
@@ -62,7 +63,7 @@ export class Session {
     return this.#gate;
   }
 
-  /** The connection, for calls of the user. @throws ClosedError while the device is being set up again. */
+  /** The connection, for calls of the user. @throws ClosedError while the device is being set up again, or is lost. */
   get userConnection(): Connection {
     if (this.#gate !== undefined) throw this.#gate;
     return this.#connection;
@@ -85,6 +86,7 @@ export class Session {
 
   /** The device is lost for good. */
   end(reason: VfioUserError): void {
+    this.#gate = new ClosedError(reason.message, { cause: reason });
     this.#settleEnded(reason);
   }
 
@@ -108,7 +110,9 @@ export class Session {
 
   /** Closes `resource` with the device. */
   own(resource: Resource): void {
-    this.#resources.add(resource);
+    // What was under way when the device was closed must not outlive it.
+    if (this.#isClosed) resource.close();
+    else this.#resources.add(resource);
   }
 
   /** The resource was closed by its user. */
@@ -117,6 +121,7 @@ export class Session {
   }
 
   closeResources(): void {
+    this.#isClosed = true;
     // In the order opposite to their opening: what was made of another goes first.
     for (const resource of [...this.#resources].reverse()) resource.close();
     this.#resources.clear();

@@ -3,20 +3,24 @@ import { stat } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TimeoutError, TransportError } from '../errors.js';
-import { EAGAIN, ECONNREFUSED, ENOENT, native } from '../native.js';
+import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
 import { DuplexTransport } from './duplex.js';
 import type { Transport, TransportHandler } from './transport.js';
 import { UnixTransport } from './unix.js';
+import { connectVsock, type VsockAddress } from './vsock.js';
+
+export type { VsockAddress } from './vsock.js';
 
 /**
  * Where a server is: a Unix socket's path (an abstract name begins with NUL), a connected socket's fd that was
- * inherited, any Duplex that carries bytes (TCP, TLS, a child's stdio), or a function that opens one, which may be called
- * again. The fd and the stream are ours from here on.
+ * inherited, a vsock port, any Duplex that carries bytes (TCP, TLS, a child's stdio), or a function that opens one, which
+ * may be called again. The fd and the stream are ours from here on.
  */
 export type Endpoint =
   | string
   | { path: string }
   | { fd: number }
+  | { vsock: VsockAddress }
   | { stream: Duplex; name?: string }
   | { dial: (signal: AbortSignal | undefined) => Duplex | Promise<Duplex>; name?: string };
 
@@ -43,13 +47,17 @@ export async function openEndpoint(
   endpoint: Endpoint,
   options: OpenOptions,
 ): Promise<(handler: TransportHandler) => Transport> {
-  options.signal?.throwIfAborted();
   if (typeof endpoint === 'string') return openPath(endpoint, options);
   if (typeof endpoint !== 'object' || endpoint === null) {
-    throw new TypeError('connect takes a path, or an object with path, fd or stream');
+    throw new TypeError('connect takes a path, or an object with path, fd, vsock, stream or dial');
+  }
+  if (options.signal?.aborted === true) {
+    discard(endpoint);
+    throw options.signal.reason;
   }
   if ('path' in endpoint) return openPath(endpoint.path, options);
   if ('fd' in endpoint) return openFd(endpoint.fd);
+  if ('vsock' in endpoint) return openVsock(endpoint.vsock, options);
   if ('stream' in endpoint) {
     const { stream, name = 'the stream' } = endpoint;
     return (handler) => new DuplexTransport(stream, name, handler);
@@ -59,7 +67,13 @@ export async function openEndpoint(
     const stream = await dial(options.signal);
     return (handler) => new DuplexTransport(stream, name, handler);
   }
-  throw new TypeError('an endpoint needs one of path, fd, stream and dial');
+  throw new TypeError('an endpoint needs one of path, fd, vsock, stream and dial');
+}
+
+/** What was handed to us and will not be used. */
+function discard(endpoint: Exclude<Endpoint, string>): void {
+  if ('fd' in endpoint && Number.isInteger(endpoint.fd)) closeFds([endpoint.fd]);
+  else if ('stream' in endpoint) endpoint.stream.destroy();
 }
 
 /** A connected socket that we were handed: the twin socket, an inherited fd. Owned from here on, also on failure. */
@@ -73,11 +87,21 @@ export function openFd(fd: number, name = `fd ${fd}`): (handler: TransportHandle
   return (handler) => new UnixTransport(fd, name, handler);
 }
 
+async function openVsock(
+  address: VsockAddress,
+  options: OpenOptions,
+): Promise<(handler: TransportHandler) => Transport> {
+  const fd = await connectVsock(address, options.timeoutMs, options.signal);
+  const name = `vsock ${address.cid}:${address.port}`;
+  return (handler) => new UnixTransport(fd, name, handler, false);
+}
+
 async function openPath(
   path: string,
   options: OpenOptions,
 ): Promise<(handler: TransportHandler) => Transport> {
   checkPath(path);
+  options.signal?.throwIfAborted();
   const name = path.startsWith('\0') ? `@${path.slice(1)}` : path;
   const fd = await connectUnix(path, name, options);
   return (handler) => new UnixTransport(fd, name, handler);

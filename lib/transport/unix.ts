@@ -17,7 +17,7 @@ const RECEIVES_PER_TURN = 16;
 export const SLICE_MS = 50;
 
 export class UnixTransport implements Transport {
-  readonly passesFds = true;
+  readonly passesFds: boolean;
   readonly canBlock = true;
   readonly peer: string;
   readonly #handler: TransportHandler;
@@ -28,8 +28,9 @@ export class UnixTransport implements Transport {
   #interest = READABLE;
   #ended = false;
 
-  /** Owns `fd`, a connected non-blocking stream socket, from here on. */
-  constructor(fd: number, peer: string, handler: TransportHandler) {
+  /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
+  constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
+    this.passesFds = passesFds;
     this.peer = peer;
     this.#handler = handler;
     this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);

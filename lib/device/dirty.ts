@@ -1,0 +1,325 @@
+/**
+ * Which memory the device has written: what the server tells of memory that it maps, and what this process has seen
+ * itself of writes by message, in one report.
+ *
+ * | the server has | what is used | what a report has of memory that it maps |
+ * |---|---|---|
+ * | DMA_LOGGING | its START, REPORT and STOP | all |
+ * | DIRTY_PAGES (before 2022) | its START, GET_BITMAP and STOP; DMA_UNMAP with a bitmap | all |
+ * | neither, but DMA_UNMAP with a bitmap | that | what has been unmapped since |
+ * | none of them | nothing | refused, unless no memory is shared at all |
+ *
+ * Memory that is unmapped is reported once more. After a reconnect nobody knows what the server's predecessor wrote last:
+ * all that it could write is reported.
+ */
+import { Mutex } from 'async-mutex';
+import type { CallOptions } from '../connection/index.js';
+import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
+import { dirtyBitmapSize, isPageSize, dirtyPages } from '../protocol/dirty-bitmap.js';
+import type { DmaUnmapReply } from '../protocol/dma-map.js';
+import { arenaMemory } from './arena.js';
+import { checkBitmap, legacyPageSize, startLog, type DirtyLog } from './dirty-log.js';
+import { DirtySet, type DirtyRange } from './dirty-set.js';
+import type { DmaServer } from './dma-server.js';
+import { END_PAGE, PAGE_SIZE, pageOf, type DmaTable, type PageRange } from './dma-table.js';
+import type { DmaWindow } from './dma-window.js';
+import { hex, type DmaWindows, type UnmapBitmap, type UnmapWatcher } from './dma-windows.js';
+import { Features } from './features.js';
+import type { Session } from './session.js';
+
+export type { DirtyRange } from './dirty-set.js';
+
+export interface DirtyOptions extends CallOptions {
+  /** What to watch, rounded out to pages; all memory by default. */
+  ranges?: readonly DirtyRange[] | undefined;
+  /** The page size to track at: a power of two from 4,096 to 1 GiB; the server may use another. Default 4,096. */
+  pageSize?: number | undefined;
+}
+
+/** Where reports come from: `messages` is this process alone, where no memory is shared. */
+export type DirtyMethod = 'logging' | 'legacy' | 'unmap' | 'messages';
+
+interface DirtyParts {
+  session: Session;
+  table: DmaTable<DmaWindow>;
+  server: DmaServer;
+  windows: DmaWindows;
+  /** No memory is ever shared with the server. */
+  isSecure: boolean;
+}
+
+/** What was asked for when it was started. */
+interface Watch {
+  readonly ranges: readonly PageRange[] | undefined;
+  readonly pageSize: number;
+  readonly method: DirtyMethod;
+  readonly log: DirtyLog | undefined;
+  readonly set: DirtySet;
+}
+
+const MAX_PAGE_SIZE = 1 << 30;
+
+/** `device.dma.dirty`. */
+export class DirtyPages implements AsyncIterable<DirtyRange> {
+  readonly #parts: DirtyParts;
+  #features: Features;
+  readonly #mutex = new Mutex();
+  #watch: Watch | undefined;
+  /** DMA_UNMAP with a bitmap is refused. */
+  #unmapRefused = false;
+
+  /** @internal */
+  constructor(parts: DirtyParts) {
+    this.#parts = parts;
+    this.#features = new Features(parts.session);
+  }
+
+  /** What is used; undefined until it is started. */
+  get method(): DirtyMethod | undefined {
+    return this.#watch?.method;
+  }
+
+  /** In bytes: how finely the server tracks; undefined until it is started, and where the server does not. */
+  get serverPageSize(): number | undefined {
+    return this.#watch?.log?.pageSize;
+  }
+
+  /**
+   * Begins to watch. What was written before is not reported.
+   * @throws UnsupportedError where the server cannot tell what it writes to memory that it maps (opened with `secureDma`,
+   * nothing is hidden from this process); RangeError for ranges and page sizes that make no sense; TypeError where it has
+   * been started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
+   */
+  async start(options: DirtyOptions = {}): Promise<void> {
+    const { ranges, pageSize = PAGE_SIZE } = options;
+    if (!isPageSize(pageSize) || pageSize < PAGE_SIZE || pageSize > MAX_PAGE_SIZE) {
+      throw new RangeError(`pageSize is a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${pageSize}`);
+    }
+    const watched = ranges === undefined ? undefined : inOrder(ranges, pageSize / PAGE_SIZE);
+    await this.#mutex.runExclusive(async () => {
+      if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
+      await this.#begin(watched, pageSize, options);
+    });
+  }
+
+  /**
+   * What has been written since the last report, or the start: ranges in order, none of which touch, in whole pages.
+   * Where it fails, what it had is in the next report.
+   * @throws TypeError unless started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
+   */
+  report(options?: CallOptions): Promise<DirtyRange[]> {
+    return this.#mutex.runExclusive(async () => {
+      const watch = this.#started();
+      const asked: Promise<void>[] = [];
+      for (const window of this.#parts.table) {
+        if (window.state === 'mapped' && isHidden(window)) asked.push(this.#fetch(watch, window, options));
+      }
+      for (const result of await Promise.allSettled(asked)) if (result.status === 'rejected') throw result.reason;
+      return watch.set.take(watch.ranges);
+    });
+  }
+
+  /** One report, range by range. */
+  async *[Symbol.asyncIterator](): AsyncGenerator<DirtyRange, void, undefined> {
+    yield* await this.report();
+  }
+
+  /**
+   * Ends watching, idempotent; what has not been reported is forgotten.
+   * @throws RemoteError, TimeoutError, ProtocolError, after which it has ended all the same.
+   */
+  stop(options?: CallOptions): Promise<void> {
+    return this.#mutex.runExclusive(async () => {
+      const log = this.#watch?.log;
+      this.#end();
+      if (this.#parts.session.connection.endReason === undefined) await log?.stop(options);
+    });
+  }
+
+  /** @internal The server has come back: it is told to watch again. */
+  async restore(options: CallOptions | undefined): Promise<void> {
+    this.#unmapRefused = false;
+    this.#features = new Features(this.#parts.session);
+    await this.#mutex.runExclusive(async () => {
+      const before = this.#watch;
+      if (before === undefined) return;
+      const watch = await this.#begin(before.ranges, before.pageSize, options);
+      for (const { page, pages } of before.set.ranges()) watch.set.mark(page, pages);
+      for (const window of this.#parts.table) if (isHidden(window)) watch.set.mark(window.page, window.pages);
+    });
+  }
+
+  async #begin(
+    ranges: readonly PageRange[] | undefined,
+    pageSize: number,
+    options: CallOptions | undefined,
+  ): Promise<Watch> {
+    const { session, windows, server, isSecure } = this.#parts;
+    const call = { timeoutMs: options?.timeoutMs, signal: options?.signal };
+    const set = new DirtySet(pageSize);
+    let log: DirtyLog | undefined;
+    let method: DirtyMethod = 'messages';
+    if (windows.canShare && !isSecure) {
+      log = await startLog(session, this.#features, ranges ?? [], pageSize, call);
+      method = log?.method ?? (await this.#askUnmap(call));
+    }
+    this.#watch = { ranges, pageSize, method, log, set };
+    server.dirty = set;
+    windows.watcher = method === 'messages' ? undefined : this.#watcher;
+    return this.#watch;
+  }
+
+  #end(): void {
+    this.#watch = undefined;
+    this.#parts.server.dirty = undefined;
+    this.#parts.windows.watcher = undefined;
+  }
+
+  #started(): Watch {
+    if (this.#watch === undefined) throw new TypeError('dirty pages are not being watched: call start first');
+    return this.#watch;
+  }
+
+  /** Whether DMA_UNMAP brings a bitmap is seen by unmapping a page that nobody uses. */
+  async #askUnmap(options: CallOptions): Promise<'unmap'> {
+    const { session, windows } = this.#parts;
+    let isThere = false;
+    if (session.mayTryOptional) {
+      const page = windows.choosePage(windows.granule / PAGE_SIZE, 64);
+      const memory = arenaMemory(windows.granule, false);
+      const access = { readable: true, writable: true, shared: true };
+      const window = await windows.map(page, windows.granule / PAGE_SIZE, access, memory, 0, options);
+      windows.watcher = {
+        ...this.#watcher,
+        bitmapFor: (asked) => this.#unmapBitmap(asked),
+        onUnmapped: (_window, bitmap) => (isThere = bitmap !== undefined),
+        onBitmapRefused: () => Promise.resolve(),
+      };
+      try {
+        await windows.unmap(window, options);
+      } finally {
+        windows.watcher = undefined;
+      }
+    }
+    if (isThere) return 'unmap';
+    throw new UnsupportedError(
+      'the server does not tell which memory it wrote; with secureDma all that it writes is seen here',
+    );
+  }
+
+  async #fetch(
+    { ranges, log, set }: Watch,
+    window: DmaWindow,
+    options: CallOptions | undefined,
+  ): Promise<void> {
+    if (log === undefined) return;
+    for (const part of partsOf(window, ranges)) {
+      let covered: PageRange = part;
+      let bitmap: Buffer;
+      try {
+        bitmap = await log.report(part, options);
+      } catch (error) {
+        if (!(error instanceof RemoteError) || part.pages === window.pages) throw error;
+        // libvfio-user knows whole mappings only.
+        covered = window;
+        bitmap = await log.report(window, options);
+      }
+      markBitmap(set, covered, bitmap, log.pageSize);
+    }
+  }
+
+  #unmapBitmap({ size }: DmaWindow): UnmapBitmap {
+    const pgsize = this.#watch?.log?.pageSize ?? legacyPageSize(this.#parts.session);
+    return { pgsize, size: dirtyBitmapSize(BigInt(size), pgsize) };
+  }
+
+  /** What happens to memory that is unmapped while it is watched. */
+  readonly #watcher: UnmapWatcher = {
+    bitmapFor: (window) => {
+      const isBrought = this.#watch?.method === 'legacy' || this.#watch?.method === 'unmap';
+      return isBrought && !this.#unmapRefused ? this.#unmapBitmap(window) : undefined;
+    },
+    collect: async (window, options) => {
+      if (this.#watch?.method === 'unmap') this.#watch.set.mark(window.page, window.pages);
+      else if (this.#watch !== undefined) await this.#fetch(this.#watch, window, options);
+    },
+    onUnmapped: (window, bitmap) => this.#takeBitmap(window, bitmap),
+    onBitmapRefused: async (window, options) => {
+      this.#unmapRefused = true;
+      await this.#watcher.collect(window, options);
+    },
+  };
+
+  #takeBitmap(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void {
+    const watch = this.#watch;
+    if (watch === undefined) return;
+    // A server that knows the flag and brings no bitmap: nobody knows.
+    if (bitmap === undefined) {
+      watch.set.mark(window.page, window.pages);
+      return;
+    }
+    const { pgsize } = this.#unmapBitmap(window);
+    if (bitmap.pgsize !== pgsize) {
+      throw new ProtocolError(`DMA_UNMAP reply: a bitmap of pages of ${bitmap.pgsize}, not ${pgsize}, bytes`);
+    }
+    const data = checkBitmap('DMA_UNMAP reply', bitmap.data, BigInt(window.size), pgsize);
+    markBitmap(watch.set, window, data, pgsize);
+  }
+}
+
+/** What the server can write without our seeing it. */
+function isHidden({ access }: DmaWindow): boolean {
+  return access.shared && access.writable;
+}
+
+/** The parts of a window that are watched. */
+function partsOf(window: PageRange, ranges: readonly PageRange[] | undefined): PageRange[] {
+  if (ranges === undefined) return [window];
+  return ranges.flatMap((range) => {
+    const page = Math.max(range.page, window.page);
+    const pages = Math.min(range.page + range.pages, window.page + window.pages) - page;
+    return pages > 0 ? [{ page, pages }] : [];
+  });
+}
+
+/** Marks what a bitmap of `range` says; a page of the server's may be more, or less, than one of ours. */
+function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageSize: number): void {
+  const step = pageSize / PAGE_SIZE;
+  let from = 0;
+  let to = 0;
+  const flush = (): void => {
+    const first = Math.floor(from * step);
+    const end = Math.min(range.pages, Math.ceil(to * step));
+    if (first < end) set.mark(range.page + first, end - first);
+  };
+  for (const bit of dirtyPages(bitmap)) {
+    if (bit !== to) {
+      flush();
+      from = bit;
+    }
+    to = bit + 1;
+  }
+  flush();
+}
+
+/** Ranges in whole pages of `granule` of ours, in order, joined where they touch. @throws RangeError */
+function inOrder(ranges: readonly DirtyRange[], granule: number): PageRange[] {
+  if (ranges.length === 0) throw new RangeError('ranges has at least one range');
+  const rounded = ranges.map(({ iova, length }) => {
+    const isRange = typeof iova === 'bigint' && iova >= 0n && Number.isSafeInteger(length) && length > 0;
+    if (!isRange || iova + BigInt(length) > 1n << 64n) {
+      throw new RangeError(`no range of DMA addresses: ${length} bytes at ${hex(BigInt(iova))}`);
+    }
+    const from = Math.floor(pageOf(iova) / granule) * granule;
+    const to = Math.ceil((pageOf(iova + BigInt(length) - 1n) + 1) / granule) * granule;
+    return { from, to: Math.min(to, END_PAGE) };
+  });
+  rounded.sort((a, b) => a.from - b.from);
+  const joined: { from: number; to: number }[] = [];
+  for (const range of rounded) {
+    const last = joined.at(-1);
+    if (last !== undefined && range.from <= last.to) last.to = Math.max(last.to, range.to);
+    else joined.push({ ...range });
+  }
+  return joined.map(({ from, to }) => ({ page: from, pages: to - from }));
+}

@@ -1,0 +1,147 @@
+/**
+ * Several DMA_MAP and DMA_UNMAP as one: sent without waiting, awaited together, undone together.
+ *
+ * What is unmapped keeps its memory, its addresses and its slot until the commit, so that it can be mapped again.
+ */
+import type { CallOptions } from '../connection/index.js';
+import { DmaBatchError, type DmaFailure } from '../errors.js';
+import type { DmaMapping } from './dma-mapping.js';
+import type { DmaWindow } from './dma-window.js';
+import type { DmaWindows } from './dma-windows.js';
+
+interface Step {
+  readonly operation: DmaFailure['operation'];
+  readonly window: DmaWindow;
+  /** Never rejects. */
+  readonly outcome: Promise<{ error: unknown } | undefined>;
+}
+
+/** What is recorded of a transaction; `Dma.transaction` commits it. */
+export class TransactionLog {
+  readonly #windows: DmaWindows;
+  readonly #steps: Step[] = [];
+  /** Settles with the transaction, for whoever unmaps what it has withdrawn. */
+  readonly #settled: Promise<void>;
+  #settle!: () => void;
+  #isOpen = true;
+
+  constructor(windows: DmaWindows) {
+    this.#windows = windows;
+    this.#settled = new Promise((resolve) => (this.#settle = resolve));
+  }
+
+  /** @throws TypeError once the transaction is over. */
+  checkOpen(): void {
+    if (!this.#isOpen) throw new TypeError('the DMA transaction is over');
+  }
+
+  mapped(window: DmaWindow, done: Promise<void>): void {
+    this.#add('DMA_MAP', window, done);
+  }
+
+  /** @throws TypeError for a mapping that is not mapped yet. */
+  unmap(window: DmaWindow, options: CallOptions | undefined): void {
+    if (window.state === 'mapping') throw new TypeError('it was mapped in this transaction, or is being mapped');
+    if (window.state !== 'mapped') return;
+    const done = this.#windows.withdraw(window, options);
+    window.unmapping = this.#settled;
+    this.#add('DMA_UNMAP', window, done);
+  }
+
+  /** @throws DmaBatchError with all undone. */
+  async commit(options: CallOptions | undefined): Promise<void> {
+    const failures = await this.#finish();
+    if (failures.length === 0) {
+      for (const { operation, window } of this.#steps) if (operation === 'DMA_UNMAP') this.#windows.drop(window);
+      this.#release();
+      return;
+    }
+    const left = await this.#undo(options);
+    this.#release();
+    const count = `${failures.length} of ${this.#steps.length} failed`;
+    const undone = left.length === 0 ? ', the rest was undone' : '';
+    throw new DmaBatchError(`DMA transaction: ${count}${undone}`, failures, left);
+  }
+
+  /** The callback threw `cause`. @throws DmaBatchError where something could not be undone. */
+  async rollBack(cause: unknown, options: CallOptions | undefined): Promise<void> {
+    await this.#finish();
+    const left = await this.#undo(options);
+    this.#release();
+    if (left.length === 0) return;
+    const error = new DmaBatchError('DMA transaction: given up, and not all of it undone', [], left);
+    error.cause = cause;
+    throw error;
+  }
+
+  #add(operation: Step['operation'], window: DmaWindow, done: Promise<void>): void {
+    const outcome = done.then(
+      () => undefined,
+      (error: unknown) => ({ error }),
+    );
+    this.#steps.push({ operation, window, outcome });
+  }
+
+  async #finish(): Promise<DmaFailure[]> {
+    this.#isOpen = false;
+    const failures: DmaFailure[] = [];
+    for (const { operation, window, outcome } of this.#steps) {
+      const failed = await outcome;
+      if (failed !== undefined) failures.push(failureOf(operation, window, failed.error));
+    }
+    return failures;
+  }
+
+  /** Unmaps what was mapped, which frees addresses and slots, and then maps again what was unmapped. */
+  async #undo(options: CallOptions | undefined): Promise<DmaFailure[]> {
+    // The signal that may have ended the transaction does not end this.
+    const patience = { timeoutMs: options?.timeoutMs };
+    const made = this.#steps.filter(({ operation }) => operation === 'DMA_MAP');
+    const taken = this.#steps.filter(({ operation }) => operation === 'DMA_UNMAP');
+    return [
+      ...(await failuresOf(
+        'DMA_UNMAP',
+        made.filter(({ window }) => window.state === 'mapped'),
+        (window) => this.#windows.unmap(window, patience),
+      )),
+      ...(await failuresOf(
+        'DMA_MAP',
+        taken.filter(({ window }) => window.state === 'unmapping'),
+        (window) => this.#windows.reinstate(window, patience),
+      )),
+    ];
+  }
+
+  #release(): void {
+    for (const { operation, window } of this.#steps) {
+      if (operation === 'DMA_UNMAP') window.unmapping = undefined;
+    }
+    this.#settle();
+  }
+}
+
+/** What `device.dma.transaction` gives its callback. */
+export interface DmaTransaction<MapOptions> {
+  /**
+   * Like `Dma.map`, without waiting: the mapping has its addresses at once, and is `closed` until the commit.
+   * @throws what `Dma.map` rejects with before anything is sent.
+   */
+  map(options: MapOptions): DmaMapping;
+  /** Like `DmaMapping.unmap`, without waiting. The addresses are free after the commit. */
+  unmap(mapping: DmaMapping, options?: CallOptions): void;
+}
+
+async function failuresOf(
+  operation: DmaFailure['operation'],
+  steps: readonly Step[],
+  undo: (window: DmaWindow) => Promise<void>,
+): Promise<DmaFailure[]> {
+  const results = await Promise.allSettled(steps.map(({ window }) => undo(window)));
+  return results.flatMap((result, i) =>
+    result.status === 'fulfilled' ? [] : [failureOf(operation, steps[i]!.window, result.reason)],
+  );
+}
+
+function failureOf(operation: DmaFailure['operation'], { iova, size }: DmaWindow, error: unknown): DmaFailure {
+  return { operation, iova, size, error };
+}

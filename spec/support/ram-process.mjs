@@ -1,0 +1,39 @@
+/**
+ * The emulator's RAM device in a process of its own, for specs that kill it: `ram-process.mjs PATH OPTIONS`, OPTIONS being
+ * JSON. It loads, says `ready`, waits for any message, listens, and says `listening`.
+ *
+ * OPTIONS: `device` ('ram' or 'other', a device of the same shape and another id), `ram` (RamOptions), `serve`
+ * (EmulatorOptions), `fill` (what every dword of the shared BAR is), `greet` (false: accepts and never
+ * answers).
+ */
+import { RamDevice, serve } from '../../dist/emulator/index.js';
+
+const [path, json = '{}'] = process.argv.slice(2);
+const { device: kind = 'ram', ram = {}, serve: options = {}, fill = 0, greet = true } = JSON.parse(json);
+
+/** Config space of another device: every read of its first dword says so. */
+class OtherDevice extends RamDevice {
+  constructor() {
+    super(ram);
+    const read = this.config.read.bind(this.config);
+    this.config.read = (offset, count) => {
+      const bytes = Buffer.from(read(offset, count));
+      if (offset === 0 && count >= 4) bytes.writeUInt16LE(0x5242, 2);
+      return bytes;
+    };
+  }
+}
+
+const device = kind === 'other' ? new OtherDevice() : new RamDevice(ram);
+const shared = device.shared?.bytes;
+for (let at = 0; shared !== undefined && at < shared.length; at += 4) shared.writeUInt32LE(fill, at);
+
+process.once('message', () => {
+  const intercept = greet ? undefined : () => 'drop';
+  serve(device, { ...options, path, intercept }).then(
+    () => process.send('listening'),
+    (error) => process.send(String(error)),
+  );
+});
+process.once('disconnect', () => process.exit());
+process.send('ready');
