@@ -154,7 +154,9 @@ describe('commands', () => {
     const { client, server } = await flooding();
     client.close();
     // It left replies unread.
-    expect(await server.closed).toMatchObject({ code: 'ECONNRESET' });
+    // Reading finds a reset, writing a closed stream: whichever comes first says it.
+    const { code } = (await server.closed);
+    expect(['ECONNRESET', 'ERR_VFIO_USER_CLOSED']).toContain(code);
   });
 });
 
