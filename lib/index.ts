@@ -18,13 +18,20 @@ export { Region, type WaitForOptions } from './device/region.js';
 export type { Width } from './device/region-decoders.js';
 export type { MmapPolicy } from './device/session.js';
 export {
+  DirtyPages,
   Dma,
   DmaBuffer,
   DmaMapping,
+  type DirtyMethod,
+  type DirtyOptions,
+  type DirtyRange,
   type DmaAccessOptions,
   type DmaAllocOptions,
+  type DmaHandler,
+  type DmaHandlerOptions,
   type DmaMapOptions,
   type DmaOptions,
+  type DmaTransaction,
 } from './device/dma.js';
 export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from './device/irq-index.js';
 export { Irqs } from './device/irqs.js';
@@ -36,6 +43,9 @@ export type { DeviceInfo } from './protocol/device-info.js';
 export type { Capabilities } from './protocol/version.js';
 export {
   ClosedError,
+  DmaBatchError,
+  DmaHandlerError,
+  type DmaFailure,
   MigrationError,
   ProtocolError,
   RemoteError,

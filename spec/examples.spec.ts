@@ -67,6 +67,13 @@ describe('the small ones', () => {
     ]);
   });
 
+  test('migrate', async () => {
+    const { status, stdout, stderr } = await runExample('migrate');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/the destination knows it: "what the device knew", 0xcafe/);
+    expect(stdout).toMatch(/^1 interrupt from the destination$/m);
+  });
+
   test('dma', async () => {
     const { status, stdout } = await runExample('dma');
     expect(status).toBe(0);

@@ -4,6 +4,7 @@ import { Command, CommanderError, Option } from 'commander';
 import { describeError, exitStatus, printable } from './errors.js';
 import type { GlobalOptions } from './global-options.js';
 import { milliseconds } from './numbers.js';
+import { registerNvme } from './nvme.js';
 import { registerBench } from './verbs/bench.js';
 import { registerCapture } from './verbs/capture.js';
 import { registerEmulate } from './verbs/emulate.js';
@@ -19,6 +20,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   registerRead,
   registerWrite,
   registerCapture,
+  registerNvme,
   registerEmulate,
   registerBench,
 ];

@@ -11,12 +11,13 @@
  * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
  * caller's promise.
  */
-import { getMaxListeners, setMaxListeners } from 'node:events';
+import { setMaxListeners } from 'node:events';
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../errors.js';
 import { EINVAL, closeFds } from '../native.js';
 import {
+  Command,
   HEADER_FLAG_COMMAND,
   HEADER_FLAG_ERROR,
   HEADER_FLAG_REPLY,
@@ -48,7 +49,8 @@ import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
 import { MessageQueue } from './message-queue.js';
 import { ServerRequest, type RequestHandler } from './server-request.js';
 import { POSTED_ID_BASE, SlotTable } from './slot-table.js';
-import { Slot, forgetCaller, type Decoder } from './slot.js';
+import { Slot, forgetCaller, type Decoder, type QueuedMessage } from './slot.js';
+import { decodeDone, encodeWrites, notDone, takeWrites, type WriteBatch } from './write-multi.js';
 
 /** Calls given up whose replies have not come: past this the server is not merely slow. */
 const MAX_TOMBSTONES = 1_024;
@@ -94,6 +96,8 @@ export class Connection implements ChannelHandler {
   /** How deep we are in handlers of the server's requests. */
   #serving = 0;
   #whyNotSync: string | undefined;
+  /** The most small writes that go as one message; none together where the server does not take that. */
+  #multiWrites = 0;
 
   constructor(open: OpenTransport, options: ConnectionOptions = {}) {
     this.timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
@@ -134,6 +138,11 @@ export class Connection implements ChannelHandler {
   set inFlightLimit(limit: number) {
     this.#inFlightLimit = checkInFlight(limit);
     this.#pump();
+  }
+
+  /** VERSION settled `write_multiple`: small writes that wait may go together, to this server at most as many. */
+  set multiWrites(most: number) {
+    this.#multiWrites = most;
   }
 
   /** Who serves the server's DMA_READ and DMA_WRITE. Without one they are refused. */
@@ -386,7 +395,7 @@ export class Connection implements ChannelHandler {
       throw signal.reason;
     }
     // One signal for many calls is usual, and every listener goes with its call: Node's warning of a leak would be wrong.
-    if (getMaxListeners(signal) !== 0) setMaxListeners(0, signal);
+    setMaxListeners(0, signal);
     slot.signal = signal;
     slot.onAbort = () => this.#giveUp(slot, signal.reason);
     signal.addEventListener('abort', slot.onAbort, { once: true });
@@ -421,6 +430,11 @@ export class Connection implements ChannelHandler {
   #pump(): void {
     for (let message = this.#queue.peek(); message !== undefined; message = this.#queue.peek()) {
       if (!message.posted && !this.#hasRoom()) return;
+      const writes = this.#multiWrites > 1 ? takeWrites(this.#queue, this.#multiWrites) : [];
+      if (writes.length > 0) {
+        this.#dispatchWrites(writes);
+        continue;
+      }
       this.#queue.shift();
       this.counters.queued--;
       const { slot, head, body, fds } = message;
@@ -430,6 +444,37 @@ export class Connection implements ChannelHandler {
         slot.message = undefined;
         this.#dispatch(slot, head, body, fds);
       }
+    }
+  }
+
+  /** Sends writes that waited as one message, whose reply answers each of them. */
+  #dispatchWrites(writes: readonly QueuedMessage[]): void {
+    const payload = encodeWrites(writes);
+    // The writes have their own deadlines; the message is given up when the last of them is.
+    const carrier = this.#slots.take(Infinity);
+    // Nobody waits for it but through the writes: it is not among those that time out, nor those that `close` rejects.
+    this.#slots.unlink(carrier);
+    carrier.command = Command.REGION_WRITE_MULTI;
+    carrier.decode = (_slot, bytes, start, end) => decodeDone(writes.length, bytes, start, end);
+    const slots = writes.map(({ slot }) => slot!);
+    const batch: WriteBatch = { slots, carrier, waiting: slots.length };
+    for (const slot of slots) {
+      slot.state = 'batched';
+      slot.message = undefined;
+      slot.batch = batch;
+    }
+    this.counters.queued -= writes.length;
+    carrier.resolve = (done: number) => this.#answerWrites(batch, done, undefined);
+    carrier.reject = (error: unknown) => this.#answerWrites(batch, 0, error);
+    this.#dispatch(carrier, this.#encodeCall(carrier.command, payload, null), payload, null);
+  }
+
+  /** The first `done` writes have been done; the others failed, of `error` where all of them did. */
+  #answerWrites(batch: WriteBatch, done: number, error: unknown): void {
+    for (const [i, slot] of batch.slots.entries()) {
+      if (slot.batch !== batch) continue;
+      this.#slots.unlink(slot);
+      this.#answer(slot, i < done ? undefined : (error ?? notDone()), undefined);
     }
   }
 
@@ -540,6 +585,13 @@ export class Connection implements ChannelHandler {
 
   /** The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes. */
   #giveUp(slot: Slot, reason: unknown): void {
+    const { batch } = slot;
+    if (batch !== undefined) {
+      this.#slots.unlink(slot);
+      this.#answer(slot, reason, undefined);
+      if (--batch.waiting === 0) this.#giveUp(batch.carrier, reason);
+      return;
+    }
     this.#slots.unlink(slot);
     if (slot.state === 'sent' && !this.#main.outbox.takeBack(slot)) {
       slot.state = 'tombstone';

@@ -18,6 +18,14 @@ export class MessageQueue {
     return undefined;
   }
 
+  /** The messages that wait, without those given up. */
+  *waiting(): Generator<QueuedMessage> {
+    for (let i = this.#first; i < this.#messages.length; i++) {
+      const message = this.#messages[i]!;
+      if (message.posted || message.slot !== undefined) yield message;
+    }
+  }
+
   push(message: QueuedMessage): void {
     this.#messages.push(message);
   }

@@ -12,6 +12,7 @@
  * somebody else's answer.
  */
 import type { Landing } from '../transport/index.js';
+import type { WriteBatch } from './write-multi.js';
 
 /** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
 export type Decoder<T> = (slot: Slot, bytes: Buffer, start: number, end: number, fds: number[]) => T;
@@ -27,7 +28,7 @@ export interface QueuedMessage {
   fds: readonly number[] | null;
 }
 
-export type SlotState = 'free' | 'queued' | 'sent' | 'tombstone';
+export type SlotState = 'free' | 'queued' | 'batched' | 'sent' | 'tombstone';
 
 export class Slot implements Landing {
   state: SlotState = 'free';
@@ -46,6 +47,8 @@ export class Slot implements Landing {
   landed = false;
   /** The message, while it waits for room in flight. */
   message: QueuedMessage | undefined;
+  /** The message that carries this write with others, while it is `batched`: the id is the carrier's. */
+  batch: WriteBatch | undefined;
 
   resolve: (value: never) => void = ignore;
   reject: (reason: unknown) => void = ignore;
@@ -76,6 +79,7 @@ export function clearSlot(slot: Slot): void {
   slot.target = undefined;
   slot.landed = false;
   slot.message = undefined;
+  slot.batch = undefined;
   forgetCaller(slot);
   slot.synchronous = false;
   slot.settled = false;

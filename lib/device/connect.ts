@@ -149,7 +149,9 @@ function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): Re
   const canOpenAgain =
     typeof endpoint === 'string' || 'path' in endpoint || 'vsock' in endpoint || 'dial' in endpoint;
   if (!canOpenAgain) {
-    throw new TypeError('reconnect needs an endpoint that can be opened again: a path, { vsock } or { dial }');
+    throw new TypeError(
+      'reconnect needs an endpoint that can be opened again: a path, { vsock } or { dial }',
+    );
   }
   const wanted = reconnect === true ? {} : reconnect;
   if (wanted.timeoutMs !== undefined && !(wanted.timeoutMs > 0)) {

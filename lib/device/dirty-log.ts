@@ -176,7 +176,9 @@ export function legacyPageSize({ negotiated }: Session): number {
 export function checkBitmap(message: string, bitmap: Buffer, size: bigint, pageSize: number): Buffer {
   const expected = dirtyBitmapSize(size, pageSize);
   if (bitmap.byteLength !== expected) {
-    throw new ProtocolError(`${message}: the bitmap is ${bitmap.byteLength} bytes, ${expected} were asked for`);
+    throw new ProtocolError(
+      `${message}: the bitmap is ${bitmap.byteLength} bytes, ${expected} were asked for`,
+    );
   }
   if (hasBitsBeyond(bitmap, pageCount(size, pageSize))) {
     throw new ProtocolError(`${message}: the bitmap has bits outside the range, they must be zero`);

@@ -27,7 +27,7 @@ export class DirtySet {
   /** Marks `pages` pages from `page` on. */
   mark(page: number, pages: number): void {
     const end = Math.ceil((page + pages) / this.#granule) * this.#granule;
-    for (let at = Math.floor(page / this.#granule) * this.#granule; at < end; ) {
+    for (let at = Math.floor(page / this.#granule) * this.#granule; at < end;) {
       const number = Math.floor(at / BLOCK_PAGES);
       const upTo = Math.min(end, (number + 1) * BLOCK_PAGES);
       setBits(this.#block(number), at - number * BLOCK_PAGES, upTo - number * BLOCK_PAGES);
@@ -84,7 +84,7 @@ export class DirtySet {
 }
 
 function setBits(block: Uint8Array, from: number, to: number): void {
-  for (let bit = from; bit < to; ) {
+  for (let bit = from; bit < to;) {
     if (bit % 8 === 0 && to - bit >= 8) {
       const whole = (to - bit) >>> 3;
       block.fill(0xff, bit >>> 3, (bit >>> 3) + whole);

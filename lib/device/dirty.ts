@@ -71,7 +71,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /** @internal */
   constructor(parts: DirtyParts) {
     this.#parts = parts;
-    this.#features = new Features(parts.session);
+    this.#features = new Features(parts.session, true);
   }
 
   /** What is used; undefined until it is started. */
@@ -93,11 +93,14 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   async start(options: DirtyOptions = {}): Promise<void> {
     const { ranges, pageSize = PAGE_SIZE } = options;
     if (!isPageSize(pageSize) || pageSize < PAGE_SIZE || pageSize > MAX_PAGE_SIZE) {
-      throw new RangeError(`pageSize is a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${pageSize}`);
+      throw new RangeError(
+        `pageSize is a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${pageSize}`,
+      );
     }
     const watched = ranges === undefined ? undefined : inOrder(ranges, pageSize / PAGE_SIZE);
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
+      this.#refuseWhileSetUp();
       await this.#begin(watched, pageSize, options);
     });
   }
@@ -110,11 +113,13 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   report(options?: CallOptions): Promise<DirtyRange[]> {
     return this.#mutex.runExclusive(async () => {
       const watch = this.#started();
+      this.#refuseWhileSetUp();
       const asked: Promise<void>[] = [];
       for (const window of this.#parts.table) {
         if (window.state === 'mapped' && isHidden(window)) asked.push(this.#fetch(watch, window, options));
       }
-      for (const result of await Promise.allSettled(asked)) if (result.status === 'rejected') throw result.reason;
+      for (const result of await Promise.allSettled(asked))
+        if (result.status === 'rejected') throw result.reason;
       return watch.set.take(watch.ranges);
     });
   }
@@ -139,7 +144,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /** @internal The server has come back: it is told to watch again. */
   async restore(options: CallOptions | undefined): Promise<void> {
     this.#unmapRefused = false;
-    this.#features = new Features(this.#parts.session);
+    this.#features = new Features(this.#parts.session, true);
     await this.#mutex.runExclusive(async () => {
       const before = this.#watch;
       if (before === undefined) return;
@@ -173,6 +178,12 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     this.#watch = undefined;
     this.#parts.server.dirty = undefined;
     this.#parts.windows.watcher = undefined;
+  }
+
+  /** A server that has come back is told to watch before it is asked. */
+  #refuseWhileSetUp(): void {
+    const { gate } = this.#parts.session;
+    if (gate !== undefined) throw gate;
   }
 
   #started(): Watch {

@@ -20,14 +20,10 @@ interface Step {
 export class TransactionLog {
   readonly #windows: DmaWindows;
   readonly #steps: Step[] = [];
-  /** Settles with the transaction, for whoever unmaps what it has withdrawn. */
-  readonly #settled: Promise<void>;
-  #settle!: () => void;
   #isOpen = true;
 
   constructor(windows: DmaWindows) {
     this.#windows = windows;
-    this.#settled = new Promise((resolve) => (this.#settle = resolve));
   }
 
   /** @throws TypeError once the transaction is over. */
@@ -41,10 +37,14 @@ export class TransactionLog {
 
   /** @throws TypeError for a mapping that is not mapped yet. */
   unmap(window: DmaWindow, options: CallOptions | undefined): void {
-    if (window.state === 'mapping') throw new TypeError('it was mapped in this transaction, or is being mapped');
+    if (window.state === 'mapping')
+      throw new TypeError('it was mapped in this transaction, or is being mapped');
     if (window.state !== 'mapped') return;
     const done = this.#windows.withdraw(window, options);
-    window.unmapping = this.#settled;
+    // Waiting for the commit would never end within the transaction's own callback.
+    const refusal = Promise.reject<void>(new TypeError('a DMA transaction is unmapping it'));
+    refusal.catch(() => undefined);
+    window.unmapping = refusal;
     this.#add('DMA_UNMAP', window, done);
   }
 
@@ -52,7 +52,8 @@ export class TransactionLog {
   async commit(options: CallOptions | undefined): Promise<void> {
     const failures = await this.#finish();
     if (failures.length === 0) {
-      for (const { operation, window } of this.#steps) if (operation === 'DMA_UNMAP') this.#windows.drop(window);
+      for (const { operation, window } of this.#steps)
+        if (operation === 'DMA_UNMAP') this.#windows.drop(window);
       this.#release();
       return;
     }
@@ -116,7 +117,6 @@ export class TransactionLog {
     for (const { operation, window } of this.#steps) {
       if (operation === 'DMA_UNMAP') window.unmapping = undefined;
     }
-    this.#settle();
   }
 }
 
@@ -142,6 +142,10 @@ async function failuresOf(
   );
 }
 
-function failureOf(operation: DmaFailure['operation'], { iova, size }: DmaWindow, error: unknown): DmaFailure {
+function failureOf(
+  operation: DmaFailure['operation'],
+  { iova, size }: DmaWindow,
+  error: unknown,
+): DmaFailure {
   return { operation, iova, size, error };
 }

@@ -328,10 +328,10 @@ export class DmaWindows {
     let sent = false;
     let abandoned = false;
     // The server drops what it was told of before it was told this.
-    let known: DmaWindow[] = [];
+    const known: DmaWindow[] = [];
     try {
       for (const window of windows) await this.#watcherOf(window)?.collect(window, options);
-      known = [...this.#table];
+      known.push(...this.#table);
       sent = true;
       const payload = encodeDmaUnmap({ flags: DMA_UNMAP_FLAG_ALL, address: 0n, size: 0n });
       await this.#session.connection.call(Command.DMA_UNMAP, payload, null, checkUnmapAllReply, {

@@ -28,12 +28,15 @@ const NOT_SUPPORTED = new Set<number>([
 
 export class Features {
   readonly #session: Session;
+  /** What is asked on the user's behalf works while the device is being set up again. */
+  readonly #isHost: boolean;
   /** Answers to probes; a server does not learn. */
   readonly #known = new Map<string, boolean>();
 
   /** @internal */
-  constructor(session: Session) {
+  constructor(session: Session, isHost = false) {
     this.#session = session;
+    this.#isHost = isHost;
   }
 
   /** Whether optional commands may be tried at all: not on a server that answered minor 0, unless told to. */
@@ -86,7 +89,8 @@ export class Features {
         'DEVICE_FEATURE is not sent to a server that answered minor 0: some lose step (option tryOptional)',
       );
     }
-    return this.#session.userConnection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
+    const connection = this.#isHost ? this.#session.connection : this.#session.userConnection;
+    return connection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
   }
 
   async #ask(feature: number, methods: number, options: CallOptions | undefined): Promise<boolean> {

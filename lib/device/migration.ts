@@ -10,7 +10,14 @@
  */
 import { Readable, Writable } from 'node:stream';
 import type { CallOptions } from '../connection/index.js';
-import { MigrationError, RemoteError, UnsupportedError } from '../errors.js';
+import {
+  MigrationError,
+  ProtocolError,
+  RemoteError,
+  TimeoutError,
+  UnsupportedError,
+  type VfioUserError,
+} from '../errors.js';
 import {
   Command,
   DEVICE_FEATURE_GET,
@@ -44,6 +51,8 @@ const ARCS: Readonly<Record<number, readonly MigrationState[]>> = {
   [PRE_COPY]: [RUNNING, STOP_COPY],
   [RESUMING]: [STOP],
 };
+/** How long the rest of a stream that nobody wants may take. */
+const DRAIN_MS = 5_000;
 const SAVING: readonly MigrationState[] = [PRE_COPY, STOP_COPY];
 
 /** What the device can do. */
@@ -116,52 +125,97 @@ export class Migration {
   }
 
   /**
-   * The device's state as a stream. The device is stopped while it is read (and read while it runs before that, with
-   * `preCopy`), and left in STOP at the end. Destroyed or failed, the stream lets the device run again.
+   * The device's state as a stream. The device is stopped while it is read (and, where it was running, read before that
+   * with `preCopy`), and left in STOP at the end. Destroyed or failed, the stream takes the device back to where it was;
+   * a MigrationError says where it is.
+   * @throws RangeError for a `chunkBytes` that is no size.
    */
   save(options: SaveOptions = {}): Readable {
+    const { chunkBytes } = options;
+    if (chunkBytes !== undefined && !(Number.isSafeInteger(chunkBytes) && chunkBytes > 0)) {
+      throw new RangeError(`chunkBytes is a positive integer, not ${chunkBytes}`);
+    }
     return Readable.from(this.#saved(options), { objectMode: false, highWaterMark: 1 });
   }
 
   /**
    * A stream that takes a state that `save` gave. The device is stopped meanwhile and runs at the end. A stream that is
-   * destroyed, or that the device rejects, leaves it in STOP or ERROR; the error says which. A reset recovers both.
+   * destroyed, or that the device rejects, leaves it in STOP or ERROR; the MigrationError says which. A reset recovers
+   * both.
    */
   restore(options: RestoreOptions = {}): Writable {
     const chunkBytes = Math.min(this.#session.maxDataXferSize, this.#session.options.writeChunkBytes);
+    // The device takes data: it must not be left waiting for more.
+    let resuming = false;
+    const begin = async () => {
+      await this.#beginRestore(options);
+      resuming = true;
+    };
     const send = async (data: Buffer) => {
-      for (let at = 0; at < data.byteLength; at += chunkBytes) {
-        await this.#write(data.subarray(at, at + chunkBytes), options);
+      try {
+        for (let at = 0; at < data.byteLength; at += chunkBytes) {
+          await this.#write(data.subarray(at, at + chunkBytes), options);
+        }
+      } catch (error) {
+        resuming = false;
+        throw await this.#failed('the device did not take the data', error, STOP);
       }
     };
+    const end = async () => {
+      resuming = false;
+      await this.#endRestore(options);
+    };
+    const abandon = async () => {
+      if (resuming) await this.#goTo(STOP);
+    };
     return new Writable({
-      construct: (done) => settle(this.#beginRestore(options), done),
+      construct: (done) => settle(begin(), done),
       write: (chunk: Buffer, _encoding, done) => settle(send(chunk), done),
-      final: (done) => settle(this.#endRestore(options), done),
-      destroy: (error, done) => settle(this.#abandonRestore(), () => done(error), error),
+      final: (done) => settle(end(), done),
+      destroy: (error, done) => settle(abandon(), () => done(error)),
     });
   }
 
   async *#saved(options: SaveOptions): AsyncGenerator<Buffer> {
     const support = await this.support(options);
     if (support === undefined) throw new UnsupportedError('the device does not support migration');
+    if (options.preCopy === true && !support.preCopy) {
+      throw new UnsupportedError('the device cannot be read while it runs (PRE_COPY)');
+    }
     const size = Math.min(options.chunkBytes ?? Infinity, this.#session.maxDataXferSize);
-    let whole = false;
+    const before = await this.state(options);
+    let outcome: 'destroyed' | 'failed' | 'whole' = 'destroyed';
     try {
-      if (options.preCopy ?? support.preCopy) {
+      // A device that is stopped is not set running for the sake of PRE_COPY.
+      if ((options.preCopy ?? support.preCopy) && before === RUNNING) {
         await this.transition(PRE_COPY, options);
         yield* this.#readAll(size, options);
-        await this.transition(STOP_COPY, options);
-      } else {
-        // STOP_COPY may only be the end of a way.
-        await this.transition(STOP_COPY, options);
       }
+      await this.transition(STOP_COPY, options);
       yield* this.#readAll(size, options);
       await this.transition(STOP, options);
-      whole = true;
+      outcome = 'whole';
+    } catch (error) {
+      outcome = 'failed';
+      throw await this.#failed('the state could not be read', error, before);
     } finally {
-      if (!whole) await this.#runAgain();
+      if (outcome === 'destroyed') await this.#leave(before, size);
     }
+  }
+
+  /** Nobody wants the rest; libvfio-user's sample ends when STOP_COPY is left before all has been read. */
+  async #leave(before: MigrationState, size: number): Promise<void> {
+    const deadline = performance.now() + DRAIN_MS;
+    const left = () => Math.max(1, deadline - performance.now());
+    try {
+      let isRest = SAVING.includes(await this.state());
+      while (isRest && performance.now() < deadline) {
+        isRest = (await this.#read(size, { timeoutMs: left() })).byteLength === size;
+      }
+    } catch {
+      // It could not be drained: leaving is tried all the same.
+    }
+    await this.#goTo(before);
   }
 
   async *#readAll(size: number, options: CallOptions): AsyncGenerator<Buffer> {
@@ -206,16 +260,18 @@ export class Migration {
     if (options.run ?? true) await this.transition(RUNNING, options);
   }
 
-  /** After an orderly end there is nothing to do; otherwise the device must not wait for more in RESUMING. */
-  async #abandonRestore(): Promise<void> {
-    if (this.#session.connection.endReason !== undefined || this.#support === undefined) return;
-    if ((await this.state()) === RESUMING) await this.transition(STOP);
+  /** For the device's sake alone: what went wrong before is what the caller is told. */
+  async #goTo(state: MigrationState): Promise<void> {
+    if (this.#session.connection.endReason !== undefined) return;
+    await this.transition(state).catch(() => undefined);
   }
 
-  /** What went wrong is on its way to the caller already: this is only for the device's sake. */
-  async #runAgain(): Promise<void> {
-    if (this.#session.connection.endReason !== undefined) return;
-    await this.transition(RUNNING).catch(() => undefined);
+  /** Takes the device out of a transfer that failed, and makes an error of `cause` that says where it is now. */
+  async #failed(what: string, cause: unknown, target: MigrationState): Promise<unknown> {
+    await this.#goTo(target);
+    if (!isFailure(cause)) return cause;
+    const now = await this.state().catch(() => undefined);
+    return migrationError(`${what} (${cause.message})`, now, cause);
   }
 
   #setState(state: MigrationState, options: CallOptions | undefined): Promise<MigrationState> {
@@ -225,10 +281,10 @@ export class Migration {
   }
 
   async #stepError(from: MigrationState, to: MigrationState, cause: unknown): Promise<unknown> {
-    if (!(cause instanceof RemoteError)) return cause;
+    if (!isFailure(cause)) return cause;
     const now = await this.state().catch(() => undefined);
     return migrationError(
-      `the device refused to go from ${name(from)} to ${name(to)} (${cause.code})`,
+      `the device did not go from ${name(from)} to ${name(to)} (${cause.message})`,
       now,
       cause,
     );
@@ -259,13 +315,19 @@ function name(state: MigrationState): string {
   return migrationStateName(state);
 }
 
-function settle(
-  work: Promise<void>,
-  done: (error?: Error | null) => void,
-  fallback: Error | null = null,
-): void {
+/** What leaves the device in a state that its user must be told of; with the connection everything has ended. */
+function isFailure(error: unknown): error is VfioUserError {
+  return (
+    error instanceof RemoteError ||
+    error instanceof ProtocolError ||
+    error instanceof TimeoutError ||
+    error instanceof MigrationError
+  );
+}
+
+function settle(work: Promise<void>, done: (error?: Error | null) => void): void {
   work.then(
-    () => done(fallback),
+    () => done(),
     (error: unknown) => done(error instanceof Error ? error : new Error(String(error))),
   );
 }

@@ -3,6 +3,7 @@ import { ClosedError } from '../errors.js';
 import { DMA_MAP_FLAG_READ, DMA_MAP_FLAG_WRITE } from '../protocol/constants.js';
 import { DmaError, EFAULT } from './device-error.js';
 import type { ClientMemory } from './device-model.js';
+import type { DirtyTracking } from './dirty-tracking.js';
 import type { DmaSegment, DmaTable } from './dma-table.js';
 import type { ServerRequests } from './server-requests.js';
 
@@ -12,13 +13,15 @@ export class DmaClient implements ClientMemory {
   readonly #table: DmaTable;
   readonly #requests: ServerRequests;
   readonly #maxDataXferSize: number;
+  readonly #dirty: DirtyTracking;
   #closed: Error | undefined;
 
   /** A message carries at most `maxDataXferSize` bytes of data. */
-  constructor(table: DmaTable, requests: ServerRequests, maxDataXferSize: number) {
+  constructor(table: DmaTable, requests: ServerRequests, maxDataXferSize: number, dirty: DirtyTracking) {
     this.#table = table;
     this.#requests = requests;
     this.#maxDataXferSize = maxDataXferSize;
+    this.#dirty = dirty;
   }
 
   async read(address: bigint, length: number): Promise<Buffer> {
@@ -53,8 +56,12 @@ export class DmaClient implements ClientMemory {
       for (const segment of segments) {
         this.#throwIfClosed();
         const part = bytes.subarray(done, done + segment.length);
-        if (segment.window.memory !== undefined) copy(segment, part, direction);
-        else await this.#exchange(segment.address, part, direction);
+        if (segment.window.memory !== undefined) {
+          if (direction === DMA_MAP_FLAG_WRITE) {
+            this.#dirty.mark(segment.window, segment.offset, segment.length);
+          }
+          copy(segment, part, direction);
+        } else await this.#exchange(segment.address, part, direction);
         done += segment.length;
       }
     } finally {

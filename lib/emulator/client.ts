@@ -3,6 +3,7 @@ import type { VfioUserError } from '../errors.js';
 import { DmaClient } from './client-memory.js';
 import type { ClientContext, DeviceModel, IrqLine } from './device-model.js';
 import { DmaTable } from './dma-table.js';
+import { DirtyTracking } from './dirty-tracking.js';
 import type { Settings } from './emulator-options.js';
 import { IrqTable } from './irq-table.js';
 import type { ServerRequests } from './server-requests.js';
@@ -10,6 +11,7 @@ import type { ServerRequests } from './server-requests.js';
 export class Client implements ClientContext {
   readonly dma: DmaClient;
   readonly dmaTable: DmaTable;
+  readonly dirty: DirtyTracking;
   readonly irqs: IrqTable;
   readonly #requests: ServerRequests;
   #connected = true;
@@ -20,7 +22,8 @@ export class Client implements ClientContext {
     this.dmaTable = new DmaTable(settings.maxDmaMaps, settings.pgsizes);
     // What a message brings back must be no more than we take ourselves.
     const chunk = Math.min(maxDataXferSize, settings.maxDataXferSize);
-    this.dma = new DmaClient(this.dmaTable, requests, chunk);
+    this.dirty = new DirtyTracking(settings.dirtyPages, this.dmaTable);
+    this.dma = new DmaClient(this.dmaTable, requests, chunk, this.dirty);
     this.#requests = requests;
   }
 

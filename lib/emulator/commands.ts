@@ -115,7 +115,7 @@ export class Commands {
       case Command.MIG_DATA_WRITE:
         return this.#migDataWrite(message);
       case Command.DIRTY_PAGES:
-        throw new DeviceError(ENOTSUP, 'DIRTY_PAGES');
+        return this.#dirtyPages(message);
       case Command.VERSION:
         throw new DeviceError(EINVAL, 'the version has been negotiated');
       case Command.DMA_READ:
@@ -143,8 +143,15 @@ export class Commands {
   #dmaUnmap({ bytes, start, end }: Message): Answer {
     const request = decodeDmaUnmap(bytes, start, end);
     const { flags, address, size } = request;
-    const reply = { payload: encodeDmaUnmapReply({ flags, address, size }), fds: null };
-    return andThen(this.#client.dmaTable.unmap(request), () => reply);
+    const takeBitmap = this.#client.dirty.atUnmap(request);
+    return andThen(this.#client.dmaTable.unmap(request), () => {
+      const bitmap = takeBitmap?.();
+      return { payload: encodeDmaUnmapReply({ flags, address, size, ...(bitmap && { bitmap }) }), fds: null };
+    });
+  }
+
+  #dirtyPages({ bytes, start, end }: Message): Reply {
+    return { payload: this.#client.dirty.command(bytes, start, end), fds: null };
   }
 
   #getInfo({ bytes, start, end }: Message): Reply {
@@ -167,7 +174,10 @@ export class Commands {
   #getRegionIoFds({ bytes, start, end }: Message): Reply {
     const { argsz, index } = decodeGetRegionIoFds(bytes, start, end);
     this.#regions.describe(index, false);
-    return { payload: encodeRegionIoFds(index, [], argsz), fds: null };
+    const offer = this.#passesFds ? this.#regions.ioFds(index) : undefined;
+    const payload = encodeRegionIoFds(index, offer?.subRegions ?? [], argsz);
+    const isWhole = payload.readUInt32LE(0) <= argsz;
+    return { payload, fds: offer === undefined || !isWhole ? null : offer.fds };
   }
 
   #getIrqInfo({ bytes, start, end }: Message): Reply {
@@ -219,18 +229,20 @@ export class Commands {
 
   #feature({ bytes, start, end }: Message): Answer {
     const { feature, flags: operations, data, argsz } = decodeDeviceFeature(bytes, start, end);
-    if (this.#device.feature === undefined) throw new DeviceError(ENOTSUP, `feature ${feature}`);
+    const isDirty = this.#client.dirty.answers(feature);
+    if (!isDirty && this.#device.feature === undefined) throw new DeviceError(ENOTSUP, `feature ${feature}`);
     const answer = (value: Uint8Array | void): Reply => {
       const isGet = operations === DEVICE_FEATURE_GET;
       const payload = encodeDeviceFeatureReply({
         feature,
         flags: operations,
-        data: isGet && value ? value : data,
+        data: (isGet || isDirty) && value ? value : data,
       });
       if (payload.length > argsz) throw new DeviceError(EINVAL, `the reply takes ${payload.length} bytes`);
       return { payload, fds: null };
     };
-    return andThen(this.#device.feature({ feature, operations, data }, this.#client), answer);
+    if (isDirty) return answer(this.#client.dirty.feature({ feature, operations, data }));
+    return andThen(this.#device.feature!({ feature, operations, data }, this.#client), answer);
   }
 
   #migDataRead({ bytes, start, end }: Message): Answer {

@@ -11,6 +11,7 @@
  * its errno, one that throws anything else with EIO.
  */
 import type { MmapArea } from '../protocol/region-capabilities.js';
+import type { SubRegion } from '../protocol/region-io-fds.js';
 
 /** A device. `PciDevice` is a base with a configuration space; anything of this shape can be served. */
 export interface DeviceModel {
@@ -29,7 +30,7 @@ export interface DeviceModel {
   /** DEVICE_FEATURE. Without it every feature is answered ENOTSUP. */
   feature?(request: FeatureRequest, client: ClientContext): Uint8Array | void | Promise<Uint8Array | void>;
   /** MIG_DATA_READ and MIG_DATA_WRITE. Without it both are answered ENOTSUP. */
-  readonly migrationData?: MigrationData;
+  readonly migrationData?: MigrationData | undefined;
 }
 
 /** A region: reached by messages through `handler` or, without one, as the bytes of `memory`. */
@@ -48,6 +49,14 @@ export interface RegionModel {
   readonly memory?: RegionMemory;
   /** The parts that can be mapped, in whole pages; all of a memory that has an fd by default. */
   readonly mappable?: readonly Pick<MmapArea, 'offset' | 'size'>[];
+  /** What GET_REGION_IO_FDS answers to clients whose transport passes fds; nothing by default. */
+  readonly ioFds?: RegionIoFdOffer;
+}
+
+/** Parts of a region that are written by fd. `fdIndex` and `shadowFdIndex` are indexes of `fds`, the device's own. */
+export interface RegionIoFdOffer {
+  readonly subRegions: readonly SubRegion[];
+  readonly fds: readonly number[];
 }
 
 /** Answers accesses by message. Bounds and flags have been checked; access sizes are the device's own business. */

@@ -12,7 +12,6 @@ import {
   DMA_MAP_FLAG_READ,
   DMA_MAP_FLAG_WRITE,
   DMA_UNMAP_FLAG_ALL,
-  DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
 } from '../protocol/constants.js';
 import type { DmaMap, DmaUnmap } from '../protocol/dma-map.js';
 import {
@@ -95,12 +94,9 @@ export class DmaTable {
    * Takes windows away: nothing new begins there. The promise, where there is one, is kept when the accesses that had
    * begun are over.
    *
-   * @throws DeviceError ENOENT where there is no such window, ENOTSUP for a dirty bitmap.
+   * @throws DeviceError ENOENT where there is no such window.
    */
   unmap(request: DmaUnmap): void | Promise<void> {
-    if ((request.flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0) {
-      throw new DeviceError(ENOTSUP, 'no dirty pages are tracked');
-    }
     if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) return release(this.#windows.splice(0));
     const at = this.#firstEndingAfter(request.address);
     const window = this.#windows[at];
@@ -134,6 +130,16 @@ export class DmaTable {
       done += part;
     }
     return segments;
+  }
+
+  /** The window of exactly these addresses. */
+  exact(address: bigint, size: bigint): DmaWindow | undefined {
+    const window = this.#windows[this.#firstEndingAfter(address)];
+    return window?.address === address && window.size === size ? window : undefined;
+  }
+
+  [Symbol.iterator](): Iterator<DmaWindow> {
+    return this.#windows[Symbol.iterator]();
   }
 
   /** The client has gone: nothing of its memory is kept. */

@@ -2,6 +2,7 @@
 import type { VfioUserError } from '../errors.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
+import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 
 export interface EmulatorOptions {
@@ -19,6 +20,8 @@ export interface EmulatorOptions {
   maxDmaMaps?: number;
   /** The page sizes of DMA mappings, or'ed together; 4096 by default. The smallest is what mappings are aligned to. */
   pgsizes?: bigint;
+  /** How a client can learn which of its memory the device wrote through mappings; 'none' by default. */
+  dirtyPages?: DirtyTelling;
   /** How long a client may take to answer DMA_READ and DMA_WRITE, in milliseconds; 5,000 by default. */
   dmaTimeoutMs?: number;
   /** Is told of every client as it is accepted, before it has negotiated. */
@@ -63,6 +66,7 @@ export function settingsOf(options: EmulatorOptions): Settings {
     maxMsgFds: whole('maxMsgFds', options.maxMsgFds ?? MAX_MESSAGE_FDS, 0, MAX_MESSAGE_FDS),
     maxDmaMaps: whole('maxDmaMaps', options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS, 0, 0xffffffff),
     pgsizes,
+    dirtyPages: options.dirtyPages ?? 'none',
     dmaTimeoutMs: whole('dmaTimeoutMs', options.dmaTimeoutMs ?? 5_000, 1, 0x7fffffff),
     intercept: options.intercept,
     onClient: options.onClient,

@@ -1,6 +1,7 @@
 /**
  * `vfio-user/emulator`: the other side of the protocol, for demos and tests. `serve` puts a device on a Unix socket;
- * `EduDevice`, `NvmeDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to others.
+ * `EduDevice`, `NvmeDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to
+ * others.
  *
  * ```ts
  * const device = new EduDevice();
@@ -17,6 +18,7 @@ export type {
   IrqModel,
   MigrationData,
   RegionHandler,
+  RegionIoFdOffer,
   RegionMemory,
   RegionModel,
 } from './device-model.js';
@@ -31,6 +33,7 @@ export {
   EduStatus,
 } from './edu.js';
 export type { EduOptions } from './edu.js';
+export type { DirtyTelling } from './dirty-tracking.js';
 export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
 export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
 export {

@@ -45,7 +45,7 @@ export function negotiationReply(
   { minor, twinSocket, writeMultiple }: Negotiated,
   settings: Settings,
 ): Buffer {
-  const { maxDataXferSize, maxMsgFds, maxDmaMaps, pgsizes } = settings;
+  const { maxDataXferSize, maxMsgFds, maxDmaMaps, pgsizes, dirtyPages } = settings;
   return encodeVersion({
     major: MAJOR,
     minor,
@@ -56,6 +56,8 @@ export function negotiationReply(
       pgsizes,
       ...(twinSocket && { twinSocket: { supported: true, fdIndex: 0 } }),
       ...(writeMultiple && { writeMultiple }),
+      // Where servers of that time said which pages DIRTY_PAGES is about.
+      ...(dirtyPages === 'legacy' && { migration: { pgsize: 4096 } }),
     },
   });
 }

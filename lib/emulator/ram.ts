@@ -10,11 +10,21 @@
  *   INTx, MSI-X     triggered by register, whatever config space says of them
  * ```
  */
-import { IRQ_FLAG_EVENTFD, IRQ_FLAG_MASKABLE, PciIrq, PciRegion } from '../protocol/constants.js';
-import { DeviceError, EBUSY, EINVAL, EIO } from './device-error.js';
-import type { ClientContext } from './device-model.js';
+import {
+  DEVICE_FEATURE_PROBE,
+  DEVICE_FEATURE_SET,
+  IRQ_FLAG_EVENTFD,
+  IRQ_FLAG_MASKABLE,
+  PciIrq,
+  PciRegion,
+  type MigrationState,
+} from '../protocol/constants.js';
+import { DeviceError, EBUSY, EINVAL, EIO, ENOTSUP } from './device-error.js';
+import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
+import { MigrationMachine, type MigratableState } from './migration-machine.js';
 import { msixCapability, PciConfigSpace } from './pci-config.js';
 import { PciDevice } from './pci-device.js';
+import { RamDoorbells } from './ram-doorbells.js';
 import { SharedMemory } from './shared-memory.js';
 
 /** Offsets in BAR0. Read-only registers ignore what is written. */
@@ -38,6 +48,14 @@ export const RamRegister = {
   DMA_STATUS: 0x28,
   /** Read-only: how many dwords have been written to SCRATCH. */
   SCRATCH_WRITES: 0x2c,
+  /** Read-only: how often DOORBELL and SHADOW_DOORBELL were rung, by message or fd. */
+  RINGS: 0x30,
+  /** Read-only: the last value that SHADOW_DOORBELL was rung with. */
+  RUNG_VALUE: 0x34,
+  /** A write rings it; with the option `doorbells` an ioeventfd does so too. */
+  DOORBELL: 0x38,
+  /** The same with a value, and a shadow ioeventfd. */
+  SHADOW_DOORBELL: 0x3c,
 } as const;
 
 export const RAM_IDENTIFICATION = 0x314d4152;
@@ -64,17 +82,27 @@ export interface RamOptions {
   ramSize?: number;
   /** MSI-X vectors, 1 to 2048; 4 by default. */
   vectors?: number;
+  /** Whether its state can migrate, `'pre-copy'` also while it runs: registers, BAR1 and BAR2. Not by default. */
+  migration?: 'stop-copy' | 'pre-copy';
+  /** Other features by number: what GET answers, and SET replaces, which must be of the same size. */
+  features?: ReadonlyMap<number, Uint8Array>;
+  /** Offers fds for the doorbells (it needs the addon); false by default. */
+  doorbells?: boolean;
 }
 
 const PAGE = 4096;
 /** The engine's own buffer. */
 const DMA_CHUNK = 1 << 20;
-const REGISTERS_END = 0x30;
+const REGISTERS_END = 0x40;
 const READ_ONLY: readonly number[] = [
   RamRegister.IDENTIFICATION,
   RamRegister.VECTORS,
   RamRegister.DMA_STATUS,
   RamRegister.SCRATCH_WRITES,
+  RamRegister.RINGS,
+  RamRegister.RUNG_VALUE,
+  RamRegister.DOORBELL,
+  RamRegister.SHADOW_DOORBELL,
 ];
 
 export class RamDevice extends PciDevice {
@@ -84,6 +112,9 @@ export class RamDevice extends PciDevice {
   readonly ram: Buffer;
   readonly #vectors: number;
   readonly #registers = Buffer.alloc(RAM_BARS.registers);
+  readonly #features: Map<number, Uint8Array>;
+  readonly #migration: MigrationMachine | undefined;
+  readonly #doorbells: RamDoorbells | undefined;
 
   constructor(options: RamOptions = {}) {
     const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;
@@ -112,6 +143,18 @@ export class RamDevice extends PciDevice {
     ]);
     this.#vectors = vectors;
     this.ram = Buffer.alloc(ramSize);
+    this.#features = new Map(options.features);
+    if (options.migration !== undefined) {
+      this.#migration = new MigrationMachine(this.#migratable(), options.migration === 'pre-copy');
+    }
+    if (options.doorbells === true) {
+      const { DOORBELL: plain, SHADOW_DOORBELL: shadow } = RamRegister;
+      this.#doorbells = new RamDoorbells(
+        { plain, shadow },
+        (count) => this.#ring(count),
+        (value) => this.#ring(1, value),
+      );
+    }
     this.#addBars(ramSize);
     if (sharedSize !== 0) {
       this.shared = new SharedMemory(sharedSize);
@@ -126,6 +169,7 @@ export class RamDevice extends PciDevice {
 
   /** Registers and config space are as at first; memory stays as it is. */
   override reset(): void {
+    this.#migration?.reset();
     this.#clearRegisters();
     void super.reset();
   }
@@ -133,6 +177,45 @@ export class RamDevice extends PciDevice {
   /** Gives BAR1's memory back. */
   close(): void {
     this.shared?.close();
+    this.#doorbells?.close();
+  }
+
+  get migrationData(): MigrationData | undefined {
+    return this.#migration;
+  }
+
+  /** Where the device is in its migration; undefined where it cannot migrate. */
+  get migrationState(): MigrationState | undefined {
+    return this.#migration?.state;
+  }
+
+  feature(request: FeatureRequest): Uint8Array {
+    const answer = this.#migration?.feature(request);
+    if (answer !== undefined) return answer;
+    const { feature, operations, data } = request;
+    const value = this.#features.get(feature);
+    if (value === undefined) throw new DeviceError(ENOTSUP, `feature ${feature}`);
+    if ((operations & DEVICE_FEATURE_PROBE) !== 0 || (operations & DEVICE_FEATURE_SET) === 0) return value;
+    if (data.byteLength !== value.byteLength) throw new DeviceError(EINVAL, `feature ${feature}`);
+    this.#features.set(feature, Buffer.from(data));
+    return data;
+  }
+
+  #migratable(): MigratableState {
+    const parts = () => [
+      this.#registers,
+      ...(this.shared === undefined ? [] : [this.shared.bytes]),
+      this.ram,
+    ];
+    return {
+      save: () => Buffer.concat(parts()),
+      load: (state) => {
+        const size = parts().reduce((sum, part) => sum + part.byteLength, 0);
+        if (state.byteLength !== size) throw new RangeError('the state of a device of another shape');
+        let at = 0;
+        for (const part of parts()) at += state.copy(part, 0, at, at + part.byteLength);
+      },
+    };
   }
 
   [Symbol.dispose](): void {
@@ -143,6 +226,7 @@ export class RamDevice extends PciDevice {
     this.addRegion({
       index: PciRegion.BAR0,
       size: RAM_BARS.registers,
+      ...(this.#doorbells && { ioFds: this.#doorbells.offer }),
       handler: {
         read: (offset, count) => this.#registers.subarray(offset, offset + count),
         write: (offset, data, client) => this.#write(offset, data, client),
@@ -171,11 +255,18 @@ export class RamDevice extends PciDevice {
       else if (at === RamRegister.DMA_COMMAND) return this.#startDma(value, client);
       else if (at < REGISTERS_END && !READ_ONLY.includes(at)) this.#registers.writeUInt32LE(value, at);
       if (at === RamRegister.SCRATCH) this.#count(RamRegister.SCRATCH_WRITES);
+      if (at === RamRegister.DOORBELL) this.#ring(1);
+      if (at === RamRegister.SHADOW_DOORBELL) this.#ring(1, value);
     }
   }
 
-  #count(register: number): void {
-    this.#registers.writeUInt32LE((this.#registers.readUInt32LE(register) + 1) >>> 0, register);
+  #count(register: number, by = 1): void {
+    this.#registers.writeUInt32LE((this.#registers.readUInt32LE(register) + by) >>> 0, register);
+  }
+
+  #ring(times: number, value?: number): void {
+    this.#count(RamRegister.RINGS, times);
+    if (value !== undefined) this.#registers.writeUInt32LE(value, RamRegister.RUNG_VALUE);
   }
 
   #triggerByNumber(value: number): void {

@@ -3,7 +3,7 @@ import { REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protoc
 import type { RegionAccess } from '../protocol/region-access.js';
 import type { KnownRegionCapabilities, RegionInfo } from '../protocol/region-info.js';
 import { DeviceError, EINVAL, EIO } from './device-error.js';
-import type { ClientContext, RegionModel } from './device-model.js';
+import type { ClientContext, RegionIoFdOffer, RegionModel } from './device-model.js';
 import { andThen } from './promises.js';
 
 const READ_WRITE = REGION_FLAG_READ | REGION_FLAG_WRITE;
@@ -24,6 +24,11 @@ export class RegionTable {
   constructor(regions: readonly RegionModel[]) {
     for (const region of regions) this.#regions.set(region.index, checked(region));
     this.count = Math.max(PCI_REGIONS, ...regions.map(({ index }) => index + 1));
+  }
+
+  /** The parts of a region that can be written by fd. */
+  ioFds(index: number): RegionIoFdOffer | undefined {
+    return this.#regions.get(index)?.ioFds;
   }
 
   /** Describes a region to a client; `passesFds` says whether the memory's fd can reach it. */

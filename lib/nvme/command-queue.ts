@@ -179,6 +179,8 @@ export class CommandQueue {
     this.#outCount++;
     this.#point(command, slot);
     this.#write(command, slot);
+    // Rings, also where an interrupt will tell of the completion.
+    this.#pump.wake();
     return true;
   }
 

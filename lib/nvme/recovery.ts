@@ -10,8 +10,12 @@ import { readStatus } from './bring-up.js';
 import type { CommandQueue } from './command-queue.js';
 import { ControllerStatus } from './registers.js';
 
-/** How long Abort may take, and after it the command, in milliseconds; less where the deadline of commands is less. */
+/**
+ * How long Abort may take, and after it the command, in milliseconds; less where the deadline of commands is less: those
+ * that wait meanwhile have one, too.
+ */
 const MOST_GRACE_MS = 1_000;
+const GRACE_PARTS = 4;
 const PAUSE_MS = 2;
 
 export interface RecoveryHost {
@@ -90,6 +94,6 @@ export class Recovery {
   }
 
   get #graceMs(): number {
-    return Math.min(MOST_GRACE_MS, this.#host.timeoutMs);
+    return Math.max(1, Math.min(MOST_GRACE_MS, this.#host.timeoutMs / GRACE_PARTS));
   }
 }

@@ -247,7 +247,9 @@ describe('asynchronous handlers', () => {
       write: () => undefined,
     };
     const { iova } = await device.dma.map({ handler, async: true, size: PAGE });
-    const requests = Array.from({ length: 1100 }, (_, i) => dmaReadRequest({ address: iova, count: 1 }, { id: i }));
+    const requests = Array.from({ length: 1100 }, (_, i) =>
+      dmaReadRequest({ address: iova, count: 1 }, { id: i }),
+    );
     await device.send(Buffer.concat(requests));
     const answers: Received[] = [];
     for (let i = 0; i < 1100 - 1024; i++) answers.push(await device.answer());
@@ -271,7 +273,9 @@ describe('asynchronous handlers', () => {
     const { iova } = await device.dma.map({ handler, async: true, size: PAGE });
     const buffer = await device.dma.alloc(PAGE);
     await device.send(dmaReadRequest({ address: iova, count: 1 }, { id: 1 }));
-    expect(await device.ask(dmaReadRequest({ address: buffer.iova, count: 1 }, { id: 2 }))).toMatchObject({ id: 2 });
+    expect(await device.ask(dmaReadRequest({ address: buffer.iova, count: 1 }, { id: 2 }))).toMatchObject({
+      id: 2,
+    });
     release();
     expect(await device.answer()).toMatchObject({ id: 1, errno: 0 });
   });
@@ -346,7 +350,9 @@ describe('fileIo', () => {
       .catch((reason: unknown) => reason);
     expect(error).toBeInstanceOf(RemoteError);
     expect(error).toMatchObject({ code: 'EINVAL', message: expect.stringContaining('FILE_IO') });
-    await expect(device.dma.map({ fd, size: PAGE, share: false, fileIo: true })).rejects.toThrow(UnsupportedError);
+    await expect(device.dma.map({ fd, size: PAGE, share: false, fileIo: true })).rejects.toThrow(
+      UnsupportedError,
+    );
     native().closeFd(fd);
   });
 

@@ -167,6 +167,12 @@ describe('a transaction', () => {
       }),
     ).rejects.toThrow(RangeError);
     expect(mapping.closed).toBe(false);
+    await device.dma.transaction(async (mine) => {
+      mine.unmap(mapping);
+      await expect(mapping.unmap()).rejects.toThrow(TypeError);
+    });
+    expect(mapping.closed).toBe(true);
+    await mapping.unmap();
   });
 
   test('two at once run one after the other', async () => {
@@ -264,7 +270,8 @@ describe('unmapAll', () => {
   test('what is refused is told and stays', async () => {
     await open();
     const mappings = await some();
-    device.fate = (line) => (line === 'UNMAP 0x0+0x0' || line.startsWith('UNMAP 0x10000+') ? EINVAL : undefined);
+    device.fate = (line) =>
+      line === 'UNMAP 0x0+0x0' || line.startsWith('UNMAP 0x10000+') ? EINVAL : undefined;
     await expect(device.dma.unmapAll()).rejects.toMatchObject({
       name: 'DmaBatchError',
       failures: [{ operation: 'DMA_UNMAP', iova: 0x10000n, size: PAGE }],

@@ -187,7 +187,7 @@ describe('a server that is killed and started again', () => {
   });
 
   test('a buffer that is not shared is served by message after it, too', async () => {
-    let server = await start();
+    const server = await start();
     const device = await open();
     await device.enable();
     const source = await device.dma.alloc(DMA_BYTES, { share: false });
@@ -195,7 +195,7 @@ describe('a server that is killed and started again', () => {
     const [vector] = await device.irqs.msix.enable(1);
     const back = once(device, 'reconnected');
     await server.kill();
-    server = await start();
+    await start();
     await back;
     await expectAlive(device, { source, destination, vector: vector! }, 0x5a);
     expect(device.counters.served).toBe(2);

@@ -155,7 +155,7 @@ describe('commands', () => {
     client.close();
     // It left replies unread.
     // Reading finds a reset, writing a closed stream: whichever comes first says it.
-    const { code } = (await server.closed);
+    const { code } = await server.closed;
     expect(['ECONNRESET', 'ERR_VFIO_USER_CLOSED']).toContain(code);
   });
 });

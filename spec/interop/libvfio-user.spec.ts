@@ -1,8 +1,16 @@
 /** libvfio-user's samples (commit ca9943b). VFIO_USER_LVU_SAMPLES names the directory that they were built in. */
 import { describe, expect, jest, test } from '@jest/globals';
+import { once } from 'node:events';
 import path from 'node:path';
+import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { RemoteError, type ConnectOptions, type Device, type DmaBuffer } from '../../lib/index.js';
+import {
+  MigrationState,
+  RemoteError,
+  type ConnectOptions,
+  type Device,
+  type DmaBuffer,
+} from '../../lib/index.js';
 import { ServerProcess } from './server-process.js';
 
 jest.setTimeout(60_000);
@@ -190,6 +198,58 @@ withSamples("libvfio-user's sample server (VFIO_USER_LVU_SAMPLES names the direc
         { secureDma: true },
       );
     });
+  });
+});
+
+/** What the sample sends in PRE_COPY its other half does not take, and it ends where PRE_COPY is left for RUNNING. */
+withSamples("migration of libvfio-user's sample server (VFIO_USER_LVU_SAMPLES)", () => {
+  test('to a second process, with the interrupt delivered by the destination', async () => {
+    await using from = sample('server');
+    await using to = sample('server');
+    await using source = await from.connect();
+    await using destination = await to.connect();
+    expect(await source.migration.support()).toEqual({ stopCopy: true, preCopy: true });
+    const bytes = Buffer.from(Array.from({ length: 0x1000 }, (_, i) => (i * 13) & 0xff));
+    await source.bar(1).write(0, bytes);
+    // Its timer's DMA needs memory at the destination.
+    await destination.dma.alloc(8 << 20);
+    await destination.dma.alloc(8 << 20);
+    const [vector] = await destination.irqs.intx.enable(1);
+    await source.bar(0).writeUInt64(0, BigInt(Math.floor(Date.now() / 1000) + 3));
+    await pipeline(source.migration.save({ preCopy: false }), destination.migration.restore());
+    expect(await source.migration.state()).toBe(MigrationState.STOP);
+    expect(await destination.migration.state()).toBe(MigrationState.RUNNING);
+    expect((await destination.bar(1).read(0, 0x1000)).equals(bytes)).toBe(true);
+    expect(await vector!.wait({ timeoutMs: 15_000 })).toBe(1);
+  });
+
+  test('a stream that is destroyed half way: the sample goes on', () =>
+    withServer(async (device) => {
+      // It refuses to run again without a time to wait for.
+      await device.bar(0).writeUInt64(0, BigInt(Math.floor(Date.now() / 1000) + 60));
+      const stream = device.migration.save({ preCopy: false, chunkBytes: 1024 });
+      await once(stream, 'readable');
+      stream.destroy();
+      await once(stream, 'close');
+      expect(await device.migration.state()).toBe(MigrationState.RUNNING);
+      expect(await device.region(7).readUInt32(0)).toBe(0xbeefdead);
+    }));
+});
+
+withSamples("libvfio-user's shadow_ioeventfd_server (VFIO_USER_LVU_SAMPLES)", () => {
+  test('offers a shadow ioeventfd, and goes on after it was rung', async () => {
+    await using server = new ServerProcess(path.join(samples, 'shadow_ioeventfd_server'), (socket) => [
+      socket,
+    ]);
+    const device = await server.connect();
+    try {
+      const [doorbell] = [...(await device.bar(0).ioFds())];
+      expect(doorbell).toMatchObject({ kind: 'shadow-ioeventfd' });
+      doorbell!.write(0xbeef);
+      expect(await device.region(7).readUInt16(0)).toBe(0x4e58);
+    } finally {
+      await device.close();
+    }
   });
 });
 

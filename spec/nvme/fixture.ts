@@ -1,6 +1,13 @@
 /** A driver and an emulated controller at the two ends of a socket pair; all of it is closed after each test. */
 import { afterEach } from '@jest/globals';
-import { MemoryStore, NvmeDevice, serveFd, type NvmeDeviceOptions } from '../../lib/emulator/index.js';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  MemoryStore,
+  NvmeDevice,
+  serveFd,
+  type EmulatorOptions,
+  type NvmeDeviceOptions,
+} from '../../lib/emulator/index.js';
 import { connect, type ConnectOptions, type Device } from '../../lib/index.js';
 import { NvmeController, type NvmeOptions } from '../../lib/nvme/index.js';
 import { socketPair } from '../emulator/raw-client.js';
@@ -19,6 +26,7 @@ afterEach(async () => {
 export interface Setup {
   /** What the emulated controller is; a namespace of 4 MiB with blocks of 512 bytes by default. */
   emulated?: Partial<NvmeDeviceOptions>;
+  serve?: EmulatorOptions;
   connect?: ConnectOptions;
   nvme?: NvmeOptions;
 }
@@ -38,7 +46,7 @@ export async function connected(setup: Setup = {}): Promise<Pair> {
   const emulated = new NvmeDevice({ namespaces, ...setup.emulated });
   cleanup(() => emulated.close());
   const [ours, theirs] = socketPair();
-  const server = serveFd(emulated, theirs);
+  const server = serveFd(emulated, theirs, setup.serve);
   const device = await connect({ fd: ours }, setup.connect);
   cleanup(async () => {
     await device.close();
@@ -57,13 +65,13 @@ export async function opened(setup: Setup = {}): Promise<Pair & { controller: Nv
 
 /** Bytes that say where they are from. */
 export function pattern(length: number, seed = 1): Buffer {
-  const bytes = Buffer.alloc(length);
+  const words = new Uint32Array(Math.ceil(length / 4));
   let state = seed | 1;
-  for (let i = 0; i < length; i++) {
-    state = Math.imul(state, 1_103_515_245) + 12_345;
-    bytes[i] = state >>> 16;
+  for (let i = 0; i < words.length; i++) {
+    state = (Math.imul(state, 1_664_525) + 1_013_904_223) | 0;
+    words[i] = state ^ (state >>> 15);
   }
-  return bytes;
+  return Buffer.from(words.buffer, 0, length);
 }
 
 /** What the promise is rejected with. */
@@ -74,4 +82,9 @@ export async function errorOf(promise: Promise<unknown>): Promise<Error> {
     return error as Error;
   }
   throw new Error('it was not rejected');
+}
+
+/** Waits until it is true. */
+export async function until(isTrue: () => boolean): Promise<void> {
+  while (!isTrue()) await sleep(1);
 }

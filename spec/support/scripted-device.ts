@@ -13,6 +13,7 @@ const GET_IRQ_INFO = 7;
 const REGION_READ = 9;
 const REGION_WRITE = 10;
 const FLAG_CAPS = 8;
+const REPLY = 1;
 const INVALID = 22;
 
 export interface ScriptedRegion {
@@ -23,6 +24,8 @@ export interface ScriptedRegion {
   offset?: number;
   /** What is read and written; zeroes where it is not given. */
   bytes?: Buffer;
+  /** Does what a write does instead of storing it. */
+  write?: (offset: number, data: Buffer) => void;
   /** The capability chain, which begins at offset 32. */
   capabilities?: Uint8Array;
   /** They go with every answer, and stay the spec's. */
@@ -101,7 +104,10 @@ export class ScriptedDevice {
 
   #take(asked: Received): void {
     for (const fd of asked.fds) native().closeFd(fd);
+    if (this.peer.ended) return;
     this.log.push(asked);
+    // What the client answers to the spec's own commands wants nothing more.
+    if ((asked.flags & REPLY) !== 0) return;
     const answer = this.#answer(asked);
     const twisted = this.twist === undefined ? answer : this.twist(asked, answer, this);
     if (twisted !== undefined) this.#held.push(twisted);
@@ -118,8 +124,17 @@ export class ScriptedDevice {
       }
       this.#quiet = undefined;
       this.roundTrips++;
-      for (const { bytes, fds } of this.#held.splice(0)) if (!this.peer.ended) this.peer.send(bytes, fds);
+      void this.#release(this.#held.splice(0));
     });
+  }
+
+  /** Sends answers as fast as the client takes them. */
+  async #release(answers: Answer[]): Promise<void> {
+    for (const { bytes, fds } of answers) {
+      if (this.peer.ended) return;
+      if (fds.length > 0) this.peer.send(bytes, fds);
+      else await this.peer.sendAll(bytes).catch(() => undefined);
+    }
   }
 
   #answer(asked: Received): Answer {
@@ -183,14 +198,15 @@ export class ScriptedDevice {
   #access(asked: Received, good: (body: Uint8Array) => Answer): Answer {
     const { payload, command } = asked;
     const offset = Number(payload.readBigUInt64LE(0));
-    const { size, bytes } = this.#region(payload.readUInt32LE(8));
+    const { size, bytes, write } = this.#region(payload.readUInt32LE(8));
     const count = payload.readUInt32LE(12);
     if (offset + count > size) {
       return { bytes: message(asked.id, command, 0x21, INVALID, Buffer.alloc(0)), fds: [] };
     }
     const head = payload.subarray(0, 16);
     if (command === REGION_WRITE) {
-      if (bytes !== undefined) payload.copy(bytes, offset, 16);
+      if (write !== undefined) write(offset, payload.subarray(16));
+      else if (bytes !== undefined) payload.copy(bytes, offset, 16);
       return good(head);
     }
     return good(Buffer.concat([head, bytes?.subarray(offset, offset + count) ?? Buffer.alloc(count)]));

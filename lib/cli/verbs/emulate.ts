@@ -1,12 +1,16 @@
 /** `vfio-user emulate`: a device to try things on. */
 import { Argument, type Command } from 'commander';
-import { EduDevice, RamDevice, serve, type DeviceModel } from '../../emulator/index.js';
+import { EduDevice, NvmeDevice, RamDevice, serve, type DeviceModel } from '../../emulator/index.js';
 import { unixAddress } from '../endpoint.js';
+import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../nvme-emulate.js';
 import { print } from '../output.js';
 
-const DEVICES: Readonly<Record<string, () => DeviceModel>> = {
+type EmulateOptions = EmulateNvmeOptions & { socket: string };
+
+const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
   ram: () => new RamDevice(),
+  nvme: emulatedNvme,
 };
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
@@ -15,28 +19,35 @@ const HELP = `
 Devices:
   edu   QEMU's educational device, 1234:11e8: identification, liveness, factorial, interrupts, a DMA engine
   ram   1234:5241: memory by message and by mapping, MSI-X, a DMA engine
+  nvme  1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
 
 Runs until it is interrupted, and removes the socket file then.
 
 Examples:
   $ vfio-user emulate edu --socket /tmp/edu.sock
-  $ vfio-user emulate edu --socket @edu`;
+  $ vfio-user emulate edu --socket @edu
+  $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096`;
 
 export function registerEmulate(program: Command): void {
-  program
+  const command = program
     .command('emulate')
     .description('serve an emulated device, to try things on')
     .addArgument(new Argument('<DEVICE>', 'which one').choices(Object.keys(DEVICES)))
-    .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket')
-    .addHelpText('after', HELP)
-    .action(emulate);
+    .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket');
+  addNvmeOptions(command).addHelpText('after', HELP).action(emulate);
 }
 
-async function emulate(name: string, { socket }: { socket: string }): Promise<void> {
+async function emulate(name: string, options: EmulateOptions): Promise<void> {
+  const { socket } = options;
   const stopped = untilStopped();
-  await using server = await serve(DEVICES[name]!(), { path: unixAddress(socket) });
-  await print(`listening on ${socket}\n`);
-  await Promise.race([stopped, server.closed]);
+  const device = await DEVICES[name]!(options);
+  try {
+    await using server = await serve(device, { path: unixAddress(socket) });
+    await print(`listening on ${socket}\n`);
+    await Promise.race([stopped, server.closed]);
+  } finally {
+    if (device instanceof NvmeDevice) await device.close();
+  }
 }
 
 /** Resolves at the first of the signals; at a second one the process ends as it would have. */

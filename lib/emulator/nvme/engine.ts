@@ -12,7 +12,7 @@ import type { ClientMemory } from '../device-model.js';
 import { CQE_BYTES, DO_NOT_RETRY, SQE_BYTES, Status } from './constants.js';
 import type { DoorbellPage } from './doorbell-page.js';
 import type { NvmeVerdict } from './nvme-faults.js';
-import type { SubmissionRing} from './rings.js';
+import type { SubmissionRing } from './rings.js';
 import { type Completion, type CompletionRing, type Outstanding } from './rings.js';
 import type { ShadowDoorbells } from './shadow-doorbells.js';
 import { CommandError, decodeSqe, type Sqe } from './sqe.js';

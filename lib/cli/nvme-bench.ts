@@ -1,0 +1,176 @@
+/** `vfio-user nvme bench`: how fast a namespace is through this library. */
+import { Option, type Command } from 'commander';
+import type { DoorbellKind, NvmeController, NvmeQueue } from '../nvme/index.js';
+import { UsageError } from './errors.js';
+import { colorsOf } from './global-options.js';
+import { toJson } from './json.js';
+import { length } from './numbers.js';
+import { LatencySampler, type LatencyReport } from './nvme-bench-latency.js';
+import { checkAll, makeLoad, prepare, spanOf, type Rw } from './nvme-bench-load.js';
+import { PollRunner, PromiseRunner, type Runner } from './nvme-bench-run.js';
+import { byteSize, namespaceId, withController } from './nvme-options.js';
+import { print } from './output.js';
+
+interface BenchOptions {
+  nsid?: number;
+  rw: Rw;
+  size: number;
+  qd: number;
+  seconds: number;
+  api: 'poll' | 'promise';
+  completion: 'poll' | 'interrupt';
+  verify: boolean;
+  json: boolean;
+}
+
+export interface BenchReport {
+  /** Transfers a second. */
+  iops: number;
+  bytesPerSecond: number;
+  seconds: number;
+  /** Transfers in that time; with those before and after it. */
+  count: number;
+  totalCount: number;
+  /** Microseconds. */
+  latencyUs: LatencyReport;
+  /** Processor time of this process in that time. */
+  userSeconds: number;
+  systemSeconds: number;
+  rw: Rw;
+  size: number;
+  qd: number;
+  api: 'poll' | 'promise';
+  completion: 'poll' | 'interrupt';
+  nsid: number;
+  doorbell: DoorbellKind;
+  verified: boolean;
+}
+
+const RWS: readonly Rw[] = ['randread', 'randwrite', 'read', 'write'];
+/** Not timed: what runs for the first time is compiled. */
+const WARM_UP_MS = 300;
+const MOST_SECONDS = 86_400;
+
+const HELP = `
+Transfers go over the whole namespace. With --rw randwrite or write, and with --verify, its data is overwritten;
+--verify stamps the first 64 MiB and checks all that is read there.
+
+Examples:
+  $ vfio-user nvme bench /run/nvme.sock --rw randread --qd 32 --seconds 3
+  $ vfio-user nvme bench /run/nvme.sock --rw randwrite --size 128K --qd 4 --api promise --verify --json`;
+
+export function registerNvmeBench(nvme: Command): void {
+  nvme
+    .command('bench')
+    .description('measure transfers')
+    .argument('<SOCKET>', 'where the server listens')
+    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
+    .addOption(new Option('--rw <rw>', 'what to do').choices(RWS).default('randread'))
+    .option('--size <bytes>', 'of each transfer, whole blocks', byteSize, 4096)
+    .option('--qd <n>', 'transfers under way at once', length, 32)
+    .option('--seconds <s>', 'for how long', seconds, 3)
+    .addOption(
+      new Option('--api <api>', 'the face of the library').choices(['poll', 'promise']).default('poll'),
+    )
+    .addOption(
+      new Option('--completion <how>', 'how promises learn of completions')
+        .choices(['poll', 'interrupt'])
+        .default('poll'),
+    )
+    .option('--verify', 'check the answers', false)
+    .option('--json', 'print JSON', false)
+    .addHelpText('after', HELP)
+    .action(async (socket: string, options: BenchOptions, command: Command) => {
+      await withController(command, socket, async (controller) => {
+        const report = await bench(controller, options);
+        await print(options.json ? `${toJson(report)}\n` : render(report, colorsOf(command).bold));
+      });
+    });
+}
+
+async function bench(controller: NvmeController, options: BenchOptions): Promise<BenchReport> {
+  const { rw, qd, size, api, verify } = options;
+  const queue = await openQueue(controller, options);
+  const { blocks, blockSize, id } = queue.namespace;
+  const span = spanOf(blocks, blockSize, verify);
+  const load = makeLoad(rw, size / blockSize, span);
+  if (verify) await prepare(queue, span);
+  const latency = new LatencySampler(qd);
+  const setup = { queue, load, depth: qd, latency, isChecked: verify };
+  const runner = api === 'poll' ? new PollRunner(setup) : await PromiseRunner.make(controller.device, setup);
+  const timed = await measure(runner, latency, options.seconds * 1000);
+  if (verify && !load.isRead) await checkAll(queue, span);
+  const { completion } = options;
+  return {
+    ...timed,
+    bytesPerSecond: timed.iops * size,
+    ...{ rw, size, qd, api, completion, nsid: id, doorbell: queue.doorbell, verified: verify },
+  };
+}
+
+async function openQueue(controller: NvmeController, options: BenchOptions): Promise<NvmeQueue> {
+  const { nsid, qd, size, api, completion } = options;
+  if (api === 'poll' && completion === 'interrupt')
+    throw new UsageError('--completion interrupt is for --api promise');
+  const namespace = await controller.namespace(nsid);
+  const { blockSize } = namespace;
+  if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
+    throw new UsageError(
+      `--size is whole blocks of ${blockSize} bytes, at most ${controller.maxTransferBytes}, within the namespace`,
+    );
+  }
+  // One entry of a ring always stays free.
+  const entries = Math.min(Math.max(256, qd + 1), controller.maxQueueEntries);
+  if (qd >= entries)
+    throw new UsageError(`--qd is at most ${entries - 1}: the controller has no deeper queues`);
+  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size } } : {};
+  const queue = await controller.createQueue({ namespace, entries, completion, ...buffers });
+  if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
+  return queue;
+}
+
+type Timed = Pick<
+  BenchReport,
+  'iops' | 'seconds' | 'count' | 'totalCount' | 'latencyUs' | 'userSeconds' | 'systemSeconds'
+>;
+
+async function measure(runner: Runner, latency: LatencySampler, ms: number): Promise<Timed> {
+  const warmUp = Math.min(WARM_UP_MS, ms);
+  latency.restart(0);
+  let totalCount = await runner.run(warmUp);
+  latency.restart((totalCount / warmUp) * 1000);
+  const cpu = process.cpuUsage();
+  const begin = performance.now();
+  const count = await runner.run(ms);
+  const elapsed = (performance.now() - begin) / 1000;
+  const { user, system } = process.cpuUsage(cpu);
+  const latencyUs = latency.report();
+  totalCount += count + (await runner.drain());
+  return {
+    iops: count / elapsed,
+    seconds: elapsed,
+    count,
+    totalCount,
+    latencyUs,
+    userSeconds: user / 1e6,
+    systemSeconds: system / 1e6,
+  };
+}
+
+function render(report: BenchReport, bold: (text: string) => string): string {
+  const { iops, latencyUs, rw, size, qd, api, userSeconds, systemSeconds, verified } = report;
+  const { mean, p50, p99, p999, sampled } = latencyUs;
+  return (
+    `${bold(Math.round(iops).toString())} ${rw} transfers of ${size} bytes a second at depth ${qd} (${api}), ` +
+    `${(report.bytesPerSecond / 1e6).toFixed(1)} MB/s${verified ? ', verified' : ''}\n` +
+    `latency in µs: mean ${mean}, median ${p50}, 99 % ${p99}, 99.9 % ${p999} ` +
+    `(${sampled.count} samples, one of ${sampled.every})\n` +
+    `processor: user ${userSeconds.toFixed(2)} s, system ${systemSeconds.toFixed(2)} s\n`
+  );
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && value > 0 && value <= MOST_SECONDS) return value;
+  throw new UsageError(`--seconds is a number up to ${MOST_SECONDS}`);
+}

@@ -1,0 +1,205 @@
+/** `vfio-user nvme read` and `write`: blocks to and from files, or stdout and stdin. */
+import { createReadStream } from 'node:fs';
+import { stat } from 'node:fs/promises';
+import type { Command } from 'commander';
+import type { NvmeController, NvmeQueue } from '../nvme/index.js';
+import { UsageError } from './errors.js';
+import { length as parseLength, size as parseSize } from './numbers.js';
+import { namespaceId, withController } from './nvme-options.js';
+import { Output } from './output.js';
+import { startProgress, type Progress } from './progress.js';
+
+interface ReadOptions {
+  nsid?: number;
+  lba: number;
+  blocks?: number;
+  output?: string;
+}
+
+interface WriteOptions {
+  nsid?: number;
+  lba: number;
+  input?: string;
+  pad: boolean;
+  flush: boolean;
+}
+
+/** Read ahead of what is written out, and gathered before it is written: a multiple of every block size. */
+const CHUNK_BYTES = 1 << 20;
+
+const READ_HELP = `
+Examples:
+  $ vfio-user nvme read /run/nvme.sock --lba 0 --blocks 8 | xxd
+  $ vfio-user nvme read /run/nvme.sock --nsid 2 --output namespace.img        all of it`;
+
+const WRITE_HELP = `
+The data has to be whole blocks; --pad fills the last one with zeroes.
+
+Examples:
+  $ vfio-user nvme write /run/nvme.sock --lba 2048 --input image.bin
+  $ zcat image.gz | vfio-user nvme write /run/nvme.sock --pad`;
+
+export function registerNvmeRead(nvme: Command): void {
+  nvme
+    .command('read')
+    .description('read blocks into a file, or to stdout')
+    .argument('<SOCKET>', 'where the server listens')
+    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
+    .option('--lba <n>', 'the first block', parseSize, 0)
+    .option('--blocks <n>', 'how many; all that follow where nothing is said', parseLength)
+    .option('--output <file>', 'write to a file')
+    .addHelpText('after', READ_HELP)
+    .action(read);
+}
+
+export function registerNvmeWrite(nvme: Command): void {
+  nvme
+    .command('write')
+    .description('write blocks from a file, or from stdin')
+    .argument('<SOCKET>', 'where the server listens')
+    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
+    .option('--lba <n>', 'the first block', parseSize, 0)
+    .option('--input <file>', 'read from a file')
+    .option('--pad', 'fill the last block with zeroes', false)
+    .option('--no-flush', 'do not wait until the data is durable')
+    .addHelpText('after', WRITE_HELP)
+    .action(write);
+}
+
+async function read(socket: string, options: ReadOptions, command: Command): Promise<void> {
+  if (options.output === undefined && process.stdout.isTTY === true) {
+    throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
+  }
+  await withController(command, socket, async (controller) => {
+    const queue = await openQueue(controller, options.nsid);
+    const { blocks, blockSize } = queue.namespace;
+    const count = options.blocks ?? blocks - options.lba;
+    checkRange(queue, options.lba, count);
+    const output = new Output(options.output);
+    const progress = startProgress(options.output === undefined ? 0 : count * blockSize);
+    try {
+      for await (const chunk of readAhead(queue, options.lba, count)) {
+        await output.write(chunk);
+        progress.add(chunk.length);
+      }
+    } finally {
+      progress.stop();
+      await output.close();
+    }
+  });
+}
+
+/** The blocks in chunks, the next of which is read while one is handed out. */
+async function* readAhead(
+  queue: NvmeQueue,
+  lba: number,
+  count: number,
+): AsyncGenerator<Buffer, void, undefined> {
+  const most = CHUNK_BYTES / queue.namespace.blockSize;
+  const readFrom = (at: number) => {
+    const chunk = queue.read(lba + at, Math.min(most, count - at));
+    // It may fail while nobody waits for it yet; whoever does hears of it.
+    chunk.catch(() => undefined);
+    return chunk;
+  };
+  let next = readFrom(0);
+  for (let at = most; ; at += most) {
+    const chunk = await next;
+    if (at >= count) {
+      yield chunk;
+      return;
+    }
+    next = readFrom(at);
+    yield chunk;
+  }
+}
+
+async function write(socket: string, options: WriteOptions, command: Command): Promise<void> {
+  const { input, lba } = options;
+  const total = input === undefined ? undefined : await fileSize(input);
+  await withController(command, socket, async (controller) => {
+    const queue = await openQueue(controller, options.nsid);
+    const { blockSize } = queue.namespace;
+    if (total !== undefined) {
+      if (total % blockSize !== 0 && !options.pad) throw partial(blockSize);
+      checkRange(queue, lba, Math.ceil(total / blockSize));
+    }
+    const progress = startProgress(total ?? 0);
+    const source =
+      input === undefined ? process.stdin : createReadStream(input, { highWaterMark: CHUNK_BYTES });
+    try {
+      await writeAll(queue, source as AsyncIterable<Buffer>, options, progress);
+    } finally {
+      progress.stop();
+      source.destroy();
+    }
+    if (options.flush) await queue.flush();
+  });
+}
+
+/** Writes what comes, a chunk while the next one is gathered. */
+async function writeAll(
+  queue: NvmeQueue,
+  source: AsyncIterable<Buffer>,
+  { lba, pad }: WriteOptions,
+  progress: Progress,
+): Promise<void> {
+  const { blockSize, blocks } = queue.namespace;
+  let at = lba;
+  let last: Promise<void> = Promise.resolve();
+  for await (const chunk of chunksOf(source)) {
+    const missing = -chunk.length & (blockSize - 1);
+    if (missing > 0 && !pad) {
+      await last;
+      throw partial(blockSize);
+    }
+    const data = missing === 0 ? chunk : Buffer.concat([chunk, Buffer.alloc(missing)]);
+    await last;
+    if (at + data.length / blockSize > blocks)
+      throw new UsageError('there is more data than room in the namespace');
+    last = queue.write(at, data).then(() => progress.add(chunk.length));
+    last.catch(() => undefined);
+    at += data.length / blockSize;
+  }
+  await last;
+}
+
+/** What a stream gives, in chunks of CHUNK_BYTES but for the last one. */
+async function* chunksOf(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, void, undefined> {
+  let parts: Buffer[] = [];
+  let held = 0;
+  for await (const part of source) {
+    parts.push(part);
+    held += part.length;
+    while (held >= CHUNK_BYTES) {
+      const all = Buffer.concat(parts);
+      yield all.subarray(0, CHUNK_BYTES);
+      parts = [all.subarray(CHUNK_BYTES)];
+      held -= CHUNK_BYTES;
+    }
+  }
+  if (held > 0) yield Buffer.concat(parts);
+}
+
+async function openQueue(controller: NvmeController, nsid: number | undefined): Promise<NvmeQueue> {
+  return controller.createQueue({ namespace: nsid });
+}
+
+function checkRange(queue: NvmeQueue, lba: number, count: number): void {
+  const { blocks, id } = queue.namespace;
+  if (count >= 1 && lba + count <= blocks) return;
+  throw new UsageError(`namespace ${id} has ${blocks} blocks; ${Math.max(count, 0)} from ${lba} do not fit`);
+}
+
+function partial(blockSize: number): UsageError {
+  return new UsageError(
+    `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one`,
+  );
+}
+
+async function fileSize(path: string): Promise<number> {
+  const stats = await stat(path);
+  if (!stats.isFile()) throw new UsageError(`${path} is not a regular file`);
+  if (stats.size === 0) throw new UsageError(`${path} is empty`);
+  return stats.size;
+}

@@ -1,0 +1,177 @@
+/**
+ * Which of the client's memory the device has written through mappings, as servers tell it: DMA_LOGGING
+ * ("VFIO_USER_DEVICE_FEATURE"), DIRTY_PAGES as it was until 2022, or no more than a bitmap with DMA_UNMAP. What was
+ * written by message is not in it: the client has seen that itself.
+ */
+import {
+  DEVICE_FEATURE_GET,
+  DEVICE_FEATURE_PROBE,
+  DEVICE_FEATURE_SET,
+  DIRTY_PAGES_FLAG_GET_BITMAP,
+  DIRTY_PAGES_FLAG_START,
+  DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
+  Feature,
+} from '../protocol/constants.js';
+import { decodeDirtyPages, encodeDirtyPagesReply } from '../protocol/dirty-pages.js';
+import { dirtyBitmapSize } from '../protocol/dirty-bitmap.js';
+import type { DmaUnmap } from '../protocol/dma-map.js';
+import { decodeDmaLogging, decodeDmaLoggingReport, type DmaLoggingRange } from '../protocol/dma-logging.js';
+import { DeviceError, EINVAL, ENOTSUP } from './device-error.js';
+import type { FeatureRequest } from './device-model.js';
+import type { DmaTable, DmaWindow } from './dma-table.js';
+
+/** How the client is told: by the feature, by the old command, by DMA_UNMAP alone, or not at all. */
+export type DirtyTelling = 'none' | 'logging' | 'legacy' | 'unmap';
+
+/** The most pages of one bitmap. */
+const MAX_BITMAP_BYTES = 1 << 20;
+const PAGE = 4096;
+
+export class DirtyTracking {
+  readonly #telling: DirtyTelling;
+  readonly #table: DmaTable;
+  /** Of each window the pages that were written, by number. */
+  readonly #pages = new WeakMap<DmaWindow, Set<number>>();
+  /** Bytes; undefined while nothing is tracked. */
+  #pageSize: number | undefined;
+  /** None for everything. */
+  #ranges: readonly DmaLoggingRange[] = [];
+
+  constructor(telling: DirtyTelling, table: DmaTable) {
+    this.#telling = telling;
+    this.#table = table;
+    if (telling === 'unmap') this.#pageSize = PAGE;
+  }
+
+  /** Whether the feature is answered here. */
+  answers(feature: number): boolean {
+    return this.#telling === 'logging' && METHODS.has(feature);
+  }
+
+  /** DMA_LOGGING_START, _STOP and _REPORT: the reply's data. */
+  feature({ feature, operations, data }: FeatureRequest): Uint8Array {
+    const method = METHODS.get(feature)!;
+    if ((operations & DEVICE_FEATURE_PROBE) !== 0) {
+      if ((operations & ~DEVICE_FEATURE_PROBE & ~method) !== 0)
+        throw new DeviceError(EINVAL, 'no such method');
+      return data;
+    }
+    if (operations !== method) throw new DeviceError(EINVAL, 'no such method');
+    if (feature === Feature.DMA_LOGGING_STOP) this.#stop();
+    else if (feature === Feature.DMA_LOGGING_START) {
+      const { pageSize, ranges } = decodeDmaLogging(data);
+      this.#start(pageSize, ranges);
+      const reply = Buffer.from(data);
+      reply.writeBigUInt64LE(BigInt(this.#pageSize!), 0);
+      return reply;
+    } else {
+      const { iova, length, pageSize } = decodeDmaLoggingReport(data);
+      return Buffer.concat([data, this.#report(iova, length, pageSize)]);
+    }
+    return data;
+  }
+
+  /** DIRTY_PAGES: the reply's payload. */
+  command(bytes: Buffer, start: number, end: number): Uint8Array | null {
+    if (this.#telling !== 'legacy') throw new DeviceError(ENOTSUP, 'DIRTY_PAGES');
+    const { argsz, flags, range } = decodeDirtyPages(bytes, start, end);
+    if (flags === DIRTY_PAGES_FLAG_START) this.#start(PAGE, []);
+    else if (flags !== DIRTY_PAGES_FLAG_GET_BITMAP) this.#stop();
+    else {
+      const { iova, size, bitmap } = range!;
+      if (bitmap.pgsize !== this.#pageSize || bitmap.size !== dirtyBitmapSize(size, PAGE)) {
+        throw new DeviceError(EINVAL, `bitmaps are of pages of ${PAGE} bytes, while they are tracked`);
+      }
+      return encodeDirtyPagesReply(range!, this.#report(iova, size, PAGE), argsz);
+    }
+    return null;
+  }
+
+  /**
+   * What DMA_UNMAP is to bring: call the result once the window is not used any more. Undefined where no bitmap is wanted.
+   *
+   * @throws DeviceError where there is none.
+   */
+  atUnmap({ flags, address, size, bitmap }: DmaUnmap): (() => { pgsize: number; data: Buffer }) | undefined {
+    if ((flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) === 0) return undefined;
+    if (this.#telling === 'none') throw new DeviceError(ENOTSUP, 'no dirty pages are tracked');
+    if (this.#pageSize === undefined) throw new DeviceError(EINVAL, 'no dirty pages are tracked now');
+    const { pgsize } = bitmap!;
+    checkBitmap(size, pgsize);
+    if (bitmap!.size !== dirtyBitmapSize(size, pgsize))
+      throw new DeviceError(EINVAL, 'the bitmap has another size');
+    const window = this.#table.exact(address, size);
+    return () => {
+      const data = Buffer.alloc(bitmap!.size);
+      if (window !== undefined) this.#take(window, address, size, pgsize, data);
+      return { pgsize, data };
+    };
+  }
+
+  /** The device has written there. */
+  mark(window: DmaWindow, offset: number, length: number): void {
+    if (this.#pageSize === undefined || length === 0) return;
+    let pages = this.#pages.get(window);
+    if (pages === undefined) this.#pages.set(window, (pages = new Set()));
+    const last = Math.floor((offset + length - 1) / this.#pageSize);
+    for (let page = Math.floor(offset / this.#pageSize); page <= last; page++) {
+      if (this.#isWatched(window.address + BigInt(page * this.#pageSize))) pages.add(page);
+    }
+  }
+
+  #isWatched(address: bigint): boolean {
+    const end = address + BigInt(this.#pageSize!);
+    return (
+      this.#ranges.length === 0 ||
+      this.#ranges.some(({ iova, length }) => address < iova + length && iova < end)
+    );
+  }
+
+  #start(pageSize: number, ranges: readonly DmaLoggingRange[]): void {
+    if (this.#pageSize !== undefined) throw new DeviceError(EINVAL, 'dirty pages are being tracked');
+    // Finer than a page, and coarser than a huge one, is not kept.
+    this.#pageSize = Math.min(Math.max(pageSize, PAGE), 2 << 20);
+    this.#ranges = ranges;
+  }
+
+  #stop(): void {
+    this.#pageSize = undefined;
+    for (const window of this.#table) this.#pages.delete(window);
+  }
+
+  #report(iova: bigint, length: bigint, pageSize: number): Buffer {
+    if (this.#pageSize === undefined) throw new DeviceError(EINVAL, 'dirty pages are not being tracked');
+    checkBitmap(length, pageSize);
+    const bitmap = Buffer.alloc(dirtyBitmapSize(length, pageSize));
+    for (const window of this.#table) this.#take(window, iova, length, pageSize, bitmap);
+    return bitmap;
+  }
+
+  /** Moves the window's pages in `[iova, iova + length)` to the bitmap. */
+  #take(window: DmaWindow, iova: bigint, length: bigint, pageSize: number, bitmap: Buffer): void {
+    const pages = this.#pages.get(window);
+    for (const page of pages ?? []) {
+      const begin = window.address + BigInt(page * this.#pageSize!);
+      const from = begin > iova ? begin : iova;
+      const ends = [begin + BigInt(this.#pageSize!), window.address + window.size, iova + length];
+      const to = ends.reduce((least, end) => (end < least ? end : least));
+      if (from >= to) continue;
+      pages!.delete(page);
+      const last = Number((to - 1n - iova) / BigInt(pageSize));
+      for (let bit = Number((from - iova) / BigInt(pageSize)); bit <= last; bit++)
+        bitmap[bit >>> 3]! |= 1 << (bit & 7);
+    }
+  }
+}
+
+const METHODS = new Map<number, number>([
+  [Feature.DMA_LOGGING_START, DEVICE_FEATURE_SET],
+  [Feature.DMA_LOGGING_STOP, DEVICE_FEATURE_SET],
+  [Feature.DMA_LOGGING_REPORT, DEVICE_FEATURE_GET],
+]);
+
+function checkBitmap(length: bigint, pageSize: number): void {
+  if (length === 0n || dirtyBitmapSize(length, pageSize) > MAX_BITMAP_BYTES) {
+    throw new DeviceError(EINVAL, `no bitmap of ${length} bytes in pages of ${pageSize}`);
+  }
+}

@@ -1,0 +1,215 @@
+/**
+ * A connection under any interleaving of calls, answers, deadlines, aborts, requests and ends, beside a model of it: lists
+ * of who waits and of what the server owes.
+ */
+import { expect, test } from '@jest/globals';
+import fc from 'fast-check';
+import { Connection } from '../../lib/connection/index.js';
+import { decodeUInt32 } from '../../lib/device/region-decoders.js';
+import { ClosedError, RemoteError, TimeoutError } from '../../lib/errors.js';
+import { Command } from '../../lib/protocol/constants.js';
+import { openFd } from '../../lib/transport/index.js';
+import { openFds } from '../support/fds.js';
+import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
+
+const POSTED_IDS = 0x8000;
+const STRAY_ID = 0x7fff;
+
+type Step =
+  | { do: 'call' | 'call that expires' | 'post' | 'ask' | 'stray' | 'expire' | 'close' | 'go' }
+  | { do: 'answer' | 'answer twice' | 'refuse' | 'abort'; which: number }
+  | { do: 'limit'; to: number };
+
+/** A call: what became of it, as often as it did. */
+interface Call {
+  number: number;
+  abort: AbortController;
+  expires: boolean;
+  outcomes: unknown[];
+}
+
+class Run {
+  readonly peer = new ScriptedPeer();
+  readonly connection = new Connection(openFd(this.peer.clientFd));
+  readonly calls: Call[] = [];
+  /** Commands that the server has not answered, by id. */
+  readonly owed = new Map<number, Received>();
+  readonly problems: string[] = [];
+  #received = 0;
+  #sent = 0;
+  #strays = 0;
+  #late = 0;
+  #asked = 0;
+  #postedErrors = 0;
+  #isOver = false;
+
+  constructor() {
+    this.connection.requestHandler = { serve: (request) => request.refuse(5) };
+    this.peer.onMessage((received) => this.#onMessage(received));
+  }
+
+  /** Carries a step out, and waits until all that was sent has come. */
+  async step(step: Step): Promise<void> {
+    switch (step.do) {
+      case 'call':
+      case 'call that expires':
+        this.#call(step.do === 'call that expires');
+        break;
+      case 'post':
+        if (!this.#isOver) this.connection.post(Command.REGION_WRITE, 0, 0, 4, words(1));
+        break;
+      case 'answer':
+      case 'answer twice':
+      case 'refuse':
+        this.#answer(step.do, step.which);
+        break;
+      case 'abort':
+        this.#pick(this.#waiting, step.which)?.abort.abort(new Error('aborted'));
+        break;
+      case 'ask':
+        if (this.#send(message(9, 11, 0, 0, words([0n], [4n])))) this.#asked++;
+        break;
+      case 'stray':
+        if (this.#send(message(STRAY_ID, 9, 1, 0, Buffer.alloc(20)))) this.#strays++;
+        break;
+      case 'expire':
+        while (this.#waiting.some((call) => call.expires)) await new Promise((r) => setTimeout(r, 1));
+        break;
+      case 'limit':
+        this.connection.inFlightLimit = step.to;
+        break;
+      case 'close':
+        this.connection.close();
+        this.#isOver = true;
+        break;
+      case 'go':
+        this.peer.close();
+        await this.connection.closed;
+        this.#isOver = true;
+    }
+    await this.#settle();
+    this.#check(step);
+  }
+
+  /** Ends everything; every call has settled then, once. */
+  async end(): Promise<void> {
+    this.connection.close();
+    this.peer.close();
+    await new Promise((resolve) => setImmediate(resolve));
+    for (const call of this.calls) expect(call.outcomes).toHaveLength(1);
+    for (const { number, outcomes } of this.calls) expect(isRight(number, outcomes[0])).toBe(true);
+    expect(this.connection.counters).toMatchObject({ inFlight: 0, queued: 0, tombstones: 0 });
+    expect(this.problems).toEqual([]);
+  }
+
+  get #waiting(): Call[] {
+    return this.calls.filter((call) => call.outcomes.length === 0);
+  }
+
+  #call(expires: boolean): void {
+    const number = this.calls.length;
+    const call: Call = { number, abort: new AbortController(), expires, outcomes: [] };
+    this.calls.push(call);
+    const options = { signal: call.abort.signal, timeoutMs: expires ? 1 : Infinity };
+    this.connection
+      .access(Command.REGION_READ, 0, number, 4, null, undefined, decodeUInt32, options)
+      .then((value) => call.outcomes.push(value))
+      .catch((error: unknown) => call.outcomes.push(error));
+  }
+
+  #answer(how: 'answer' | 'answer twice' | 'refuse', which: number): void {
+    const command = this.#pick([...this.owed.values()], which);
+    if (command === undefined || this.#isOver) return;
+    this.owed.delete(command.id);
+    const number = command.payload.readUInt32LE(0);
+    if (command.id < POSTED_IDS && this.calls[number]!.outcomes.length > 0) this.#late++;
+    const isRefused = how === 'refuse' || command.id >= POSTED_IDS;
+    if (command.id >= POSTED_IDS) this.#postedErrors++;
+    const bytes = isRefused
+      ? message(command.id, command.command, 0x21, 22, Buffer.alloc(0))
+      : message(command.id, command.command, 1, 0, Buffer.concat([command.payload, words(number + 1000)]));
+    const isTwice = how === 'answer twice' && command.id < POSTED_IDS;
+    this.#send(isTwice ? Buffer.concat([bytes, bytes]) : bytes, isTwice ? 2 : 1);
+    if (isTwice) this.#strays++;
+  }
+
+  #pick<T>(list: readonly T[], which: number): T | undefined {
+    return list[which % Math.max(1, list.length)];
+  }
+
+  #send(bytes: Buffer, messages = 1): boolean {
+    if (this.#isOver) return false;
+    this.peer.send(bytes);
+    this.#sent += messages;
+    return true;
+  }
+
+  #onMessage(received: Received): void {
+    this.#received++;
+    if ((received.flags & 1) !== 0) return;
+    if (this.owed.has(received.id)) this.problems.push(`id ${received.id} is used twice`);
+    this.owed.set(received.id, received);
+  }
+
+  async #settle(): Promise<void> {
+    const { counters } = this.connection;
+    do await new Promise((resolve) => setImmediate(resolve));
+    while (!this.#isOver && (counters.sent !== this.#received || counters.received !== this.#sent));
+  }
+
+  #check(step: Step): void {
+    if (this.#isOver) return;
+    const { counters, inFlightLimit } = this.connection;
+    const owed = [...this.owed.keys()].filter((id) => id < POSTED_IDS).length;
+    // The limit may have been lowered below what was under way.
+    if (step.do.startsWith('call')) {
+      expect(counters.inFlight <= inFlightLimit || counters.queued > 0).toBe(true);
+    }
+    expect({ ...counters, owed: counters.inFlight + counters.tombstones }).toMatchObject({
+      owed,
+      unknown: this.#strays,
+      postedErrors: this.#postedErrors,
+      refused: this.#asked,
+    });
+    // Deadlines pass whenever they like: only when none is near is it known who waits.
+    if (this.#waiting.some((call) => call.expires)) return;
+    expect(counters.inFlight + counters.queued).toBe(this.#waiting.length);
+    expect(counters.late).toBe(this.#late);
+  }
+}
+
+function isRight(number: number, outcome: unknown): boolean {
+  if (typeof outcome === 'number') return outcome === number + 1000;
+  if (outcome instanceof ClosedError || outcome instanceof RemoteError || outcome instanceof TimeoutError) return true;
+  return outcome instanceof Error && outcome.message === 'aborted';
+}
+
+const which = fc.nat(50);
+const anyStep: fc.Arbitrary<Step> = fc.oneof(
+  { weight: 8, arbitrary: fc.constant<Step>({ do: 'call' }) },
+  { weight: 1, arbitrary: fc.constant<Step>({ do: 'call that expires' }) },
+  { weight: 4, arbitrary: fc.record({ do: fc.constant('answer' as const), which }) },
+  { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('answer twice' as const, 'refuse'), which }) },
+  { weight: 3, arbitrary: fc.record({ do: fc.constant('abort' as const), which }) },
+  { weight: 1, arbitrary: fc.constant<Step>({ do: 'expire' }) },
+  { weight: 2, arbitrary: fc.constantFrom<Step>({ do: 'post' }, { do: 'ask' }, { do: 'stray' }) },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('limit' as const), to: fc.integer({ min: 1, max: 6 }) }) },
+);
+const anyEnd: fc.Arbitrary<Step[]> = fc.constantFrom<Step[]>([], [{ do: 'close' }], [{ do: 'go' }]);
+
+test('each call settles once with its own answer, and no id is used twice before it is answered', async () => {
+  await new Promise((resolve) => setTimeout(resolve, 200));
+  const before = openFds();
+  await fc.assert(
+    fc.asyncProperty(fc.array(anyStep, { maxLength: 80 }), anyEnd, fc.array(anyStep, { maxLength: 5 }), async (...all) => {
+      const run = new Run();
+      try {
+        for (const step of all.flat()) await run.step(step);
+      } finally {
+        await run.end();
+      }
+    }),
+    { numRuns: 150 },
+  );
+  expect(openFds()).toBe(before);
+}, 60_000);

@@ -1,0 +1,130 @@
+import { afterEach, describe, expect, test } from '@jest/globals';
+import { connect } from '../../lib/device/connect.js';
+import type { ConfigSpace } from '../../lib/device/config-space.js';
+import { ScriptedDevice } from '../support/scripted-device.js';
+
+const STATUS = 0x06;
+const COMMAND = 0x04;
+/** Bits of the command register that can be written. */
+const COMMAND_BITS = 0x0547;
+/** Bits of the status register that are cleared by writing ones. */
+const STATUS_BITS = 0xf900;
+
+let server: ScriptedDevice;
+
+afterEach(() => server.close());
+
+/** A config space as a device has one: read-only fields, command, status that is cleared by ones. */
+async function open(flags = 3): Promise<{ config: ConfigSpace; bytes: Buffer; close: () => Promise<void> }> {
+  const bytes = Buffer.alloc(256);
+  bytes.writeUInt16LE(0x1234, 0);
+  bytes.writeUInt16LE(0x11e8, 2);
+  const write = (offset: number, data: Buffer): void => {
+    if (offset === COMMAND) bytes.writeUInt16LE(data.readUInt16LE(0) & COMMAND_BITS, COMMAND);
+    else if (offset === STATUS) {
+      bytes.writeUInt16LE(bytes.readUInt16LE(STATUS) & ~(data.readUInt16LE(0) & STATUS_BITS), STATUS);
+    } else if (offset >= 0x10) data.copy(bytes, offset);
+  };
+  server = new ScriptedDevice({ regions: { 7: { size: 256, bytes, flags, write } } });
+  const device = await connect(server.endpoint);
+  server.log.length = 0;
+  return { config: device.config, bytes, close: () => device.close() };
+}
+
+describe('the shadow', () => {
+  test('is read without a round trip, as bytes, words and fields', async () => {
+    const { config, close } = await open();
+    expect([config.vendorId, config.deviceId, config.command]).toEqual([0x1234, 0x11e8, 0]);
+    expect([config.readUInt8(1), config.readUInt16(2), config.readUInt32(0)]).toEqual([0x12, 0x11e8, 0x11e81234]);
+    expect(await config.read(0, 4)).toBe(0x11e81234);
+    expect(server.log).toEqual([]);
+    expect(() => config.readUInt32(253)).toThrow(/out of range/);
+    await close();
+  });
+
+  test('what the device changes by itself is read from the device', async () => {
+    const { config, bytes, close } = await open();
+    bytes.writeUInt16LE(0x0008, STATUS);
+    expect(config.readUInt16(STATUS)).toBe(0);
+    expect(await config.status()).toBe(8);
+    expect(config.readUInt16(STATUS)).toBe(8);
+    expect(await config.read(COMMAND, 4)).toBe(0x0008_0000);
+    expect(server.takeAccesses(7)).toEqual(['read 0x6+2', 'read 0x4+4']);
+    await close();
+  });
+
+  test('a write goes through and is read back: read-only bits stay what they are', async () => {
+    const { config, close } = await open();
+    await config.writeUInt16(COMMAND, 0xffff);
+    expect(config.command).toBe(COMMAND_BITS);
+    expect(server.takeAccesses(7)).toEqual(['write 0x4+2', 'read 0x4+2']);
+    expect(server.roundTrips).toBe(5);
+    await config.writeUInt32(0, 0);
+    expect(config.vendorId).toBe(0x1234);
+    await config.writeUInt8(0x3c, 11);
+    expect(config.readUInt8(0x3c)).toBe(11);
+    await close();
+  });
+
+  test('bits that are cleared by ones are seen cleared', async () => {
+    const { config, bytes, close } = await open();
+    bytes.writeUInt16LE(0xf910, STATUS);
+    expect(await config.status()).toBe(0xf910);
+    await config.writeUInt16(STATUS, 0x8100);
+    expect(config.readUInt16(STATUS)).toBe(0x7810);
+    await close();
+  });
+
+  test('an update changes the bits under its mask, reading first, and writes only what differs', async () => {
+    const { config, bytes, close } = await open();
+    bytes.writeUInt16LE(0x0101, COMMAND);
+    await config.update(COMMAND, 2, 0x0006, 0xffff);
+    expect(config.command).toBe(0x0107);
+    expect(server.takeAccesses(7)).toEqual(['read 0x4+2', 'write 0x4+2', 'read 0x4+2']);
+    await config.update(COMMAND, 2, 0x0006, 0x0006);
+    expect(server.takeAccesses(7)).toEqual(['read 0x4+2']);
+    await config.update(0x10, 4, 0xffffffff, 0x80000001);
+    expect(config.readUInt32(0x10)).toBe(0x80000001);
+    await close();
+  });
+
+  test('updates at the same time do not undo each other', async () => {
+    const { config, close } = await open();
+    await Promise.all([1, 2, 4, 0x40, 0x100].map((bit) => config.update(COMMAND, 2, bit, bit)));
+    expect(config.command).toBe(0x147);
+    await close();
+  });
+
+  test('refresh reads all again, and what was decoded is decoded again', async () => {
+    const { config, bytes, close } = await open();
+    expect(config.bars).toHaveLength(6);
+    expect(config.header.revisionId).toBe(0);
+    bytes.writeUInt8(7, 8);
+    expect(config.header.revisionId).toBe(0);
+    await config.refresh();
+    expect(config.header.revisionId).toBe(7);
+    expect(server.takeAccesses(7)).toEqual(['read 0x0+256']);
+    await close();
+  });
+
+  test.each<[string, (config: ConfigSpace) => Promise<unknown>]>([
+    ['an offset past the end', (c) => c.read(256, 1)],
+    ['an offset that is not aligned', (c) => c.write(2, 4, 0)],
+    ['a width of 8', (c) => c.read(0, 8 as 4)],
+    ['a negative offset', (c) => c.update(-4, 4, 1, 1)],
+    ['a value too large', (c) => c.writeUInt8(0x3c, 256)],
+    ['a negative value', (c) => c.writeUInt32(0x10, -1)],
+  ])('%s is refused before anything is sent', async (_, call) => {
+    const { config, close } = await open();
+    await expect(call(config)).rejects.toThrow(RangeError);
+    expect(server.log).toEqual([]);
+    await close();
+  });
+
+  test('a space that cannot be written refuses it before anything is sent', async () => {
+    const { config, close } = await open(1);
+    await expect(config.writeUInt8(0x3c, 1)).rejects.toThrow(/cannot be written/);
+    expect(server.log).toEqual([]);
+    await close();
+  });
+});

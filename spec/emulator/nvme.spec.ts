@@ -1,0 +1,325 @@
+/** The emulated controller where a well-behaved driver does not go. */
+import { describe, expect, test } from '@jest/globals';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import {
+  FileStore,
+  MemoryStore,
+  NvmeDevice,
+  type BlockStore,
+  type ClientMemory,
+} from '../../lib/emulator/index.js';
+import { dataSegments } from '../../lib/emulator/nvme/prps.js';
+import { NvmeController, type AdminCommand } from '../../lib/nvme/index.js';
+import { cleanup, connected, errorOf, opened, pattern } from '../nvme/fixture.js';
+
+const CC = 0x14;
+const CSTS = 0x1c;
+const RDY = 1;
+const CFS = 2;
+
+function scratch(): string {
+  const directory = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+  cleanup(() => rmSync(directory, { recursive: true }));
+  return directory;
+}
+
+describe('registers', () => {
+  test('are read and written in dwords and qwords', async () => {
+    const { device } = await connected();
+    const bar = device.bar(0);
+    // MQES 1,023, CQR, TO 2, NVM command set.
+    expect(await bar.readUInt64(0)).toBe(0x0000_0020_0201_03ffn);
+    expect(await bar.readUInt32(8)).toBe(0x0002_0000);
+    await bar.writeUInt64(0x28, 0x1_2345_6000n);
+    expect(await bar.readUInt32(0x2c)).toBe(1);
+    await bar.writeUInt32(0x2c, 2);
+    expect(await bar.readUInt64(0x28)).toBe(0x2_2345_6000n);
+    await bar.writeUInt32(0x24, 0xffff_ffff);
+    expect(await bar.readUInt32(0x24)).toBe(0x0fff_0fff);
+    await bar.writeUInt32(0x0c, 5);
+    await bar.writeUInt32(0x10, 4);
+    expect(await bar.readUInt32(0x0c)).toBe(1);
+  });
+
+  test('and in nothing else', async () => {
+    const { device } = await connected();
+    const bar = device.bar(0);
+    for (const access of [
+      bar.readUInt8(0),
+      bar.readUInt16(0),
+      bar.read(4, 8),
+      bar.read(0, 16),
+      bar.writeUInt16(0x14, 1),
+    ]) {
+      expect(await errorOf(access as Promise<unknown>)).toMatchObject({ code: 'EINVAL' });
+    }
+    expect(await errorOf(bar.writeUInt64(0x1000, 1n))).toMatchObject({ code: 'EINVAL' });
+  });
+
+  test('a device that says what it is', async () => {
+    const { device } = await connected();
+    expect(device.config.header).toMatchObject({
+      vendorId: 0x1234,
+      deviceId: 0x5845,
+      classCode: { base: 1, sub: 8, progIf: 2 },
+    });
+    expect(device.irqs.msix.count).toBe(17);
+    expect(device.bar(0).areas).toMatchObject([{ offset: 0x1000, size: 0x1000 }]);
+  });
+
+  test('cannot be enabled with queues that are not page-aligned, or pages of another size', async () => {
+    const { device } = await connected();
+    const bar = device.bar(0);
+    await bar.writeUInt64(0x28, 0x1001n);
+    await bar.writeUInt32(CC, 0x0046_0001);
+    expect(await bar.readUInt32(CSTS)).toBe(CFS);
+    await bar.writeUInt32(CC, 0);
+    expect(await bar.waitFor(CSTS, RDY | CFS, 0)).toBe(0);
+    await bar.writeUInt64(0x28, 0n);
+    await bar.writeUInt32(CC, 0x0046_0081);
+    expect(await bar.readUInt32(CSTS)).toBe(CFS);
+  });
+
+  test('shutdown is acknowledged', async () => {
+    const { controller, device } = await opened();
+    await device.bar(0).writeUInt32(CC, 0x0046_4001);
+    expect(await device.bar(0).waitFor(CSTS, 0xc, 0x8)).toBe(0x9);
+    await controller.reset();
+  });
+
+  test('a device reset disables it', async () => {
+    const { device } = await opened();
+    await device.reset();
+    expect(await device.bar(0).readUInt32(CSTS)).toBe(0);
+    expect(await device.bar(0).readUInt32(CC)).toBe(0);
+  });
+});
+
+describe('commands that are wrong', () => {
+  /** CDW10 of queue creation. */
+  const queue = (id: number, entries: number) => (((entries - 1) << 16) | id) >>> 0;
+
+  test.each<[string, AdminCommand, string]>([
+    ['an unknown opcode', { opcode: 0x1f }, 'INVALID_OPCODE'],
+    ['an unknown structure', { opcode: 6, cdw10: 0x20, receive: 4096 }, 'INVALID_FIELD'],
+    ['an unknown log page', { opcode: 2, cdw10: 0x00ff_0080, receive: 1024 }, 'INVALID_LOG_PAGE'],
+    ['a log page beyond its end', { opcode: 2, cdw10: 0x0000_0002, cdw12: 516, receive: 4 }, 'INVALID_FIELD'],
+    [
+      'a namespace that is not there',
+      { opcode: 6, cdw10: 0, namespace: 2, receive: 4096 },
+      'INVALID_NAMESPACE_OR_FORMAT',
+    ],
+    ['a completion queue 0', { opcode: 5, cdw10: queue(0, 8), cdw11: 1 }, 'INVALID_QUEUE_IDENTIFIER'],
+    ['a completion queue too many', { opcode: 5, cdw10: queue(17, 8), cdw11: 1 }, 'INVALID_QUEUE_IDENTIFIER'],
+    ['one that is not contiguous', { opcode: 5, cdw10: queue(1, 8), cdw11: 0 }, 'INVALID_FIELD'],
+    ['one of one entry', { opcode: 5, cdw10: queue(1, 1), cdw11: 1 }, 'INVALID_QUEUE_SIZE'],
+    ['one of too many', { opcode: 5, cdw10: queue(1, 1025), cdw11: 1 }, 'INVALID_QUEUE_SIZE'],
+    [
+      'a vector that is not there',
+      { opcode: 5, cdw10: queue(1, 8), cdw11: 0x0011_0003 },
+      'INVALID_INTERRUPT_VECTOR',
+    ],
+    [
+      'a submission queue without the other',
+      { opcode: 1, cdw10: queue(1, 8), cdw11: 0x0001_0001 },
+      'COMPLETION_QUEUE_INVALID',
+    ],
+    ['deleting no queue', { opcode: 0, cdw10: 3 }, 'INVALID_QUEUE_IDENTIFIER'],
+    ['deleting the admin queue', { opcode: 4, cdw10: 0 }, 'INVALID_QUEUE_IDENTIFIER'],
+    ['a feature that is not there', { opcode: 9, cdw10: 0x7f }, 'INVALID_FIELD'],
+    ['too many queues', { opcode: 9, cdw10: 7, cdw11: 0xffff_0000 }, 'INVALID_FIELD'],
+    ['shadow doorbells that were not offered', { opcode: 0x7c }, 'INVALID_OPCODE'],
+  ])('%s', async (_, command, name) => {
+    const { controller } = await opened();
+    expect(await errorOf(controller.adminCommand(command))).toMatchObject({ statusName: name, dnr: true });
+  });
+
+  test('queues in the wrong order', async () => {
+    const { controller, device } = await opened();
+    await controller.createQueue();
+    const rings = await device.dma.alloc(8192);
+    expect(await errorOf(controller.adminCommand({ opcode: 4, cdw10: 1 }))).toMatchObject({
+      statusName: 'INVALID_QUEUE_DELETION',
+    });
+    expect(await errorOf(controller.adminCommand({ opcode: 9, cdw10: 7 }))).toMatchObject({
+      statusName: 'COMMAND_SEQUENCE_ERROR',
+    });
+    expect(await errorOf(controller.adminCommand({ opcode: 5, cdw10: queue(1, 8), cdw11: 1 }))).toMatchObject(
+      {
+        statusName: 'INVALID_QUEUE_IDENTIFIER',
+      },
+    );
+    await rings.free();
+  });
+
+  test('aborting what is not there', async () => {
+    const { controller } = await opened();
+    const { result } = await controller.adminCommand({ opcode: 8, cdw10: 0x0005_0001 });
+    expect(result).toBe(1);
+  });
+
+  test('more event requests than the limit; the rest wait, and can be aborted', async () => {
+    const { controller, emulated } = await opened();
+    const waiting = Array.from({ length: 5 }, () =>
+      controller.adminCommand({ opcode: 0x0c }, { timeoutMs: Infinity }).catch((error: unknown) => error),
+    );
+    expect(await waiting[4]).toMatchObject({ statusName: 'ASYNC_EVENT_REQUEST_LIMIT_EXCEEDED' });
+    emulated.raiseEvent(1);
+    expect(await waiting[0]).toMatchObject({ result: 1 });
+    await controller.reset();
+    expect(await waiting[1]).toMatchObject({ code: 'ERR_NVME_RESET' });
+  });
+});
+
+describe('data pointers', () => {
+  /** Client memory in which every qword is its own address' page, for lists. */
+  const memory: ClientMemory = {
+    read: (address, length) => {
+      const bytes = Buffer.alloc(length);
+      for (let at = 0; at < length; at += 8)
+        bytes.writeBigUInt64LE(0x10_0000n + address * 512n + BigInt(at) * 512n, at);
+      return Promise.resolve(bytes);
+    },
+    write: () => Promise.resolve(),
+  };
+
+  test('that follow each other are one segment', async () => {
+    expect(await dataSegments(memory, 0x1800n, 0x2000n, 4096)).toEqual([{ address: 0x1800n, length: 4096 }]);
+    expect(await dataSegments(memory, 0x1800n, 0x9000n, 4096)).toEqual([
+      { address: 0x1800n, length: 2048 },
+      { address: 0x9000n, length: 2048 },
+    ]);
+    expect(await dataSegments(memory, 0x1000n, 0n, 0)).toEqual([]);
+  });
+
+  test('in a list', async () => {
+    expect(await dataSegments(memory, 0x1000n, 0x40n, 3 * 4096)).toEqual([
+      { address: 0x1000n, length: 4096 },
+      { address: 0x10_8000n, length: 8192 },
+    ]);
+  });
+
+  test.each([
+    ['PRP1 within a dword', 0x1002n, 0n, 512],
+    ['PRP2 within a page', 0x1000n, 0x2004n, 8192],
+    ['a list within a qword', 0x1000n, 0x2004n, 16_384],
+  ])('with offsets that cannot be: %s', async (_, prp1, prp2, length) => {
+    await expect(dataSegments(memory, prp1, prp2, length)).rejects.toMatchObject({ status: 0x013 });
+  });
+});
+
+describe('stores', () => {
+  const stores: [string, () => Promise<BlockStore>][] = [
+    ['memory', () => Promise.resolve(new MemoryStore(5 << 20))],
+    ['a file', () => FileStore.open(join(scratch(), 'disk'), 5 << 20)],
+  ];
+
+  test.each(stores)('%s', async (_, make) => {
+    const store = await make();
+    cleanup(() => store.close());
+    expect(store.size).toBe(5 << 20);
+    expect((await store.read(0, 100)).every((byte) => byte === 0)).toBe(true);
+    const data = pattern(3 << 20);
+    await store.write(500_000, data);
+    expect(data.equals(await store.read(500_000, 3 << 20))).toBe(true);
+    await store.clear(600_000, 2_500_000);
+    const after = Buffer.from(await store.read(500_000, 3 << 20));
+    expect(after.subarray(0, 100_000).equals(data.subarray(0, 100_000))).toBe(true);
+    expect(after.subarray(100_000, 2_600_000).every((byte) => byte === 0)).toBe(true);
+    expect(after.subarray(2_600_000).equals(data.subarray(2_600_000))).toBe(true);
+    await store.flush();
+  });
+
+  test('a file that is there keeps its size and what it has', async () => {
+    const path = join(scratch(), 'disk');
+    writeFileSync(path, Buffer.alloc(8192, 3));
+    const whole = await FileStore.open(path);
+    expect(whole.size).toBe(8192);
+    await whole.close();
+    const larger = await FileStore.open(path, 16_384);
+    expect((await larger.read(8191, 2)).equals(Buffer.from([3, 0]))).toBe(true);
+    await larger.close();
+    expect(readFileSync(path)).toHaveLength(16_384);
+    const smaller = await FileStore.open(path, 4096);
+    expect(smaller.size).toBe(4096);
+    await smaller.close();
+    expect(readFileSync(path)).toHaveLength(16_384);
+  });
+
+  test('what cannot be a store', async () => {
+    const directory = scratch();
+    writeFileSync(join(directory, 'empty'), '');
+    await expect(FileStore.open(join(directory, 'none'))).rejects.toMatchObject({ code: 'ENOENT' });
+    await expect(FileStore.open(join(directory, 'empty'))).rejects.toThrow(RangeError);
+    expect(() => new MemoryStore(0)).toThrow(RangeError);
+  });
+
+  test('a namespace in a file: what is written and flushed is there', async () => {
+    const path = join(scratch(), 'disk');
+    const store = await FileStore.open(path, 1 << 20);
+    const { controller } = await opened({ emulated: { namespaces: [{ store, blockSize: 4096 }] } });
+    const queue = await controller.createQueue();
+    await queue.write(7, pattern(40_960));
+    await queue.flush();
+    expect(
+      readFileSync(path)
+        .subarray(7 * 4096, 17 * 4096)
+        .equals(pattern(40_960)),
+    ).toBe(true);
+    await queue.deallocate([{ lba: 8, blocks: 1 }]);
+    expect((await queue.read(8, 1)).every((byte) => byte === 0)).toBe(true);
+  });
+
+  test('a store that fails is an internal error', async () => {
+    const store = new MemoryStore(1 << 20);
+    store.read = () => {
+      throw new Error('broken');
+    };
+    const { controller } = await opened({ emulated: { namespaces: [{ store }] } });
+    const queue = await controller.createQueue();
+    expect(await errorOf(queue.read(0, 1))).toMatchObject({ statusName: 'INTERNAL_ERROR' });
+  });
+});
+
+describe('what an NVMe device cannot be', () => {
+  const store = new MemoryStore(1 << 20);
+  test.each([
+    { namespaces: [{ store, blockSize: 500 }] },
+    { namespaces: [{ store, blockSize: 8192 }] },
+    { namespaces: [{ store: new MemoryStore(100) }] },
+    { namespaces: [], queues: 0 },
+    { namespaces: [], queueEntries: 1 },
+    { namespaces: [], mdts: 16 },
+    { namespaces: [], vectors: 4000 },
+    { namespaces: [], doorbellStride: 9 },
+  ])('%#', (options) => {
+    expect(() => new NvmeDevice(options)).toThrow(RangeError);
+  });
+
+  test('but one without namespaces', async () => {
+    const { controller } = await opened({ emulated: { namespaces: [] } });
+    expect(await controller.namespaceIds()).toEqual([]);
+    await expect(controller.createQueue()).rejects.toMatchObject({ code: 'ERR_VFIO_USER_UNSUPPORTED' });
+  });
+});
+
+describe('clients', () => {
+  test('who comes after another finds the data, and a controller that is disabled', async () => {
+    const first = await opened();
+    const queue = await first.controller.createQueue();
+    await queue.write(0, pattern(512));
+    await first.cut();
+    expect(first.emulated.namespaces[0]!.store.read(0, 512)).toEqual(pattern(512));
+    await first.controller.close();
+  });
+
+  test('two drivers, one after the other, on one connection', async () => {
+    const { device, controller } = await opened();
+    await (await controller.createQueue()).write(3, pattern(512));
+    await controller.close();
+    await using second = await NvmeController.open(device);
+    expect((await (await second.createQueue()).read(3, 1)).equals(pattern(512))).toBe(true);
+  });
+});

@@ -1,0 +1,214 @@
+/** A device on another machine: TLS with a verified certificate, ssh with a real sshd on loopback, AF_VSOCK. */
+import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { createServer as createTcpServer, connect as connectTcp, type AddressInfo } from 'node:net';
+import { userInfo } from 'node:os';
+import { Duplex } from 'node:stream';
+import { fileURLToPath } from 'node:url';
+import { connect as connectTls, createServer } from 'node:tls';
+import {
+  RAM_IDENTIFICATION,
+  RamDevice,
+  serve,
+  serveStream,
+  type EmulatorServer,
+} from '../../lib/emulator/index.js';
+import { TimeoutError, TransportError, connect, type Device } from '../../lib/index.js';
+import { Scratch } from '../cli/cli.js';
+
+jest.setTimeout(60_000);
+
+const has = (program: string, ...args: string[]) => spawnSync(program, args).error === undefined;
+const SSHD = '/usr/sbin/sshd';
+const withOpenssl = has('openssl', 'version') ? describe : describe.skip;
+const withSsh = existsSync(SSHD) && has('ssh', '-V') ? describe : describe.skip;
+
+async function expectDevice(device: Device): Promise<void> {
+  try {
+    expect(await device.bar(0).readUInt32(0)).toBe(RAM_IDENTIFICATION);
+    const bytes = Buffer.from(Array.from({ length: 50_000 }, (_, i) => (i * 17) & 0xff));
+    await device.bar(2).write(0, bytes);
+    expect((await device.bar(2).read(0, bytes.length)).equals(bytes)).toBe(true);
+  } finally {
+    await device.close();
+  }
+}
+
+function run(program: string, ...args: string[]): void {
+  const { status, stderr } = spawnSync(program, args, { encoding: 'utf8' });
+  if (status !== 0) throw new Error(`${program}: ${stderr}`);
+}
+
+withOpenssl('TLS (needs openssl)', () => {
+  const scratch = new Scratch();
+  const key = scratch.path('key.pem');
+  const certificate = scratch.path('certificate.pem');
+
+  beforeAll(() => {
+    const subject = ['-subj', '/CN=device.test', '-addext', 'subjectAltName=DNS:device.test'];
+    const files = ['-keyout', key, '-out', certificate];
+    run('openssl', 'req', '-x509', '-newkey', 'rsa:2048', '-nodes', '-days', '2', ...subject, ...files);
+  });
+
+  afterAll(() => scratch.remove());
+
+  async function withServer(work: (port: number) => Promise<void>): Promise<void> {
+    const options = { key: readFileSync(key), cert: readFileSync(certificate) };
+    const servers: EmulatorServer[] = [];
+    const listener = createServer(options, (socket) => {
+      servers.push(serveStream(new RamDevice({ sharedSize: 0 }), socket));
+    });
+    listener.on('tlsClientError', () => undefined);
+    await new Promise<void>((resolve) => listener.listen(0, '127.0.0.1', resolve));
+    try {
+      await work((listener.address() as AddressInfo).port);
+    } finally {
+      for (const server of servers) await server.close();
+      listener.close();
+    }
+  }
+
+  const dial = (port: number, servername: string, ca?: Buffer) => async (): Promise<Duplex> => {
+    const socket = connectTls({ host: '127.0.0.1', port, servername, ...(ca && { ca }) });
+    await once(socket, 'secureConnect');
+    return socket;
+  };
+
+  test('a certificate that is trusted', () =>
+    withServer(async (port) => {
+      const ca = readFileSync(certificate);
+      await expectDevice(await connect({ dial: dial(port, 'device.test', ca), name: 'tls' }));
+    }));
+
+  test('one that is not trusted, or is somebody else’s, is refused', () =>
+    withServer(async (port) => {
+      const ca = readFileSync(certificate);
+      await expect(connect({ dial: dial(port, 'device.test') })).rejects.toThrow(/self.signed/);
+      await expect(connect({ dial: dial(port, 'other.test', ca) })).rejects.toThrow(/altnames/);
+    }));
+});
+
+withSsh('ssh (needs sshd)', () => {
+  const scratch = new Scratch();
+  const socket = scratch.path('device');
+  let sshd: ChildProcess;
+  let server: EmulatorServer;
+  let arguments_: string[];
+
+  beforeAll(async () => {
+    for (const name of ['host', 'user']) {
+      run('ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', scratch.path(name));
+    }
+    const probe = createTcpServer().listen(0, '127.0.0.1');
+    await once(probe, 'listening');
+    const { port } = probe.address() as AddressInfo;
+    await new Promise((resolve) => probe.close(resolve));
+    writeFileSync(scratch.path('authorized'), readFileSync(scratch.path('user.pub')));
+    chmodSync(scratch.path('authorized'), 0o600);
+    const config = [
+      `Port ${port}`,
+      'ListenAddress 127.0.0.1',
+      `HostKey ${scratch.path('host')}`,
+      `PidFile ${scratch.path('pid')}`,
+      `AuthorizedKeysFile ${scratch.path('authorized')}`,
+      'StrictModes no',
+      'PasswordAuthentication no',
+      'PermitRootLogin prohibit-password',
+      'UsePAM no',
+    ];
+    writeFileSync(scratch.path('sshd_config'), `${config.join('\n')}\n`);
+    const hostKey = readFileSync(scratch.path('host.pub'), 'utf8');
+    writeFileSync(scratch.path('known'), `[127.0.0.1]:${port} ${hostKey}`);
+    // Where sshd wants its directory: it goes with a boot.
+    if (userInfo().uid === 0) mkdirSync('/run/sshd', { recursive: true });
+    sshd = spawn(SSHD, ['-D', '-e', '-f', scratch.path('sshd_config')], { stdio: 'ignore' });
+    const options = ['BatchMode=yes', 'StrictHostKeyChecking=yes', 'IdentitiesOnly=yes'];
+    arguments_ = ['-F', 'none', '-p', String(port), '-i', scratch.path('user')];
+    for (const option of [
+      ...options,
+      `UserKnownHostsFile=${scratch.path('known')}`,
+      'ConnectionAttempts=20',
+    ]) {
+      arguments_.push('-o', option);
+    }
+    server = await serve(new RamDevice({ sharedSize: 0 }), { path: socket });
+  });
+
+  afterAll(async () => {
+    sshd.kill();
+    await server.close();
+    scratch.remove();
+  });
+
+  const host = `${userInfo().username}@127.0.0.1`;
+
+  test('a forwarded Unix socket: ssh -L', async () => {
+    const local = scratch.path('forwarded');
+    const ssh = spawn('ssh', [...arguments_, '-N', '-L', `${local}:${socket}`, host], { stdio: 'inherit' });
+    try {
+      // Nobody else creates it: waiting for the file alone opens no connection that would be closed at once.
+      for (let tries = 0; !existsSync(local) && tries < 500; tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      // The relay passes no fds: the path is dialled as a stream.
+      const dial = async (): Promise<Duplex> => {
+        const stream = connectTcp(local);
+        await once(stream, 'connect');
+        return stream;
+      };
+      await expectDevice(await connect({ dial, name: 'ssh -L' }));
+    } finally {
+      const exited = once(ssh, 'exit');
+      ssh.kill();
+      await exited;
+    }
+  });
+
+  test("ssh's stdio with a server as the remote command", async () => {
+    const script = fileURLToPath(new URL('../support/stdio-server.mjs', import.meta.url));
+    const environment = process.env['VFIO_USER_ADDON'];
+    const prefix = environment === undefined ? '' : `VFIO_USER_ADDON='${environment}' `;
+    const command = `${prefix}'${process.execPath}' '${script}'`;
+    const ssh = spawn('ssh', [...arguments_, host, command], { stdio: ['pipe', 'pipe', 'inherit'] });
+    const stream = Duplex.from({ readable: ssh.stdout, writable: ssh.stdin });
+    await expectDevice(await connect({ stream, name: 'ssh' }, { timeoutMs: 20_000 }));
+    ssh.kill();
+  });
+});
+
+/** Whether the kernel carries vsock to itself. */
+const vsockLoopback =
+  existsSync('/sys/module/vsock_loopback') && has('socat', '-V') ? describe : describe.skip;
+
+vsockLoopback('AF_VSOCK (needs vsock_loopback and socat)', () => {
+  test('a device at cid 1', async () => {
+    const scratch = new Scratch();
+    const path = scratch.path('device');
+    const server = await serve(new RamDevice({ sharedSize: 0 }), { path });
+    const port = 40_000 + (process.pid % 10_000);
+    const relay = spawn('socat', [`VSOCK-LISTEN:${port},fork`, `UNIX-CONNECT:${path}`], { stdio: 'inherit' });
+    try {
+      await new Promise((resolve) => setTimeout(resolve, 500));
+      const device = await connect({ vsock: { cid: 1, port } });
+      await expect(device.irqs.msix.enable(1)).rejects.toThrow(/no file descriptor can be passed/);
+      await expectDevice(device);
+    } finally {
+      relay.kill();
+      await server.close();
+      scratch.remove();
+    }
+  });
+});
+
+describe('AF_VSOCK addresses', () => {
+  test('what is none is refused, and a port that nobody listens on fails by name within the time', async () => {
+    await expect(connect({ vsock: { cid: -1, port: 1 } })).rejects.toThrow(RangeError);
+    await expect(connect({ vsock: { cid: 1, port: 2 ** 32 } })).rejects.toThrow(RangeError);
+    const failed: unknown = await connect({ vsock: { cid: 1, port: 9 } }, { timeoutMs: 300 }).catch(
+      (error: unknown) => error,
+    );
+    expect(failed instanceof TransportError || failed instanceof TimeoutError).toBe(true);
+  });
+});
