@@ -8,6 +8,8 @@ export default {
   // tsconfig.json has isolatedModules, so each file is transpiled alone; `npm run check:types` checks types.
   transform: { '^.+\\.ts$': ['ts-jest', { useESM: true }] },
   maxWorkers: 2,
+  // Under sanitizers, and on a machine with other things to do, everything takes several times as long.
+  testTimeout: 30_000,
   reporters: ['default', '<rootDir>/spec/support/reporter.cjs'],
   coverageProvider: 'babel',
   collectCoverageFrom: ['lib/**/*.ts'],

@@ -35,7 +35,9 @@ describe('the shadow', () => {
   test('is read without a round trip, as bytes, words and fields', async () => {
     const { config, close } = await open();
     expect([config.vendorId, config.deviceId, config.command]).toEqual([0x1234, 0x11e8, 0]);
-    expect([config.readUInt8(1), config.readUInt16(2), config.readUInt32(0)]).toEqual([0x12, 0x11e8, 0x11e81234]);
+    expect([config.readUInt8(1), config.readUInt16(2), config.readUInt32(0)]).toEqual([
+      0x12, 0x11e8, 0x11e81234,
+    ]);
     expect(await config.read(0, 4)).toBe(0x11e81234);
     expect(server.log).toEqual([]);
     expect(() => config.readUInt32(253)).toThrow(/out of range/);

@@ -280,7 +280,10 @@ describe('a server that stops answering while the device is opened', () => {
   ];
 
   function stuckAt(command: number): ScriptedDevice {
-    const server = scripted({ ...PCI, regions: { ...PCI.regions, 1: { size: 4096, flags: 7, fds: [memfd()] } } });
+    const server = scripted({
+      ...PCI,
+      regions: { ...PCI.regions, 1: { size: 4096, flags: 7, fds: [memfd()] } },
+    });
     server.twist = (asked, answer) => (asked.command === command ? undefined : answer);
     return server;
   }
@@ -321,7 +324,9 @@ describe('a server that stops answering while the device is opened', () => {
   test.each(phases)('at %s with an error is heard', async (name, command) => {
     const server = stuckAt(command);
     server.twist = (asked, answer) =>
-      asked.command === command ? { bytes: message(asked.id, command, 0x21, 71, Buffer.alloc(0)), fds: [] } : answer;
+      asked.command === command
+        ? { bytes: message(asked.id, command, 0x21, 71, Buffer.alloc(0)), fds: [] }
+        : answer;
     const opening = connect(server.endpoint);
     // Regions and interrupts that are refused are absent.
     if (command === 5 || command === 7) await (await opening).close();
@@ -376,7 +381,7 @@ describe('options', () => {
     const path = join(directory(), 's');
     const device = new RamDevice({ sharedSize: 0 });
     const server = await serve(device, { path });
-    await expect(connect(path, { [name]: value } as ConnectOptions)).rejects.toThrow(kind);
+    await expect(connect(path, { [name]: value })).rejects.toThrow(kind);
     await server.close();
   });
 

@@ -1,7 +1,13 @@
 import { afterEach, expect, test } from '@jest/globals';
 import { connect } from '../../lib/device/connect.js';
 import type { Device } from '../../lib/device/device.js';
-import { PciConfigSpace, PciDevice, serveFd, type EmulatorServer, type PciBar } from '../../lib/emulator/index.js';
+import {
+  PciConfigSpace,
+  PciDevice,
+  serveFd,
+  type EmulatorServer,
+  type PciBar,
+} from '../../lib/emulator/index.js';
 import { UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 
@@ -42,7 +48,11 @@ afterEach(async () => {
 });
 
 test('BARs are sized with decoding off, assigned, and then decoding and bus mastering are on', async () => {
-  await open({ index: 0, size: 0x10000 }, { index: 1, size: 32, kind: 'io' }, { index: 2, size: 1 << 20, kind: 'memory64' });
+  await open(
+    { index: 0, size: 0x10000 },
+    { index: 1, size: 32, kind: 'io' },
+    { index: 2, size: 1 << 20, kind: 'memory64' },
+  );
   await device.config.writeUInt16(4, 3);
   writes.length = 0;
   await device.enable();
@@ -61,7 +71,9 @@ test('BARs are sized with decoding off, assigned, and then decoding and bus mast
   ] as const) {
     expect(model.config.isBarEnabled(index)).toBe(true);
     expect(model.config.barAddress(index) % size).toBe(0n);
-    expect(device.config.bars.find((bar) => bar.index === index)?.address).toBe(model.config.barAddress(index));
+    expect(device.config.bars.find((bar) => bar.index === index)?.address).toBe(
+      model.config.barAddress(index),
+    );
   }
   expect(model.config.barAddress(2)).toBeGreaterThan(0xffffffffn);
   expect(device.config.command).toBe(7);

@@ -1,9 +1,16 @@
+import { Duplex, PassThrough } from 'node:stream';
 import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { connect, type ConnectOptions } from '../../lib/device/connect.js';
 import type { Device } from '../../lib/device/device.js';
 import type { Region } from '../../lib/device/region.js';
-import { RAM_IDENTIFICATION, RamDevice, RamRegister, serveFd } from '../../lib/emulator/index.js';
+import {
+  RAM_IDENTIFICATION,
+  RamDevice,
+  RamRegister,
+  serveFd,
+  serveStream,
+} from '../../lib/emulator/index.js';
 import { RemoteError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { ScriptedDevice } from '../support/scripted-device.js';
@@ -20,7 +27,12 @@ afterEach(async () => {
 async function scripted(size = 64, options: ConnectOptions = {}, maxDataXferSize?: number, flags = 3) {
   const bytes = Buffer.from(Array.from({ length: size }, (_, i) => i & 0xff));
   const capabilities = maxDataXferSize === undefined ? {} : { max_data_xfer_size: maxDataXferSize };
-  const server = new ScriptedDevice({ flags: 1, numRegions: 1, regions: { 0: { size, bytes, flags } }, capabilities });
+  const server = new ScriptedDevice({
+    flags: 1,
+    numRegions: 1,
+    regions: { 0: { size, bytes, flags } },
+    capabilities,
+  });
   cleanups.push(() => server.close());
   const device = await connect(server.endpoint, options);
   cleanups.push(() => device.close());
@@ -262,24 +274,10 @@ describe('synchronous faces', () => {
 });
 
 test('synchronous faces need a Unix socket', async () => {
-  const { Duplex } = await import('node:stream');
   const model = new RamDevice({ sharedSize: 0 });
-  const { serveStream } = await import('../../lib/emulator/index.js');
-  let far!: InstanceType<typeof Duplex>;
-  const near = new Duplex({
-    read: () => undefined,
-    write: (chunk, _encoding, done) => {
-      far.push(chunk);
-      done();
-    },
-  });
-  far = new Duplex({
-    read: () => undefined,
-    write: (chunk, _encoding, done) => {
-      near.push(chunk);
-      done();
-    },
-  });
+  const [up, down] = [new PassThrough(), new PassThrough()];
+  const near = Duplex.from({ writable: up, readable: down });
+  const far = Duplex.from({ writable: down, readable: up });
   const server = serveStream(model, far);
   const device = await connect({ stream: near });
   expect(() => device.bar(0).readUInt32Sync(0)).toThrow(UnsupportedError);
@@ -287,4 +285,3 @@ test('synchronous faces need a Unix socket', async () => {
   await device.close();
   await server.close();
 });
-

@@ -145,14 +145,17 @@ describe('as the twin socket', () => {
   });
 });
 
-test.each([1, 4, 5, 7, 2, 8, 9, 10, 13])('fds that come with the answer to command %i unasked are closed', async (command) => {
-  const fd = file(4096);
-  const server = hostile((asked, answer) => ({
-    bytes: answer.bytes,
-    fds: asked.command === command ? [fd, fd, fd] : [],
-  }));
-  expect(await outcome(server)).toBeUndefined();
-});
+test.each([1, 4, 5, 7, 2, 8, 9, 10, 13])(
+  'fds that come with the answer to command %i unasked are closed',
+  async (command) => {
+    const fd = file(4096);
+    const server = hostile((asked, answer) => ({
+      bytes: answer.bytes,
+      fds: asked.command === command ? [fd, fd, fd] : [],
+    }));
+    expect(await outcome(server)).toBeUndefined();
+  },
+);
 
 test('fds that come with a command of the server are closed', async () => {
   const fd = file(4096);

@@ -38,11 +38,20 @@ function patched(change: (bytes: Buffer) => unknown): (answer: Answer) => Answer
 
 describe.each(ANSWERS)('the answer to %s', (_, command) => {
   test.each([0, 8, 15, 2 ** 21, 2 ** 31, 2 ** 32 - 1])('with a size of %i', async (size) => {
-    await expectNamedError(changing(command, patched((bytes) => bytes.writeUInt32LE(size, 4))), 'ClosedError');
+    await expectNamedError(
+      changing(
+        command,
+        patched((bytes) => bytes.writeUInt32LE(size, 4)),
+      ),
+      'ClosedError',
+    );
   });
 
   test('with a size of 16, the rest of it behind it', async () => {
-    const server = changing(command, patched((bytes) => bytes.writeUInt32LE(16, 4)));
+    const server = changing(
+      command,
+      patched((bytes) => bytes.writeUInt32LE(16, 4)),
+    );
     const error = await outcome(server);
     // An answer that has nothing but its header is as it should be.
     if (command === 8 || command === 2 || command === 13 || command === 3) expect(error).toBeUndefined();
@@ -59,35 +68,62 @@ describe.each(ANSWERS)('the answer to %s', (_, command) => {
   });
 
   test.each([0x7fff, 0x8000, 0xffff])('with the id %i', async (id) => {
-    await expectNamedError(changing(command, patched((bytes) => bytes.writeUInt16LE(id, 0))), 'TimeoutError');
+    await expectNamedError(
+      changing(
+        command,
+        patched((bytes) => bytes.writeUInt16LE(id, 0)),
+      ),
+      'TimeoutError',
+    );
   });
 
   test.each([0, 6, 99, 0xffff])('with the command %i', async (other) => {
-    await expectNamedError(changing(command, patched((bytes) => bytes.writeUInt16LE(other, 2))), 'ClosedError');
+    await expectNamedError(
+      changing(
+        command,
+        patched((bytes) => bytes.writeUInt16LE(other, 2)),
+      ),
+      'ClosedError',
+    );
   });
 
   test.each([2, 3, 15])('with the type %i', async (type) => {
-    await expectNamedError(changing(command, patched((bytes) => bytes.writeUInt32LE(type, 8))), 'ClosedError');
+    await expectNamedError(
+      changing(
+        command,
+        patched((bytes) => bytes.writeUInt32LE(type, 8)),
+      ),
+      'ClosedError',
+    );
   });
 
   test('as a command', async () => {
-    await expectNamedError(changing(command, patched((bytes) => bytes.writeUInt32LE(0, 8))), 'TimeoutError');
+    await expectNamedError(
+      changing(
+        command,
+        patched((bytes) => bytes.writeUInt32LE(0, 8)),
+      ),
+      'TimeoutError',
+    );
   });
 
-  test.each([0, 22, 9999, 0x7fffffff, 0xffffffff])('with the error bit, errno %i and a payload', async (errno) => {
-    const server = changing(
-      command,
-      patched((bytes) => {
-        bytes.writeUInt32LE(0x21, 8);
-        bytes.writeUInt32LE(errno, 12);
-      }),
-    );
-    const error = await outcome(server);
-    // What a server does not describe, the device does not have; config space is asked for again by dwords.
-    if (command === 5 || command === 9) return;
-    if (command === 7) expect(error).toBeInstanceOf(RangeError);
-    else expect(error).toMatchObject({ name: 'RemoteError', errno });
-  });
+  test.each([0, 22, 9999, 0x7fffffff, 0xffffffff])(
+    'with the error bit, errno %i and a payload',
+    async (errno) => {
+      const server = changing(
+        command,
+        patched((bytes) => {
+          bytes.writeUInt32LE(0x21, 8);
+          bytes.writeUInt32LE(errno, 12);
+        }),
+      );
+      const error = await outcome(server);
+      // What a server does not describe, the device does not have; config space is asked for again by dwords.
+      if (command === 5 || command === 9) return;
+      if (command === 7) expect(error).toBeInstanceOf(RangeError);
+      else expect(error).toMatchObject({ name: 'RemoteError', errno });
+    },
+  );
 
   test('with flags that no text knows, and an errno without the error bit', async () => {
     const server = changing(

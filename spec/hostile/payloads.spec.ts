@@ -8,7 +8,11 @@ import { expectNamedError, file, hostile, keepPromises, outcome, opened, session
 keepPromises();
 
 /** Answers a command, about index 0 where it has one, with this payload. */
-function answering(command: number, payload: (good: Buffer) => Uint8Array, fds: number[] = []): ScriptedDevice {
+function answering(
+  command: number,
+  payload: (good: Buffer) => Uint8Array,
+  fds: number[] = [],
+): ScriptedDevice {
   return hostile((asked, answer) => {
     const hasIndex = command === 5 || command === 7;
     if (asked.command !== command || (hasIndex && asked.payload.readUInt32LE(8) !== 0)) return answer;
@@ -67,22 +71,34 @@ describe('VERSION', () => {
     ['with pgsizes beyond 64 bits', capabilities('{"pgsizes":99999999999999999999999}')],
     ['with a twin_socket that is true', capabilities('{"twin_socket":true}')],
     ['with a twin_socket without index', capabilities('{"twin_socket":{"supported":true}}')],
-    ['with a twin_socket whose fd did not come', capabilities('{"twin_socket":{"supported":true,"fd_index":0}}')],
-    ['with a twin_socket index beyond all', capabilities('{"twin_socket":{"supported":true,"fd_index":1e9}}')],
+    [
+      'with a twin_socket whose fd did not come',
+      capabilities('{"twin_socket":{"supported":true,"fd_index":0}}'),
+    ],
+    [
+      'with a twin_socket index beyond all',
+      capabilities('{"twin_socket":{"supported":true,"fd_index":1e9}}'),
+    ],
     ['with a migration page size of 3', capabilities('{"migration":{"pgsize":3}}')],
   ])('data %s', async (_, data) => {
     await expectNamedError(version(data), 'ProtocolError');
   });
 
   test.each([0, 1, 2, 3])('of %i bytes', async (length) => {
-    await expectNamedError(answering(1, (good) => good.subarray(0, length)), 'ProtocolError');
+    await expectNamedError(
+      answering(1, (good) => good.subarray(0, length)),
+      'ProtocolError',
+    );
   });
 
   test.each<[string, Uint8Array]>([
     ['none', Buffer.alloc(0)],
     ['without NUL', bytes('{}')],
     ['duplicate members, the last of which counts', capabilities('{"max_msg_fds":-1,"max_msg_fds":4}')],
-    ['__proto__', capabilities('{"__proto__":{"max_msg_fds":-1,"polluted":1},"constructor":{"prototype":1}}')],
+    [
+      '__proto__',
+      capabilities('{"__proto__":{"max_msg_fds":-1,"polluted":1},"constructor":{"prototype":1}}'),
+    ],
     ['members that nobody knows', bytes('{"x":[1,{}],"capabilities":{"y":null}}\0')],
   ])('with %s is taken', async (_, data) => {
     expect(await outcome(version(data))).toBeUndefined();
@@ -134,12 +150,14 @@ describe('GET_REGION_INFO', () => {
 
   const CAPS = 0xf;
   /** A region with this chain, whose first capability is at `first`. */
-  const chained = (chain: Uint8Array, first = 32) => (good: Buffer) => {
-    good.writeUInt32LE(32 + chain.length, 0);
-    good.writeUInt32LE(CAPS, 4);
-    good.writeUInt32LE(first, 12);
-    return Buffer.concat([good, chain]);
-  };
+  const chained =
+    (chain: Uint8Array, first = 32) =>
+    (good: Buffer) => {
+      good.writeUInt32LE(32 + chain.length, 0);
+      good.writeUInt32LE(CAPS, 4);
+      good.writeUInt32LE(first, 12);
+      return Buffer.concat([good, chain]);
+    };
   const unknown = (next: number): Buffer => capability(77, next, Buffer.alloc(0));
 
   test.each<[string, Uint8Array, number]>([
@@ -237,15 +255,21 @@ test.each([
 });
 
 test('a dirty bitmap that nobody asked for, and whose fields make no sense, is refused', async () => {
-  await expectNamedError(answering(3, () => Buffer.alloc(65536, 0xff)), 'ProtocolError');
+  await expectNamedError(
+    answering(3, () => Buffer.alloc(65536, 0xff)),
+    'ProtocolError',
+  );
 });
 
 test.each([0x00, 0xff])('config space full of %i is decoded', async (byte) => {
   const device = await opened(
-    hostile((asked, answer) => {
-      if (asked.command === 9) answer.bytes.fill(byte, 32);
-      return answer;
-    }, { regions: { 7: { size: 4096 } } }),
+    hostile(
+      (asked, answer) => {
+        if (asked.command === 9) answer.bytes.fill(byte, 32);
+        return answer;
+      },
+      { regions: { 7: { size: 4096 } } },
+    ),
   );
   expect(device.config.vendorId).toBe(byte * 257);
   expect(device.config.capabilities).toEqual([]);

@@ -155,7 +155,9 @@ describe('a flood', () => {
   test('of requests whose answers are not read is stopped, and what waits is bounded', async () => {
     await openDevice();
     const { iova } = await device.dma.alloc(MIB);
-    const bytes = Buffer.concat(Array.from({ length: 1000 }, () => request(11, words([iova], [BigInt(MIB)]))));
+    const bytes = Buffer.concat(
+      Array.from({ length: 1000 }, () => request(11, words([iova], [BigInt(MIB)]))),
+    );
     server.peer.setReading(false);
     const before = memory();
     expect(await flood(bytes)).toBeLessThan(20);
