@@ -42,6 +42,8 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   spinUs?: number | undefined;
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
   secureDma?: boolean | undefined;
+  /** How much memory small DMA buffers share, and get more of, at a time. Bytes; default 4 MiB. */
+  arenaBytes?: number | undefined;
   /** Backs DMA memory with huge pages of 2 MiB. Default false. */
   hugePages?: boolean | undefined;
   /** Tries optional commands even on a server that answered minor 0 (some lose step then). Default false. */

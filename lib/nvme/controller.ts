@@ -19,7 +19,7 @@ import {
   type DmaBuffer,
   type Region,
 } from '../index.js';
-import { PciCommand, PciConfig } from '../pci/index.js';
+import { findCapability, MsixControl, PciCommand, PciConfig } from '../pci/index.js';
 import {
   Admin,
   ADMIN_TRANSFER_BYTES,
@@ -334,7 +334,7 @@ export class NvmeController {
   /** Section 3.5.1, in its order. The queues of before are made again. */
   async #start(): Promise<void> {
     const { queue } = this.#admin;
-    await this.#disableIntx();
+    await this.#quietInterrupts();
     await disable(this.#bar, this.capabilities);
     queue.recover();
     this.#queues.recover();
@@ -420,13 +420,20 @@ export class NvmeController {
     this.#resolveBack?.();
   }
 
-  /** Completions are polled for, or come as MSI-X. A device that cannot be told so signals in vain. */
-  async #disableIntx(): Promise<void> {
+  /**
+   * Completions are polled for, or come as MSI-X vectors that are enabled for them. What another driver has left enabled
+   * would be signalled in vain, and SPDK's controller takes that for fatal.
+   */
+  async #quietInterrupts(): Promise<void> {
     if (!this.device.hasConfig) return;
-    const { INTX_DISABLE } = PciCommand;
+    const { config, irqs } = this.device;
     try {
-      await this.device.config.update(PciConfig.COMMAND, 2, INTX_DISABLE, INTX_DISABLE);
+      await config.update(PciConfig.COMMAND, 2, PciCommand.INTX_DISABLE, PciCommand.INTX_DISABLE);
+      const msix = findCapability(config.capabilities, 'msix');
+      if (msix !== undefined && !irqs.msix.enabled)
+        await config.update(msix.offset + 2, 2, MsixControl.ENABLE, 0);
     } catch (error) {
+      // A device that cannot be told so signals in vain.
       if (!(error instanceof RemoteError)) throw error;
     }
   }
@@ -453,6 +460,7 @@ export class NvmeController {
     const { entryLatencyUs } = this.#identity;
     await shutDown(this.#bar, Math.max(SHUTDOWN_MS, Math.ceil(entryLatencyUs / 1000)));
     await disable(this.#bar, this.capabilities);
+    await this.#queues.disableInterrupts();
   }
 
   async #free(): Promise<void> {

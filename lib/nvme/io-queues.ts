@@ -52,6 +52,7 @@ export class IoQueues {
   readonly #reserved = new Set<number>();
   /** As the controller granted. */
   limit = 0;
+  #usesInterrupts = false;
 
   constructor(host: IoQueuesHost) {
     this.#host = host;
@@ -120,6 +121,12 @@ export class IoQueues {
   async free(): Promise<void> {
     for (const member of this.#members.values()) await freeMemory(member);
     this.#members.clear();
+  }
+
+  /** Of a controller that is disabled. */
+  async disableInterrupts(): Promise<void> {
+    if (this.#usesInterrupts) await this.#host.device.irqs.msix.disable();
+    this.#usesInterrupts = false;
   }
 
   close(queue: NvmeQueue): Promise<void> {
@@ -236,10 +243,12 @@ export class IoQueues {
     const { msix } = this.#host.device.irqs;
     const { count } = msix;
     if (count === 0) throw new UnsupportedError('the controller has no MSI-X vectors');
+    this.#usesInterrupts = true;
     const start = count === 1 ? 0 : 1 + ((id - 1) % (count - 1));
-    // A set that cannot grow is enabled whole, as far as it is of use.
-    const range = msix.noResize ? { start: 0, count: Math.min(count, this.limit + 1) } : { start, count: 1 };
-    const vectors = await msix.enable(range);
+    // A set that cannot grow is enabled whole, as far as it is of use. The admin queue is signalled in any case.
+    const wanted = msix.noResize ? { start: 0, count: Math.min(count, this.limit + 1) } : { start, count: 1 };
+    if (!msix.noResize) await msix.enable(1);
+    const vectors = await msix.enable(wanted);
     const vector = vectors.find(({ subindex }) => subindex === start);
     if (vector === undefined) throw new UnsupportedError(`MSI-X vector ${start} was closed`);
     return vector;

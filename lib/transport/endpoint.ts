@@ -4,6 +4,7 @@ import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TimeoutError, TransportError } from '../errors.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
+import { openDialled, type Dial } from './dial.js';
 import { DuplexTransport } from './duplex.js';
 import type { Transport, TransportHandler } from './transport.js';
 import { UnixTransport } from './unix.js';
@@ -22,7 +23,7 @@ export type Endpoint =
   | { fd: number }
   | { vsock: VsockAddress }
   | { stream: Duplex; name?: string }
-  | { dial: (signal: AbortSignal | undefined) => Duplex | Promise<Duplex>; name?: string };
+  | { dial: Dial; name?: string };
 
 export interface OpenOptions {
   /** How long to try, in milliseconds. */
@@ -64,7 +65,7 @@ export async function openEndpoint(
   }
   if ('dial' in endpoint) {
     const { dial, name = 'the stream' } = endpoint;
-    const stream = await dial(options.signal);
+    const stream = await openDialled(dial, name, options.timeoutMs, options.signal);
     return (handler) => new DuplexTransport(stream, name, handler);
   }
   throw new TypeError('an endpoint needs one of path, fd, vsock, stream and dial');

@@ -1,6 +1,7 @@
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { PassThrough } from 'node:stream';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { connect, type ConnectOptions } from '../../lib/device/connect.js';
 import type { Device } from '../../lib/device/device.js';
@@ -352,6 +353,43 @@ describe('a server that stops answering while the device is opened', () => {
   });
 });
 
+describe('a stream that is dialled', () => {
+  test('and does not come is given up at the deadline, and told so', async () => {
+    const late = new PassThrough();
+    let told: AbortSignal | undefined;
+    let come!: (stream: PassThrough) => void;
+    const dial = (signal: AbortSignal): Promise<PassThrough> => {
+      told = signal;
+      return new Promise((resolve) => (come = resolve));
+    };
+    await expect(connect({ dial, name: 'far' }, { timeoutMs: 20 })).rejects.toThrow(
+      /dial far: no answer within/,
+    );
+    expect(told!.aborted).toBe(true);
+    come(late);
+    await turn();
+    expect(late.destroyed).toBe(true);
+  });
+
+  test('is given up when the caller aborts', async () => {
+    const controller = new AbortController();
+    const opening = connect({ dial: () => new Promise(() => undefined) }, { signal: controller.signal });
+    await turn();
+    controller.abort(new Error('enough'));
+    await expect(opening).rejects.toThrow('enough');
+  });
+
+  test('may fail, at once or later', async () => {
+    const fails = (): never => {
+      throw new Error('no line');
+    };
+    await expect(connect({ dial: fails })).rejects.toThrow('no line');
+    await expect(connect({ dial: () => Promise.reject(new Error('no answer')) })).rejects.toThrow(
+      'no answer',
+    );
+  });
+});
+
 describe('the twin socket', () => {
   test('that comes with the server’s last word is closed', async () => {
     const peer = new ScriptedPeer();
@@ -381,7 +419,10 @@ describe('options', () => {
     const path = join(directory(), 's');
     const device = new RamDevice({ sharedSize: 0 });
     const server = await serve(device, { path });
+    const before = openFds();
     await expect(connect(path, { [name]: value })).rejects.toThrow(kind);
+    await turn();
+    expect(openFds()).toBe(before);
     await server.close();
   });
 

@@ -52,10 +52,9 @@ describe.each(ANSWERS)('the answer to %s', (_, command) => {
       command,
       patched((bytes) => bytes.writeUInt32LE(16, 4)),
     );
-    const error = await outcome(server);
     // An answer that has nothing but its header is as it should be.
-    if (command === 8 || command === 2 || command === 13 || command === 3) expect(error).toBeUndefined();
-    else expect(error).toBeInstanceOf(VfioUserError);
+    if ([2, 3, 8, 13].includes(command)) expect(await outcome(server)).toBeUndefined();
+    else await expectNamedError(server);
   });
 
   test('with a byte more than there is', async () => {

@@ -66,7 +66,7 @@ export class DoorbellPage {
     if (this.memory === undefined) return;
     this.#look = look;
     this.#idleTurns = 0;
-    this.#immediate = setImmediate(this.#turn).unref();
+    this.#immediate = setImmediate(this.#turn);
   }
 
   unwatch(): void {
@@ -86,7 +86,8 @@ export class DoorbellPage {
     // What was looked at may have ended all this.
     if (this.#look === undefined) return;
     const tired = this.#idleTurns - PATIENT_TURNS;
-    if (tired < 0) this.#immediate = setImmediate(this.#turn).unref();
+    // Not unref'd: the loop would wait for something else to happen first.
+    if (tired < 0) this.#immediate = setImmediate(this.#turn);
     else {
       const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS + Math.floor(tired / TURNS_A_PAUSE));
       this.#timer = setTimeout(this.#turn, pause).unref();

@@ -116,6 +116,11 @@ export class NvmeDevice extends PciDevice {
     this.#addBars(barSize);
   }
 
+  /** I/O commands that were fetched since the device was made. */
+  get commandCount(): number {
+    return this.#commandCounts.io;
+  }
+
   /** No command is fetched any more; registers work, and a controller reset ends it. */
   stall(): void {
     this.#isStalled = true;

@@ -1,0 +1,40 @@
+/** Streams that the caller opens: how long is waited for one, and what becomes of one that comes too late. */
+import type { Duplex } from 'node:stream';
+import { TimeoutError } from '../errors.js';
+
+/** Opens a stream; the signal says that nobody waits for it any more. */
+export type Dial = (signal: AbortSignal) => Duplex | Promise<Duplex>;
+
+/** The longest time that Node's timers take. */
+const MAX_TIMER_MS = 0x7fff_ffff;
+
+/** @throws what `dial` throws, TimeoutError, the signal's reason. */
+export async function openDialled(
+  dial: Dial,
+  name: string,
+  timeoutMs: number,
+  signal: AbortSignal | undefined,
+): Promise<Duplex> {
+  const giveUp = new AbortController();
+  const onAbort = (): void => giveUp.abort(signal!.reason);
+  const onTime = (): void => giveUp.abort(new TimeoutError(`dial ${name}`, timeoutMs));
+  const timer = setTimeout(onTime, Math.min(timeoutMs, MAX_TIMER_MS));
+  signal?.addEventListener('abort', onAbort, { once: true });
+  const dialling = (async () => dial(giveUp.signal))();
+  const givenUp = new Promise<never>((_, reject) => {
+    giveUp.signal.addEventListener('abort', () => reject(giveUp.signal.reason as Error), { once: true });
+  });
+  try {
+    return await Promise.race([dialling, givenUp]);
+  } catch (error) {
+    // A stream that comes too late is nobody's.
+    dialling.then(
+      (stream) => stream.destroy(),
+      () => undefined,
+    );
+    throw error;
+  } finally {
+    clearTimeout(timer);
+    signal?.removeEventListener('abort', onAbort);
+  }
+}
