@@ -323,6 +323,8 @@ export class CommandQueue {
 
   #onEpoch(): void {
     this.pair.epoch++;
+    // An interrupt that went astray costs time, and nothing else.
+    if (this.#outCount > 0) this.look();
     for (const slot of this.pair.overdue(EPOCHS + 1)) {
       const command = this.#commands[slot];
       // Without a command the slot belongs to the submit/poll face.

@@ -139,6 +139,11 @@ export class NvmeController {
     if ((capabilities.commandSets & USABLE_COMMAND_SETS) === 0) {
       throw new UnsupportedError('the controller does not support the NVM command set');
     }
+    if (queuesWithDoorbells(bar, capabilities) < 1) {
+      throw new UnsupportedError(
+        `BAR 0 has ${bar.size} bytes, and no room for doorbells ${capabilities.doorbellStride} bytes apart`,
+      );
+    }
     const version = versionText(await bar.readUInt32(NvmeRegister.VS));
     const pageSize = Math.max(PAGE_SIZE, capabilities.minPageSize);
     const memory = { entries: ADMIN_ENTRIES, slots: ADMIN_ENTRIES - 1, pageSize };
@@ -370,7 +375,9 @@ export class NvmeController {
     const wanted = this.#settings.queues - 1;
     const cdw11 = (wanted | (wanted << 16)) >>> 0;
     const granted = await this.#admin.setFeature(FeatureId.NUMBER_OF_QUEUES, { cdw11 });
-    return Math.min(this.#settings.queues, (granted & 0xffff) + 1, (granted >>> 16) + 1);
+    // The admin queue has doorbells, too.
+    const room = queuesWithDoorbells(this.#bar, this.capabilities) - 1;
+    return Math.min(this.#settings.queues, (granted & 0xffff) + 1, (granted >>> 16) + 1, room);
   }
 
   async #configureShadowDoorbells(): Promise<void> {
@@ -431,7 +438,7 @@ export class NvmeController {
       await config.update(PciConfig.COMMAND, 2, PciCommand.INTX_DISABLE, PciCommand.INTX_DISABLE);
       const msix = findCapability(config.capabilities, 'msix');
       if (msix !== undefined && !irqs.msix.enabled)
-        await config.update(msix.offset + 2, 2, MsixControl.ENABLE, 0);
+        await config.update(msix.controlOffset, 2, MsixControl.ENABLE, 0);
     } catch (error) {
       // A device that cannot be told so signals in vain.
       if (!(error instanceof RemoteError)) throw error;
@@ -551,6 +558,11 @@ export class NvmeController {
       onUnwanted: (queue, slot, claim) => this.#recovery.unwanted(queue, slot, claim),
     };
   }
+}
+
+/** For how many queue pairs BAR 0 has doorbells. */
+function queuesWithDoorbells(bar: Region, { doorbellStride }: ControllerCapabilities): number {
+  return Math.floor((bar.size - NvmeRegister.DOORBELLS) / (2 * doorbellStride));
 }
 
 /** BAR 0, where it can be the registers of a controller. */

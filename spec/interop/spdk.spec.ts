@@ -67,6 +67,8 @@ withSpdk("SPDK's target (VFIO_USER_SPDK names its directory)", () => {
       const queues = [];
       for (let i = 0; i < 6; i++) queues.push(await controller.createQueue({ completion }));
       await useAtOnce(queues);
+      // An interrupt that it cannot signal is fatal to it: CSTS.CFS.
+      expect(await controller.device.bar(0).readUInt32(0x1c)).toBe(1);
     }),
   );
 

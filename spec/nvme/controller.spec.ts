@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { EduDevice, MemoryStore, serveFd } from '../../lib/emulator/index.js';
+import { EduDevice, MemoryStore, PciConfigSpace, PciDevice, serveFd } from '../../lib/emulator/index.js';
 import { connect, UnsupportedError } from '../../lib/index.js';
 import {
   ALL_NAMESPACES,
@@ -16,6 +16,17 @@ import { cleanup, connected, errorOf, opened } from './fixture.js';
 /** A register of BAR 0. */
 const CC = 0x14;
 const CSTS = 0x1c;
+
+/** CAP.DSTRD is 15, and BAR 0 has two pages. */
+class FarDoorbells extends PciDevice {
+  constructor() {
+    const bars = [{ index: 0, size: 8192 }];
+    super(new PciConfigSpace({ vendorId: 0x1234, deviceId: 1, classCode: 0x010802, bars }), []);
+    const bytes = Buffer.alloc(8192);
+    bytes.writeBigUInt64LE(0x0000_002f_0101_00ffn);
+    this.addRegion({ index: 0, size: 8192, memory: { bytes } });
+  }
+}
 
 describe('bring-up', () => {
   test('enables the controller with what the specification wants of CC', async () => {
@@ -60,6 +71,19 @@ describe('bring-up', () => {
       await server.close();
     });
     await expect(NvmeController.open(device)).rejects.toThrow(UnsupportedError);
+  });
+
+  test('nor one whose doorbells are not in its BAR', async () => {
+    const [ours, theirs] = socketPair();
+    const server = serveFd(new FarDoorbells(), theirs);
+    const device = await connect({ fd: ours });
+    cleanup(async () => {
+      await device.close();
+      await server.close();
+    });
+    const error = await errorOf(NvmeController.open(device));
+    expect(error).toBeInstanceOf(UnsupportedError);
+    expect(error.message).toContain('no room for doorbells 131072 bytes apart');
   });
 
   test('waits for CSTS.RDY no longer than CAP.TO says', async () => {
