@@ -14,13 +14,12 @@
 #include <cerrno>
 #include <cstddef>
 #include <cstdint>
-#include <cstdio>
 #include <cstring>
-#include <fstream>
 #include <string>
 #include <utility>
 
 #include "arguments.h"
+#include "available-memory.h"
 
 namespace vfio_user {
 
@@ -127,16 +126,6 @@ int Adopt(int fd) {
   return 0;
 }
 
-/// The bytes that the kernel could give without swapping; INT64_MAX where it does not say.
-int64_t AvailableMemory() {
-  std::ifstream info("/proc/meminfo");
-  for (std::string line; std::getline(info, line);) {
-    long long kibibytes;
-    if (sscanf(line.c_str(), "MemAvailable: %lld kB", &kibibytes) == 1) return int64_t{kibibytes} * 1024;
-  }
-  return INT64_MAX;
-}
-
 /// Has every page allocated, or fails now instead of with SIGBUS later. In pieces: a signal makes the
 /// kernel give up the piece that it is at, and one that takes longer than a profiler's interval would never
 /// end.
@@ -155,8 +144,8 @@ int Allocate(int fd, off_t size) {
 
 int MakeMemfd(const std::string& name, off_t size, bool huge_pages) {
   if (size == 0 || name.find('\0') != std::string::npos) return -EINVAL;
-  // A memfd has no limit of its own: asked for too much, fallocate would go on until the machine has
-  // nothing left and the kernel kills processes, whoever they belong to. Huge pages come from a pool, which
+  // A memfd has no limit of its own: asked for too much, fallocate would go on until the machine, or the
+  // container, has nothing left and the kernel kills processes, whoever they belong to. Huge pages come from a pool, which
   // does have one.
   if (!huge_pages && size > AvailableMemory()) return -ENOMEM;
   const unsigned flags = MFD_CLOEXEC | MFD_ALLOW_SEALING | (huge_pages ? MFD_HUGETLB | MFD_HUGE_2MB : 0U);

@@ -9,6 +9,9 @@
 #include <cmath>
 #include <cstring>
 #include <ctime>
+#include <utility>
+
+#include "control.h"
 
 namespace vfio_user {
 
@@ -24,6 +27,8 @@ constexpr int64_t kMaxWaitMs = 50;
 constexpr int64_t kTick = 4'000'000;
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
+/// The longest that one eager receive may spin: it holds up the loop.
+constexpr int64_t kMaxEagerWait = 100'000;
 /// How many failed receives go between two looks at the other socket while spinning.
 constexpr unsigned kLookEvery = 8;
 
@@ -69,6 +74,7 @@ Napi::Function Socket::Define(Napi::Env env) {
                          InstanceAccessor("fd", &Socket::GetFd, nullptr),
                          InstanceMethod("watch", &Socket::WatchEvents),
                          InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
+                         InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
                          InstanceMethod("ref", &Socket::RefLoop),
                          InstanceMethod("unref", &Socket::UnrefLoop),
                          InstanceMethod("close", &Socket::CloseSocket),
@@ -88,6 +94,7 @@ Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
   const auto object = info.This().As<Napi::Object>();
   DefineBoundMethod(object, this, "send", Send);
   DefineBoundMethod(object, this, "recv", Recv);
+  DefineBoundMethod(object, this, "recvEager", RecvEager);
   DefineBoundMethod(object, this, "recvWait", RecvWait);
   DefineBoundMethod(object, this, "wait", Wait);
   DefineBoundMethod(object, this, "takeFds", TakeFds);
@@ -208,7 +215,7 @@ int64_t Socket::ReceiveOnce(Bytes into, int flags) {
   if (received < 0) return -errno;
   if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
     return received;
-  return ClaimFds(&message) ? received : -ETOOMANYREFS;
+  return ClaimFds(message) ? received : -ETOOMANYREFS;
 }
 
 int64_t Socket::Receive(Bytes into) {
@@ -218,18 +225,58 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
+napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  Bytes into;
+  uint64_t patience;
+  bool whole;
+  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
+      !ReadInteger(env, arguments[3], "patienceUs", &patience, kMaxEagerWait / 1000)) {
+    return nullptr;
+  }
+  if (napi_get_value_bool(env, arguments[4], &whole) != napi_ok) {
+    ThrowTypeError(env, "whole", "a boolean");
+    return nullptr;
+  }
+  if (into.length == 0) {
+    ThrowRangeError(env, "length", "0");
+    return nullptr;
+  }
+  return MakeNumber(env, self->ReceiveEagerly(into, static_cast<int64_t>(patience) * 1000, whole));
+}
+
+/// Receives the first bytes, or `whole` of `into`, as long as no pause before more of them is longer than `patience`.
+int64_t Socket::ReceiveEagerly(Bytes into, int64_t patience, bool whole) {
+  const size_t fds_before = fds_.size();
+  size_t have = 0;
+  int64_t waited = 0;
+  int64_t paused_at = 0;
+  for (;;) {
+    const int64_t result = Receive({into.data + have, into.length - have});
+    if (result > 0) {
+      have += static_cast<size_t>(result);
+      // Nothing may come behind fds in one answer: nobody could tell whose they are.
+      if (!whole || have == into.length || fds_.size() != fds_before) return static_cast<int64_t>(have);
+      if (paused_at != 0) waited += Now() - std::exchange(paused_at, 0);
+      continue;
+    }
+    // The end of the stream and most errors are there to be found again; lost fds are not.
+    if (result == -ETOOMANYREFS) return result;
+    const int64_t answer = have > 0 ? static_cast<int64_t>(have) : result;
+    if (result != -EAGAIN) return answer;
+    const int64_t now = Now();
+    if (paused_at == 0) paused_at = now;
+    if (now - paused_at >= patience || waited + (now - paused_at) >= kMaxEagerWait) return answer;
+  }
+}
+
 /// Takes over the fds of a message. False when the kernel had to drop some: then the others are closed too,
 /// since nobody can tell which is which.
-bool Socket::ClaimFds(msghdr* message) {
+bool Socket::ClaimFds(const msghdr& message) {
   const size_t before = fds_.size();
-  for (cmsghdr* header = CMSG_FIRSTHDR(message); header != nullptr; header = CMSG_NXTHDR(message, header)) {
-    if (header->cmsg_level != SOL_SOCKET || header->cmsg_type != SCM_RIGHTS) continue;
-    const size_t count = (header->cmsg_len - CMSG_LEN(0)) / sizeof(int);
-    const size_t at = fds_.size();
-    fds_.resize(at + count);
-    memcpy(fds_.data() + at, CMSG_DATA(header), count * sizeof(int));
-  }
-  const bool whole = (message->msg_flags & MSG_CTRUNC) == 0;
+  AppendFds(message, &fds_);
+  const bool whole = (message.msg_flags & MSG_CTRUNC) == 0;
   if (!whole) {
     for (size_t i = before; i < fds_.size(); ++i) close(fds_[i]);
     fds_.resize(before);
@@ -310,6 +357,7 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
 }
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other) {
+  if (fd() < 0) return -EBADF;
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
@@ -419,6 +467,17 @@ void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   uint64_t microseconds;
   if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
   governor_.SetCeiling(static_cast<int64_t>(microseconds) * 1000);
+}
+
+void Socket::GrowSendBuffer(const Napi::CallbackInfo& info) {
+  uint64_t bytes;
+  if (!ReadInteger(info.Env(), info[0], "bytes", &bytes, 1 << 30)) return;
+  int now = 0;
+  socklen_t size = sizeof(now);
+  // Linux answers with twice what was asked for, and gives no more than net.core.wmem_max without an error.
+  if (getsockopt(fd(), SOL_SOCKET, SO_SNDBUF, &now, &size) < 0 || now / 2 >= static_cast<int>(bytes)) return;
+  const int wanted = static_cast<int>(bytes);
+  setsockopt(fd(), SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
 }
 
 void Socket::CloseSocket(const Napi::CallbackInfo& /*info*/) {

@@ -28,11 +28,13 @@ class Socket : public PolledObject<Socket> {
  private:
   static napi_value Send(napi_env env, napi_callback_info info);
   static napi_value Recv(napi_env env, napi_callback_info info);
+  static napi_value RecvEager(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
   static napi_value TakeFds(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
   void SetSpinCeiling(const Napi::CallbackInfo& info);
+  void GrowSendBuffer(const Napi::CallbackInfo& info);
   void CloseSocket(const Napi::CallbackInfo& info);
 
   /// A Socket argument; null is none.
@@ -42,12 +44,13 @@ class Socket : public PolledObject<Socket> {
   /// recvmsg with `flags`; EINTR is the caller's.
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
+  int64_t ReceiveEagerly(Bytes into, int64_t patience, bool whole);
   int64_t ReceiveBlocking(Bytes into, int64_t deadline);
   bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other);
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
-  bool ClaimFds(msghdr* message);
+  bool ClaimFds(const msghdr& message);
   void CloseFds();
   void WriteStatus();
 

@@ -3,6 +3,7 @@
     "addon_sources": [
       "addon/main.cc",
       "addon/arguments.cc",
+      "addon/available-memory.cc",
       "addon/copy.cc",
       "addon/environment.cc",
       "addon/event-fd.cc",

@@ -2,7 +2,8 @@
 //
 // A blocked thread pays for falling asleep and waking up: on an idle machine a spin of some microseconds takes a
 // round trip from 53 to 20 µs. Where every processor is busy the spinner takes the time that the peer needs to
-// answer: from 15 to 25 µs. Neither is known in advance and both change, so the governor measures.
+// answer, and uses up its own: the scheduler then lets it wait for milliseconds. Neither is known in advance and both
+// change, so the governor measures.
 //
 //   wait ──> Begin ──> 0: block at once               ──┐
 //              │                                        ├──> End(time it took)
@@ -16,6 +17,8 @@
 // - A cost is the sum of the times from asking to the answer, each capped at four ceilings: one slow command must
 //   not drown what is known about the quick ones, and where all are slow both ways cost the same.
 // - Spinning has to win by an eighth: it burns a processor that others could use.
+// - Spinning has lost as soon as a run of it has taken twice what the same number of blocking waits took before: on a
+//   busy machine a single wait may cost as much as a hundred, and a debt to the scheduler is paid by the next ones.
 #pragma once
 
 #include <algorithm>
@@ -40,21 +43,27 @@ class SpinGovernor {
   void End(int64_t took) {
     if (ceiling_ == 0) return;
     ++waits_;
+    run_ = waits_ % kTrial == 1 ? took : run_ + took;
     if (phase_ != Phase::kUse && waits_ > kSettle) cost_ += std::min(took, 4 * ceiling_);
-    if (waits_ == (phase_ == Phase::kUse ? use_ : kTrial)) NextPhase();
+    if (spinning_ && run_ > 2 * kTrial * block_mean_) {
+      GiveUpSpinning();
+    } else if (waits_ == (phase_ == Phase::kUse ? use_ : kTrial)) {
+      NextPhase();
+    }
   }
 
  private:
   static constexpr uint32_t kSettle = 32;
   static constexpr uint32_t kTrial = 96;
-  static constexpr uint32_t kFirstUse = 1024;
-  static constexpr uint32_t kLongestUse = 8192;
+  static constexpr uint32_t kFirstUse = 2048;
+  static constexpr uint32_t kLongestUse = 65536;
 
   enum class Phase { kFirst, kSecond, kUse };
 
   /// The first trial is of the way in use: what was just used has settled.
   void NextPhase() {
     const int64_t cost = std::exchange(cost_, 0);
+    if (!spinning_ && phase_ != Phase::kUse) block_mean_ = cost / (kTrial - kSettle);
     waits_ = 0;
     switch (phase_) {
       case Phase::kFirst:
@@ -65,10 +74,7 @@ class SpinGovernor {
       case Phase::kSecond: {
         const int64_t spin = spinning_ ? cost : first_cost_;
         const int64_t block = spinning_ ? first_cost_ : cost;
-        const bool was = !spinning_;
-        spinning_ = spin + spin / 8 < block;
-        use_ = spinning_ == was ? std::min(use_ * 2, kLongestUse) : kFirstUse;
-        phase_ = Phase::kUse;
+        Use(spin + spin / 8 < block, !spinning_);
         break;
       }
       case Phase::kUse:
@@ -77,13 +83,39 @@ class SpinGovernor {
     }
   }
 
+  /// After the trial of it blocking goes on; where it was in use what blocking costs now is found out first.
+  void GiveUpSpinning() {
+    if (phase_ == Phase::kSecond) {
+      Use(false, false);
+    } else {
+      first_cost_ = kWorst;
+      phase_ = Phase::kSecond;
+      spinning_ = false;
+    }
+    waits_ = 0;
+    cost_ = 0;
+  }
+
+  void Use(bool spin, bool was) {
+    spinning_ = spin;
+    use_ = spin == was ? std::min(use_ * 2, kLongestUse) : kFirstUse;
+    phase_ = Phase::kUse;
+  }
+
+  /// More than any trial costs.
+  static constexpr int64_t kWorst = INT64_MAX / 2;
+
   int64_t ceiling_;
   int64_t cost_ = 0;
   int64_t first_cost_ = 0;
+  /// What the waits of this run, of up to kTrial, have taken.
+  int64_t run_ = 0;
+  /// What a blocking wait cost in its last trial.
+  int64_t block_mean_ = kWorst / (2 * kTrial);
   uint32_t waits_ = 0;
   uint32_t use_ = kFirstUse;
   Phase phase_ = Phase::kFirst;
-  bool spinning_ = true;
+  bool spinning_ = false;
 };
 
 }  // namespace vfio_user

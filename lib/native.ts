@@ -10,7 +10,7 @@
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { constants } from 'node:os';
+import { constants, endianness } from 'node:os';
 import { TransportError, UnsupportedError } from './errors.js';
 
 /** Bits of readiness, for `watch` and `wait`. */
@@ -47,6 +47,11 @@ export interface NativeSocket {
    */
   recv(into: Uint8Array, offset: number, length: number): number;
   /**
+   * `recv` that spins up to `patienceUs` for bytes, and with `whole` goes on until it has `length` bytes or a pause has
+   * been longer than that. It spins no more than 100 µs in all.
+   */
+  recvEager(into: Uint8Array, offset: number, length: number, patienceUs: number, whole: boolean): number;
+  /**
    * `recv` that waits up to `timeoutMs` (at most 50) for bytes, spinning first for as long as that has lately paid.
    * -EAGAIN when the time is over or when `other` became readable meanwhile.
    */
@@ -68,6 +73,8 @@ export interface NativeSocket {
   watch(events: number): number;
   /** The most that `recvWait` may spin, in microseconds; 0 never spins. */
   setSpinCeiling(microseconds: number): void;
+  /** Lets the kernel take up to `bytes` that the peer has not read yet, where its limits allow; never fewer than now. */
+  growSendBuffer(bytes: number): void;
   /** Whether a watched socket keeps the process alive (it does at first). */
   ref(): void;
   unref(): void;
@@ -188,7 +195,19 @@ export function native(): Native {
   return (loaded ??= load());
 }
 
+/**
+ * The protocol and PCI are little-endian, and typed arrays over shared memory are as the machine is.
+ * @throws UnsupportedError on a machine that is not little-endian.
+ */
+export function requireLittleEndian(): void {
+  if (endianness() === 'LE') return;
+  throw new UnsupportedError(
+    `this machine is big-endian (${process.arch}): devices are little-endian, and their memory would be read the wrong way round`,
+  );
+}
+
 function load(): Native {
+  requireLittleEndian();
   if (process.platform !== 'linux') {
     throw new UnsupportedError(
       `Unix sockets with file descriptors, shared memory and eventfds need Linux; this is ${process.platform}. ` +
@@ -214,6 +233,25 @@ function load(): Native {
 export function check<T>(result: T | number, syscall: string, detail?: string): Exclude<T, number> | number {
   if (typeof result === 'number' && result < 0) throw new TransportError(syscall, -result, detail);
   return result as Exclude<T, number> | number;
+}
+
+/** An fd with an owner. */
+export interface HeldFd {
+  /** -1 once closed. */
+  readonly fd: number;
+  /** Idempotent. */
+  close(): void;
+}
+
+const ignore = (): void => undefined;
+
+/**
+ * Owns an fd for longer than a call: a worker may be terminated at any time, and what is a bare number then stays open for
+ * as long as the process lives. Collected or at its thread's end, the owner closes it.
+ */
+export function holdFd(fd: number): HeldFd {
+  // An EventFd that is never watched nor read does not care what its fd is.
+  return new (native().EventFd)(fd, ignore);
 }
 
 /** Closes fds that nobody claimed. */

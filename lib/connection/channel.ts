@@ -7,6 +7,14 @@ import { Outbox } from './outbox.js';
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
 const OUTBOX_HIGH_WATER = 4 << 20;
 
+/** What handling a message that nobody asked for weighs: the answer to a request takes a system call. */
+export const REQUEST_WEIGHT = 8;
+export const STRAY_WEIGHT = 1;
+/** Once so much was handled the loop turns before more is: a server that floods gets its share, and others theirs. */
+const UNASKED_A_TURN = 16;
+/** Messages that waited for room and leave in one turn of the loop. */
+const FLUSHED_A_TURN = 32;
+
 /** What a channel hands to its connection. */
 export interface ChannelHandler {
   onMessage(channel: Channel, bytes: Buffer, start: number, end: number, fds: number[] | undefined): void;
@@ -20,7 +28,15 @@ export class Channel implements TransportHandler {
   readonly outbox: Outbox;
   readonly #handler: ChannelHandler;
   readonly #counters: Counters;
+  /** False while more answers wait than is good. */
   #reading = true;
+  #referenced = true;
+  #unasked = 0;
+  /** The transport's turn that this is for. */
+  #turn = 0;
+  /** Reading, or flushing, goes on when the loop has turned. */
+  #readsAgain: NodeJS.Immediate | undefined;
+  #flushesAgain: NodeJS.Immediate | undefined;
 
   constructor(open: (handler: TransportHandler) => Transport, handler: ChannelHandler, counters: Counters) {
     this.#handler = handler;
@@ -44,6 +60,13 @@ export class Channel implements TransportHandler {
     if (this.#reading && this.outbox.bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
   }
 
+  /** See `Outbox.sendSoon`. */
+  sendSoon(owner: object, head: Uint8Array): void {
+    this.#counters.sent++;
+    this.#counters.bytesSent += head.byteLength;
+    this.outbox.sendSoon(owner, head);
+  }
+
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
     this.#counters.received++;
     this.#counters.bytesReceived += end - start;
@@ -61,7 +84,7 @@ export class Channel implements TransportHandler {
   }
 
   onWritable(): void {
-    this.outbox.flush();
+    if (!this.outbox.flush(FLUSHED_A_TURN)) this.#flushesAgain ??= this.#afterTurn(() => this.#flushAgain());
     if (!this.#reading && this.outbox.bytes <= OUTBOX_HIGH_WATER) this.#setReading(true);
   }
 
@@ -69,13 +92,59 @@ export class Channel implements TransportHandler {
     this.#handler.onEnd(this, reason);
   }
 
+  /** A message came that nobody asked for. */
+  weigh(weight: number): void {
+    const { turn } = this.transport;
+    if (turn !== this.#turn) {
+      this.#turn = turn;
+      this.#unasked = 0;
+    }
+    this.#unasked += weight;
+    if (this.#unasked < UNASKED_A_TURN) return;
+    this.#unasked = 0;
+    if (this.#readsAgain !== undefined || !this.#reading) return;
+    this.#readsAgain = this.#afterTurn(() => this.#readAgain());
+    this.transport.setReading(false);
+  }
+
+  /** Whoever blocks cannot wait for the loop to turn: reading goes on at once. */
+  hurry(): void {
+    if (this.#readsAgain === undefined) return;
+    clearImmediate(this.#readsAgain);
+    this.#readAgain();
+  }
+
+  /** Whether the loop stays alive for this socket's sake. */
+  setReferenced(on: boolean): void {
+    this.#referenced = on;
+    if (on) this.transport.ref();
+    else this.transport.unref();
+  }
+
   close(): void {
-    this.outbox.clear();
+    clearImmediate(this.#readsAgain);
+    clearImmediate(this.#flushesAgain);
+    this.outbox.close();
     this.transport.close();
   }
 
   #setReading(on: boolean): void {
     this.#reading = on;
-    this.transport.setReading(on);
+    if (this.#readsAgain === undefined) this.transport.setReading(on);
+  }
+
+  #afterTurn(work: () => void): NodeJS.Immediate {
+    const immediate = setImmediate(work);
+    return this.#referenced ? immediate : immediate.unref();
+  }
+
+  #readAgain(): void {
+    this.#readsAgain = undefined;
+    if (this.#reading) this.transport.setReading(true);
+  }
+
+  #flushAgain(): void {
+    this.#flushesAgain = undefined;
+    this.onWritable();
   }
 }

@@ -43,7 +43,7 @@ import {
   type SyncCallOptions,
   type TrackedCallOptions,
 } from './call-options.js';
-import { Channel, type ChannelHandler } from './channel.js';
+import { Channel, REQUEST_WEIGHT, STRAY_WEIGHT, type ChannelHandler } from './channel.js';
 import { newCounters, type Counters } from './counters.js';
 import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
 import { MessageQueue } from './message-queue.js';
@@ -55,6 +55,8 @@ import { decodeDone, encodeWrites, notDone, takeWrites, type WriteBatch } from '
 /** Calls given up whose replies have not come: past this the server is not merely slow. */
 const MAX_TOMBSTONES = 1_024;
 const DEFAULT_IN_FLIGHT = 128;
+/** With so many under way a read may wait until the loop turns, and go with others. */
+const GATHER_FROM = 4;
 /** The largest `inFlight`: ids must suffice for these and the tombstones. */
 const MAX_IN_FLIGHT = 16_384;
 
@@ -74,6 +76,8 @@ const NO_FDS: number[] = [];
 
 /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
 const accessHead = Buffer.alloc(HEADER_SIZE + REGION_ACCESS_SIZE);
+
+const NOTHING: ReadonlySet<number> = new Set();
 
 export class Connection implements ChannelHandler {
   readonly counters: Counters = newCounters();
@@ -98,6 +102,8 @@ export class Connection implements ChannelHandler {
   #whyNotSync: string | undefined;
   /** The most small writes that go as one message; none together where the server does not take that. */
   #multiWrites = 0;
+  /** Commands that this server is not sent: `call` refuses them. */
+  forbidden: ReadonlySet<number> = NOTHING;
 
   constructor(open: OpenTransport, options: ConnectionOptions = {}) {
     this.timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
@@ -153,6 +159,11 @@ export class Connection implements ChannelHandler {
   /** Refuses synchronous calls with this explanation, until set to undefined. */
   set whyNotSync(reason: string | undefined) {
     this.#whyNotSync = reason;
+  }
+
+  /** Whoever follows the traffic hears of an interrupt: its eventfd had `count`. */
+  tellInterrupt(index: number, subindex: number, count: number): void {
+    if (this.#tap?.active === true) this.#tap.interrupt(this.peer, index, subindex, count);
   }
 
   /** The server's commands come on this socket as well from now on (VERSION's twin_socket). */
@@ -262,6 +273,11 @@ export class Connection implements ChannelHandler {
     }
   }
 
+  /** Opening, a burst of calls, is over: a process may have thousands of connections that are idle now. */
+  trim(): void {
+    this.#slots.trim();
+  }
+
   /** Memory that answers were lent from is about to change or to go: what waits of them is copied. */
   copyLentBodies(): void {
     this.#main.outbox.copyBodies();
@@ -298,7 +314,7 @@ export class Connection implements ChannelHandler {
   onMessage(channel: Channel, bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
     const type = headerFlags(bytes, start) & HEADER_FLAG_TYPE_MASK;
     if (type === HEADER_FLAG_REPLY) {
-      this.#onReply(bytes, start, end, fds, false);
+      this.#onReply(channel, bytes, start, end, fds, false);
     } else {
       if (fds !== undefined) closeFds(fds);
       if (type !== HEADER_FLAG_COMMAND) throw new ProtocolError(`a message of unknown type ${type}`);
@@ -326,7 +342,7 @@ export class Connection implements ChannelHandler {
   ): void {
     if (landing instanceof Slot) {
       landing.landed = true;
-      this.#onReply(bytes, start, start + LANDING_PREFIX, fds, true);
+      this.#onReply(channel, bytes, start, start + LANDING_PREFIX, fds, true);
     } else {
       if (fds !== undefined) closeFds(fds);
       this.#onRequest(channel, bytes, start, start + LANDING_PREFIX, landing);
@@ -376,6 +392,9 @@ export class Connection implements ChannelHandler {
   }
 
   #encodeCall(command: number, payload: Uint8Array | null, fds: readonly number[] | null): Buffer {
+    if (this.forbidden.has(command)) {
+      throw new UnsupportedError(`${commandName(command)} must not be sent to this server (quirk doNotSend)`);
+    }
     if (fds !== null && fds.length > 0 && !this.passesFds) {
       throw new UnsupportedError(
         `${commandName(command)}: no file descriptor can be passed over ${this.peer}`,
@@ -422,8 +441,12 @@ export class Connection implements ChannelHandler {
     this.#slots.assignId(slot);
     head.writeUInt16LE(slot.id, 0);
     slot.state = 'sent';
+    const gather =
+      // Only reads: of a write the caller may look for what it does, without a turn of the loop.
+      slot.command === Command.REGION_READ && !slot.synchronous && this.counters.inFlight >= GATHER_FROM;
     this.counters.inFlight++;
-    this.#main.send(slot, head, head.byteLength, body, fds, false);
+    if (gather) this.#main.sendSoon(slot, head);
+    else this.#main.send(slot, head, head.byteLength, body, fds, false);
   }
 
   /** Sends what waits, as far as there is room. */
@@ -480,6 +503,7 @@ export class Connection implements ChannelHandler {
 
   /** Blocks until every earlier call has been sent and there is room for one more. */
   #waitForTurn(slot: Slot): void {
+    this.#main.outbox.sendGathered();
     while (this.#endReason === undefined && (!this.#hasRoom() || this.#queue.peek() !== undefined)) {
       this.#turn(slot);
     }
@@ -507,6 +531,9 @@ export class Connection implements ChannelHandler {
     const wait = Math.min(SLICE_MS, Math.ceil(left));
     const main = this.#main;
     const twin = this.#twin;
+    main.hurry();
+    twin?.hurry();
+    if (slot.settled) return;
     const mainWaits = !main.outbox.isEmpty;
     const twinWaits = twin !== undefined && !twin.outbox.isEmpty;
     // One wait watches one socket for room: where both are full they take short turns.
@@ -516,12 +543,19 @@ export class Connection implements ChannelHandler {
     else if (!twinWaits) main.transport.receiveSync(wait, twin?.transport);
   }
 
-  #onReply(bytes: Buffer, start: number, end: number, fds: number[] | undefined, landed: boolean): void {
+  #onReply(
+    channel: Channel,
+    bytes: Buffer,
+    start: number,
+    end: number,
+    fds: number[] | undefined,
+    landed: boolean,
+  ): void {
     const id = headerId(bytes, start);
     const slot = this.#slots.get(id);
     if (slot === undefined || slot.state !== 'sent') {
       if (fds !== undefined) closeFds(fds);
-      this.#onStrayReply(id, slot);
+      this.#onStrayReply(channel, id, slot);
       return;
     }
     const command = headerCommand(bytes, start);
@@ -549,7 +583,8 @@ export class Connection implements ChannelHandler {
   }
 
   /** A reply that nobody waits for: late, or never asked for. Neither is worth the connection. */
-  #onStrayReply(id: number, slot: Slot | undefined): void {
+  #onStrayReply(channel: Channel, id: number, slot: Slot | undefined): void {
+    channel.weigh(STRAY_WEIGHT);
     if (slot !== undefined) {
       this.counters.late++;
       this.counters.tombstones--;
@@ -566,6 +601,7 @@ export class Connection implements ChannelHandler {
     end: number,
     landing: Landing | undefined,
   ): void {
+    channel.weigh(REQUEST_WEIGHT);
     const request = new ServerRequest(channel, this.counters, bytes, start, end);
     if (this.#handler === undefined) {
       request.refuse(EINVAL);
@@ -633,10 +669,8 @@ export class Connection implements ChannelHandler {
   }
 
   #setReferenced(on: boolean): void {
-    for (const channel of [this.#main, this.#twin]) {
-      if (on) channel?.transport.ref();
-      else channel?.transport.unref();
-    }
+    this.#main.setReferenced(on);
+    this.#twin?.setReferenced(on);
     this.#slots.setReferenced(on);
   }
 }

@@ -1,8 +1,14 @@
 /**
  * What leaves through one socket, in the order in which it was given. With room in the socket a message goes out at
  * once and nothing is kept; else what is left of it waits here.
+ *
+ * Small messages that nobody can be waiting for yet are gathered until the code that is running has returned to the
+ * loop, and leave with one system call.
  */
-import type { Transport } from '../transport/index.js';
+import { borrowSlab, returnSlab, type Transport } from '../transport/index.js';
+
+/** Up to so much leaves as one buffer of the kernel's, so that no message in it is split. */
+const GATHERED_MAX = 32_000;
 
 interface Entry {
   /** Who may still take the message back; undefined for replies and posted messages. */
@@ -15,20 +21,30 @@ interface Entry {
   fds: readonly number[] | null;
 }
 
+/** What keeping a message takes besides its bytes: many small ones are not little. */
+const ENTRY_BYTES = 256;
+/** Once this much of the array's front is used up it is cut off: taking one at a time off a long array is slow. */
+const CUT_AT = 256;
+
 export class Outbox {
   readonly #transport: Transport;
-  readonly #entries: Entry[] = [];
+  #entries: Entry[] = [];
+  /** Entries before this one have gone. */
+  #first = 0;
   #bytes = 0;
+  /** What has been gathered: `#gathered[0, #gatheredLength)`, which goes out after all entries. */
+  #gathered: Buffer | undefined;
+  #gatheredLength = 0;
 
   constructor(transport: Transport) {
     this.#transport = transport;
   }
 
   get isEmpty(): boolean {
-    return this.#entries.length === 0;
+    return this.#entries.length === this.#first;
   }
 
-  /** Bytes that wait. */
+  /** Memory that what waits takes. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -45,6 +61,7 @@ export class Outbox {
     fds: readonly number[] | null,
     stable: boolean,
   ): void {
+    this.sendGathered();
     const sent = this.isEmpty ? this.#transport.trySend(head, headLength, body, 0, fds) : 0;
     const total = headLength + (body === null ? 0 : body.byteLength);
     if (sent === total) return;
@@ -57,14 +74,47 @@ export class Outbox {
       sent,
       fds,
     });
-    this.#bytes += total - sent;
+    this.#bytes += total - sent + ENTRY_BYTES;
     // An empty outbox has just asked the transport to tell when there is room; a full one has done so before.
   }
 
-  /** Sends what waits, as far as there is room. */
-  flush(): void {
-    while (this.#entries.length > 0) {
-      const entry = this.#entries[0]!;
+  /**
+   * Sends `head`, a message without fds, before the loop turns, and before whatever is sent after it. It cannot be
+   * taken back.
+   */
+  sendSoon(owner: object, head: Uint8Array): void {
+    if (!this.#transport.takesMany) {
+      this.send(owner, head, head.byteLength, null, null, false);
+      return;
+    }
+    if (this.#gatheredLength + head.byteLength > GATHERED_MAX) this.sendGathered();
+    if (this.#gathered === undefined) {
+      this.#gathered = borrowSlab();
+      // After all that is ready to run: callers who were answered together ask again together.
+      process.nextTick(this.#onTick);
+    }
+    this.#gathered.set(head, this.#gatheredLength);
+    this.#gatheredLength += head.byteLength;
+  }
+
+  /** Sends what was gathered, or lets it wait with the rest. */
+  sendGathered(): void {
+    const gathered = this.#gathered;
+    if (gathered === undefined) return;
+    const length = this.#gatheredLength;
+    this.#gathered = undefined;
+    this.#gatheredLength = 0;
+    this.send(undefined, gathered, length, null, null, false);
+    returnSlab(gathered);
+  }
+
+  readonly #onTick = (): void => this.sendGathered();
+
+  /** Sends what waits, as far as there is room, but no more than `most` messages. False where there may be room still. */
+  flush(most: number): boolean {
+    for (let left = most; !this.isEmpty; left--) {
+      if (left === 0) return false;
+      const entry = this.#entries[this.#first]!;
       const total = entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength);
       const took = this.#transport.trySend(
         entry.head,
@@ -75,32 +125,48 @@ export class Outbox {
       );
       entry.sent += took;
       this.#bytes -= took;
-      if (entry.sent < total) return;
-      this.#entries.shift();
+      if (entry.sent < total) return true;
+      this.#bytes -= ENTRY_BYTES;
+      this.#shift();
     }
+    return true;
   }
 
   /** Takes back the owner's message if not a byte of it has gone. */
   takeBack(owner: object): boolean {
-    const index = this.#entries.findIndex((entry) => entry.owner === owner);
+    const index = this.#entries.findIndex((entry, i) => i >= this.#first && entry.owner === owner);
     const entry = this.#entries[index];
     if (entry === undefined || entry.sent > 0) return false;
     this.#entries.splice(index, 1);
-    this.#bytes -= entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength);
+    this.#bytes -= entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength) + ENTRY_BYTES;
     return true;
   }
 
   /** Copies what waits of stable bodies: their memory is about to change or to go. */
   copyBodies(): void {
-    for (const entry of this.#entries) {
+    for (const entry of this.#entries.slice(this.#first)) {
       if (!entry.lent) continue;
       entry.body = Buffer.from(entry.body!);
       entry.lent = false;
     }
   }
 
-  clear(): void {
-    this.#entries.length = 0;
+  /** What was gathered still goes, like everything that was sent before: the rest is dropped. */
+  close(): void {
+    this.sendGathered();
+    this.#entries = [];
+    this.#first = 0;
     this.#bytes = 0;
+  }
+
+  #shift(): void {
+    this.#first++;
+    if (this.isEmpty) {
+      this.#entries = [];
+      this.#first = 0;
+    } else if (this.#first === CUT_AT) {
+      this.#entries.splice(0, CUT_AT);
+      this.#first = 0;
+    }
   }
 }

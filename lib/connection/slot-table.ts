@@ -16,7 +16,7 @@ export class SlotTable {
   #resting = new Uint16Array(RESTING_IDS * 2);
   #restingFirst = 0;
   #restingCount = 0;
-  /** Slots that no call uses. */
+  /** Slots that no call uses. Of this connection alone: a mistake with one must not reach another server's calls. */
   readonly #spare: Slot[] = [];
   /** The list of calls that somebody waits for. */
   #first: Slot | undefined;
@@ -26,6 +26,7 @@ export class SlotTable {
   #timer: NodeJS.Timeout | undefined;
   #timerAt = Infinity;
   #referenced = true;
+  #closed = false;
 
   constructor(onDeadline: (slot: Slot) => void) {
     this.#onDeadline = onDeadline;
@@ -89,6 +90,11 @@ export class SlotTable {
     return this.#first;
   }
 
+  /** Lets go of the slots that no call uses: a burst is over. */
+  trim(): void {
+    this.#spare.length = 0;
+  }
+
   setReferenced(on: boolean): void {
     this.#referenced = on;
     if (on) this.#timer?.ref();
@@ -96,6 +102,7 @@ export class SlotTable {
   }
 
   close(): void {
+    this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
     this.#timerAt = Infinity;
@@ -114,7 +121,8 @@ export class SlotTable {
     this.#timerAt = Infinity;
     const now = performance.now();
     let earliest = Infinity;
-    for (let slot = this.#first; slot !== undefined;) {
+    // Giving one call up may end the connection, and with it all the others.
+    for (let slot = this.#first; slot !== undefined && !this.#closed;) {
       const next: Slot | undefined = slot.next;
       if (!slot.synchronous) {
         if (slot.deadline <= now) this.#onDeadline(slot);
@@ -122,7 +130,7 @@ export class SlotTable {
       }
       slot = next;
     }
-    if (earliest < this.#timerAt) this.#arm(earliest);
+    if (earliest < this.#timerAt && !this.#closed) this.#arm(earliest);
   };
 
   #rest(id: number): void {

@@ -16,7 +16,9 @@ interface Referable {
 export class DuplexTransport implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
+  readonly takesMany = false;
   readonly peer: string;
+  turn = 0;
   readonly #handler: TransportHandler;
   readonly #stream: Duplex;
   readonly #framer: Framer;
@@ -98,6 +100,7 @@ export class DuplexTransport implements Transport {
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    this.turn++;
     if (!this.#ended) this.#sort(() => this.#framer.push(chunk, 0, chunk.byteLength, undefined));
   };
 

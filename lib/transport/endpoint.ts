@@ -6,6 +6,7 @@ import { TimeoutError, TransportError } from '../errors.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
 import { openDialled, type Dial } from './dial.js';
 import { DuplexTransport } from './duplex.js';
+import { checkSocketPermissions, type PermissionOptions } from './socket-permissions.js';
 import type { Transport, TransportHandler } from './transport.js';
 import { UnixTransport } from './unix.js';
 import { connectVsock, type VsockAddress } from './vsock.js';
@@ -25,7 +26,7 @@ export type Endpoint =
   | { stream: Duplex; name?: string }
   | { dial: Dial; name?: string };
 
-export interface OpenOptions {
+export interface OpenOptions extends PermissionOptions {
   /** How long to try, in milliseconds. */
   timeoutMs: number;
   /** Waits for the socket to appear and to be listened on, within the time. */
@@ -101,11 +102,27 @@ async function openPath(
   path: string,
   options: OpenOptions,
 ): Promise<(handler: TransportHandler) => Transport> {
+  const { fd, name } = await connectPath(path, options);
+  return (handler) => new UnixTransport(fd, name, handler);
+}
+
+/**
+ * A connected Unix socket, the caller's, and what people call it.
+ * @throws TypeError or RangeError for what is no path; TransportError, TimeoutError, the signal's reason; VfioUserError
+ * where `socketPermissions` refuses the socket.
+ */
+export async function connectPath(path: string, options: OpenOptions): Promise<{ fd: number; name: string }> {
   checkPath(path);
   options.signal?.throwIfAborted();
   const name = path.startsWith('\0') ? `@${path.slice(1)}` : path;
   const fd = await connectUnix(path, name, options);
-  return (handler) => new UnixTransport(fd, name, handler);
+  try {
+    checkSocketPermissions(path, name, fd, options);
+    return { fd, name };
+  } catch (error) {
+    closeFds([fd]);
+    throw error;
+  }
 }
 
 function checkPath(path: string): void {

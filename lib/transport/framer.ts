@@ -81,8 +81,8 @@ export class Framer {
     this.#settle();
   }
 
-  /** Sorts `chunk[start, end)`; `fds` came with its last bytes. */
-  push(chunk: Buffer, start: number, end: number, fds: number[] | undefined): void {
+  /** Sorts `chunk[start, end)`; `fds` came with its last bytes. The memory is lent, unless it is `isOwn`. */
+  push(chunk: Buffer, start: number, end: number, fds: number[] | undefined, isOwn = false): void {
     this.#chunkFds = fds;
     let at = start;
     if (this.#have > 0) {
@@ -92,7 +92,9 @@ export class Framer {
     }
     while (at < end && !this.#stopped) {
       if (this.#paused) {
-        this.#held = Buffer.from(chunk.subarray(at, end));
+        const rest = chunk.subarray(at, end);
+        // What was kept is ours already.
+        this.#held = isOwn ? rest : Buffer.from(rest);
         this.#heldFds = this.#takeChunkFds();
         return;
       }
@@ -127,7 +129,7 @@ export class Framer {
     const fds = this.#heldFds;
     this.#held = undefined;
     this.#heldFds = undefined;
-    if (held !== undefined) this.push(held, 0, held.byteLength, fds);
+    if (held !== undefined) this.push(held, 0, held.byteLength, fds, true);
   }
 
   /** Ends sorting, also in the middle of `push`; closes the fds that no message took. */

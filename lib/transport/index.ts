@@ -1,6 +1,16 @@
 export type { Landing, Transport, TransportHandler } from './transport.js';
 export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE } from './transport.js';
+export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';
 export { SLICE_MS, UnixTransport } from './unix.js';
-export { openEndpoint, openFd, type Endpoint, type OpenOptions, type VsockAddress } from './endpoint.js';
+export {
+  connectPath,
+  openEndpoint,
+  openFd,
+  type Endpoint,
+  type OpenOptions,
+  type VsockAddress,
+} from './endpoint.js';
+export type { SocketPermissions } from './socket-permissions.js';
+export { listenAt, type ListeningSocket } from './unix-listener.js';
 export { tapped, type MessageTap } from './tap.js';

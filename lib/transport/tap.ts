@@ -42,6 +42,8 @@ export interface MessageTap {
     fds: readonly number[] | undefined,
     rest: Uint8Array | undefined,
   ): void;
+  /** An interrupt's eventfd had a count: no message shows it. Said by whoever reads the eventfd. */
+  interrupt(socket: string, index: number, subindex: number, count: number): void;
   /** The stream has ended, other than by our closing it. */
   ended(socket: string, reason: VfioUserError): void;
 }
@@ -76,6 +78,15 @@ class TappedTransport implements Transport, TransportHandler {
     this.canBlock = this.#inner.canBlock;
     this.peer = this.#inner.peer;
     this.#socket = socket ?? this.peer;
+  }
+
+  get turn(): number {
+    return this.#inner.turn;
+  }
+
+  /** Whoever listens hears of one message at a time. */
+  get takesMany(): boolean {
+    return this.#inner.takesMany && !this.#tap.active;
   }
 
   trySend(

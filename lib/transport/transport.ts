@@ -41,8 +41,12 @@ export interface Transport {
   readonly passesFds: boolean;
   /** Whether `receiveSync` works. */
   readonly canBlock: boolean;
+  /** Whether one `trySend` may have several messages; it changes with what listens to them. */
+  readonly takesMany: boolean;
   /** What a person would call the other end. */
   readonly peer: string;
+  /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
+  readonly turn: number;
 
   /**
    * Sends as much as goes out without waiting of the message `head[0, headLength) + body`, whose first `sent` bytes

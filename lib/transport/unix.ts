@@ -13,13 +13,32 @@ import type { Transport, TransportHandler } from './transport.js';
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
 
+/** Of a message that has at least this much to come the rest is on its way: it is waited for without leaving. */
+const EAGER_FROM = 16 * 1024;
+/** How long, in microseconds, before the loop goes on with something else. */
+const REST_PATIENCE_US = 40;
+
+/** A peer that was answered within a turn may speak again at once. */
+const ANSWER_PATIENCE_US = 20;
+/** How often a turn waits for that. */
+const HOPES_PER_TURN = 4;
+/** It is done while it pays: a wait in vain costs a chance, one that paid gives one back. */
+const MAX_HOPE = 8;
+/** With no chance left it is tried again once in so many turns. */
+const HOPELESS_TURNS = 64;
+
+/** The longest message that we send leaves without waiting for the peer to read, where the system lets it. */
+const SEND_BUFFER = 1 << 20;
+
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
 
 export class UnixTransport implements Transport {
   readonly passesFds: boolean;
   readonly canBlock = true;
+  readonly takesMany = true;
   readonly peer: string;
+  turn = 0;
   readonly #handler: TransportHandler;
   readonly #socket: NativeSocket;
   readonly #framer: Framer;
@@ -27,6 +46,14 @@ export class UnixTransport implements Transport {
   readonly #status = new Int32Array(1);
   #interest = READABLE;
   #ended = false;
+  /** The peer has let us wait for the rest of the message that is coming. */
+  #restIsLate = false;
+  /** The last receive stopped before the socket was empty. */
+  #hasMore = false;
+  /** Something went out in this turn. */
+  #spoke = false;
+  #hope = MAX_HOPE;
+  #hopelessTurns = 0;
 
   /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
   constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
@@ -34,6 +61,7 @@ export class UnixTransport implements Transport {
     this.peer = peer;
     this.#handler = handler;
     this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);
+    this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
   }
@@ -51,6 +79,7 @@ export class UnixTransport implements Transport {
     fds: readonly number[] | null,
   ): number {
     if (this.#ended) return 0;
+    this.#spoke = true;
     const bodyLength = body === null ? 0 : body.byteLength;
     const result = this.#socket.send(head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
@@ -80,7 +109,8 @@ export class UnixTransport implements Transport {
   receiveSync(timeoutMs: number, other: Transport | undefined): void {
     if (this.#ended) return;
     const twin = UnixTransport.#socketOf(other);
-    this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin);
+    this.turn++;
+    this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, 0);
     if (twin !== null) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
   }
 
@@ -120,7 +150,10 @@ export class UnixTransport implements Transport {
   }
 
   #onEvent(events: number): void {
-    if ((events & READABLE) !== 0) this.#receive(RECEIVES_PER_TURN);
+    if ((events & READABLE) !== 0) {
+      this.turn++;
+      this.#receive(RECEIVES_PER_TURN);
+    }
     if ((events & WRITABLE) !== 0 && !this.#ended) {
       this.#watch(this.#interest & ~WRITABLE);
       this.#handler.onWritable();
@@ -133,63 +166,78 @@ export class UnixTransport implements Transport {
     check(this.#socket.watch(interest), 'epoll_ctl');
   }
 
-  /** Receives until the socket is empty, or the turn's share is used up. */
+  /** Receives until the socket is empty and no answer is about to come, or the turn's share is used up. */
   #receive(times: number): void {
+    let hopes = this.#hopesOfTurn();
+    this.#spoke = false;
     for (let i = 0; i < times && this.#isReading; i++) {
-      if (!this.#receiveOnce(0, null)) return;
+      if (this.#receiveOnce(0, null, 0) > 0 && this.#hasMore) continue;
+      if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading) return;
+      this.#spoke = false;
+      hopes--;
+      const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
+      this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
+      if (!came) return;
+      // It waited for us before it went on: that is no flood.
+      this.turn++;
     }
   }
 
-  /** One `recvmsg`. False when the socket is likely to be empty. */
-  #receiveOnce(waitMs: number, other: NativeSocket | null): boolean {
-    if (this.#framer.isPaused) return false;
+  #hopesOfTurn(): number {
+    if (this.#hope === 0 && ++this.#hopelessTurns === HOPELESS_TURNS) {
+      this.#hopelessTurns = 0;
+      this.#hope = 1;
+    }
+    return Math.min(this.#hope, HOPES_PER_TURN);
+  }
+
+  /** One receive, which waits for `waitMs`, or spins for `patienceUs`, where there is nothing. Returns its bytes. */
+  #receiveOnce(waitMs: number, other: NativeSocket | null, patienceUs: number): number {
+    if (this.#framer.isPaused) return 0;
     const direct = this.#framer.direct();
     const slab = direct === undefined ? borrowSlab() : undefined;
     try {
       const into = direct ?? slab!;
-      const wanted = slab === undefined ? this.#framer.missing : slab.byteLength;
-      const count = this.#recv(
-        into,
-        slab === undefined ? this.#framer.directOffset : 0,
-        wanted,
-        waitMs,
-        other,
-      );
-      if (count <= 0) return false;
+      const offset = direct === undefined ? 0 : this.#framer.directOffset;
+      const wanted = direct === undefined ? slab!.byteLength : this.#framer.missing;
+      const isRest = direct !== undefined && wanted >= EAGER_FROM && !this.#restIsLate;
+      const count =
+        waitMs > 0
+          ? this.#socket.recvWait(into, offset, wanted, waitMs, other)
+          : isRest || patienceUs > 0
+            ? this.#socket.recvEager(into, offset, wanted, isRest ? REST_PATIENCE_US : patienceUs, isRest)
+            : this.#socket.recv(into, offset, wanted);
+      if (count <= 0) {
+        this.#onNothing(count);
+        return 0;
+      }
       const fds = this.#status[0] === 0 ? undefined : this.#socket.takeFds();
+      // recvmsg stops after a buffer that carries fds, however much is behind it.
+      this.#hasMore = count === wanted || fds !== undefined;
       if (slab === undefined) this.#framer.advance(count, fds);
       else this.#framer.push(slab, 0, count, fds);
-      // recvmsg stops after a buffer that carries fds, however much is behind it.
-      return count === wanted || fds !== undefined;
+      // Waited for once a message: a peer that lets it come in drops must not hold up the loop with each.
+      this.#restIsLate = this.#framer.inMessage && (isRest || this.#restIsLate);
+      return count;
     } catch (error) {
       this.#onThrown(error);
-      return false;
+      return 0;
     } finally {
       if (slab !== undefined) returnSlab(slab);
     }
   }
 
-  #recv(
-    into: Uint8Array,
-    offset: number,
-    length: number,
-    waitMs: number,
-    other: NativeSocket | null,
-  ): number {
-    const count =
-      waitMs === 0
-        ? this.#socket.recv(into, offset, length)
-        : this.#socket.recvWait(into, offset, length, waitMs, other);
-    if (count > 0 || count === -EAGAIN) return count;
-    if (count === 0) this.#fail(endOfStream(this.#framer.inMessage));
-    else if (count === -ECTRUNC) {
+  /** What a receive answered that brought no bytes. */
+  #onNothing(result: number): void {
+    if (result === -EAGAIN) return;
+    if (result === 0) this.#fail(endOfStream(this.#framer.inMessage));
+    else if (result === -ECTRUNC) {
       this.#fail(
         new ProtocolError(
           'the kernel dropped file descriptors of a message (MSG_CTRUNC): too many, or none left',
         ),
       );
-    } else this.#fail(new TransportError('recvmsg', -count, this.peer));
-    return count;
+    } else this.#fail(new TransportError('recvmsg', -result, this.peer));
   }
 
   #onThrown(error: unknown): void {

@@ -333,10 +333,11 @@ describe('back-pressure', () => {
     connection.inFlightLimit = 1_000;
     const body = Buffer.alloc(32 * 1024);
     peer.setReading(false);
-    const calls = Array.from({ length: 100 }, (_, i) => write(i, body, { timeoutMs: 50 }));
+    // Twelve times what the kernel keeps for a peer that does not read, or four times where it may keep more.
+    const calls = Array.from({ length: 300 }, (_, i) => write(i, body, { timeoutMs: 50 }));
     await Promise.allSettled(calls);
     const { tombstones } = connection.counters;
-    expect(tombstones).toBeLessThan(20);
+    expect(tombstones).toBeLessThan(100);
     expect(tombstones).toBeGreaterThan(0);
   });
 });

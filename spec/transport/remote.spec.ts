@@ -2,7 +2,7 @@
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { createServer as createTcpServer, connect as connectTcp, type AddressInfo } from 'node:net';
 import { userInfo } from 'node:os';
 import { Duplex } from 'node:stream';
@@ -16,7 +16,7 @@ import {
   type EmulatorServer,
 } from '../../lib/emulator/index.js';
 import { TimeoutError, TransportError, connect, type Device } from '../../lib/index.js';
-import { Scratch } from '../cli/cli.js';
+import { Scratch, outcomeOf } from '../cli/cli.js';
 
 jest.setTimeout(60_000);
 
@@ -166,6 +166,86 @@ withSsh('ssh (needs sshd)', () => {
     }
   });
 
+  test("a port of that machine's by ssh's own stdio: ssh -W", async () => {
+    // The emulator does not listen on TCP; on loopback alone, this hands its socket on.
+    const relay = createTcpServer((client) => {
+      const device = connectTcp(socket);
+      client.pipe(device).pipe(client);
+      for (const end of [client, device]) end.on('error', () => undefined);
+    }).listen(0, '127.0.0.1');
+    await once(relay, 'listening');
+    const { port } = relay.address() as AddressInfo;
+    const ssh = spawn('ssh', [...arguments_, '-W', `127.0.0.1:${port}`, host], {
+      stdio: ['pipe', 'pipe', 'inherit'],
+    });
+    const exited = once(ssh, 'exit');
+    try {
+      const stream = Duplex.from({ readable: ssh.stdout, writable: ssh.stdin });
+      await expectDevice(await connect({ stream, name: 'ssh -W' }, { timeoutMs: 20_000 }));
+    } finally {
+      ssh.kill();
+      await exited;
+      await new Promise((resolve) => relay.close(resolve));
+    }
+  });
+
+  /** The blocks of README.md that have `what` in them, as they are but for the names in them. */
+  function fromReadme(what: string, names: Record<string, string>): string {
+    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
+    const blocks = [...readme.matchAll(/```(?:js|sh)\n([^]*?)```/g)].map(([, block]) => block!);
+    const [block, ...more] = blocks.filter((one) => one.includes(what));
+    if (block === undefined || more.length > 0) throw new Error(`README.md has not one block with ${what}`);
+    return Object.entries(names).reduce((text, [name, own]) => text.replaceAll(name, own), block);
+  }
+
+  /** Runs a program of the README's in this package, where it finds 'vfio-user' and an ssh that knows our sshd. */
+  async function runReadme(source: string, env: NodeJS.ProcessEnv): Promise<string> {
+    const directory = mkdtempSync(fileURLToPath(new URL('../../build/readme-', import.meta.url)));
+    try {
+      const file = `${directory}/program.mjs`;
+      writeFileSync(file, source);
+      const child = spawn(process.execPath, [file], { env, stdio: ['ignore', 'pipe', 'pipe'] });
+      const { status, stdout, stderr } = await outcomeOf(child);
+      expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+      return stdout;
+    } finally {
+      rmSync(directory, { recursive: true });
+    }
+  }
+
+  /** An ssh with the options of this spec, found before the other one. */
+  function sshInPath(): NodeJS.ProcessEnv {
+    const quoted = arguments_.map((argument) => `'${argument}'`).join(' ');
+    const original = spawnSync('sh', ['-c', 'command -v ssh'], { encoding: 'utf8' }).stdout.trim();
+    mkdirSync(scratch.path('bin'), { recursive: true });
+    writeFileSync(scratch.path('bin/ssh'), `#!/bin/sh\nexec ${original} ${quoted} "$@"\n`, { mode: 0o755 });
+    return { ...process.env, PATH: `${scratch.path('bin')}:${process.env['PATH'] ?? ''}` };
+  }
+
+  test("the README's example of ssh's stdio", async () => {
+    // nc is not everywhere.
+    const relay = fileURLToPath(new URL('../support/unix-stdio.mjs', import.meta.url));
+    const names = { 'nc -U': `${process.execPath} ${relay}`, '/run/device.sock': socket, 'user@host': host };
+    expect(await runReadme(fromReadme("'nc -U", names), sshInPath())).toBe('1234\n');
+  });
+
+  test("the README's example of ssh -L", async () => {
+    const local = scratch.path('readme');
+    const names = { '/run/device.sock': socket, 'user@host': host, '/tmp/device.sock': local };
+    const env = sshInPath();
+    const ssh = spawn('sh', ['-c', `exec ${fromReadme('ssh -N', names)}`], { env, stdio: 'inherit' });
+    const exited = once(ssh, 'exit');
+    try {
+      for (let tries = 0; !existsSync(local) && tries < 500; tries++) {
+        await new Promise((resolve) => setTimeout(resolve, 20));
+      }
+      expect(await runReadme(fromReadme("net.connect('/tmp", names), env)).toBe('1234\n');
+    } finally {
+      ssh.kill();
+      await exited;
+    }
+  });
+
   test("ssh's stdio with a server as the remote command", async () => {
     const script = fileURLToPath(new URL('../support/stdio-server.mjs', import.meta.url));
     const environment = process.env['VFIO_USER_ADDON'];
@@ -174,7 +254,9 @@ withSsh('ssh (needs sshd)', () => {
     const ssh = spawn('ssh', [...arguments_, host, command], { stdio: ['pipe', 'pipe', 'inherit'] });
     const stream = Duplex.from({ readable: ssh.stdout, writable: ssh.stdin });
     await expectDevice(await connect({ stream, name: 'ssh' }, { timeoutMs: 20_000 }));
+    const exited = once(ssh, 'exit');
     ssh.kill();
+    await exited;
   });
 });
 
