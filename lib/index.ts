@@ -12,8 +12,10 @@ export {
   Migration,
   type MigrationSupport,
   type RestoreOptions,
+  type PreCopyLimits,
   type SaveOptions,
 } from './device/migration.js';
+export { OMISSIBLE_COMMANDS, type OmissibleCommand, type Quirks } from './device/quirks.js';
 export { Region, type WaitForOptions } from './device/region.js';
 export type { Width } from './device/region-decoders.js';
 export type { MmapPolicy } from './device/session.js';
@@ -37,7 +39,7 @@ export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from '.
 export { Irqs } from './device/irqs.js';
 export { Vector, type InterruptListener } from './device/vector.js';
 export type { CallOptions, Counters, Negotiated, SyncCallOptions } from './connection/index.js';
-export type { Endpoint, VsockAddress } from './transport/index.js';
+export type { Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
 export { MigrationState } from './protocol/constants.js';
 export type { DeviceInfo } from './protocol/device-info.js';
 export type { Capabilities } from './protocol/version.js';

@@ -22,6 +22,12 @@ export interface Place {
   readonly isFresh: boolean;
 }
 
+/** An arena whose DMA_MAP is under way. */
+interface BegunArena {
+  readonly arena: Arena;
+  readonly mapped: Promise<void>;
+}
+
 /** With no more slots than this left, arenas grow. */
 const FEW_SLOTS = 8;
 const LARGEST_ARENA_BYTES = 256 << 20;
@@ -66,6 +72,36 @@ export class ArenaPool {
     }
   }
 
+  /**
+   * A place at once: in an arena that is there, in one of `begun`, or in a new one, which is added to `begun` while its
+   * DMA_MAP is under way. What has begun is nobody else's until it is given to `keep`.
+   * @returns with a new arena, what settles when it is mapped; see `DmaWindows.begin`.
+   */
+  begin(
+    size: number,
+    alignment: number,
+    kind: ArenaKind,
+    begun: Arena[],
+    options: CallOptions,
+  ): { place: Place; mapped?: Promise<void> } {
+    const isLarge = size > this.#arenaBytes && this.#windows.slotsToldLeft > FEW_SLOTS;
+    const known = isLarge
+      ? undefined
+      : (this.#find(size, alignment, kind) ?? placeIn(begun, size, alignment, kind));
+    if (known !== undefined) return { place: known };
+    const { arena, mapped } = isLarge
+      ? this.#begin(size, false, kind, options)
+      : this.#beginShared(Math.max(size, this.#arenaBytes), kind, options);
+    begun.push(arena);
+    const offset = isLarge ? 0 : arena.take(size, alignment)!;
+    return { place: { arena, offset, isFresh: true }, mapped };
+  }
+
+  /** Arenas that have begun, and are mapped now, are everybody's. */
+  keep(begun: readonly Arena[]): void {
+    for (const arena of begun) if (arena.isKept) this.#shared.add(arena);
+  }
+
   /** Gives a place back; the arena of a large buffer is unmapped, see `DmaWindows.unmap`. */
   release({ arena, offset }: Place, size: number, options: CallOptions | undefined): Promise<void> {
     if (!arena.isKept) return this.#windows.unmap(arena.window, options);
@@ -83,25 +119,25 @@ export class ArenaPool {
   }
 
   async #grow(size: number, kind: ArenaKind, options: CallOptions): Promise<void> {
-    const arena = this.#mapShared(Math.max(size, this.#arenaBytes), kind, options);
-    const done = arena.then(
-      (made) => void this.#shared.add(made),
+    const { arena, mapped } = this.#beginShared(Math.max(size, this.#arenaBytes), kind, options);
+    const done = mapped.then(
+      () => void this.#shared.add(arena),
       () => undefined,
     );
     this.#growing = done.finally(() => (this.#growing = undefined));
-    await arena;
+    await mapped;
     await this.#growing;
   }
 
   /** An arena of at least `bytes`: of more where slots run short, and there is memory for it. */
-  async #mapShared(bytes: number, kind: ArenaKind, options: CallOptions): Promise<Arena> {
+  #beginShared(bytes: number, kind: ArenaKind, options: CallOptions): BegunArena {
     const wanted = Math.max(bytes, this.#grownBytes());
     try {
-      return await this.#map(wanted, true, kind, options);
+      return this.#begin(wanted, true, kind, options);
     } catch (error) {
       const isTooMuch = error instanceof TransportError && error.errno === ENOMEM;
       if (wanted === bytes || !isTooMuch) throw error;
-      return this.#map(bytes, true, kind, options);
+      return this.#begin(bytes, true, kind, options);
     }
   }
 
@@ -113,17 +149,34 @@ export class ArenaPool {
   }
 
   async #takeOwn(size: number, kind: ArenaKind, options: CallOptions): Promise<Place> {
-    const arena = await this.#map(size, false, kind, options);
+    const { arena, mapped } = this.#begin(size, false, kind, options);
+    await mapped;
     return { arena, offset: 0, isFresh: true };
   }
 
-  async #map(size: number, isKept: boolean, kind: ArenaKind, options: CallOptions): Promise<Arena> {
+  #begin(size: number, isKept: boolean, kind: ArenaKind, options: CallOptions): BegunArena {
     const bytes = alignUp(size, Math.max(HUGE_PAGE_SIZE, this.#windows.granule));
     const pages = bytes / PAGE_SIZE;
     const page = this.#windows.choosePage(pages, kind.addressBits);
     const memory = arenaMemory(bytes, this.#hugePages);
-    return new Arena(await this.#windows.map(page, pages, kind, memory, 0, options), isKept);
+    const { window, mapped } = this.#windows.begin(page, pages, kind, memory, 0, options);
+    return { arena: new Arena(window, isKept), mapped };
   }
+}
+
+/** In an arena that many buffers share and whose DMA_MAP has not failed. */
+function placeIn(
+  arenas: readonly Arena[],
+  size: number,
+  alignment: number,
+  kind: ArenaKind,
+): Place | undefined {
+  for (const arena of arenas) {
+    if (!arena.isKept || arena.window.closed || !arena.isLike(kind)) continue;
+    const offset = arena.take(size, alignment);
+    if (offset !== undefined) return { arena, offset, isFresh: false };
+  }
+  return undefined;
 }
 
 /** Waits for `promise`, which does not reject, as long as the options allow. */

@@ -30,10 +30,14 @@ export class Arena {
   }
 
   /** Whether a buffer of that kind may lie here. */
-  suits({ readable, writable, shared, addressBits }: ArenaKind): boolean {
-    const { access, iova, size, state } = this.window;
+  suits(kind: ArenaKind): boolean {
+    return this.window.state === 'mapped' && this.isLike(kind);
+  }
+
+  /** The same, once it is mapped. */
+  isLike({ readable, writable, shared, addressBits }: ArenaKind): boolean {
+    const { access, iova, size } = this.window;
     return (
-      state === 'mapped' &&
       access.readable === readable &&
       access.writable === writable &&
       access.shared === shared &&

@@ -183,14 +183,34 @@ export class ConfigSpace implements ConfigReader {
   }
 
   async #fetch(offset: number, width: ConfigWidth, options: CallOptions | undefined): Promise<void> {
-    await this.#region.readInto(offset, this.#shadow.subarray(offset, offset + width), options);
+    const [start, end] = this.#block(offset, width);
+    await this.#region.readInto(start, this.#shadow.subarray(start, end), options);
     this.#forget();
   }
 
+  /** What has to be accessed for these bytes: more, where the server takes nothing as narrow (quirk accessWidths). */
+  #block(offset: number, width: number): Range {
+    const block = Math.max(width, this.#region.leastWidth);
+    const start = offset - (offset % block);
+    return [start, start + block];
+  }
+
   #put(offset: number, width: ConfigWidth, value: number, options: CallOptions | undefined): Promise<void> {
+    if (width < this.#region.leastWidth) return this.#putBlock(offset, width, value, options);
     if (width === 1) return this.#region.writeUInt8(offset, value, options);
     if (width === 2) return this.#region.writeUInt16(offset, value, options);
     return this.#region.writeUInt32(offset, value, options);
+  }
+
+  /** With its neighbours as they were; status has bits that a 1 clears, so it is written as zero. */
+  #putBlock(offset: number, width: number, value: number, options: CallOptions | undefined): Promise<void> {
+    const [start, end] = this.#block(offset, width);
+    const block = Buffer.from(this.#shadow.subarray(start, end));
+    for (const at of [PciConfig.STATUS, PciConfig.STATUS + 1]) {
+      if (at >= start && at < end) block[at - start] = 0;
+    }
+    block.writeUIntLE(value, offset - start, width);
+    return this.#region.write(start, block, options);
   }
 
   #decode(): DecodedConfigSpace {

@@ -10,13 +10,15 @@ import {
   type OpenTransport,
 } from '../connection/index.js';
 import type { VfioUserError } from '../errors.js';
-import { DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
+import { requireLittleEndian } from '../native.js';
+import { Command, DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { openTap, type TraceOptions } from '../trace/tap.js';
-import { UnixTransport, openEndpoint, type Endpoint } from '../transport/index.js';
+import { UnixTransport, openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
 import { interrogate, type DeviceDescription } from './interrogate.js';
 import { Reconnector, type Dialled, type ReconnectOptions } from './reconnect.js';
+import { checkQuirks, type CheckedQuirks, type Quirks } from './quirks.js';
 import { Region } from './region.js';
 import { Session, type MmapPolicy, type SessionOptions } from './session.js';
 
@@ -25,6 +27,13 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   timeoutMs?: number | undefined;
   /** Waits, within the deadline, for the socket to appear and be listened on. Default false. */
   waitForSocket?: boolean | undefined;
+  /**
+   * What is done about a Unix socket that others than the server could have put there or can connect to: `'warn'` makes it
+   * a warning of the process (code `VFIO_USER_SOCKET_PERMISSIONS`), `'refuse'` an error. Default `'warn'`.
+   */
+  socketPermissions?: SocketPermissions | undefined;
+  /** The user that the server runs as, where it is neither ours nor root: others are warned of, or refused. */
+  serverUid?: number | undefined;
   /** Which of the server's files may be mapped. `'sealed'` maps only what cannot shrink. Default `'always'`. */
   mmap?: MmapPolicy | undefined;
   /**
@@ -48,6 +57,8 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   hugePages?: boolean | undefined;
   /** Tries optional commands even on a server that answered minor 0 (some lose step then). Default false. */
   tryOptional?: boolean | undefined;
+  /** What this server does not do as the specification says; `vfio-user doctor` finds it. Default none. */
+  quirks?: Quirks | undefined;
   /** The protocol version to propose. Default 0.2. */
   version?: { major: number; minor: number } | undefined;
 }
@@ -59,6 +70,8 @@ const CHUNKS_IN_FLIGHT = 4;
 /** A header, at least; 4,096 with the extended space. What a server claims beyond is not looked at. */
 const LEAST_CONFIG_SIZE = 64;
 const MOST_CONFIG_SIZE = 4096;
+/** A version's numbers are of 16 bits. */
+const MAX_VERSION = 0xffff;
 
 /**
  * Connects to a vfio-user server and opens its device.
@@ -68,20 +81,24 @@ const MOST_CONFIG_SIZE = 4096;
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  */
-export async function connect(endpoint: Endpoint, options: ConnectOptions = {}): Promise<Device> {
+export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): Promise<Device> {
+  const quirks = checkQuirks(given.quirks);
+  const options = withQuirks(given, quirks);
   const timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
   const deadline = performance.now() + timeoutMs;
   const { signal } = options;
   const call = (): CallOptions => ({ timeoutMs: Math.max(1, deadline - performance.now()), signal });
+  requireLittleEndian();
   checkOptions(options);
   const reconnect = reconnectOptions(endpoint, options);
   const tap = await openTap(options);
   let session: Session | undefined;
   let dialled: Dialled | undefined;
+  const dialAgain = (again: CallOptions): Promise<Dialled> => dial(endpoint, options, quirks, tap, again);
   try {
-    dialled = await dial(endpoint, options, tap, call());
+    dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
-    session = new Session(connection, negotiated, sessionOptions(options, connection.passesFds));
+    session = new Session(connection, negotiated, sessionOptions(options, quirks, connection.passesFds));
     session.own(tap);
     const description = await interrogate(connection, call());
     const { info, regions: descriptions, irqs } = description;
@@ -91,11 +108,9 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
     const config = isPci ? await shadow(session, hostRegions, call()) : undefined;
     const device = new Device(session, { info, regions, hostRegions, irqs, config }, options);
+    connection.trim();
     if (reconnect === undefined) void connection.closed.then((reason) => session!.end(reason));
-    else
-      session.own(
-        watch(device, session, description, reconnect, (again) => dial(endpoint, options, tap, again)),
-      );
+    else session.own(watch(device, session, description, reconnect, dialAgain));
     return device;
   } catch (error) {
     session?.closeResources();
@@ -109,6 +124,7 @@ export async function connect(endpoint: Endpoint, options: ConnectOptions = {}):
 async function dial(
   endpoint: Endpoint,
   options: ConnectOptions,
+  quirks: CheckedQuirks,
   tap: MessageTap | undefined,
   call: CallOptions,
 ): Promise<Dialled> {
@@ -116,11 +132,16 @@ async function dial(
     timeoutMs: call.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     signal: call.signal,
     waitForSocket: options.waitForSocket ?? false,
+    socketPermissions: options.socketPermissions,
+    serverUid: options.serverUid,
   });
   const connection = new Connection(withSpin(open, options.spinUs), { timeoutMs: options.timeoutMs, tap });
   connection.inFlightLimit = options.inFlight ?? (connection.passesFds ? connection.inFlightLimit : 1);
   try {
-    return { connection, negotiated: await negotiate(connection, options, call) };
+    const negotiated = await negotiate(connection, options, call);
+    connection.forbidden = quirks.doNotSend;
+    if (quirks.doNotSend.has(Command.REGION_WRITE_MULTI)) connection.multiWrites = 0;
+    return { connection, negotiated };
   } catch (error) {
     connection.close();
     throw error;
@@ -188,20 +209,45 @@ function withSpin(open: OpenTransport, spinUs: number | undefined): OpenTranspor
   };
 }
 
-function sessionOptions(options: ConnectOptions, passesFds: boolean): SessionOptions {
+/** An option goes before the quirk of its name. */
+function withQuirks(options: ConnectOptions, quirks: CheckedQuirks): ConnectOptions {
+  return {
+    ...options,
+    writeChunkBytes: options.writeChunkBytes ?? quirks.writeChunkBytes,
+    inFlight: options.inFlight ?? quirks.inFlight,
+    twinSocket: options.twinSocket ?? quirks.twinSocket,
+  };
+}
+
+function sessionOptions(options: ConnectOptions, quirks: CheckedQuirks, passesFds: boolean): SessionOptions {
   return {
     mmap: options.mmap ?? 'always',
     writeChunkBytes: options.writeChunkBytes ?? (passesFds ? UNIX_WRITE_CHUNK : STREAM_WRITE_CHUNK),
     chunksInFlight: CHUNKS_IN_FLIGHT,
     inFlightFixed: options.inFlight !== undefined,
     tryOptional: options.tryOptional ?? false,
+    accessWidths: quirks.accessWidths,
   };
 }
 
-function checkOptions({ mmap, writeChunkBytes, spinUs, inFlight }: ConnectOptions): void {
+function checkOptions(options: ConnectOptions): void {
+  const { mmap, writeChunkBytes, spinUs, inFlight, socketPermissions, serverUid, version } = options;
   if (inFlight !== undefined) checkInFlight(inFlight);
   if (mmap !== undefined && !['always', 'sealed', 'never'].includes(mmap)) {
     throw new TypeError(`mmap is 'always', 'sealed' or 'never', not ${String(mmap)}`);
+  }
+  for (const number of version === undefined ? [] : [version.major, version.minor]) {
+    if (!Number.isInteger(number) || number < 0 || number > MAX_VERSION) {
+      throw new RangeError(`version has two integers from 0 to ${MAX_VERSION}, not ${number}`);
+    }
+  }
+  if (socketPermissions !== undefined && !['warn', 'refuse', 'ignore'].includes(socketPermissions)) {
+    throw new TypeError(
+      `socketPermissions is 'warn', 'refuse' or 'ignore', not ${String(socketPermissions)}`,
+    );
+  }
+  if (serverUid !== undefined && !(Number.isInteger(serverUid) && serverUid >= 0)) {
+    throw new RangeError(`serverUid is a non-negative integer, not ${serverUid}`);
   }
   if (writeChunkBytes !== undefined && !(Number.isInteger(writeChunkBytes) && writeChunkBytes > 0)) {
     throw new RangeError(`writeChunkBytes is a positive integer, not ${writeChunkBytes}`);

@@ -72,6 +72,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.migration = new Migration(session, this.features);
     this.dma = new Dma(session, options);
     this.irqs = new Irqs(session, parts.irqs, {
+      isPci: this.isPci,
       config: parts.config,
       region: (index) => this.#hostRegions[index] ?? this.region(index),
     });

@@ -7,7 +7,8 @@ const MAX_WAITING = 1024;
 const MAX_WAITING_BYTES = 32 << 20;
 
 export class DmaBacklog {
-  readonly #queue = new PQueue({ concurrency: MAX_RUNNING });
+  /** Made with the first request: most devices have none that waits. */
+  #queue: PQueue | undefined;
   #count = 0;
   #bytes = 0;
 
@@ -20,6 +21,7 @@ export class DmaBacklog {
   add(bytes: number, serve: () => Promise<void>): void {
     this.#count++;
     this.#bytes += bytes;
+    this.#queue ??= new PQueue({ concurrency: MAX_RUNNING });
     void this.#queue.add(serve).finally(() => {
       this.#count--;
       this.#bytes -= bytes;

@@ -42,10 +42,13 @@ export class DmaBuffer {
    * Gives the memory back; idempotent. The device must be done with it: a small buffer's memory is free for the next one
    * at once. A large one's is taken from the server first (DMA_UNMAP).
    * @throws RemoteError, after which it is not freed and may be tried again; TimeoutError, ProtocolError, or the signal's
-   * reason: the server may still use the memory then, which stays reserved until the device is closed.
+   * reason: the server may still use the memory then, which stays reserved until the device is closed; TypeError while it
+   * is being mapped in a transaction.
    */
   async free(options?: CallOptions): Promise<void> {
     if (this.closed) return;
+    if (this.#place.arena.window.state === 'mapping')
+      throw new TypeError('it is being mapped in a transaction');
     this.#freed = true;
     try {
       await this.#pool.release(this.#place, this.size, options);
@@ -54,6 +57,14 @@ export class DmaBuffer {
       this.#freed = this.#place.arena.window.state !== 'mapped';
       throw error;
     }
+  }
+
+  /** @internal It was never the caller's: the transaction that made it failed, and unmaps what it mapped. */
+  discard(): void {
+    if (this.#freed) return;
+    this.#freed = true;
+    this.#bytes = NOTHING;
+    if (this.#place.arena.isKept) this.#place.arena.release(this.#place.offset, this.size);
   }
 
   /** `free` without waiting for the server, and without hearing of a failure. */

@@ -35,6 +35,8 @@ export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EBUSY: 16, EINVAL: 2
 
 /** Copies of up to this many bytes are made in memory that is used again. */
 const SCRATCH_SIZE = 64 * 1024;
+/** Of all devices of this thread: nothing stays in it beyond the request. */
+let scratch: Buffer | undefined;
 
 /** The part of a request that lies in one window; `at` is where it lies in the request's data. */
 interface Piece {
@@ -63,7 +65,6 @@ export class DmaServer implements RequestHandler {
   /** At most one a socket. */
   readonly #landings = new Set<DmaLanding>();
   readonly #backlog = new DmaBacklog();
-  #scratch: Buffer | undefined;
 
   // What the last request that `#resolve` accepted asks for.
   #window!: DmaWindow;
@@ -273,7 +274,7 @@ export class DmaServer implements RequestHandler {
   }
 
   #borrowScratch(length: number): Buffer {
-    return (this.#scratch ??= Buffer.allocUnsafeSlow(SCRATCH_SIZE)).subarray(0, length);
+    return (scratch ??= Buffer.allocUnsafeSlow(SCRATCH_SIZE)).subarray(0, length);
   }
 }
 

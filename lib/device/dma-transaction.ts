@@ -5,6 +5,9 @@
  */
 import type { CallOptions } from '../connection/index.js';
 import { DmaBatchError, type DmaFailure } from '../errors.js';
+import type { ArenaPool } from './arena-pool.js';
+import type { Arena, ArenaKind } from './arena.js';
+import { DmaBuffer } from './dma-buffer.js';
 import type { DmaMapping } from './dma-mapping.js';
 import type { DmaWindow } from './dma-window.js';
 import type { DmaWindows } from './dma-windows.js';
@@ -14,6 +17,40 @@ interface Step {
   readonly window: DmaWindow;
   /** Never rejects. */
   readonly outcome: Promise<{ error: unknown } | undefined>;
+}
+
+/** What one transaction allocates: nobody else's before it is committed, and nobody's where it is not. */
+export class TransactionBuffers {
+  readonly #pool: ArenaPool;
+  /** Arenas that it mapped. */
+  readonly #begun: Arena[] = [];
+  readonly #buffers: DmaBuffer[] = [];
+
+  constructor(pool: ArenaPool) {
+    this.#pool = pool;
+  }
+
+  alloc(
+    size: number,
+    alignment: number,
+    kind: ArenaKind,
+    log: TransactionLog,
+    options: CallOptions,
+  ): DmaBuffer {
+    const { place, mapped } = this.#pool.begin(size, alignment, kind, this.#begun, options);
+    if (mapped !== undefined) log.mapped(place.arena.window, mapped);
+    const buffer = new DmaBuffer(this.#pool, place, size);
+    this.#buffers.push(buffer);
+    return buffer;
+  }
+
+  commit(): void {
+    this.#pool.keep(this.#begun);
+  }
+
+  undo(): void {
+    for (const buffer of this.#buffers) buffer.discard();
+  }
 }
 
 /** What is recorded of a transaction; `Dma.transaction` commits it. */
@@ -121,7 +158,13 @@ export class TransactionLog {
 }
 
 /** What `device.dma.transaction` gives its callback. */
-export interface DmaTransaction<MapOptions> {
+export interface DmaTransaction<MapOptions, AllocOptions> {
+  /**
+   * Like `Dma.alloc`, without waiting: the memory and its addresses are there at once, and the device may use them after
+   * the commit. Many of one transaction share a mapping as others do.
+   * @throws what `Dma.alloc` rejects with before anything is sent.
+   */
+  alloc(size: number, options?: AllocOptions): DmaBuffer;
   /**
    * Like `Dma.map`, without waiting: the mapping has its addresses at once, and is `closed` until the commit.
    * @throws what `Dma.map` rejects with before anything is sent.

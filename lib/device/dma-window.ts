@@ -15,7 +15,7 @@
  * its memory stays where it is, until the connection is gone. In every state but `closed` the device's end closes it.
  */
 import { TransportError } from '../errors.js';
-import { native, type NativeMapping } from '../native.js';
+import { holdFd, type HeldFd, type NativeMapping } from '../native.js';
 import type { HandlerBacking } from './dma-handler.js';
 import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
 
@@ -59,6 +59,7 @@ export class DmaWindow implements PageRange {
   /** Where the memory begins in its file: what DMA_MAP says, now and when the server comes back. */
   readonly fileOffset: number;
   readonly #memory: WindowMemory;
+  readonly #held: HeldFd | undefined;
   #bytes: Buffer | undefined;
 
   /** Owns what is in `memory` from here on. */
@@ -68,6 +69,7 @@ export class DmaWindow implements PageRange {
     this.pages = pages;
     this.access = access;
     this.#memory = memory;
+    this.#held = memory.fd < 0 ? undefined : holdFd(memory.fd);
   }
 
   get iova(): bigint {
@@ -84,7 +86,7 @@ export class DmaWindow implements PageRange {
   }
 
   get fd(): number {
-    return this.#memory.fd;
+    return this.#held?.fd ?? -1;
   }
 
   /** It is memory of our own, for buffers; not a caller's. */
@@ -155,7 +157,7 @@ export class DmaWindow implements PageRange {
     this.state = 'closed';
     this.#bytes = undefined;
     this.#memory.mapping?.close();
-    if (this.#memory.fd >= 0) native().closeFd(this.#memory.fd);
+    this.#held?.close();
   }
 
   #addressAt(offset: number): bigint {

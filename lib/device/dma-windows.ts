@@ -263,7 +263,8 @@ export class DmaWindows {
       if (this.#session.connection.endReason !== undefined) return;
       const watcher = this.#watcherOf(window);
       const bitmap = watcher?.bitmapFor(window);
-      if (bitmap === undefined) await watcher?.collect(window, options);
+      // Not awaited for nothing: a transaction's commands leave in the order in which it was told.
+      if (watcher !== undefined && bitmap === undefined) await watcher.collect(window, options);
       sent = true;
       await this.#sendUnmap(window, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {

@@ -10,13 +10,14 @@ import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
 import { check, native, type FdInfo } from '../native.js';
 import { ArenaPool } from './arena-pool.js';
+import type { ArenaKind } from './arena.js';
 import { DirtyPages } from './dirty.js';
 import { DmaBuffer } from './dma-buffer.js';
 import { HandlerBacking, type DmaHandler } from './dma-handler.js';
 import { DmaMapping } from './dma-mapping.js';
 import { DmaServer } from './dma-server.js';
 import { DmaTable, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './dma-table.js';
-import { TransactionLog, type DmaTransaction } from './dma-transaction.js';
+import { TransactionBuffers, TransactionLog, type DmaTransaction } from './dma-transaction.js';
 import { MAX_VIEW_BYTES, type DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
 import { DmaWindows, HUGE_PAGE_SIZE, hex } from './dma-windows.js';
 import type { Session } from './session.js';
@@ -144,17 +145,7 @@ export class Dma {
    * TimeoutError, ClosedError; the signal's reason.
    */
   async alloc(size: number, options: DmaAllocOptions = {}): Promise<DmaBuffer> {
-    checkWhole('size', size, MAX_VIEW_BYTES);
-    const alignment = options.alignment ?? DEFAULT_ALIGNMENT;
-    if (
-      !Number.isInteger(alignment) ||
-      alignment < 1 ||
-      alignment > HUGE_PAGE_SIZE ||
-      (alignment & (alignment - 1)) !== 0
-    ) {
-      throw new RangeError(`alignment is a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
-    }
-    const kind = { ...this.#access(options), addressBits: addressBitsOf(options) };
+    const { alignment, kind } = this.#wanted(size, options);
     const place = await this.#pool.take(size, alignment, kind, options);
     // The device may have been closed since the place was found.
     if (place.arena.window.closed) throw new ClosedError('DMA_MAP: the device is closed');
@@ -162,8 +153,9 @@ export class Dma {
   }
 
   /**
-   * Lets the device use memory of the caller's, or what a handler of the caller's makes of it: DMA_MAP. What is behind the fd may be truncated by others; then the
-   * server's requests are refused, but a server that maps the fd itself may die of it.
+   * Lets the device use memory of the caller's, or what a handler of the caller's makes of it: DMA_MAP. What is behind
+   * the fd may be truncated by others; then the server's requests are refused, but a server that maps the fd itself may
+   * die of it.
    * @throws RangeError for addresses that are unaligned, in use, or beyond the file's end; UnsupportedError where the
    * server takes no more mappings or fds; TransportError for an fd that cannot be used; RemoteError, TimeoutError,
    * ClosedError; the signal's reason.
@@ -175,28 +167,30 @@ export class Dma {
   }
 
   /**
-   * Maps and unmaps together: commands are sent as `tx` is told, without waiting, and all are awaited when the callback
+   * Maps, allocates and unmaps together: commands are sent as `tx` is told, without waiting, and all are awaited when the callback
    * has ended. Where one fails, or the callback throws, the rest is undone. Transactions of a device run one after the
    * other, and do not nest. `options` hold for undoing, and for each command that has none of its own.
    * @returns what the callback returned.
    * @throws DmaBatchError, whose `failures` say which failed; what the callback threw; TypeError for nested ones.
    */
   async transaction<T>(
-    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions>) => T | Promise<T>,
+    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions>) => T | Promise<T>,
     options?: CallOptions,
   ): Promise<T> {
     this.#refuseNested();
     return this.#mutex.runExclusive(async () => {
       const log = new TransactionLog(this.#windows);
-      let result: T;
+      const buffers = new TransactionBuffers(this.#pool);
+      let isDone = false;
       try {
-        result = await this.#inTransaction.run(true, () => callback(this.#transactionOn(log, options)));
-      } catch (error) {
-        await log.rollBack(error, options);
-        throw error;
+        const result = await this.#run(callback, log, buffers, options);
+        await log.commit(options);
+        isDone = true;
+        buffers.commit();
+        return result;
+      } finally {
+        if (!isDone) buffers.undo();
       }
-      await log.commit(options);
-      return result;
     });
   }
 
@@ -242,11 +236,31 @@ export class Dma {
     }
   }
 
+  async #run<T>(
+    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions>) => T | Promise<T>,
+    log: TransactionLog,
+    buffers: TransactionBuffers,
+    options: CallOptions | undefined,
+  ): Promise<T> {
+    try {
+      return await this.#inTransaction.run(true, () => callback(this.#transactionOn(log, buffers, options)));
+    } catch (error) {
+      await log.rollBack(error, options);
+      throw error;
+    }
+  }
+
   #transactionOn(
     log: TransactionLog,
+    buffers: TransactionBuffers,
     options: CallOptions | undefined,
-  ): DmaTransaction<DmaMapOptions | DmaHandlerOptions> {
+  ): DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions> {
     return {
+      alloc: (size, own = {}) => {
+        log.checkOpen();
+        const { alignment, kind } = this.#wanted(size, own);
+        return buffers.alloc(size, alignment, kind, log, { ...options, ...own });
+      },
       map: (wanted) => {
         log.checkOpen();
         const { window, mapped } = this.#begin({ ...options, ...wanted });
@@ -277,6 +291,21 @@ export class Dma {
     if (iova !== undefined) this.#windows.checkFree(page, pages);
     const memory = backing ?? callersMemory((options as DmaMapOptions).fd, offset, size, access);
     return this.#windows.begin(page, pages, access, memory, offset, options);
+  }
+
+  /** Checks what a buffer is to be like. */
+  #wanted(size: number, options: DmaAllocOptions): { alignment: number; kind: ArenaKind } {
+    checkWhole('size', size, MAX_VIEW_BYTES);
+    const alignment = options.alignment ?? DEFAULT_ALIGNMENT;
+    if (
+      !Number.isInteger(alignment) ||
+      alignment < 1 ||
+      alignment > HUGE_PAGE_SIZE ||
+      (alignment & (alignment - 1)) !== 0
+    ) {
+      throw new RangeError(`alignment is a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
+    }
+    return { alignment, kind: { ...this.#access(options), addressBits: addressBitsOf(options) } };
   }
 
   #fileAccess(options: DmaMapOptions): WindowAccess {

@@ -165,6 +165,7 @@ export class EventfdSet {
           index: this.#index,
           subindex,
           name: `${this.#name} ${NOUNS[this.#action]} ${subindex}`,
+          isTrigger: this.#action === IRQ_SET_ACTION_TRIGGER,
         };
         const vector = new Vector(this.#session, identity, () => this.#forget(vector));
         if (!this.#referenced) vector.unref();

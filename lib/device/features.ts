@@ -31,7 +31,7 @@ export class Features {
   /** What is asked on the user's behalf works while the device is being set up again. */
   readonly #isHost: boolean;
   /** Answers to probes; a server does not learn. */
-  readonly #known = new Map<string, boolean>();
+  #known: Map<string, boolean> | undefined;
 
   /** @internal */
   constructor(session: Session, isHost = false) {
@@ -49,10 +49,10 @@ export class Features {
     if (!this.mayAsk) return false;
     const flags = (methods.get ? DEVICE_FEATURE_GET : 0) | (methods.set ? DEVICE_FEATURE_SET : 0);
     const key = `${feature}/${flags}`;
-    const known = this.#known.get(key);
+    const known = this.#known?.get(key);
     if (known !== undefined) return known;
     const supported = await this.#ask(feature, flags, options);
-    this.#known.set(key, supported);
+    (this.#known ??= new Map()).set(key, supported);
     return supported;
   }
 

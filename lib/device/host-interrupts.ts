@@ -33,6 +33,8 @@ import type { Region } from './region.js';
 
 /** The parts of a device that interrupts need. */
 export interface HostAccess {
+  /** Whether the device is on PCI: what is done here is PCI's alone. */
+  readonly isPci: boolean;
   readonly config: ConfigSpace | undefined;
   /** The region of that index; a RangeError where there is none. */
   region(index: number): Region;

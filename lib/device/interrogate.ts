@@ -1,6 +1,6 @@
 /** What the device says of itself: GET_INFO, then all regions and interrupts in one pipelined burst. */
 import type { CallOptions, Connection } from '../connection/index.js';
-import { RemoteError } from '../errors.js';
+import { RemoteError, UnsupportedError } from '../errors.js';
 import { Command, REGION_FLAG_CAPS } from '../protocol/constants.js';
 import { decodeDeviceInfo, encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import { decodeIrqInfo, encodeGetIrqInfo, type IrqInfo } from '../protocol/irq-info.js';
@@ -115,7 +115,8 @@ async function askIrq(connection: Connection, index: number, options: CallOption
       options,
     );
   } catch (error) {
-    if (!(error instanceof RemoteError)) throw error;
+    // A server that must not be asked (quirk doNotSend) has none that anybody knows of.
+    if (!(error instanceof RemoteError) && !(error instanceof UnsupportedError)) throw error;
     return { index, flags: 0, count: 0 };
   }
 }

@@ -2,8 +2,9 @@
  * One type of interrupt of a device: INTx, MSI, MSI-X, ERR, REQ (specification: VFIO_USER_DEVICE_GET_IRQ_INFO and
  * VFIO_USER_DEVICE_SET_IRQS).
  *
- * INTx, MSI and MSI-X exclude each other on PCI, and share one array of eventfds in libvfio-user and QEMU: enabling one
- * of them disables the others first, and closes their vectors.
+ * On PCI, INTx, MSI and MSI-X exclude each other, and share one array of eventfds in libvfio-user and QEMU: enabling one
+ * of them disables the others first, and closes their vectors. What the indexes of a device on another bus mean is not
+ * said anywhere: they are numbers, which do not touch each other.
  */
 import type { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
@@ -54,6 +55,8 @@ export interface IrqGroup {
   /** Enabling, disabling and restoring happen one after the other: they are several messages each. */
   readonly mutex: Mutex;
   readonly all: readonly IrqIndex[];
+  /** The indexes are those of PCI. */
+  readonly isPci: boolean;
 }
 
 const NAMES = ['INTx', 'MSI', 'MSI-X', 'ERR', 'REQ'];
@@ -61,7 +64,7 @@ const NAMES = ['INTx', 'MSI', 'MSI-X', 'ERR', 'REQ'];
 export class IrqIndex {
   /** `PciIrq` numbers for a PCI device. */
   readonly index: number;
-  /** `INTx`, `MSI`, `MSI-X`, `ERR`, `REQ`; `IRQ n` for others. */
+  /** On PCI `INTx`, `MSI`, `MSI-X`, `ERR`, `REQ`; else `IRQ n`. */
   readonly name: string;
   /** VFIO_IRQ_INFO_* bits. */
   readonly flags: number;
@@ -69,8 +72,10 @@ export class IrqIndex {
   readonly reportedCount: number;
   readonly #group: IrqGroup;
   readonly #triggers: EventfdSet;
-  readonly #masks: EventfdSet;
-  readonly #unmasks: EventfdSet;
+  /** Made with their first use: few devices have any. */
+  #masks: EventfdSet | undefined;
+  #unmasks: EventfdSet | undefined;
+  #referenced = true;
   /** The device's registers are set up for the vectors. */
   #hostApplied = false;
 
@@ -78,13 +83,10 @@ export class IrqIndex {
   constructor(group: IrqGroup, info: IrqInfo) {
     this.#group = group;
     this.index = info.index;
-    this.name = NAMES[info.index] ?? `IRQ ${info.index}`;
+    this.name = (group.isPci ? NAMES[info.index] : undefined) ?? `IRQ ${info.index}`;
     this.flags = info.flags;
     this.reportedCount = info.count;
-    const set = (action: IrqAction) => new EventfdSet(group.session, info.index, this.name, action);
-    this.#triggers = set(IRQ_SET_ACTION_TRIGGER);
-    this.#masks = set(IRQ_SET_ACTION_MASK);
-    this.#unmasks = set(IRQ_SET_ACTION_UNMASK);
+    this.#triggers = this.#newSet(IRQ_SET_ACTION_TRIGGER);
   }
 
   /**
@@ -185,12 +187,12 @@ export class IrqIndex {
    * libvfio-user takes the message for a plain mask.
    */
   maskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
-    return this.#events(this.#masks, range, options);
+    return this.#events((this.#masks ??= this.#newSet(IRQ_SET_ACTION_MASK)), range, options);
   }
 
   /** Vectors that the server signals when it unmasks interrupts of the range; see `maskEvents`. */
   unmaskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
-    return this.#events(this.#unmasks, range, options);
+    return this.#events((this.#unmasks ??= this.#newSet(IRQ_SET_ACTION_UNMASK)), range, options);
   }
 
   /** @internal Gives everything that is open to the server again. The group's mutex is held. */
@@ -209,11 +211,18 @@ export class IrqIndex {
 
   /** @internal Also for vectors to come. */
   setReferenced(on: boolean): void {
+    this.#referenced = on;
     for (const set of this.#sets) set.setReferenced(on);
   }
 
   get #sets(): EventfdSet[] {
-    return [this.#triggers, this.#masks, this.#unmasks];
+    return [this.#triggers, this.#masks, this.#unmasks].filter((set) => set !== undefined);
+  }
+
+  #newSet(action: IrqAction): EventfdSet {
+    const set = new EventfdSet(this.#group.session, this.index, this.name, action);
+    set.setReferenced(this.#referenced);
+    return set;
   }
 
   async #enable(subindexes: readonly number[], options: IrqOptions): Promise<Vector[]> {
@@ -264,7 +273,7 @@ export class IrqIndex {
   }
 
   async #disableRivals(options: IrqOptions): Promise<void> {
-    if (!isPinOrMessage(this.index)) return;
+    if (!this.#group.isPci || !isPinOrMessage(this.index)) return;
     for (const other of this.#group.all) {
       if (other !== this && isPinOrMessage(other.index) && other.enabled) await other.#disable(options);
     }

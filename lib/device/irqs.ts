@@ -29,7 +29,13 @@ export class Irqs implements Iterable<IrqIndex> {
     this.#session = session;
     const byIndex = new Map(infos.map((info) => [info.index, info]));
     const all: IrqIndex[] = [];
-    const group: IrqGroup = { session, host: new HostInterrupts(host), mutex: this.#mutex, all };
+    const group: IrqGroup = {
+      session,
+      host: new HostInterrupts(host),
+      mutex: this.#mutex,
+      all,
+      isPci: host.isPci,
+    };
     for (let index = 0; index < Math.max(PCI_INDEXES, infos.length); index++) {
       all.push(new IrqIndex(group, byIndex.get(index) ?? { index, flags: 0, count: 0 }));
     }

@@ -27,6 +27,8 @@ export class MappedArea {
   readonly #mapping: NativeMapping;
   /** Where the area begins in the mapping, which begins on a page. */
   readonly #lead: number;
+  /** Asking the mapping would take longer than the access. */
+  #closed = false;
   #onClose: ((area: MappedArea) => void) | undefined;
   #bytes: Buffer | undefined;
   #words: Uint32Array | undefined;
@@ -43,7 +45,7 @@ export class MappedArea {
   }
 
   get closed(): boolean {
-    return this.#mapping.closed;
+    return this.#closed;
   }
 
   /** The area's memory, at most its first 4 GiB; see `window`. Registers want `u32`, `u64` or the ordered accessors. */
@@ -125,6 +127,7 @@ export class MappedArea {
 
   /** Unmaps; idempotent. Every view is detached. */
   close(): void {
+    this.#closed = true;
     this.#session.disown(this);
     this.#onClose?.(this);
     this.#onClose = undefined;
@@ -145,7 +148,7 @@ export class MappedArea {
   }
 
   #check(offset: number, length: number, alignment: number): void {
-    if (this.closed) throw new UnsupportedError('the mapped area is closed');
+    if (this.#closed) throw new UnsupportedError('the mapped area is closed');
     if (
       !Number.isSafeInteger(offset) ||
       offset < 0 ||

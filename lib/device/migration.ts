@@ -54,6 +54,8 @@ const ARCS: Readonly<Record<number, readonly MigrationState[]>> = {
 /** How long the rest of a stream that nobody wants may take. */
 const DRAIN_MS = 5_000;
 const SAVING: readonly MigrationState[] = [PRE_COPY, STOP_COPY];
+const DEFAULT_PRE_COPY_BYTES = 1 << 30;
+const DEFAULT_PRE_COPY_ROUNDS = 1;
 
 /** What the device can do. */
 export interface MigrationSupport {
@@ -63,9 +65,24 @@ export interface MigrationSupport {
   preCopy: boolean;
 }
 
+/** How much is read while the device still runs; what is left then is read when it has stopped. */
+export interface PreCopyLimits {
+  /** The most bytes, however much the device still has. Default 1 GiB. */
+  maxBytes?: number | undefined;
+  /**
+   * How often what there is is read, to the read that brings less than was asked for. A device that goes on changing has
+   * more by then; no round follows one that brought nothing, or no less than the one before. Default 1.
+   */
+  maxRounds?: number | undefined;
+}
+
 export interface SaveOptions extends CallOptions {
-  /** Reads what is there while the device still runs, before it is stopped. Default: whether the device can. */
-  preCopy?: boolean | undefined;
+  /**
+   * Reads state while the device still runs, before it is stopped, so that it is stopped for less long: true, or how much.
+   * Default false, which every device can do and every destination understands: libvfio-user's sample offers PRE_COPY,
+   * and sends in it what its other half refuses (EINVAL) or does not survive.
+   */
+  preCopy?: boolean | PreCopyLimits | undefined;
   /** The most bytes of one read. Default: what the server allows, up to 1 MiB. */
   chunkBytes?: number | undefined;
 }
@@ -126,22 +143,23 @@ export class Migration {
 
   /**
    * The device's state as a stream. The device is stopped while it is read (and, where it was running, read before that
-   * with `preCopy`), and left in STOP at the end. Destroyed or failed, the stream takes the device back to where it was;
-   * a MigrationError says where it is.
-   * @throws RangeError for a `chunkBytes` that is no size.
+   * with `preCopy`), and left in STOP at the end: `transition(RUNNING)` sets it running again. Destroyed or failed, the
+   * stream takes the device back to where it was; a MigrationError says where it is and what leads on from there.
+   * @throws RangeError for limits that are no numbers of bytes or rounds.
    */
   save(options: SaveOptions = {}): Readable {
-    const { chunkBytes } = options;
-    if (chunkBytes !== undefined && !(Number.isSafeInteger(chunkBytes) && chunkBytes > 0)) {
-      throw new RangeError(`chunkBytes is a positive integer, not ${chunkBytes}`);
-    }
+    checkPositive('chunkBytes', options.chunkBytes);
+    const limits = limitsOf(options);
+    checkPositive('preCopy.maxBytes', limits?.maxBytes);
+    checkPositive('preCopy.maxRounds', limits?.maxRounds);
     return Readable.from(this.#saved(options), { objectMode: false, highWaterMark: 1 });
   }
 
   /**
    * A stream that takes a state that `save` gave. The device is stopped meanwhile and runs at the end. A stream that is
-   * destroyed, or that the device rejects, leaves it in STOP or ERROR; the MigrationError says which. A reset recovers
-   * both.
+   * destroyed, or that the device rejects, leaves it in STOP or ERROR; the MigrationError says which. Out of ERROR leads a
+   * reset alone; out of STOP `transition(RUNNING)` where the device accepts what it has, or another `restore()`
+   * (libvfio-user refuses a reset in STOP).
    */
   restore(options: RestoreOptions = {}): Writable {
     const chunkBytes = Math.min(this.#session.maxDataXferSize, this.#session.options.writeChunkBytes);
@@ -179,7 +197,8 @@ export class Migration {
   async *#saved(options: SaveOptions): AsyncGenerator<Buffer> {
     const support = await this.support(options);
     if (support === undefined) throw new UnsupportedError('the device does not support migration');
-    if (options.preCopy === true && !support.preCopy) {
+    const limits = limitsOf(options);
+    if (limits !== undefined && !support.preCopy) {
       throw new UnsupportedError('the device cannot be read while it runs (PRE_COPY)');
     }
     const size = Math.min(options.chunkBytes ?? Infinity, this.#session.maxDataXferSize);
@@ -187,9 +206,9 @@ export class Migration {
     let outcome: 'destroyed' | 'failed' | 'whole' = 'destroyed';
     try {
       // A device that is stopped is not set running for the sake of PRE_COPY.
-      if ((options.preCopy ?? support.preCopy) && before === RUNNING) {
+      if (limits !== undefined && before === RUNNING) {
         await this.transition(PRE_COPY, options);
-        yield* this.#readAll(size, options);
+        yield* this.#readRounds(limits, size, options);
       }
       await this.transition(STOP_COPY, options);
       yield* this.#readAll(size, options);
@@ -208,7 +227,7 @@ export class Migration {
     const deadline = performance.now() + DRAIN_MS;
     const left = () => Math.max(1, deadline - performance.now());
     try {
-      let isRest = SAVING.includes(await this.state());
+      let isRest = (await this.state()) === STOP_COPY;
       while (isRest && performance.now() < deadline) {
         isRest = (await this.#read(size, { timeoutMs: left() })).byteLength === size;
       }
@@ -218,12 +237,35 @@ export class Migration {
     await this.#goTo(before);
   }
 
-  async *#readAll(size: number, options: CallOptions): AsyncGenerator<Buffer> {
-    for (let ended = false; !ended;) {
-      const data = await this.#read(size, options);
-      // Less than was asked for is the end (specification: VFIO_USER_MIG_DATA_READ).
-      ended = data.byteLength < size;
+  /** What there is in PRE_COPY, which may never end: the limits do. */
+  async *#readRounds(
+    { maxBytes = DEFAULT_PRE_COPY_BYTES, maxRounds = DEFAULT_PRE_COPY_ROUNDS }: PreCopyLimits,
+    size: number,
+    options: CallOptions,
+  ): AsyncGenerator<Buffer> {
+    let left = maxBytes;
+    let before = Infinity;
+    for (let round = 0; round < maxRounds && left > 0; round++) {
+      let bytes = 0;
+      for await (const data of this.#readAll(size, options, left)) {
+        bytes += data.byteLength;
+        yield data;
+      }
+      // It changes as fast as it is read, or not at all.
+      if (bytes === 0 || bytes >= before) return;
+      before = bytes;
+      left -= bytes;
+    }
+  }
+
+  async *#readAll(size: number, options: CallOptions, most = Infinity): AsyncGenerator<Buffer> {
+    for (let left = most; left > 0;) {
+      const asked = Math.min(size, left);
+      const data = await this.#read(asked, options);
       if (data.byteLength > 0) yield data;
+      // Less than was asked for is the end (specification: VFIO_USER_MIG_DATA_READ).
+      if (data.byteLength < asked) return;
+      left -= asked;
     }
   }
 
@@ -306,9 +348,26 @@ function pathBetween(from: MigrationState, to: MigrationState): MigrationState[]
 
 function migrationError(what: string, state: MigrationState | undefined, cause?: unknown): MigrationError {
   const where = state === undefined ? 'unknown' : name(state);
-  const recovery =
-    state === ERROR || state === undefined ? 'reset it to recover' : `it can go on from there, or be reset`;
-  return new MigrationError(`${what}; the device is in state ${where}: ${recovery}`, where, { cause });
+  return new MigrationError(`${what}; the device is in state ${where}: ${recoveryFrom(state)}`, where, {
+    cause,
+  });
+}
+
+function recoveryFrom(state: MigrationState | undefined): string {
+  if (state === ERROR || state === undefined) return 'reset it to recover';
+  if (state === RUNNING) return 'it can go on from there';
+  return 'it can go on from there, transition(RUNNING) sets it running, or it can be reset';
+}
+
+/** Undefined where nothing is to be read before the device is stopped. */
+function limitsOf({ preCopy = false }: SaveOptions): PreCopyLimits | undefined {
+  if (typeof preCopy === 'boolean') return preCopy ? {} : undefined;
+  return preCopy;
+}
+
+function checkPositive(name: string, value: number | undefined): void {
+  if (value === undefined || (Number.isSafeInteger(value) && value > 0)) return;
+  throw new RangeError(`${name} is a positive integer, not ${value}`);
 }
 
 function name(state: MigrationState): string {

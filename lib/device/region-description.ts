@@ -1,14 +1,17 @@
 /** What GET_REGION_INFO said of a region, and the fds that came with it. */
-import { closeFds } from '../native.js';
+import { closeFds, holdFd, type HeldFd } from '../native.js';
 import { REGION_FLAG_MMAP } from '../protocol/constants.js';
 import type { MmapArea, RegionInfo } from '../protocol/region-info.js';
+
+/** Most regions have none: a process may have thousands of them. */
+const NO_FDS: ReadonlyMap<number, HeldFd> = new Map();
 
 export class RegionDescription {
   readonly info: RegionInfo;
   /** The areas that can be mapped: those of the sparse capability, the whole region without one, none without fds. */
   readonly areas: readonly MmapArea[];
   /** By their index in the reply; those that no area is behind are closed. */
-  readonly #fds: Map<number, number>;
+  #fds: ReadonlyMap<number, HeldFd>;
 
   /** Owns `fds` from here on. */
   constructor(info: RegionInfo, fds: number[]) {
@@ -16,17 +19,17 @@ export class RegionDescription {
     this.areas = mappableAreas(info, fds.length);
     const used = new Set(this.areas.map((area) => area.fdIndex ?? 0));
     closeFds(fds.filter((_, index) => !used.has(index)));
-    this.#fds = new Map([...used].map((index) => [index, fds[index]!]));
+    this.#fds = used.size === 0 ? NO_FDS : new Map([...used].map((index) => [index, holdFd(fds[index]!)]));
   }
 
   /** The fd behind an area: one serves all areas, but where the capability gives each area an index. */
   fdOf(area: MmapArea): number | undefined {
-    return this.#fds.get(area.fdIndex ?? 0);
+    return this.#fds.get(area.fdIndex ?? 0)?.fd;
   }
 
   close(): void {
-    closeFds([...this.#fds.values()]);
-    this.#fds.clear();
+    for (const held of this.#fds.values()) held.close();
+    this.#fds = NO_FDS;
   }
 }
 

@@ -14,6 +14,7 @@ import {
 import { TimeoutError } from '../errors.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
+import { AccessPieces, chunks, type Piece } from './access-pieces.js';
 import { getIoFds, type IoFds } from './io-fds.js';
 import { mapAgain, mapArea, type MappedArea } from './mapped-area.js';
 import {
@@ -49,7 +50,10 @@ export class Region {
   readonly areas: readonly MmapArea[];
   readonly #session: Session;
   readonly #isHost: boolean;
-  readonly #mapped = new Set<MappedArea>();
+  /** Made with the first: a process may have thousands of regions. */
+  #mapped: Set<MappedArea> | undefined;
+  /** How accesses have to be cut; undefined where the server takes any. */
+  readonly #pieces: AccessPieces | undefined;
   #description: RegionDescription;
 
   /** @internal A host's region works while the device is being set up again (reconnect), a user's does not. */
@@ -61,6 +65,13 @@ export class Region {
     this.size = description.info.size;
     this.flags = description.info.flags;
     this.areas = description.areas;
+    const widths = session.options.accessWidths?.get(this.index);
+    this.#pieces = widths === undefined ? undefined : new AccessPieces(widths);
+  }
+
+  /** @internal Nothing narrower may be accessed, in bytes. */
+  get leastWidth(): Width {
+    return this.#pieces?.least ?? 1;
   }
 
   get readable(): boolean {
@@ -90,6 +101,19 @@ export class Region {
     const problem = this.#problem(offset, length, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
+      return this.#inParts(this.#pieces.cut(offset, length), (at, count) =>
+        this.#access(
+          Command.REGION_READ,
+          offset + at,
+          count,
+          null,
+          target.subarray(at, at + count),
+          decodeInto,
+          options,
+        ),
+      );
+    }
     const chunk = this.#session.maxDataXferSize;
     if (length <= chunk)
       return this.#access(Command.REGION_READ, offset, length, null, target, decodeInto, options);
@@ -116,6 +140,20 @@ export class Region {
     const problem = this.#problem(offset, length, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
+      return this.#inParts(this.#pieces.cut(offset, length), (at, count) => {
+        const part = data.subarray(at, at + count);
+        return this.#access(
+          Command.REGION_WRITE,
+          offset + at,
+          count,
+          part,
+          undefined,
+          decodeWritten,
+          options,
+        );
+      });
+    }
     const chunk = this.#writeChunk;
     if (length <= chunk) {
       return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
@@ -170,6 +208,13 @@ export class Region {
   readIntoSync(offset: number, target: Uint8Array, options?: SyncCallOptions): void {
     const length = requireBytes(target);
     this.#require(offset, length, this.readable, 'read');
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
+      for (const { at, count } of this.#pieces.cut(offset, length)) {
+        const part = target.subarray(at, at + count);
+        this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
+      }
+      return;
+    }
     const chunk = this.#session.maxDataXferSize;
     for (let at = 0; at < length; at += chunk) {
       const part = length <= chunk ? target : target.subarray(at, at + chunk);
@@ -181,6 +226,13 @@ export class Region {
   writeSync(offset: number, data: Uint8Array, options?: SyncCallOptions): void {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
+      for (const { at, count } of this.#pieces.cut(offset, length)) {
+        const part = data.subarray(at, at + count);
+        this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
+      }
+      return;
+    }
     const chunk = this.#writeChunk;
     for (let at = 0; at < length; at += chunk) {
       const part = length <= chunk ? data : data.subarray(at, at + chunk);
@@ -236,6 +288,13 @@ export class Region {
   post(offset: number, data: Uint8Array): void {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
+      for (const { at, count } of this.#pieces.cut(offset, length)) {
+        const part = data.subarray(at, at + count);
+        this.#connection.post(Command.REGION_WRITE, this.index, offset + at, count, part);
+      }
+      return;
+    }
     const chunk = this.#writeChunk;
     for (let at = 0; at < length; at += chunk) {
       const part = data.subarray(at, at + chunk);
@@ -282,8 +341,9 @@ export class Region {
    */
   map(offset?: number, length?: number): MappedArea {
     const area = mapArea(this.#session, this.#description, offset, length);
-    this.#mapped.add(area);
-    area.onClose(() => this.#mapped.delete(area));
+    const mapped = (this.#mapped ??= new Set());
+    mapped.add(area);
+    area.onClose(() => mapped.delete(area));
     return area;
   }
 
@@ -300,7 +360,7 @@ export class Region {
     this.#session.disown(this.#description);
     this.#description.close();
     this.#description = description;
-    for (const area of this.#mapped) mapAgain(description, area);
+    for (const area of this.#mapped ?? []) mapAgain(description, area);
   }
 
   get #connection(): Connection {
@@ -325,6 +385,10 @@ export class Region {
   ): Promise<T> {
     const problem = this.#problem(offset, width, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
+      const bytes = Buffer.allocUnsafeSlow(width);
+      return this.readInto(offset, bytes, options).then(() => valueOf(bytes) as T);
+    }
     return this.#access(Command.REGION_READ, offset, width, null, undefined, decode, options);
   }
 
@@ -335,6 +399,9 @@ export class Region {
     options: SyncCallOptions | undefined,
   ): T {
     this.#require(offset, width, this.readable, 'read');
+    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
+      return valueOf(this.readSync(offset, width, options)) as T;
+    }
     return this.#accessSync(Command.REGION_READ, offset, width, null, undefined, decode, options);
   }
 
@@ -348,6 +415,7 @@ export class Region {
     if (bytes instanceof Error) return Promise.reject(bytes);
     const problem = this.#problem(offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
+    if (this.#pieces !== undefined) return this.write(offset, bytes, options);
     return this.#access(Command.REGION_WRITE, offset, width, bytes, undefined, decodeWritten, options);
   }
 
@@ -378,16 +446,23 @@ export class Region {
   }
 
   /** The first failure fails the whole; chunks that are under way then are waited for, so that the buffer is free. */
-  async #inChunks(
+  #inChunks(
     length: number,
     chunk: number,
     transfer: (at: number, count: number) => Promise<void>,
   ): Promise<void> {
+    return this.#inParts(chunks(length, chunk), transfer);
+  }
+
+  async #inParts(
+    parts: Iterable<Piece>,
+    transfer: (at: number, count: number) => Promise<void>,
+  ): Promise<void> {
     const queue = new PQueue({ concurrency: this.#session.options.chunksInFlight });
     const failures: unknown[] = [];
-    for (let at = 0; at < length; at += chunk) {
+    for (const { at, count } of parts) {
       void queue
-        .add(() => transfer(at, Math.min(chunk, length - at)))
+        .add(() => transfer(at, count))
         .catch((error: unknown) => {
           failures.push(error);
           queue.clear();
@@ -411,7 +486,8 @@ export class Region {
       Number.isSafeInteger(length) &&
       length >= 0 &&
       offset + length <= this.size;
-    return allowed && isWithin ? undefined : new RangeError(this.#refusal(offset, length, allowed, verb));
+    if (!allowed || !isWithin) return new RangeError(this.#refusal(offset, length, allowed, verb));
+    return this.#pieces?.problem(this.index, offset, length);
   }
 
   #refusal(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
@@ -428,6 +504,11 @@ export class Region {
     const register = `region ${this.index} at 0x${offset.toString(16)}`;
     return new TimeoutError(`${register} & 0x${mask.toString(16)} == 0x${value.toString(16)}`, timeoutMs);
   }
+}
+
+/** The little-endian value that is as wide as the bytes are many. */
+function valueOf(bytes: Buffer): number | bigint {
+  return bytes.byteLength === 8 ? bytes.readBigUInt64LE(0) : bytes.readUIntLE(0, bytes.byteLength);
 }
 
 function requireBytes(bytes: Uint8Array): number {

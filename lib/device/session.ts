@@ -12,6 +12,7 @@
  */
 import { ClosedError, type VfioUserError } from '../errors.js';
 import type { Connection, Negotiated } from '../connection/index.js';
+import type { CheckedQuirks } from './quirks.js';
 
 /** Which mappable areas of the server's memory may be mapped; SECURITY.md says what each choice risks. */
 export type MmapPolicy = 'always' | 'sealed' | 'never';
@@ -31,6 +32,8 @@ export interface SessionOptions {
   inFlightFixed: boolean;
   /** Optional commands are tried even on a server that answered minor 0. */
   tryOptional: boolean;
+  /** By region index: the widths that its accesses may have, the widest first. Default any. */
+  accessWidths?: CheckedQuirks['accessWidths'];
 }
 
 /** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */

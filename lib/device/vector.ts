@@ -41,6 +41,8 @@ export interface VectorIdentity {
   subindex: number;
   /** For messages: `MSI-X vector 3`. */
   name: string;
+  /** Its counts are interrupts, not events of masking. */
+  isTrigger: boolean;
 }
 
 export class Vector implements Resource {
@@ -49,6 +51,7 @@ export class Vector implements Resource {
   /** Its number within the index, from 0. */
   readonly subindex: number;
   readonly #name: string;
+  readonly #isTrigger: boolean;
   readonly #session: Session;
   readonly #eventfd: NativeEventFd;
   readonly #onClose: (vector: Vector) => void;
@@ -72,6 +75,7 @@ export class Vector implements Resource {
     this.index = identity.index;
     this.subindex = identity.subindex;
     this.#name = identity.name;
+    this.#isTrigger = identity.isTrigger;
     this.#session = session;
     this.#onClose = onClose;
     const fd = check(native().eventfd(0), 'eventfd', identity.name);
@@ -235,6 +239,7 @@ export class Vector implements Resource {
 
   #deliver(count: number): void {
     this.#count += count;
+    if (this.#isTrigger) this.#session.connection.tellInterrupt(this.index, this.subindex, count);
     if (this.#waiters.size === 0) this.#kept += count;
     else this.#wakeFirst(count);
     for (const listener of this.#listeners) {

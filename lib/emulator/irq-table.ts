@@ -185,7 +185,7 @@ function actionOf(flags: number): Action {
 }
 
 /** Anything else would be written to, or make us wait. */
-function isEventFd(fd: number): boolean {
+export function isEventFd(fd: number): boolean {
   try {
     return readlinkSync(`/proc/self/fd/${fd}`) === 'anon_inode:[eventfd]';
   } catch {

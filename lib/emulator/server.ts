@@ -4,7 +4,9 @@ import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
 import {
   DuplexTransport,
+  listenAt,
   openFd,
+  type ListeningSocket,
   type Transport,
   type TransportHandler,
   UnixTransport,
@@ -13,7 +15,6 @@ import type { DeviceModel } from './device-model.js';
 import { settingsOf, type EmulatorOptions, type Settings } from './emulator-options.js';
 import { RegionTable } from './region-table.js';
 import { Session } from './session.js';
-import { listenAt, type ListeningSocket } from './unix-listener.js';
 
 export interface ServeOptions extends EmulatorOptions {
   /** Where to listen: a path, or an abstract name that begins with NUL. */

@@ -1,5 +1,5 @@
 /** Memory that a device shares with its clients. */
-import { check, native, type NativeMapping } from '../native.js';
+import { check, holdFd, native, type HeldFd, type NativeMapping } from '../native.js';
 import type { RegionMemory } from './device-model.js';
 
 /** A sealed memfd and our own view of it. Belongs to its device, which closes it. */
@@ -7,9 +7,8 @@ export class SharedMemory implements RegionMemory {
   readonly size: number;
   /** The bytes that clients see when they map the memory. Empty once closed. */
   readonly bytes: Buffer;
-  readonly #fd: number;
+  readonly #held: HeldFd;
   readonly #mapping: NativeMapping;
-  #closed = false;
 
   /**
    * `size` is in bytes, a multiple of the page size.
@@ -18,11 +17,11 @@ export class SharedMemory implements RegionMemory {
    */
   constructor(size: number, name = 'vfio-user-device') {
     this.size = size;
-    this.#fd = check(native().memfd(name, size, false), 'memfd_create');
+    this.#held = holdFd(check(native().memfd(name, size, false), 'memfd_create'));
     try {
-      this.#mapping = check(native().map(this.#fd, 0, size, true, true), 'mmap') as NativeMapping;
+      this.#mapping = check(native().map(this.#held.fd, 0, size, true, true), 'mmap') as NativeMapping;
     } catch (error) {
-      native().closeFd(this.#fd);
+      this.#held.close();
       throw error;
     }
     this.bytes = Buffer.from(check(this.#mapping.view(0, size), 'mmap') as ArrayBuffer);
@@ -30,15 +29,13 @@ export class SharedMemory implements RegionMemory {
 
   /** -1 once closed. */
   get fd(): number {
-    return this.#closed ? -1 : this.#fd;
+    return this.#held.fd;
   }
 
   /** Gives the memory back; what clients have mapped stays theirs. */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
     this.#mapping.close();
-    native().closeFd(this.#fd);
+    this.#held.close();
   }
 
   [Symbol.dispose](): void {

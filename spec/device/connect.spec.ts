@@ -415,6 +415,8 @@ describe('options', () => {
     ['spinUs', -1, RangeError],
     ['mmap', 'sometimes', TypeError],
     ['version', { major: 0, minor: 70_000 }, RangeError],
+    ['socketPermissions', 'sometimes', TypeError],
+    ['serverUid', -1, RangeError],
   ])('%s: %p is refused', async (name, value, kind) => {
     const path = join(directory(), 's');
     const device = new RamDevice({ sharedSize: 0 });

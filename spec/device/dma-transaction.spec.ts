@@ -1,6 +1,6 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { DmaBatchError, ProtocolError, RemoteError, TimeoutError } from '../../lib/errors.js';
-import type { DmaMapping } from '../../lib/device/dma.js';
+import type { DmaBuffer, DmaMapping } from '../../lib/device/dma.js';
 import { native } from '../../lib/native.js';
 import { openFds } from '../support/fds.js';
 import { dmaReadRequest } from '../support/wire.js';
@@ -53,6 +53,26 @@ describe('a transaction', () => {
       for (const mapping of mappings) tx.unmap(mapping);
     });
     expect(mappings.every(({ closed }) => closed)).toBe(true);
+  });
+
+  test('commands leave in the order in which it was told', async () => {
+    await open();
+    const old = [await device.dma.map(page(100)), await device.dma.map(page(101))];
+    device.takeLog();
+    await device.dma.transaction((tx) => {
+      tx.map(page(1));
+      tx.unmap(old[0]!);
+      tx.map(page(2));
+      tx.unmap(old[1]!);
+      tx.alloc(PAGE);
+    });
+    expect(device.takeLog().map((line) => line.split('+')[0])).toEqual([
+      'MAP 0x10000',
+      'UNMAP 0x640000',
+      'MAP 0x20000',
+      'UNMAP 0x650000',
+      'MAP 0x100000000',
+    ]);
   });
 
   test('gives what its callback gave', async () => {
@@ -224,6 +244,123 @@ describe('a transaction', () => {
     expect(error.failures.every(({ operation }) => operation === 'DMA_MAP')).toBe(true);
     // It may be mapped again when the server comes back.
     expect(old.closed).toBe(false);
+  });
+});
+
+describe('buffers of a transaction', () => {
+  const MIB = 1 << 20;
+
+  test('are there at once, share mappings, and are as others are after the commit', async () => {
+    await open();
+    device.fate = () => 'silence';
+    const done = device.dma.transaction((tx) => {
+      const small = Array.from({ length: 64 }, () => tx.alloc(PAGE));
+      const other = tx.alloc(100, { writable: false });
+      const large = tx.alloc(5 * MIB);
+      for (const [i, buffer] of small.entries()) buffer.bytes.fill(i);
+      large.bytes.write('large');
+      tx.map(page(1));
+      return { small, other, large };
+    });
+    await until(() => device.silenced.length === 4);
+    expect(device.takeLog()).toEqual([
+      'MAP 0x100000000+0x400000 flags 3, 1 fds',
+      'MAP 0x100400000+0x400000 flags 1, 1 fds',
+      'MAP 0x100800000+0x600000 flags 3, 1 fds',
+      'MAP 0x10000+0x1000 offset 0x1000 flags 3, 1 fds',
+    ]);
+    device.fate = () => undefined;
+    for (const received of device.silenced) device.peer.reply(received);
+    const { small, other, large } = await done;
+    expect(new Set(small.map(({ iova }) => iova)).size).toBe(64);
+    const got = await device.ask(dmaReadRequest({ address: small[7]!.iova, count: 4 }));
+    expect(got.payload.subarray(16)).toEqual(Buffer.alloc(4, 7));
+    expect(
+      (await device.ask(dmaReadRequest({ address: large.iova, count: 5 }))).payload.toString('latin1', 16),
+    ).toBe('large');
+    // What it mapped serves those that come later, too.
+    device.takeLog();
+    expect((await device.dma.alloc(PAGE)).iova).toBe(small[0]!.iova + BigInt(64 * PAGE));
+    expect(device.takeLog()).toEqual([]);
+    await large.free();
+    await other.free();
+    await small[0]!.free();
+    expect(device.takeLog()).toEqual(['UNMAP 0x100800000+0x600000']);
+    expect([large.closed, other.closed, small[0]!.closed, small[1]!.closed]).toEqual([
+      true,
+      true,
+      true,
+      false,
+    ]);
+  });
+
+  test('take a place in what is mapped already, zeroed', async () => {
+    await open();
+    const before = await device.dma.alloc(PAGE);
+    before.bytes.fill(1);
+    await before.free();
+    device.takeLog();
+    const [buffer] = await device.dma.transaction((tx) => [tx.alloc(PAGE)]);
+    expect(device.takeLog()).toEqual([]);
+    expect(buffer.iova).toBe(before.iova);
+    expect(buffer.bytes).toEqual(Buffer.alloc(PAGE));
+  });
+
+  test.each<[string, boolean]>([
+    ['a command that fails', false],
+    ['a callback that throws', true],
+  ])('%s: they are closed, their memory is given back', async (_, throws) => {
+    await open();
+    const kept = await device.dma.alloc(PAGE);
+    const maps = [...device.maps.keys()];
+    const buffers: DmaBuffer[] = [];
+    if (!throws) device.fate = (line) => (line.startsWith('MAP 0x20000+') ? EIO : undefined);
+    const failed: unknown = await device.dma
+      .transaction((tx) => {
+        buffers.push(tx.alloc(PAGE), tx.alloc(5 * MIB), tx.alloc(PAGE, { readable: false }));
+        tx.map(page(2));
+        if (throws) throw new Error('changed my mind');
+      })
+      .catch((error: unknown) => error);
+    if (throws) expect((failed as Error).message).toBe('changed my mind');
+    else expect(failed).toMatchObject({ failures: [{ iova: 0x20000n }], undoFailures: [] });
+    expect([...device.maps.keys()]).toEqual(maps);
+    expect(buffers.every(({ closed }) => closed)).toBe(true);
+    expect(buffers.every(({ bytes }) => bytes.length === 0)).toBe(true);
+    for (const buffer of buffers) await buffer.free();
+    device.fate = () => undefined;
+    // The place beside the one that was there before is free again.
+    const next = await device.dma.alloc(PAGE);
+    expect(next.iova).toBe(kept.iova + BigInt(PAGE));
+    expect([...device.maps.keys()]).toEqual(maps);
+  });
+
+  test('a mapping of theirs that fails', async () => {
+    await open();
+    device.fate = (line) => (line.startsWith('MAP') ? EIO : undefined);
+    let buffer!: DmaBuffer;
+    await expect(device.dma.transaction((tx) => void (buffer = tx.alloc(PAGE)))).rejects.toMatchObject({
+      name: 'DmaBatchError',
+      failures: [{ operation: 'DMA_MAP', iova: 0x1_0000_0000n, size: 4 * MIB }],
+    });
+    expect(buffer.closed).toBe(true);
+    device.fate = () => undefined;
+    expect((await device.dma.alloc(PAGE)).closed).toBe(false);
+  });
+
+  test('misuse', async () => {
+    await open({ secureDma: true });
+    await expect(device.dma.transaction((tx) => tx.alloc(0))).rejects.toThrow(RangeError);
+    await expect(device.dma.transaction((tx) => tx.alloc(1, { alignment: 3 }))).rejects.toThrow(RangeError);
+    await expect(device.dma.transaction((tx) => tx.alloc(1, { share: true }))).rejects.toThrow(/secureDma/);
+    const tx = await device.dma.transaction((mine) => mine);
+    expect(() => tx.alloc(1)).toThrow(/over/);
+    // It cannot be given back before the server has it.
+    await device.dma.transaction(async (mine) => {
+      const buffer = mine.alloc(5 * MIB);
+      await expect(buffer.free()).rejects.toThrow(TypeError);
+      expect(buffer.closed).toBe(false);
+    });
   });
 });
 

@@ -300,6 +300,7 @@ describe('alloc', () => {
     await expect(second).rejects.toThrow(TimeoutError);
     stop.abort('stop');
     await expect(third).rejects.toBe('stop');
+    await until(() => device.silenced.length > 0);
     device.peer.reply(device.silenced[0]!);
     expect((await first).iova).toBe(0x1_0000_0000n);
   });

@@ -25,6 +25,8 @@ export interface IrqDeviceOptions {
   minor?: number;
   maxMsgFds?: number;
   tryOptional?: boolean;
+  /** Default true. */
+  isPci?: boolean;
   /** Of INTx, MSI, MSI-X, ERR, REQ and so on. */
   irqs?: { count: number; flags?: number }[];
   /** The config space; default none. */
@@ -121,6 +123,7 @@ export class IrqDevice {
     }
     const infos = (this.#options.irqs ?? []).map(({ count, flags = 1 }, index) => ({ index, count, flags }));
     this.irqs = new Irqs(this.session, infos, {
+      isPci: this.#options.isPci ?? true,
       config: this.config,
       region: (index) => {
         const region = regions[index];

@@ -181,6 +181,7 @@ describe('enable', () => {
     const connection = new Connection((handler) => new DuplexTransport(stream, 'the pipe', handler));
     const session = new Session(connection, device.session.negotiated, device.session.options);
     const irqs = new Irqs(session, [{ index: 0, count: 1, flags: 1 }], {
+      isPci: true,
       config: undefined,
       region: () => {
         throw new RangeError('no regions');
@@ -399,6 +400,25 @@ describe('INTx, MSI and MSI-X', () => {
     device.signal(3, 0);
     device.signal(4, 0, 2);
     await expect(Promise.all([error!.wait(), request!.wait()])).resolves.toEqual([1, 2]);
+  });
+
+  test('are names of PCI alone: elsewhere indexes are numbers that do not touch each other', async () => {
+    const irqs = await open({ isPci: false });
+    expect([...irqs].map(({ name }) => name)).toEqual(['IRQ 0', 'IRQ 1', 'IRQ 2', 'IRQ 3', 'IRQ 4']);
+    const [first] = await irqs.byIndex(0).enable();
+    const [second] = await irqs.byIndex(1).enable();
+    const [third] = await irqs.byIndex(2).enable({ start: 7 });
+    expect(device.takeLog()).toEqual([
+      'SET_IRQS EVENTFD|TRIGGER 0: 0+1, 1 fds',
+      'SET_IRQS EVENTFD|TRIGGER 1: 0+1, 1 fds',
+      'SET_IRQS EVENTFD|TRIGGER 2: 7+1, 1 fds',
+    ]);
+    for (const index of [0, 1]) device.signal(index, 0);
+    device.signal(MSIX, 7);
+    expect(await Promise.all([first!.wait(), second!.wait(), third!.wait()])).toEqual([1, 1, 1]);
+    await irqs.byIndex(1).disable();
+    expect([first!.closed, second!.closed, third!.closed]).toEqual([false, true, false]);
+    await expect(irqs.byIndex(0).enable(2)).rejects.toThrow(/IRQ 0 has 1 interrupts/);
   });
 });
 

@@ -14,6 +14,7 @@ import {
   connect,
   type ConnectOptions,
   type Device,
+  type PreCopyLimits,
 } from '../../lib/index.js';
 import { Scratch } from '../cli/cli.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
@@ -83,7 +84,12 @@ describe('what the device can do', () => {
     const { device, model } = await served('stop-copy');
     await expect(buffer(device.migration.save({ preCopy: true }))).rejects.toThrow(/PRE_COPY/);
     expect(model.migrationState).toBe(RUNNING);
-    expect(() => device.migration.save({ chunkBytes: 0 })).toThrow(RangeError);
+    await expect(buffer(device.migration.save({ preCopy: {} }))).rejects.toThrow(/PRE_COPY/);
+    for (const wrong of [0, -1, 1.5, NaN, Infinity]) {
+      expect(() => device.migration.save({ chunkBytes: wrong })).toThrow(RangeError);
+      expect(() => device.migration.save({ preCopy: { maxBytes: wrong } })).toThrow(RangeError);
+      expect(() => device.migration.save({ preCopy: { maxRounds: wrong } })).toThrow(RangeError);
+    }
   });
 });
 
@@ -143,7 +149,9 @@ describe('streams', () => {
       const destination = await served(migration);
       const bytes = fill(source.model);
       await source.device.bar(0).writeUInt32(4, 0xcafe);
-      await pipeline(source.device.migration.save({ chunkBytes }), destination.device.migration.restore());
+      const preCopy = migration === 'pre-copy';
+      const save = source.device.migration.save({ chunkBytes, preCopy });
+      await pipeline(save, destination.device.migration.restore());
       expect(destination.model.ram.equals(bytes)).toBe(true);
       expect(await destination.device.bar(0).readUInt32(4)).toBe(0xcafe);
       expect(source.model.migrationState).toBe(STOP);
@@ -157,7 +165,7 @@ describe('streams', () => {
     cleanups.push(() => scratch.remove());
     const file = scratch.path('state.gz');
     const bytes = fill(model);
-    await pipeline(device.migration.save(), createGzip(), createWriteStream(file));
+    await pipeline(device.migration.save({ preCopy: true }), createGzip(), createWriteStream(file));
     await device.migration.transition(RUNNING);
     model.ram.fill(0);
     await pipeline(createReadStream(file), createGunzip(), device.migration.restore({ run: false }));
@@ -169,28 +177,41 @@ describe('streams', () => {
     const { device, model } = await served('pre-copy');
     await device.migration.transition(STOP);
     const states: (MigrationState | undefined)[] = [];
-    for await (const _chunk of device.migration.save({ chunkBytes: 8192 })) states.push(model.migrationState);
+    const stream = device.migration.save({ chunkBytes: 8192, preCopy: true });
+    for await (const _chunk of stream) states.push(model.migrationState);
     expect(new Set(states)).toEqual(new Set([STOP_COPY]));
     expect(model.migrationState).toBe(STOP);
   });
 
-  test.each(['stop-copy', 'pre-copy'] as const)(
-    'save() destroyed half way, %s: the rest is drained, the device runs again',
-    async (migration) => {
-      let reads = 0;
-      const { device, model } = await served(migration, ({ name }) => {
-        if (name === 'MIG_DATA_READ') reads++;
-        return undefined;
-      });
-      const stream = device.migration.save({ chunkBytes: 4096 });
-      await once(stream, 'readable');
-      stream.destroy();
-      await settled(stream);
-      expect(model.migrationState).toBe(RUNNING);
-      // 64 KiB of RAM and a page of registers.
-      expect(reads).toBeGreaterThanOrEqual(17);
-    },
-  );
+  test('it is not stopped before what it has while it runs was read, unless told', async () => {
+    const { device, model } = await served('pre-copy');
+    const states: (MigrationState | undefined)[] = [];
+    for await (const _chunk of device.migration.save()) states.push(model.migrationState);
+    expect(new Set(states)).toEqual(new Set([STOP_COPY]));
+    await device.migration.transition(RUNNING);
+    states.length = 0;
+    for await (const _chunk of device.migration.save({ preCopy: true })) states.push(model.migrationState);
+    expect(new Set(states)).toEqual(new Set([PRE_COPY, STOP_COPY]));
+  });
+
+  test.each([
+    ['stop-copy', false],
+    ['pre-copy', true],
+  ] as const)('save() destroyed half way, %s: the device runs again', async (migration, preCopy) => {
+    let reads = 0;
+    const { device, model } = await served(migration, ({ name }) => {
+      if (name === 'MIG_DATA_READ') reads++;
+      return undefined;
+    });
+    const stream = device.migration.save({ chunkBytes: 4096, preCopy });
+    await once(stream, 'readable');
+    stream.destroy();
+    await settled(stream);
+    expect(model.migrationState).toBe(RUNNING);
+    // 64 KiB of RAM and a page of registers: stopped, it is drained; what a device that runs has may have no end.
+    if (preCopy) expect(reads).toBeLessThan(10);
+    else expect(reads).toBeGreaterThanOrEqual(17);
+  });
 
   test('restore() destroyed half way: ERROR, out of which a reset leads', async () => {
     const { device, model } = await served('stop-copy');
@@ -251,7 +272,8 @@ describe('streams', () => {
           ? { errno: 16 }
           : undefined,
       );
-      const failed: unknown = await buffer(device.migration.save()).catch((error: unknown) => error);
+      const save = device.migration.save({ preCopy: true });
+      const failed: unknown = await buffer(save).catch((error: unknown) => error);
       expect(failed).toMatchObject({ name: 'MigrationError' });
       expect((failed as MigrationError).message).toMatch(/EBUSY/);
       // Where STOP is refused nothing leads out of STOP_COPY.
@@ -263,19 +285,25 @@ describe('streams', () => {
 });
 
 describe('a peer that is not good', () => {
-  async function scripted(data: (size: number) => Buffer, options?: ConnectOptions) {
+  async function scripted(
+    data: (size: number, state: MigrationState) => Buffer,
+    { canPreCopy = false, ...options }: ConnectOptions & { canPreCopy?: boolean } = {},
+  ) {
     const peer = new ScriptedPeer();
-    let state: number = RUNNING;
+    let state: MigrationState = RUNNING;
     const opening = connect({ fd: peer.clientFd }, options);
     await peer.open({ minor: 2 });
     const device = await opening;
     peer.onMessage((asked: Received) => {
-      if (asked.command === 17) return peer.reply(asked, data(asked.payload.readUInt32LE(4)));
+      if (asked.command === 17) return peer.reply(asked, data(asked.payload.readUInt32LE(4), state));
       if (asked.command !== 16) return peer.refuse(asked, 22);
       const flags = asked.payload.readUInt32LE(4);
-      if (flags === 0x20002) state = asked.payload.readUInt32LE(8);
+      if (flags === 0x20002) state = asked.payload.readUInt32LE(8) as MigrationState;
       if ((flags & 0x40000) !== 0) return peer.reply(asked, words(8, flags));
-      peer.reply(asked, flags === 0x10001 ? words(16, flags, 1, 0) : words(16, flags, state, 0));
+      peer.reply(
+        asked,
+        flags === 0x10001 ? words(16, flags, canPreCopy ? 5 : 1, 0) : words(16, flags, state, 0),
+      );
     });
     cleanups.push(async () => {
       await device.close();
@@ -323,6 +351,76 @@ describe('a peer that is not good', () => {
       cause: { name: 'ProtocolError' },
     });
     expect(state()).toBe(RUNNING);
+  });
+
+  describe('one that has more and more while it runs', () => {
+    const full = (size: number, byte: number, count = size) =>
+      Buffer.concat([words(8 + count, count), Buffer.alloc(count, byte)]);
+
+    /** `rounds` is what each round in PRE_COPY brings before a read comes short; endless where there is none. */
+    async function saved(preCopy: PreCopyLimits | true, rounds?: number[]) {
+      let left = rounds?.shift();
+      let stopped = 300;
+      const sizes: number[] = [];
+      const { device, state } = await scripted(
+        (size, now) => {
+          if (now === PRE_COPY) {
+            sizes.push(size);
+            const count = Math.min(size, left ?? (rounds === undefined ? size : 0));
+            if (left !== undefined) left -= count;
+            if (count < size) left = rounds?.shift();
+            return full(size, 0x11, count);
+          }
+          const count = Math.min(size, stopped);
+          stopped -= count;
+          return full(size, 0x22, count);
+        },
+        { canPreCopy: true },
+      );
+      const bytes = await buffer(device.migration.save({ chunkBytes: 1000, preCopy }));
+      const before = bytes.indexOf(0x22);
+      expect(bytes.length - before).toBe(300);
+      expect(bytes.subarray(0, before).every((byte) => byte === 0x11)).toBe(true);
+      expect(state()).toBe(STOP);
+      return { before, sizes };
+    }
+
+    test('maxBytes ends it to the byte', async () => {
+      expect(await saved({ maxBytes: 25_500 })).toEqual({
+        before: 25_500,
+        sizes: [...Array<number>(25).fill(1000), 500],
+      });
+    });
+
+    test('a gibibyte ends it where nothing is said', async () => {
+      let asked = 0;
+      const chunkBytes = 1 << 17;
+      const chunk = full(chunkBytes, 0x11);
+      const { device } = await scripted(
+        (size, now) => {
+          if (now !== PRE_COPY) return words(8, 0);
+          asked += size;
+          return chunk;
+        },
+        { canPreCopy: true },
+      );
+      let bytes = 0;
+      const stream = device.migration.save({ preCopy: true, chunkBytes });
+      for await (const data of stream) bytes += (data as Buffer).length;
+      expect([bytes, asked]).toEqual([1 << 30, 1 << 30]);
+    });
+
+    test('one round where nothing is said: to the read that comes short', async () => {
+      expect((await saved(true, [2500, 2000, 1000])).before).toBe(2500);
+      expect((await saved({}, [0, 2000])).before).toBe(0);
+    });
+
+    test('rounds, as long as each brings less than the one before', async () => {
+      expect((await saved({ maxRounds: 10 }, [2500, 1900, 700, 700, 100])).before).toBe(5800);
+      expect((await saved({ maxRounds: 10 }, [2500, 1900, 0, 700])).before).toBe(4400);
+      expect((await saved({ maxRounds: 2 }, [2500, 1900, 700])).before).toBe(4400);
+      expect((await saved({ maxRounds: 9, maxBytes: 3000 }, [2500, 1900, 700])).before).toBe(3000);
+    });
   });
 
   test('minor 0: DEVICE_FEATURE is not tried', async () => {

@@ -1,4 +1,5 @@
 /** File descriptors that are not what they should be: none is left over, none is used for what it is not. */
+import { execFileSync } from 'node:child_process';
 import { closeSync, ftruncateSync, openSync, unlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -17,9 +18,18 @@ function directory(): number {
   return fd;
 }
 
-/** The reading end of a pipe without a name. */
-function pipe(): number {
+function procDirectory(): number {
   const fd = openSync('/proc/self/fd', 'r');
+  cleanup(() => closeSync(fd));
+  return fd;
+}
+
+/** A pipe, both ends in one fd. */
+function pipe(): number {
+  const path = join(tmpdir(), `vfio-user-${process.pid}-${Math.random()}`);
+  execFileSync('mkfifo', [path]);
+  const fd = openSync(path, 'r+');
+  unlinkSync(path);
   cleanup(() => closeSync(fd));
   return fd;
 }
@@ -55,7 +65,8 @@ function unconnected(): number {
 
 const KINDS: [name: string, open: () => number][] = [
   ['a directory', directory],
-  ['a directory of /proc', pipe],
+  ['a directory of /proc', procDirectory],
+  ['a pipe', pipe],
   ['a socket', () => pair()[0]],
   ['a socket whose other end is closed', closedSocket],
   ['a listening socket', unconnected],

@@ -63,6 +63,17 @@ describe('VERSION', () => {
     ['with Infinity', capabilities('{"max_data_xfer_size":Infinity}')],
     ['with a number beyond all', capabilities('{"max_data_xfer_size":1e999}')],
     ['with a negative number', capabilities('{"max_dma_maps":-1}')],
+    ['with a number that is NaN in words', capabilities('{"max_msg_fds":"NaN"}')],
+    ['with -Infinity', capabilities('{"max_msg_fds":-Infinity}')],
+    ['with undefined', capabilities('{"max_msg_fds":undefined}')],
+    ['with a hexadecimal number', capabilities('{"max_msg_fds":0x8}')],
+    ['with a number that rounds to a power of two', capabilities('{"max_data_xfer_size":1048576.5}')],
+    ['with a number beyond all exact ones', capabilities('{"max_dma_maps":9007199254740993}')],
+    ['with a duplicate member that is wrong', capabilities('{"max_msg_fds":4,"max_msg_fds":-1}')],
+    [
+      'with duplicate capabilities, the last of which is wrong',
+      bytes('{"capabilities":{},"capabilities":1}\0'),
+    ],
     ['with a fraction', capabilities('{"max_msg_fds":1.5}')],
     ['with a string for a number', capabilities('{"max_msg_fds":"8"}')],
     ['with max_data_xfer_size 0', capabilities('{"max_data_xfer_size":0}')],
@@ -189,17 +200,23 @@ describe('GET_REGION_INFO', () => {
     await expectNamedError(answering(5, chained(chain, first), [file(4096)]), 'ProtocolError');
   });
 
-  test('a chain of a million entries is more than is taken in', async () => {
-    const chain = Buffer.concat(Array.from({ length: 100_000 }, () => unknown(32)));
-    const server = answering(5, chained(chain));
-    const { twist } = server;
-    server.twist = (asked, answer, device) => {
-      const twisted = twist!(asked, answer, device)!;
-      if (twisted.bytes.length < 100_000) return twisted;
-      void server.peer.sendAll(twisted.bytes).catch(() => undefined);
-      return undefined;
-    };
-    await expectNamedError(server, 'ProtocolError');
+  /** The chain of so many entries, each behind the one before it. */
+  const longChain = (entries: number): Buffer => {
+    const chain = Buffer.alloc(entries * 8);
+    for (let i = 0; i < entries; i++) {
+      chain.writeUInt16LE(77, i * 8);
+      chain.writeUInt16LE(1, i * 8 + 2);
+      chain.writeUInt32LE(i === entries - 1 ? 0 : 32 + 8 * (i + 1), i * 8 + 4);
+    }
+    return chain;
+  };
+
+  test.each([
+    ['131,000 entries, as many as a message has room for,', 131_000, 'ProtocolError'],
+    // Its size breaks the framing: nothing behind it can be made out.
+    ['a million entries', 1_000_000, 'ClosedError'],
+  ])('a chain of %s is more than is taken in', async (_, entries, kind) => {
+    await expectNamedError(answering(5, chained(longChain(entries))), kind);
   });
 
   test('areas of no bytes, and of fds that did not come, cannot be mapped', async () => {

@@ -9,7 +9,14 @@
 import { RamDevice, serve } from '../../dist/emulator/index.js';
 
 const [path, json = '{}'] = process.argv.slice(2);
-const { device: kind = 'ram', ram = {}, serve: options = {}, fill = 0, greet = true } = JSON.parse(json);
+const {
+  device: kind = 'ram',
+  ram = {},
+  serve: options = {},
+  fill = 0,
+  greet = true,
+  clients = 'one',
+} = JSON.parse(json);
 
 /** Config space of another device: every read of its first dword says so. */
 class OtherDevice extends RamDevice {
@@ -30,7 +37,7 @@ for (let at = 0; shared !== undefined && at < shared.length; at += 4) shared.wri
 
 process.once('message', () => {
   const intercept = greet ? undefined : () => 'drop';
-  serve(device, { ...options, path, intercept }).then(
+  serve(device, { ...options, path, intercept, clients }).then(
     () => process.send('listening'),
     (error) => process.send(String(error)),
   );

@@ -13,6 +13,7 @@ export interface RamServerOptions {
   /** What every dword of the shared BAR is. */
   fill?: number;
   greet?: boolean;
+  clients?: 'one' | 'many';
 }
 
 export class RamServer implements AsyncDisposable {
