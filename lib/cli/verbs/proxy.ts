@@ -1,0 +1,213 @@
+/** `vfio-user proxy`: between a client and a server. */
+import { readFile, stat } from 'node:fs/promises';
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import {
+  parseFault,
+  proxy,
+  type FaultPlanSpec,
+  type ListenAddress,
+  type ProxyOptions,
+  type ServerAddress,
+} from '../../proxy/index.js';
+import { UsageError, printable } from '../errors.js';
+import { openTcp, tcpAddress, unixAddress } from '../endpoint.js';
+import type { GlobalOptions } from '../global-options.js';
+import { byteSize } from '../nvme-options.js';
+import { length, size } from '../numbers.js';
+import { print } from '../output.js';
+import { describeEvent, summaryOf } from '../proxy-report.js';
+import { untilStopped } from '../signals.js';
+
+interface Options {
+  listen: string;
+  connect: string;
+  log?: boolean;
+  capture?: string;
+  rotateBytes?: number;
+  rotateFiles?: number;
+  faults?: string;
+  fault: Record<string, unknown>[];
+  seed?: number;
+  twin: 'interpose' | 'pass';
+  interrupts?: boolean;
+  malformed: 'close' | 'pass';
+  maxMessage?: number;
+  maxClients?: number;
+}
+
+const HELP = `
+Clients connect to --listen as though it were the server. --listen and --connect are a path, @name for an abstract
+socket, or tcp:HOST:PORT (where no file descriptors pass). Each client gets a connection of its own to the server.
+Log lines and the summary at the end go to stdout, what happens besides to stderr. Runs until it is interrupted.
+
+A fault is NAME or NAME:member=value,…; --faults reads a JSON file, {"seed": 1, "faults": [{"fault": "drop", …}]}.
+  delay:ms=50                 it and what follows arrives later
+  drop                        it does not arrive
+  split:pieces=3,ms=10        in pieces with pauses; at=8+16 cuts at offsets
+  duplicate                   it arrives twice
+  corrupt:offset=20,xor=0xff  a byte of it is changed; bits=3 turns random bits
+  withhold-fd:fd=0            without a file descriptor of its, or without any (fd=all)
+  errno:errno=EIO             a request is answered with an error, and does not arrive
+  disconnect:bytes=8          so much of it arrives, then both sides are disconnected
+Which messages: direction=to-server|to-client  command=REGION_READ  kind=request|reply  socket=main|twin,
+and of those: nth=3 | every=10 | probability=0.01, at most times=5. --seed makes chance repeatable (1).
+
+Examples:
+  $ vfio-user proxy --listen /tmp/front.sock --connect /run/dev.sock --log
+  $ vfio-user proxy --listen /tmp/front.sock --connect /run/dev.sock --capture dev.pcapng --rotate-bytes 64M
+  $ vfio-user proxy --listen @front --connect tcp:host:4420
+  $ vfio-user proxy --listen @front --connect @dev --fault drop:command=REGION_READ,kind=reply,nth=3
+  $ vfio-user proxy --listen @front --connect @dev --fault delay:ms=20,probability=0.1 --seed 7`;
+
+export function registerProxy(program: Command): void {
+  program
+    .command('proxy')
+    .description('stand between clients and a server: log, capture, disturb')
+    .requiredOption('--listen <address>', 'where clients connect to')
+    .requiredOption('--connect <address>', 'where the server listens')
+    .option('--log', 'print a line for each message')
+    .option('--capture <file>', 'write all messages to a pcapng file')
+    .option(
+      '--rotate-bytes <size>',
+      'begin a new capture file at this size; the old one becomes FILE.1',
+      byteSize,
+    )
+    .option('--rotate-files <count>', 'how many old capture files to keep (9)', size)
+    .option('--faults <file>', 'faults, in JSON')
+    .option('--fault <fault>', 'a fault; may be given several times', fault, [])
+    .option('--seed <number>', 'where chance begins, for faults with a probability', size)
+    .addOption(
+      new Option('--twin <how>', "the socket for the server's own requests: seen, or passed on")
+        .choices(['interpose', 'pass'])
+        .default('interpose'),
+    )
+    .option('--interrupts', 'see interrupts too; so it is with --log or --capture')
+    .option('--no-interrupts', 'pass eventfds on as they are')
+    .addOption(
+      new Option('--malformed <how>', 'after a header that makes no sense')
+        .choices(['close', 'pass'])
+        .default('close'),
+    )
+    .option('--max-message <size>', 'the largest message that makes sense (1 MiB and 4 KiB)', byteSize)
+    .option('--max-clients <count>', 'clients at once; others wait (64)', length)
+    .addHelpText('after', HELP)
+    .action(run);
+}
+
+async function run(options: Options, command: Command): Promise<void> {
+  const { timeout, wait = false } = command.optsWithGlobals<GlobalOptions>();
+  checkTogether(options);
+  const stopped = untilStopped();
+  await using server = await start({
+    ...(await faultsOf(options)),
+    ...traceOf(options),
+    listen: listenAddress(options.listen),
+    connect: serverAddress(options.connect, timeout),
+    timeoutMs: timeout,
+    waitForSocket: wait,
+    twinSocket: options.twin,
+    malformed: options.malformed,
+    ...(options.maxMessage !== undefined && { maxMessageBytes: options.maxMessage }),
+    ...(options.maxClients !== undefined && { maxClients: options.maxClients }),
+    onEvent: (event) => {
+      process.stderr.write(`${printable(describeEvent(event))}\n`);
+    },
+  });
+  await print(`listening on ${printable(shownAddress(options.listen, server.address))}\n`);
+  await warnWithoutServer(options.connect, wait);
+  await stopped;
+  await server.close();
+  await print(`${summaryOf(server.counters)}\n`);
+}
+
+/** What makes no sense together is told as wrong usage, whoever finds it. */
+async function start(options: ProxyOptions): ReturnType<typeof proxy> {
+  try {
+    return await proxy(options);
+  } catch (error) {
+    if (error instanceof TypeError || error instanceof RangeError) throw new UsageError(error.message);
+    throw error;
+  }
+}
+
+function checkTogether({ capture, rotateBytes, rotateFiles }: Options): void {
+  if (capture === undefined && (rotateBytes ?? rotateFiles) !== undefined) {
+    throw new UsageError('--rotate-bytes and --rotate-files need --capture');
+  }
+  if (rotateFiles !== undefined && rotateBytes === undefined) {
+    throw new UsageError('--rotate-files needs --rotate-bytes');
+  }
+}
+
+function traceOf({ log, capture, rotateBytes, rotateFiles, interrupts }: Options): Partial<ProxyOptions> {
+  return {
+    trace: log === true ? (line) => void process.stdout.write(`${line}\n`) : undefined,
+    capture: capture === undefined ? undefined : { path: capture, rotateBytes, rotateFiles },
+    ...(interrupts !== undefined && { interrupts }),
+  };
+}
+
+function listenAddress(text: string): ListenAddress {
+  return text.startsWith('tcp:') ? tcpAddress(text) : unixAddress(text);
+}
+
+function serverAddress(text: string, timeoutMs: number): ServerAddress {
+  if (text.startsWith('fd:'))
+    throw new UsageError('--connect takes an address that can be connected to again');
+  if (!text.startsWith('tcp:')) return unixAddress(text);
+  const { host, port } = tcpAddress(text);
+  if (port === 0) throw new UsageError(`'${text}' has no port`);
+  return { dial: () => openTcp(host, port, text, timeoutMs), name: text };
+}
+
+/** As it was given; TCP with the port that it got. */
+function shownAddress(given: string, address: string): string {
+  return given.startsWith('tcp:') ? `tcp:${address}` : given;
+}
+
+/** Only looked for: some servers do not survive a connection that is closed at once. */
+async function warnWithoutServer(connect: string, wait: boolean): Promise<void> {
+  if (wait || connect.startsWith('@') || connect.startsWith('tcp:')) return;
+  const isThere = await stat(connect).then(
+    () => true,
+    () => false,
+  );
+  if (isThere) return;
+  process.stderr.write(
+    `vfio-user: nothing is at ${printable(connect)} yet: clients are refused until there is\n`,
+  );
+}
+
+function fault(text: string, before: Record<string, unknown>[]): Record<string, unknown>[] {
+  try {
+    return [...before, parseFault(text)];
+  } catch (error) {
+    throw new InvalidArgumentError((error as Error).message);
+  }
+}
+
+/** Those of the file first; a seed on the command line goes before the file's. What they say is the proxy's to check. */
+async function faultsOf({ faults: file, fault: typed, seed }: Options): Promise<{ faults?: FaultPlanSpec }> {
+  if (file === undefined && typed.length === 0) {
+    if (seed !== undefined) throw new UsageError('--seed needs --fault or --faults');
+    return {};
+  }
+  const plan = file === undefined ? { faults: [] } : await readPlan(file);
+  const all = { ...plan, faults: [...plan.faults, ...typed], ...(seed !== undefined && { seed }) };
+  return { faults: all as unknown as FaultPlanSpec };
+}
+
+/** JSON: a list, or an object with a list. */
+async function readPlan(file: string): Promise<{ faults: unknown[] }> {
+  const text = await readFile(file, 'utf8');
+  let plan: unknown;
+  try {
+    plan = JSON.parse(text);
+  } catch (error) {
+    throw new UsageError(`${file} is not JSON: ${(error as Error).message}`);
+  }
+  if (Array.isArray(plan)) return { faults: plan as unknown[] };
+  const { faults } = (plan ?? {}) as { faults?: unknown };
+  if (Array.isArray(faults)) return { ...(plan as object), faults: faults as unknown[] };
+  throw new UsageError(`${file} is neither a list of faults nor an object with such a list as faults`);
+}

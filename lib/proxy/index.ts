@@ -1,0 +1,21 @@
+/**
+ * Standing between a client and a server, `vfio-user/proxy`: passing on, looking on, disturbing. Where to start:
+ * `proxy.ts` takes clients in, `pipe.ts` is the way of a message, `fault-spec.ts` says what faults there are.
+ */
+export type { WayCounters } from './counters.js';
+export {
+  parseFault,
+  type FaultAction,
+  type FaultPlanSpec,
+  type FaultSelection,
+  type FaultSpec,
+  type Way,
+} from './fault-spec.js';
+export { ProxyServer, proxy } from './proxy.js';
+export type {
+  ListenAddress,
+  ProxyCounters,
+  ProxyEvent,
+  ProxyOptions,
+  ServerAddress,
+} from './proxy-options.js';

@@ -1,0 +1,179 @@
+/** A proxy: clients come in, each is connected to the server, and all that they say passes through. */
+import { resolve } from 'node:path';
+import { ClosedError, VfioUserError } from '../errors.js';
+import { openTap, type TraceTap } from '../trace/index.js';
+import { addTo, newWayCounters } from './counters.js';
+import { openEntrance, type Arrival, type Entrance } from './entrance.js';
+import type { OpenLeg } from './leg.js';
+import type { ListenAddress, ProxyCounters, ProxyOptions, ServerAddress, Settings } from './proxy-options.js';
+import { settingsOf } from './proxy-options.js';
+import { Session } from './session.js';
+import { openUpstream, serverName } from './upstream.js';
+
+/**
+ * Listens, and passes on what clients and server say to each other: messages with the fds that belong to them, and the
+ * twin socket. Each client gets a connection of its own to the server, which need not be there yet.
+ *
+ * Between two Unix sockets nothing is changed, but for the process that the server sees its client as (SO_PEERCRED).
+ * Where a side takes no fds they end here, and messages go without.
+ *
+ * @throws TypeError and RangeError for options that make no sense; TransportError where the socket cannot be had; what
+ * opening the capture file throws.
+ */
+export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
+  const settings = settingsOf(options);
+  const name = serverName(options.connect);
+  if (addressOf(options.listen) === addressOf(options.connect)) {
+    throw new TypeError(`a proxy cannot listen where its server is: ${name}`);
+  }
+  const holder: { server?: ProxyServer } = {};
+  // The entrance goes first: a socket that is taken must not cost the capture of whoever has it.
+  const entrance = await openEntrance(options.listen, {
+    hasRoom: () => holder.server?.hasRoom ?? false,
+    onArrival: (arrival) => holder.server!.welcome(arrival),
+    onTrouble: (error) => settings.onEvent({ type: 'notice', text: error.message }),
+  });
+  let tap: TraceTap;
+  try {
+    tap = await openTap(options);
+  } catch (error) {
+    entrance.close();
+    throw error;
+  }
+  holder.server = new ProxyServer({ entrance, tap, settings, connect: options.connect, name });
+  entrance.resume();
+  return holder.server;
+}
+
+/** The path of a Unix socket; of everything else something that is nowhere twice. */
+function addressOf(address: ListenAddress | ServerAddress): string | symbol {
+  const path = typeof address === 'object' && address !== null && 'path' in address ? address.path : address;
+  if (typeof path !== 'string') return Symbol();
+  return path.startsWith('\0') ? path : resolve(path);
+}
+
+interface Parts {
+  entrance: Entrance;
+  tap: TraceTap;
+  settings: Settings;
+  connect: ServerAddress;
+  name: string;
+}
+
+/** A proxy that runs; made by `proxy`. It lives on the loop of the thread that made it. */
+export class ProxyServer implements AsyncDisposable {
+  /** Where it listens, as people write it: a path, `@name`, `127.0.0.1:4420`. */
+  readonly address: string;
+  readonly #parts: Parts;
+  /** By the number of their name, undefined while the server is being connected to. */
+  readonly #sessions = new Map<number, Session | undefined>();
+  readonly #closing = new AbortController();
+  /** Of the sessions that are over. */
+  readonly #toServer = newWayCounters();
+  readonly #toClient = newWayCounters();
+  #clients = 0;
+  #refused = 0;
+  #interrupts = 0;
+
+  /** @internal */
+  constructor(parts: Parts) {
+    this.#parts = parts;
+    this.address = parts.entrance.address;
+  }
+
+  /** @internal */
+  get hasRoom(): boolean {
+    return !this.#closing.signal.aborted && this.#sessions.size < this.#parts.settings.maxClients;
+  }
+
+  /** What went through so far. */
+  get counters(): ProxyCounters {
+    const toServer = { ...this.#toServer };
+    const toClient = { ...this.#toClient };
+    let interrupts = this.#interrupts;
+    for (const session of this.#sessions.values()) {
+      if (session === undefined) continue;
+      addTo(toServer, session.toServer);
+      addTo(toClient, session.toClient);
+      interrupts += session.interrupts;
+    }
+    const faults = this.#parts.settings.plan?.fired ?? 0;
+    const open = this.#sessions.size;
+    return { clients: this.#clients, open, refused: this.#refused, toServer, toClient, faults, interrupts };
+  }
+
+  /** Lets the process end although the proxy waits for clients. Those that are there keep it. */
+  unref(): void {
+    this.#parts.entrance.unref();
+  }
+
+  ref(): void {
+    this.#parts.entrance.ref();
+  }
+
+  /** Ends all connections, stops listening, removes the socket file and ends the capture. Idempotent. */
+  async close(): Promise<void> {
+    if (this.#closing.signal.aborted) return;
+    const reason = new ClosedError('the proxy was closed');
+    this.#closing.abort(reason);
+    for (const session of [...this.#sessions.values()]) session?.close(reason);
+    this.#parts.entrance.close();
+    this.#parts.tap.close();
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
+  }
+
+  /** @internal */
+  welcome(arrival: Arrival): void {
+    const client = ++this.#clients;
+    // The lowest number that is free: a capture describes as many sockets as there were at once, not as ever came.
+    let number = 1;
+    while (this.#sessions.has(number)) number++;
+    this.#sessions.set(number, undefined);
+    this.#parts.settings.onEvent({ type: 'connected', client });
+    void this.#connect(arrival, client, number);
+  }
+
+  async #connect(arrival: Arrival, client: number, number: number): Promise<void> {
+    const { connect, settings, tap, name } = this.#parts;
+    let server: OpenLeg;
+    try {
+      server = await openUpstream(connect, settings, this.#closing.signal);
+    } catch (error) {
+      arrival.discard();
+      this.#refuse(client, number, error);
+      return;
+    }
+    const onOver = (over: Session): void => this.#over(over, number);
+    const socket = number === 1 ? name : `${name}#${number}`;
+    const session = new Session(
+      { client: arrival.open, server },
+      { client, name: socket, settings, tap, onOver },
+    );
+    this.#sessions.set(number, session);
+    if (this.#closing.signal.aborted) session.close(this.#closing.signal.reason as VfioUserError);
+    else session.start();
+  }
+
+  #refuse(client: number, number: number, error: unknown): void {
+    this.#refused++;
+    const reason = error instanceof Error ? error.message : String(error);
+    const code = error instanceof VfioUserError ? error.code : 'ERR_VFIO_USER_CLOSED';
+    this.#leave(number);
+    this.#parts.settings.onEvent({ type: 'ended', client, reason, code });
+  }
+
+  #over(session: Session, number: number): void {
+    addTo(this.#toServer, session.toServer);
+    addTo(this.#toClient, session.toClient);
+    this.#interrupts += session.interrupts;
+    this.#leave(number);
+  }
+
+  #leave(number: number): void {
+    this.#sessions.delete(number);
+    if (!this.#closing.signal.aborted) this.#parts.entrance.resume();
+  }
+}

@@ -1,0 +1,146 @@
+/** A leg over a Unix socket (or a vsock, which passes no fds): one `recvmsg`, one `sendmsg`, no spinning. */
+import { Socket } from 'node:net';
+import { ProtocolError, TransportError, type VfioUserError } from '../errors.js';
+import { EAGAIN, ECTRUNC, READABLE, WRITABLE, native, type NativeSocket } from '../native.js';
+import { borrowSlab, returnSlab } from '../transport/slab-pool.js';
+import type { Leg, LegHandler, OpenLeg } from './leg.js';
+
+/** `recvmsg` calls in one turn of the loop: a side that floods gets its share and no more. */
+const RECEIVES_PER_TURN = 16;
+const NO_BYTES = new Uint8Array(0);
+const NO_FDS: readonly number[] = [];
+
+/** `fd` is a connected non-blocking stream socket. */
+export function unixLeg(fd: number, name: string, passesFds = true): OpenLeg {
+  return (handler) => new UnixLeg(fd, name, passesFds, handler);
+}
+
+class UnixLeg implements Leg {
+  readonly name: string;
+  readonly passesFds: boolean;
+  readonly #handler: LegHandler;
+  readonly #socket: NativeSocket;
+  /** Written by the addon: [0] is the number of fds that wait. */
+  readonly #status = new Int32Array(1);
+  #interest = 0;
+  #ended = false;
+  #closed = false;
+
+  constructor(fd: number, name: string, passesFds: boolean, handler: LegHandler) {
+    this.name = name;
+    this.passesFds = passesFds;
+    this.#handler = handler;
+    this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);
+  }
+
+  trySend(bytes: Buffer, start: number, end: number, fds: readonly number[]): number {
+    if (this.#closed) return 0;
+    const length = end - start;
+    const took = this.#socket.send(NO_BYTES, 0, bytes, start, length, 0, fds.length === 0 ? null : fds);
+    if (took < 0 && took !== -EAGAIN) return took;
+    if (took < length) this.#watch(this.#interest | WRITABLE);
+    return Math.max(took, 0);
+  }
+
+  setReading(on: boolean): void {
+    if (this.#ended) return;
+    this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
+  }
+
+  receiveNow(): void {
+    if ((this.#interest & READABLE) !== 0) this.#receive();
+  }
+
+  /**
+   * Only `shutdown(2)` ends one way and leaves the other. A stream of Node's own does it, over a duplicate of the fd:
+   * the end belongs to the connection, not to the fd.
+   */
+  endSending(): void {
+    if (this.#closed) return;
+    const copy = native().dupFd(this.#socket.fd);
+    if (copy < 0) {
+      this.#fail(new TransportError('dup', -copy, this.name));
+      return;
+    }
+    try {
+      const stream = new Socket({ fd: copy, readable: false, writable: true });
+      // The other side may be gone already.
+      stream.on('error', () => undefined);
+      stream.end();
+      stream.unref();
+    } catch (cause) {
+      native().closeFd(copy);
+      this.#fail(new TransportError('shutdown', 0, this.name, { cause }));
+    }
+  }
+
+  /** A hang-up is reported whatever is asked for; READABLE is not asked for here. */
+  isGone(): boolean {
+    return this.#closed || (this.#socket.wait(WRITABLE, 0, null) & READABLE) !== 0;
+  }
+
+  close(): void {
+    this.#closed = true;
+    this.#interest = 0;
+    this.#socket.close();
+  }
+
+  #onEvent(events: number): void {
+    if ((events & READABLE) !== 0 && (this.#interest & READABLE) !== 0) this.#receive();
+    if ((events & WRITABLE) !== 0 && (this.#interest & WRITABLE) !== 0) {
+      this.#watch(this.#interest & ~WRITABLE);
+      this.#handler.onWritable();
+    }
+  }
+
+  #watch(interest: number): void {
+    if (interest === this.#interest || this.#closed) return;
+    this.#interest = interest;
+    const result = this.#socket.watch(interest);
+    if (result < 0) this.#fail(new TransportError('epoll_ctl', -result, this.name));
+  }
+
+  #receive(): void {
+    const slab = borrowSlab();
+    try {
+      for (let turn = 0; turn < RECEIVES_PER_TURN && (this.#interest & READABLE) !== 0; turn++) {
+        if (!this.#receiveOnce(slab)) return;
+      }
+    } finally {
+      returnSlab(slab);
+    }
+  }
+
+  /** One `recvmsg`. False when the socket is likely to be empty. */
+  #receiveOnce(slab: Buffer): boolean {
+    const count = this.#socket.recv(slab, 0, slab.byteLength);
+    if (count === -EAGAIN) return false;
+    if (count === 0) {
+      this.#ended = true;
+      this.#watch(this.#interest & ~READABLE);
+      this.#handler.onEnd();
+      return false;
+    }
+    if (count < 0) {
+      this.#fail(receiveError(-count, this.name));
+      return false;
+    }
+    const fds = this.#status[0] === 0 ? NO_FDS : this.#socket.takeFds();
+    this.#handler.onChunk(slab, 0, count, fds);
+    // recvmsg stops after a buffer that carries fds, however much is behind it.
+    return count === slab.byteLength || fds !== NO_FDS;
+  }
+
+  #fail(error: VfioUserError): void {
+    if (this.#closed) return;
+    this.close();
+    this.#handler.onFailure(error);
+  }
+}
+
+function receiveError(errno: number, name: string): VfioUserError {
+  if (errno !== ECTRUNC) return new TransportError('recvmsg', errno, name);
+  return new ProtocolError(
+    `the kernel dropped file descriptors of a message of ${name} (MSG_CTRUNC): too many, or this process has none left`,
+  );
+}

@@ -1,0 +1,79 @@
+/** The way to the server: one connection for each client. */
+import { TimeoutError, TransportError } from '../errors.js';
+import { native } from '../native.js';
+import { connectPath } from '../transport/index.js';
+import { connectVsock } from '../transport/vsock.js';
+import type { OpenLeg } from './leg.js';
+import type { ServerAddress, Settings } from './proxy-options.js';
+import { streamLeg } from './stream-leg.js';
+import { unixLeg } from './unix-leg.js';
+
+/**
+ * What people call the server; also the name of its sockets in traces and captures.
+ * @throws TypeError for what is no address.
+ */
+export function serverName(address: ServerAddress): string {
+  if (typeof address === 'string') return printed(address);
+  if (typeof address === 'object' && address !== null) {
+    if ('path' in address && typeof address.path === 'string') return printed(address.path);
+    if ('vsock' in address) return `vsock ${address.vsock.cid}:${address.vsock.port}`;
+    if ('dial' in address && typeof address.dial === 'function') return address.name ?? 'the server';
+  }
+  throw new TypeError('connect is a path, or an object with path, vsock or dial');
+}
+
+function printed(path: string): string {
+  return path.startsWith('\0') ? `@${path.slice(1)}` : path;
+}
+
+/** @throws TransportError, TimeoutError, what `dial` throws, the signal's reason. */
+export async function openUpstream(
+  address: ServerAddress,
+  { timeoutMs, waitForSocket }: Settings,
+  signal: AbortSignal,
+): Promise<OpenLeg> {
+  const name = serverName(address);
+  if (typeof address === 'string' || 'path' in address) {
+    const path = typeof address === 'string' ? address : address.path;
+    const { fd } = await connectPath(path, { timeoutMs, waitForSocket, signal });
+    return unixLeg(fd, name);
+  }
+  if ('vsock' in address) return unixLeg(await connectVsock(address.vsock, timeoutMs, signal), name, false);
+  return openDialled(address, name, timeoutMs, signal);
+}
+
+async function openDialled(
+  { dial }: Extract<ServerAddress, { dial: unknown }>,
+  name: string,
+  timeoutMs: number,
+  signal: AbortSignal,
+): Promise<OpenLeg> {
+  const giveUp = AbortSignal.any([signal, AbortSignal.timeout(timeoutMs)]);
+  const dialling = (async () => dial(giveUp))();
+  const aborted = new Promise<never>((_, reject) => {
+    const onAbort = (): void =>
+      reject(signal.aborted ? (signal.reason as Error) : new TimeoutError(`connect to ${name}`, timeoutMs));
+    giveUp.addEventListener('abort', onAbort, { once: true });
+  });
+  try {
+    return legOf(await Promise.race([dialling, aborted]), name);
+  } catch (error) {
+    // One that comes too late is nobody's.
+    dialling.then(discard, () => undefined);
+    throw error;
+  }
+}
+
+type Dialled = Awaited<ReturnType<Extract<ServerAddress, { dial: unknown }>['dial']>>;
+
+function legOf(dialled: Dialled, name: string): OpenLeg {
+  if (typeof dialled !== 'number') return streamLeg(dialled, name);
+  const result = native().adoptSocket(dialled);
+  if (result < 0) throw new TransportError('getsockopt', -result, `${name} is not a connected stream socket`);
+  return unixLeg(dialled, name);
+}
+
+function discard(dialled: Dialled): void {
+  if (typeof dialled === 'number') native().closeFd(dialled);
+  else dialled.destroy();
+}
