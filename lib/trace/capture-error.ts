@@ -2,11 +2,12 @@ import { VfioUserError } from '../errors.js';
 
 /** A capture file is not what it should be. `code` is `ERR_VFIO_USER_CAPTURE`. */
 export class CaptureError extends VfioUserError {
-  /** Where in the file the block begins that is wrong, in bytes. */
-  readonly offset: number;
+  /** Where in the file the block begins that is wrong, in bytes; undefined where it is not about one block. */
+  readonly offset: number | undefined;
 
-  constructor(message: string, offset: number, options?: ErrorOptions) {
-    super('ERR_VFIO_USER_CAPTURE', `${message} (in the block at ${offset})`, options);
+  constructor(message: string, offset?: number, options?: ErrorOptions) {
+    const where = offset === undefined ? '' : ` (in the block at ${offset})`;
+    super('ERR_VFIO_USER_CAPTURE', `${message}${where}`, options);
     this.offset = offset;
   }
 

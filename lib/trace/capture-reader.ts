@@ -7,10 +7,10 @@ import { open } from 'node:fs/promises';
 import { BlockSource } from './block-source.js';
 import { CaptureError } from './capture-error.js';
 import { CaptureSection } from './capture-section.js';
-import type { TracedMessage } from './message.js';
+import { isMessage, type TracedEvent, type TracedMessage } from './message.js';
 import { BLOCK_SECTION } from './pcapng.js';
 
-/** The messages of a capture file. Iterate over it, once. */
+/** The messages of a capture file. Iterate over it, or over its `events`, once. */
 export class CaptureReader implements AsyncIterable<TracedMessage> {
   readonly #path: string;
   #cutBytes = 0;
@@ -33,8 +33,13 @@ export class CaptureReader implements AsyncIterable<TracedMessage> {
     return this.#skipped;
   }
 
-  /** @throws CaptureError for what is not pcapng, and what `fs.open` and `fs.read` throw. */
+  /** The messages alone. @throws CaptureError for what is not pcapng, and what `fs.open` and `fs.read` throw. */
   async *[Symbol.asyncIterator](): AsyncGenerator<TracedMessage, void, undefined> {
+    for await (const event of this.events()) if (isMessage(event)) yield event;
+  }
+
+  /** Messages and interrupts, in order. @throws as iterating does. */
+  async *events(): AsyncGenerator<TracedEvent, void, undefined> {
     const file = await open(this.#path, 'r');
     try {
       const blocks = new BlockSource(file);
@@ -43,9 +48,9 @@ export class CaptureReader implements AsyncIterable<TracedMessage> {
         if (block.type === BLOCK_SECTION) section = new CaptureSection(block);
         else if (section === undefined)
           throw new CaptureError('no section header: this is not a pcapng file', 0);
-        const message = section.take(block);
-        if (message === 'foreign') this.#skipped++;
-        else if (message !== undefined) yield message;
+        const event = section.take(block);
+        if (event === 'foreign') this.#skipped++;
+        else if (event !== undefined) yield event;
       }
       this.#cutBytes = blocks.left;
     } finally {

@@ -1,7 +1,7 @@
 /** A section of a pcapng file: the sockets that it describes, and the messages that its packets are. */
 import { readUInt16, readUInt32, type Block } from './block-source.js';
 import { CaptureError } from './capture-error.js';
-import type { TracedMessage } from './message.js';
+import type { TracedEvent, TracedInterrupt } from './message.js';
 import {
   BLOCK_INTERFACE,
   BLOCK_PACKET,
@@ -12,6 +12,8 @@ import {
   INTERFACE_NAME,
   INTERFACE_OFFSET,
   INTERFACE_RESOLUTION,
+  INTERRUPT_DISSECTOR,
+  INTERRUPT_SIZE,
   LINKTYPE_WIRESHARK_UPPER_PDU,
   OPTION_COMMENT,
   OPTION_END,
@@ -27,6 +29,7 @@ const SECTION_BODY = 16;
 const INTERFACE_BODY = 8;
 const MAJOR = 1;
 const SECOND = 1_000_000_000n;
+const OURS: ReadonlySet<string> = new Set([DISSECTOR, INTERRUPT_DISSECTOR]);
 /** Where an interface says nothing: microseconds. */
 const DEFAULT_RESOLUTION = 6;
 /** The most digits of a time stamp's fraction: those of 64 bits. */
@@ -49,6 +52,7 @@ interface Interface {
 interface PacketOptions {
   flags: number;
   fds: readonly number[];
+  note: string | undefined;
 }
 
 export class CaptureSection {
@@ -61,10 +65,10 @@ export class CaptureSection {
   }
 
   /**
-   * The message that a block is; `foreign` for a packet of another protocol; undefined for blocks that are no packets.
+   * The message, or the interrupt, that a block is; `foreign` for a packet of another protocol; undefined for blocks that are no packets.
    * @throws CaptureError
    */
-  take(block: Block): TracedMessage | 'foreign' | undefined {
+  take(block: Block): TracedEvent | 'foreign' | undefined {
     if (block.type === BLOCK_PACKET) return this.#packet(block);
     if (block.type === BLOCK_INTERFACE) this.#describe(block);
     return undefined;
@@ -95,7 +99,7 @@ export class CaptureSection {
     this.#interfaces.push(described);
   }
 
-  #packet(block: Block): TracedMessage | 'foreign' {
+  #packet(block: Block): TracedEvent | 'foreign' {
     const { body, offset, littleEndian } = block;
     if (body.length < PACKET_HEAD) throw new CaptureError('the packet block is too short', offset);
     const [id, high, low, captured, original] = [0, 4, 8, 12, 16].map((at) =>
@@ -111,18 +115,22 @@ export class CaptureSection {
     if (captured + padding(captured) > body.length - PACKET_HEAD) {
       throw new CaptureError(`${captured} bytes of packet in a block of ${body.length}`, offset);
     }
-    const start = socket.isOurs ? messageStart(body, PACKET_HEAD, PACKET_HEAD + captured) : undefined;
-    if (start === undefined) return 'foreign';
+    const found = socket.isOurs ? messageStart(body, PACKET_HEAD, PACKET_HEAD + captured) : undefined;
+    if (found === undefined) return 'foreign';
+    const { dissector, start } = found;
     const bytes = body.subarray(start, PACKET_HEAD + captured);
-    const { flags, fds } = packetOptions(block, PACKET_HEAD + captured + padding(captured));
     const stamp = (BigInt(high) << 32n) | BigInt(low);
+    const time = (stamp * SECOND) / socket.stampsPerSecond + socket.offset * SECOND;
+    if (dissector === INTERRUPT_DISSECTOR) return interruptOf(socket.name, time, bytes, offset);
+    const { flags, fds, note } = packetOptions(block, PACKET_HEAD + captured + padding(captured));
     return {
       socket: socket.name,
       direction: (flags & DIRECTION_MASK) === DIRECTION_INBOUND ? 'received' : 'sent',
-      time: (stamp * SECOND) / socket.stampsPerSecond + socket.offset * SECOND,
+      time,
       bytes,
       size: Math.max(bytes.length, original - (start - PACKET_HEAD)),
       fds,
+      ...(note !== undefined && { note }),
     };
   }
 }
@@ -137,38 +145,66 @@ function stampsPerSecond(resolution: number, offset: number): bigint {
   return (isBinary ? 2n : 10n) ** BigInt(exponent);
 }
 
+/** The layout is at the top of pcapng.ts. */
+function interruptOf(socket: string, time: bigint, bytes: Buffer, offset: number): TracedInterrupt {
+  if (bytes.length !== INTERRUPT_SIZE) {
+    throw new CaptureError(`an interrupt of ${bytes.length} bytes, not ${INTERRUPT_SIZE}`, offset);
+  }
+  const count = bytes.readBigUInt64LE(8);
+  if (count === 0n || count > BigInt(Number.MAX_SAFE_INTEGER)) {
+    throw new CaptureError(`an interrupt with a count of ${count}`, offset);
+  }
+  return {
+    socket,
+    time,
+    index: bytes.readUInt32LE(0),
+    subindex: bytes.readUInt32LE(4),
+    count: Number(count),
+  };
+}
+
+interface MessageStart {
+  dissector: string;
+  start: number;
+}
+
 /** Where the message begins in a packet of tags and message; undefined where the tags are another dissector's. */
-function messageStart(body: Buffer, start: number, end: number): number | undefined {
-  let isOurs = false;
+function messageStart(body: Buffer, start: number, end: number): MessageStart | undefined {
+  let dissector = '';
   for (let at = start; at + 4 <= end;) {
     const tag = body.readUInt16BE(at);
     const value = at + 4;
     const next = value + body.readUInt16BE(at + 2);
-    if (tag === PDU_TAG_END) return isOurs ? value : undefined;
+    if (tag === PDU_TAG_END) return OURS.has(dissector) ? { dissector, start: value } : undefined;
     if (next > end) return undefined;
-    if (tag === PDU_TAG_DISSECTOR) isOurs = isDissector(body.subarray(value, next));
+    if (tag === PDU_TAG_DISSECTOR) dissector = nameOf(body.subarray(value, next));
     at = next;
   }
   return undefined;
 }
 
 /** The name is padded with NULs. */
-function isDissector(name: Buffer): boolean {
+function nameOf(name: Buffer): string {
   const nul = name.indexOf(0);
-  return name.toString('latin1', 0, nul === -1 ? name.length : nul) === DISSECTOR;
+  return name.toString('latin1', 0, nul === -1 ? name.length : nul);
 }
 
 function packetOptions(block: Block, at: number): PacketOptions {
   let flags = 0;
   let fds: readonly number[] = [];
+  let note: string | undefined;
   for (const [code, value] of options(block, at)) {
     if (code === PACKET_FLAGS && value.length === 4) flags = readUInt32(value, 0, block.littleEndian);
-    if (code === OPTION_COMMENT) fds = fdsOf(value.toString('utf8')) ?? fds;
+    if (code !== OPTION_COMMENT) continue;
+    const comment = value.toString('utf8');
+    const listed = fdsOf(comment);
+    if (listed !== undefined) fds = listed;
+    else note = note === undefined ? comment : `${note}; ${comment}`;
   }
-  return { flags, fds };
+  return { flags, fds, note };
 }
 
-/** Other comments are people's. */
+/** Other comments are notes: a proxy's, or people's. */
 function fdsOf(comment: string): number[] | undefined {
   if (!comment.startsWith(FDS_COMMENT)) return undefined;
   const list = comment.slice(FDS_COMMENT.length);

@@ -20,8 +20,8 @@ import {
 } from 'node:fs';
 import { promisify } from 'node:util';
 import { whole } from '../protocol/bytes.js';
-import type { TracedMessage } from './message.js';
-import { interfaceDescription, packetParts, sectionHeader } from './pcapng.js';
+import { isMessage, type TracedEvent } from './message.js';
+import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
 export interface CaptureOptions {
   /** The file; what it held before is gone. A FIFO that Wireshark reads will do where nothing is rotated. */
@@ -82,12 +82,12 @@ export class CaptureWriter {
   }
 
   /** @throws what the file system throws; the file then ends with the last whole block. Nothing once closed. */
-  write(message: TracedMessage): void {
+  write(event: TracedEvent): void {
     if (this.#fd < 0) return;
-    let blocks = this.#blocks(message);
+    let blocks = this.#blocks(event);
     if (this.#hasPackets && this.#size + sizeOf(blocks) > this.#rotateBytes) {
       this.#rotate();
-      blocks = this.#blocks(message);
+      blocks = this.#blocks(event);
     }
     this.#append(blocks);
     this.#hasPackets = true;
@@ -101,14 +101,14 @@ export class CaptureWriter {
     closeSync(fd);
   }
 
-  /** The message's packet, and before it the description of a socket that is new to the file. */
-  #blocks(message: TracedMessage): Buffer[] {
-    const { socket } = message;
+  /** The event's packet, and before it the description of a socket that is new to the file. */
+  #blocks(event: TracedEvent): Buffer[] {
+    const { socket } = event;
     const known = this.#interfaces.get(socket);
-    if (known !== undefined) return packetParts(known, message);
+    if (known !== undefined) return eventParts(known, event);
     const id = this.#interfaces.size;
     this.#interfaces.set(socket, id);
-    return [interfaceDescription(socket), ...packetParts(id, message)];
+    return [interfaceDescription(socket), ...eventParts(id, event)];
   }
 
   #append(parts: readonly Buffer[]): void {
@@ -148,6 +148,10 @@ export class CaptureWriter {
     this.#hasPackets = false;
     this.#append([sectionHeader()]);
   }
+}
+
+function eventParts(interfaceId: number, event: TracedEvent): Buffer[] {
+  return isMessage(event) ? packetParts(interfaceId, event) : interruptParts(interfaceId, event);
 }
 
 function sizeOf(parts: readonly Buffer[]): number {

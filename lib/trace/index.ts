@@ -15,7 +15,21 @@ export {
   type Preview,
 } from './describe.js';
 export { LatencyTracker } from './latency.js';
-export { LineFormatter, formatDescription, formatDuration, formatSeconds, type LineOptions } from './line.js';
-export { now, type Direction, type TracedMessage } from './message.js';
+export {
+  LineFormatter,
+  formatDescription,
+  formatDuration,
+  formatField,
+  formatSeconds,
+  type LineOptions,
+} from './line.js';
+export {
+  isMessage,
+  now,
+  type Direction,
+  type TracedEvent,
+  type TracedInterrupt,
+  type TracedMessage,
+} from './message.js';
 export { MESSAGE_CHANNEL, type MessageEvent } from './sinks.js';
 export { TraceTap, openTap, type TraceOptions } from './tap.js';

@@ -6,11 +6,12 @@
  *   0.001226 nvme.sock ← #7 REGION_READ reply offset=0x1c region=0 count=4 data=01000000 after 22.4µs
  *   0.001301 nvme.sock → #8 DMA_MAP argsz=32 flags=READ|WRITE offset=0x0 address=0x100000 size=0x200000 fds=[21]
  *   0.001344 nvme.sock ← #8 DMA_MAP reply EINVAL after 43.0µs
+ *   0.001390 nvme.sock ← interrupt index=2 subindex=1 count=1
  * ```
  */
 import { DEFAULT_PREVIEW_BYTES, describe, type Description, type Preview } from './describe.js';
 import { LatencyTracker } from './latency.js';
-import type { TracedMessage } from './message.js';
+import type { TracedInterrupt, TracedMessage } from './message.js';
 import type { Fields, FieldValue } from './payload.js';
 
 export interface LineOptions {
@@ -55,14 +56,22 @@ export class LineFormatter {
 
   /** The line for `message`, without a line break. To be called once for each, in order. */
   format(message: TracedMessage): string {
-    const { direction, fds, bytes } = message;
+    const { direction, fds, bytes, note } = message;
     const description = describe(bytes, { direction, fds, previewBytes: this.#previewBytes });
     const arrow = direction === 'sent' ? '→' : '←';
     const latency = this.#latencies.latencyOf(message);
     return printable(
       `${this.#begin(message)} ${arrow} ${formatDescription(description)}` +
-        (latency === undefined ? '' : ` after ${formatDuration(latency)}`),
+        (latency === undefined ? '' : ` after ${formatDuration(latency)}`) +
+        (note === undefined ? '' : ` (${note})`),
     );
+  }
+
+  /** The line for an interrupt. */
+  formatInterrupt(interrupt: TracedInterrupt): string {
+    const { index, subindex, count } = interrupt;
+    const text = `${this.#begin(interrupt)} ← interrupt index=${index} subindex=${subindex} count=${count}`;
+    return printable(text);
   }
 
   /** The line for a stream that has ended. */
@@ -89,6 +98,12 @@ export function formatDescription(description: Description): string {
   if (data !== undefined) words.push(`data=${formatData(data)}`);
   if (fds.length > 0) words.push(`fds=[${fds.join(' ')}]`);
   return words.join(' ');
+}
+
+/** The value of one of a message's fields, as lines show it. */
+export function formatField(command: string, name: string, value: FieldValue): string {
+  const hexadecimal = COUNTED_COMMANDS.has(command) ? NO_NAMES : HEXADECIMAL;
+  return printable(formatValue(value, hexadecimal.has(name), hexadecimal));
 }
 
 function formatFields(fields: Fields, hexadecimal: ReadonlySet<string>): string[] {

@@ -15,6 +15,29 @@ export interface TracedMessage {
   readonly size: number;
   /** The numbers of its fds, as they were in the process that traced. */
   readonly fds: readonly number[];
+  /** What whoever captured it has to say of it: a proxy's faults. */
+  readonly note?: string;
+}
+
+/** An interrupt that its eventfd told of. It is no message: only the client's own trace and capture know of it. */
+export interface TracedInterrupt {
+  /** The name of the socket that the device is on. */
+  readonly socket: string;
+  /** When its count was read, in nanoseconds since 1970: a little later than the server signalled it. */
+  readonly time: bigint;
+  /** `PciIrq` numbers for a PCI device. */
+  readonly index: number;
+  /** The interrupt's number within the index. */
+  readonly subindex: number;
+  /** The eventfd's count: one may stand for several interrupts. */
+  readonly count: number;
+}
+
+/** What a capture has. A message has `bytes`. */
+export type TracedEvent = TracedMessage | TracedInterrupt;
+
+export function isMessage(event: TracedEvent): event is TracedMessage {
+  return 'bytes' in event;
 }
 
 /** Between `process.hrtime` and 1970. Taken once: times of one process keep their distances whatever the clock does. */

@@ -18,9 +18,16 @@
  *                        '- both big-endian, whatever the section is
  * ```
  *
- * A message's fds stand in its comment: `fds: 3,4`.
+ * A message's fds stand in its comment: `fds: 3,4`. A second comment is what was to be noted of it.
+ *
+ * An interrupt is a packet for another dissector, inbound, without fds:
+ *
+ * ```
+ *  data of a packet    | tag 12 u16 | length u16 | "vfio_user_irq", padded | tag 0 u16 | length 0 u16 |
+ *                      | index u32 | subindex u32 | count u64 |                little-endian, whatever the section is
+ * ```
  */
-import type { TracedMessage } from './message.js';
+import type { TracedInterrupt, TracedMessage } from './message.js';
 
 export const BLOCK_SECTION = 0x0a0d0d0a;
 export const BLOCK_INTERFACE = 1;
@@ -43,6 +50,9 @@ export const LINKTYPE_WIRESHARK_UPPER_PDU = 252;
 export const PDU_TAG_END = 0;
 export const PDU_TAG_DISSECTOR = 12;
 export const DISSECTOR = 'vfio_user';
+export const INTERRUPT_DISSECTOR = 'vfio_user_irq';
+/** Bytes that say which interrupt it was. */
+export const INTERRUPT_SIZE = 16;
 
 /** Type and twice the total length. */
 export const BLOCK_OVERHEAD = 12;
@@ -50,15 +60,19 @@ export const BLOCK_OVERHEAD = 12;
 export const PACKET_HEAD = 20;
 export const FDS_COMMENT = 'fds: ';
 
+/** An option has 16 bits for its length; a character of a note may take three bytes. */
+const MAX_NOTE = 4_096;
+
 const APPLICATION = 'vfio-user for Node.js';
 /** Times are nanoseconds: 10 to the power of minus this. */
 const RESOLUTION = 9;
 
-/** Tells the dissector of every packet. */
-const PDU_TAGS = pduTags();
+/** Tell the dissector of every packet. */
+const PDU_TAGS = pduTags(DISSECTOR);
+const INTERRUPT_TAGS = pduTags(INTERRUPT_DISSECTOR);
 
-function pduTags(): Buffer {
-  const name = padded(Buffer.from(DISSECTOR));
+function pduTags(dissector: string): Buffer {
+  const name = padded(Buffer.from(dissector));
   const tags = Buffer.alloc(4 + name.length + 4);
   tags.writeUInt16BE(PDU_TAG_DISSECTOR, 0);
   tags.writeUInt16BE(name.length, 2);
@@ -91,27 +105,53 @@ export function interfaceDescription(name: string): Buffer {
 
 /** A packet as the parts of one write: what stands before the message, the message itself, what stands behind it. */
 export function packetParts(interfaceId: number, message: TracedMessage): Buffer[] {
-  const { bytes, size, time, direction, fds } = message;
-  const flags = Buffer.alloc(4);
-  flags.writeUInt32LE(direction === 'sent' ? DIRECTION_OUTBOUND : DIRECTION_INBOUND);
-  const options = [option(PACKET_FLAGS, flags)];
+  const { bytes, size, time, direction, fds, note } = message;
+  const options = [packetFlags(direction === 'sent' ? DIRECTION_OUTBOUND : DIRECTION_INBOUND)];
   if (fds.length > 0) options.push(option(OPTION_COMMENT, Buffer.from(FDS_COMMENT + fds.join(','))));
+  if (note !== undefined) options.push(option(OPTION_COMMENT, Buffer.from(note.slice(0, MAX_NOTE))));
+  return packet(interfaceId, time, PDU_TAGS, bytes, size, options);
+}
+
+/** An interrupt, as a packet. */
+export function interruptParts(interfaceId: number, interrupt: TracedInterrupt): Buffer[] {
+  const { time, index, subindex, count } = interrupt;
+  const bytes = Buffer.alloc(INTERRUPT_SIZE);
+  bytes.writeUInt32LE(index, 0);
+  bytes.writeUInt32LE(subindex, 4);
+  bytes.writeBigUInt64LE(BigInt(count), 8);
+  return packet(interfaceId, time, INTERRUPT_TAGS, bytes, INTERRUPT_SIZE, [packetFlags(DIRECTION_INBOUND)]);
+}
+
+function packetFlags(direction: number): Buffer {
+  const flags = Buffer.alloc(4);
+  flags.writeUInt32LE(direction);
+  return option(PACKET_FLAGS, flags);
+}
+
+function packet(
+  interfaceId: number,
+  time: bigint,
+  tags: Buffer,
+  bytes: Buffer,
+  size: number,
+  options: readonly Buffer[],
+): Buffer[] {
   const tail = Buffer.concat([
     Buffer.alloc(padding(bytes.length)),
     ...options,
     endOfOptions(),
     Buffer.alloc(4),
   ]);
-  const head = Buffer.alloc(8 + PACKET_HEAD + PDU_TAGS.length);
+  const head = Buffer.alloc(8 + PACKET_HEAD + tags.length);
   const total = head.length + bytes.length + tail.length;
   head.writeUInt32LE(BLOCK_PACKET, 0);
   head.writeUInt32LE(total, 4);
   head.writeUInt32LE(interfaceId, 8);
   head.writeUInt32LE(Number((time >> 32n) & 0xffff_ffffn), 12);
   head.writeUInt32LE(Number(time & 0xffff_ffffn), 16);
-  head.writeUInt32LE(PDU_TAGS.length + bytes.length, 20);
-  head.writeUInt32LE(PDU_TAGS.length + size, 24);
-  head.set(PDU_TAGS, 28);
+  head.writeUInt32LE(tags.length + bytes.length, 20);
+  head.writeUInt32LE(tags.length + size, 24);
+  head.set(tags, 28);
   tail.writeUInt32LE(total, tail.length - 4);
   return [head, bytes, tail];
 }

@@ -4,11 +4,13 @@ import type { CaptureWriter } from './capture-writer.js';
 import { describe, type Description } from './describe.js';
 import { LatencyTracker } from './latency.js';
 import type { LineFormatter } from './line.js';
-import type { TracedMessage } from './message.js';
+import type { TracedEvent, TracedInterrupt, TracedMessage } from './message.js';
 
 export interface Sink {
   /** Each message, in the order on the wire. Its memory is lent until this returns. */
   message(message: TracedMessage): void;
+  /** Each interrupt, as its count is read. Sinks that are about messages have none. */
+  interrupt?(interrupt: TracedInterrupt): void;
   /** A stream has ended, other than by our closing it. */
   ended(socket: string, time: bigint, reason: Error): void;
   close(): void;
@@ -26,6 +28,10 @@ export class LineSink implements Sink {
 
   message(message: TracedMessage): void {
     this.#write(this.#formatter.format(message));
+  }
+
+  interrupt(interrupt: TracedInterrupt): void {
+    this.#write(this.#formatter.formatInterrupt(interrupt));
   }
 
   ended(socket: string, time: bigint, reason: Error): void {
@@ -48,8 +54,16 @@ export class CaptureSink implements Sink {
   }
 
   message(message: TracedMessage): void {
+    this.#put(message);
+  }
+
+  interrupt(interrupt: TracedInterrupt): void {
+    this.#put(interrupt);
+  }
+
+  #put(event: TracedEvent): void {
     try {
-      this.#writer.write(message);
+      this.#writer.write(event);
     } catch (error) {
       this.#writer.close();
       const why = error instanceof Error ? error.message : String(error);

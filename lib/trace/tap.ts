@@ -6,6 +6,7 @@ import type { Writable } from 'node:stream';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { MessageTap } from '../transport/tap.js';
+import { captureName } from './capture-name.js';
 import { CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './line.js';
 import { now, type Direction } from './message.js';
@@ -19,8 +20,12 @@ export interface TraceOptions {
    * is said the environment decides: `VFIO_USER_TRACE=1` is `true`. The function must not use the device.
    */
   trace?: boolean | ((line: string) => void) | Writable | undefined;
-  /** Every message into a pcapng file: its path, or a path and how to rotate it. */
-  capture?: string | CaptureOptions | undefined;
+  /**
+   * Every message into a pcapng file: its path, or a path and how to rotate it. Where nothing is said the environment
+   * decides: `VFIO_USER_CAPTURE=dev.pcapng` (`capture-name.ts` says what further devices' files are called). `false`
+   * captures nothing in any case.
+   */
+  capture?: string | CaptureOptions | false | undefined;
 }
 
 const NO_FDS: readonly number[] = [];
@@ -32,7 +37,8 @@ const NO_FDS: readonly number[] = [];
 export async function openTap(options: TraceOptions): Promise<TraceTap> {
   const write = lineWriter(options.trace ?? isTraceWanted());
   const sinks: Sink[] = [];
-  if (options.capture !== undefined) sinks.push(await captureSink(options.capture));
+  const capture = options.capture ?? captureName();
+  if (capture !== undefined && capture !== false) sinks.push(await captureSink(capture));
   if (write !== undefined) sinks.push(new LineSink(new LineFormatter(), write));
   return new TraceTap(sinks);
 }
@@ -102,6 +108,22 @@ export class TraceTap implements MessageTap {
     );
   }
 
+  /** A message that passes by, as a proxy sees it. The memory is lent. */
+  passed(
+    socket: string,
+    direction: Direction,
+    bytes: Buffer,
+    fds: readonly number[],
+    note: string | undefined,
+  ): void {
+    this.#message(socket, direction, bytes, fds, note);
+  }
+
+  interrupt(socket: string, index: number, subindex: number, count: number): void {
+    const interrupt = { socket, time: now(), index, subindex, count };
+    this.#tell((sink) => sink.interrupt?.(interrupt));
+  }
+
   ended(socket: string, reason: Error): void {
     const time = now();
     this.#tell((sink) => sink.ended(socket, time, reason));
@@ -112,9 +134,17 @@ export class TraceTap implements MessageTap {
     for (const sink of this.#sinks.splice(0)) sink.close();
   }
 
-  #message(socket: string, direction: Direction, bytes: Buffer, fds: readonly number[]): void {
+  #message(socket: string, direction: Direction, bytes: Buffer, fds: readonly number[], note?: string): void {
     const size = Math.max(bytes.length, bytes.length < HEADER_SIZE ? 0 : headerSize(bytes, 0));
-    const message = { socket, direction, time: now(), bytes, size, fds };
+    const message = {
+      socket,
+      direction,
+      time: now(),
+      bytes,
+      size,
+      fds,
+      ...(note !== undefined && { note }),
+    };
     this.#tell((sink) => sink.message(message));
   }
 

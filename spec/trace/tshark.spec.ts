@@ -12,8 +12,10 @@ import {
   CaptureWriter,
   LatencyTracker,
   describe as describeMessage,
+  isMessage,
   type Description,
   type FieldValue,
+  type TracedEvent,
   type TracedMessage,
 } from '../../lib/trace/index.js';
 import * as w from '../support/wire.js';
@@ -130,7 +132,12 @@ async function capture(file: string, messages: readonly TracedMessage[]): Promis
   writer.close();
 }
 
-function compare(packets: readonly Packet[], messages: readonly TracedMessage[]): void {
+/** `frames` are the messages' numbers in the file: interrupts have some of their own. */
+function compare(
+  packets: readonly Packet[],
+  messages: readonly TracedMessage[],
+  frames: readonly number[] = messages.map((_, i) => i + 1),
+): void {
   expect(packets).toHaveLength(messages.length);
   const latencies = new LatencyTracker();
   const asked = new Map<string, number>();
@@ -151,7 +158,7 @@ function compare(packets: readonly Packet[], messages: readonly TracedMessage[])
     const latency = latencies.latencyOf(message);
     const isReply = description.kind === 'reply';
     const key = `${socket} ${(direction === 'sent') !== isReply} ${description.id}`;
-    if (!isReply) asked.set(key, i + 1);
+    if (!isReply) asked.set(key, frames[i]!);
     else {
       expect(Number(packet.get('request_in'))).toBe(asked.get(key));
       expect(Number(packet.get('time'))).toBeCloseTo(Number(latency) / 1e9, 8);
@@ -201,8 +208,10 @@ suite('tshark (of Debian: apt install tshark), with the dissector', () => {
     await device.reset();
     await device.close();
     await server.close();
-    const messages: TracedMessage[] = [];
-    for await (const message of new CaptureReader(file)) messages.push(message);
+    const events: TracedEvent[] = [];
+    for await (const event of new CaptureReader(file).events()) events.push(event);
+    const messages = events.filter(isMessage);
+    const frames = messages.map((message) => events.indexOf(message) + 1);
     const commands = new Set(messages.map(({ bytes }) => describeMessage(bytes).command));
     for (const command of [
       'VERSION',
@@ -214,7 +223,11 @@ suite('tshark (of Debian: apt install tshark), with the dissector', () => {
     ]) {
       expect(commands).toContain(command);
     }
-    compare(await dissect(file, directory), messages);
+    compare(await dissect(file, directory), messages, frames);
+    expect(await column(file, directory, '_ws.col.Info', '-Y', 'vfio_user_irq')).toEqual([
+      'interrupt index=1 subindex=0 count=1',
+      'interrupt index=1 subindex=0 count=1',
+    ]);
     expect(await tshark(file, directory, '-Y', MALFORMED)).toBe('');
   }, 30_000);
 

@@ -26,10 +26,10 @@ export async function tshark(file: string, home: string, ...args: string[]): Pro
   return stdout;
 }
 
-/** The fields of every packet, in order. */
+/** The fields of every message, in order. */
 export async function dissect(file: string, home: string, ...args: string[]): Promise<Packet[]> {
   const lines = (await tshark(file, home, '-T', 'ek', ...args)).split('\n');
-  return lines.filter((line) => line.includes('"layers"')).map(packetOf);
+  return lines.filter((line) => line.includes('"vfio_user":')).map(packetOf);
 }
 
 /** One field of each packet as text, the empty string where it does not occur. */

@@ -923,3 +923,28 @@ function proto.dissector(tvb, pinfo, tree)
   pinfo.cols.dst = is_inbound() and "client" or "server"
   return tvb:len()
 end
+
+-- Interrupts, which no message shows: whoever captured had the eventfd. ------------------------------------------------
+
+local irq = Proto("vfio_user_irq", "vfio-user interrupt")
+local irq_fields = {
+  ProtoField.uint32("vfio_user_irq.index", "Index"),
+  ProtoField.uint32("vfio_user_irq.subindex", "Subindex"),
+  ProtoField.uint64("vfio_user_irq.count", "Count"),
+}
+irq.fields = irq_fields
+
+function irq.dissector(tvb, pinfo, tree)
+  if tvb:len() < 16 then
+    return 0
+  end
+  local branch = tree:add(irq, tvb())
+  branch:add_le(irq_fields[1], tvb(0, 4))
+  branch:add_le(irq_fields[2], tvb(4, 4))
+  branch:add_le(irq_fields[3], tvb(8, 8))
+  pinfo.cols.protocol = "vfio-user"
+  pinfo.cols.info = string.format("interrupt index=%d subindex=%d count=%s", u32(tvb, 0), u32(tvb, 4), tostring(tvb(8, 8):le_uint64()))
+  pinfo.cols.src = "server"
+  pinfo.cols.dst = "client"
+  return tvb:len()
+end

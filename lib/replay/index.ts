@@ -1,0 +1,24 @@
+/**
+ * `vfio-user/replay`: a capture of a real device as a server, for tests that run without the device.
+ *
+ * ```ts
+ * await using server = await replay('fixtures/boot.pcapng');
+ * await using device = await connect(server.path);
+ * ```
+ * Where to start: `exchange.ts` is what a recording consists of, `cursor.ts` how requests find their place in it,
+ * `session.ts` how it is played.
+ */
+export { CaptureError } from '../trace/index.js';
+export {
+  formatDifference,
+  type DataDifference,
+  type Difference,
+  type DifferenceKind,
+  type FieldDifference,
+} from './difference.js';
+export { ReplayError } from './replay-error.js';
+export { RECORDABLE } from './recordable.js';
+export { formatReport, type ReplayReport } from './report.js';
+export { ReplayServer, replay } from './server.js';
+export type { MappingPolicy } from './stand-ins.js';
+export type { ReplayOptions } from './options.js';

@@ -1,0 +1,17 @@
+import { VfioUserError } from '../errors.js';
+import type { ReplayReport } from './report.js';
+
+/** A client did not do what is recorded. `code` is `ERR_VFIO_USER_REPLAY`. */
+export class ReplayError extends VfioUserError {
+  /** How its session went. */
+  readonly report: ReplayReport;
+
+  constructor(message: string, report: ReplayReport) {
+    super('ERR_VFIO_USER_REPLAY', message);
+    this.report = report;
+  }
+
+  static {
+    this.prototype.name = 'ReplayError';
+  }
+}
