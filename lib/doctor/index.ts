@@ -1,0 +1,23 @@
+/**
+ * `vfio-user/doctor`: does a server keep the specification, and how does a client get on with it all the same.
+ *
+ * ```ts
+ * const report = await diagnose('/run/dev.sock');
+ * const device = await connect('/run/dev.sock', { quirks: report.quirks });
+ * ```
+ */
+export { diagnose, type DiagnoseOptions, type Progress } from './diagnose.js';
+export { toMarkdown } from './markdown.js';
+export {
+  VERDICTS,
+  type DoctorReport,
+  type Evidence,
+  type Identity,
+  type Recognised,
+  type RuleResult,
+  type Trait,
+  type Verdict,
+} from './report.js';
+export { RULES, type Rule, type RuleId } from './rules.js';
+export type { StartedServer, StartServer, Subject } from './source.js';
+export { spawner } from './spawn.js';

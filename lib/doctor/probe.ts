@@ -1,0 +1,114 @@
+/** What a probe is, and what it is given. */
+import { GET_INFO, versionPayload } from './bytes.js';
+import type { Facts } from './facts.js';
+import type { Evidence, RuleResult, Trait, Verdict } from './report.js';
+import { RULES, type RuleId } from './rules.js';
+import { inWords, isGood, type Reply, type Wire } from './wire.js';
+import { Command } from '../protocol/constants.js';
+
+/**
+ * What a probe may cost: nothing (it is a sound command, which may be refused), its connection, or, with servers that
+ * do not check what they get, the server itself. Probes run in this order.
+ */
+export type Harm = 'none' | 'connection' | 'server';
+
+export interface Probe {
+  readonly name: string;
+  readonly harm: Harm;
+  /** It changes state of the device or of the server: only where that was allowed. */
+  readonly changes?: boolean;
+  /** What it judges: what it leaves out is `unclear`. */
+  readonly rules: readonly RuleId[];
+  /** Judged after it, by whether the server still serves. */
+  readonly survival?: RuleId;
+  /** Why it makes no sense for this server; undefined where it does. */
+  readonly needless?: (facts: Facts) => string | undefined;
+  readonly run: (examination: Examination) => Promise<void>;
+}
+
+/** VERSION was not answered as it should: nothing of the probe could be tried. */
+export class NoSession extends Error {
+  readonly evidence: Evidence[];
+
+  constructor(message: string, evidence: Evidence[]) {
+    super(message);
+    this.evidence = evidence;
+  }
+}
+
+/** The time of the probe was over before all of it was tried. */
+export class OutOfTime extends Error {
+  constructor() {
+    super('the time of the probe was over');
+  }
+}
+
+/** What this side can do, in the specification's names. */
+export const OUR_CAPABILITIES = '"max_msg_fds":8,"max_data_xfer_size":1048576';
+
+/** What a probe works with. One object serves one probe. */
+export class Examination {
+  readonly facts: Facts;
+  /** The probe's whole time, in milliseconds. */
+  readonly timeoutMs: number;
+  readonly results: RuleResult[] = [];
+  readonly traits: Trait[] = [];
+  readonly #probe: string;
+  readonly #openWire: () => Promise<Wire>;
+
+  constructor(probe: string, facts: Facts, timeoutMs: number, openWire: () => Promise<Wire>) {
+    this.#probe = probe;
+    this.facts = facts;
+    this.timeoutMs = timeoutMs;
+    this.#openWire = openWire;
+  }
+
+  /** A connection on which nothing has been said. @throws what connecting throws. */
+  open(): Promise<Wire> {
+    return this.#openWire();
+  }
+
+  /**
+   * A connection with its version negotiated.
+   * @throws NoSession where VERSION is not answered well; what connecting throws.
+   */
+  async session(text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`, minor = 2): Promise<Wire> {
+    const wire = await this.open();
+    await this.greet(wire, text, minor);
+    return wire;
+  }
+
+  /** VERSION on a connection. @throws NoSession. */
+  async greet(wire: Wire, text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`, minor = 2): Promise<Reply> {
+    if (wire.leftMs === 0) throw new OutOfTime();
+    const answer = await wire.ask(Command.VERSION, versionPayload(0, minor, text));
+    if (isGood(answer) && answer.payload.byteLength >= 4) return answer;
+    throw new NoSession(`VERSION: ${inWords(answer)}`, wire.since(0));
+  }
+
+  /** Whether the next command is understood, and answered as it was before. */
+  async isInStep(wire: Wire): Promise<boolean> {
+    if (wire.ended !== undefined) return false;
+    const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO, { waitMs: this.timeoutMs / 3 });
+    if (!isGood(answer) || answer.payload.byteLength < 16) return false;
+    const { info } = this.facts;
+    // What was left in the stream is taken for commands, and answered.
+    if (wire.strays > 0) return false;
+    return info === undefined || answer.payload.readUInt32LE(8) === info.numRegions;
+  }
+
+  judge(id: RuleId, verdict: Verdict, detail: string, evidence: Evidence[] = []): void {
+    if (verdict === 'broken') this.facts.broken.add(id);
+    const { text, section } = RULES[id];
+    this.results.push({ id, rule: text, section, verdict, detail, probe: this.#probe, evidence });
+  }
+
+  /** Kept or broken. */
+  check(id: RuleId, isKept: boolean, detail: string, evidence: Evidence[] = []): void {
+    this.judge(id, isKept ? 'kept' : 'broken', detail, evidence);
+  }
+
+  trait(id: string, title: string, value: string, evidence: Evidence[] = []): void {
+    this.traits.push({ id, title, value, probe: this.#probe, evidence });
+  }
+}
