@@ -23,15 +23,23 @@ export function unixAddress(text: string): string {
 export async function endpointOf(text: string, timeoutMs: number): Promise<Endpoint> {
   if (text.startsWith('fd:')) return { fd: inheritedFd(text) };
   if (!text.startsWith('tcp:')) return unixAddress(text);
+  const { host, port } = tcpAddress(text);
+  if (port === 0) throw notTcp(text);
+  return { stream: await openTcp(host, port, text, timeoutMs), name: text };
+}
+
+/** Of `tcp:…`. Port 0 is any that is free. @throws UsageError for what is no address. */
+export function tcpAddress(text: string): { host: string; port: number } {
   const groups = TCP.exec(text)?.groups;
   const port = Number(groups?.['port']);
-  if (groups === undefined || port === 0 || port > MAX_PORT) {
-    throw new UsageError(
-      `'${text}' is no address: tcp:HOST:PORT, tcp:[IPV6]:PORT, or tcp:PORT on this machine`,
-    );
-  }
-  const host = groups['ipv6'] ?? groups['host'] ?? LOOPBACK;
-  return { stream: await openTcp(host, port, text, timeoutMs), name: text };
+  if (groups === undefined || port > MAX_PORT) throw notTcp(text);
+  return { host: groups['ipv6'] ?? groups['host'] ?? LOOPBACK, port };
+}
+
+function notTcp(text: string): UsageError {
+  return new UsageError(
+    `'${text}' is no address: tcp:HOST:PORT, tcp:[IPV6]:PORT, or tcp:PORT on this machine`,
+  );
 }
 
 /** 0 to 2 are the terminal's, or the caller's pipes. */
@@ -43,7 +51,8 @@ function inheritedFd(text: string): number {
   return fd;
 }
 
-function openTcp(host: string, port: number, name: string, timeoutMs: number): Promise<Socket> {
+/** @throws TransportError and TimeoutError. */
+export function openTcp(host: string, port: number, name: string, timeoutMs: number): Promise<Socket> {
   return new Promise((resolve, reject) => {
     // Commands are small and wait for their replies: nothing is gained by holding them back.
     const socket = connectTcp({ host, port, noDelay: true });

@@ -45,6 +45,16 @@ function codeOf(error: Error): string {
 // eslint-disable-next-line no-control-regex
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
+/** From now on a warning of the process is one line on stderr, like everything else that is said there. */
+export function printWarnings(): void {
+  // Node's own listener prints them otherwise.
+  process.removeAllListeners('warning');
+  process.on('warning', (warning: Error & { code?: string }) => {
+    const { name, message, code = name } = warning;
+    process.stderr.write(`vfio-user: warning: ${printable(message)} [${code}]\n`);
+  });
+}
+
 /** The text with what is not printable as `\u001b`. */
 export function printable(text: string): string {
   return text.replaceAll(UNPRINTABLE, (char) => `\\u${char.charCodeAt(0).toString(16).padStart(4, '0')}`);

@@ -3,25 +3,31 @@ import type { Command } from 'commander';
 import picocolors from 'picocolors';
 import { connect, type Device, type MmapPolicy } from '../index.js';
 import { endpointOf } from './endpoint.js';
+import { readQuirks } from './quirks-file.js';
 
 export interface GlobalOptions {
   /** Milliseconds. */
   timeout: number;
   wait?: boolean;
   mmap: MmapPolicy;
+  quirks?: string;
   verbose?: boolean;
   color: boolean;
 }
 
-/** Colours for stdout: none where it is no terminal, where the user or the environment says so. */
+/** Colours for stdout: none where it is no terminal, or where the user or the environment says so. */
 export type Colors = ReturnType<typeof picocolors.createColors>;
 
 export function colorsOf(command: Command): Colors {
   const { color } = command.optsWithGlobals<GlobalOptions>();
-  const { NO_COLOR = '', TERM = '' } = process.env;
-  return picocolors.createColors(
-    color && process.stdout.isTTY === true && NO_COLOR === '' && TERM !== 'dumb',
-  );
+  return picocolors.createColors(color && hasColors(process.stdout, process.env));
+}
+
+/** By the terminal and the environment: NO_COLOR forbids them, FORCE_COLOR wants them where nobody looks, too. */
+export function hasColors({ isTTY }: { isTTY?: boolean }, env: NodeJS.ProcessEnv): boolean {
+  const { NO_COLOR = '', FORCE_COLOR = '', TERM = '' } = env;
+  if (NO_COLOR !== '' || FORCE_COLOR === '0' || FORCE_COLOR === 'false') return false;
+  return FORCE_COLOR !== '' || (isTTY === true && TERM !== 'dumb');
 }
 
 /** Opens the device, does `work` with it and closes it, whatever comes of it. */
@@ -30,9 +36,15 @@ export async function withDevice(
   socket: string,
   work: (device: Device) => Promise<void>,
 ): Promise<void> {
-  const { timeout, wait, mmap } = command.optsWithGlobals<GlobalOptions>();
+  const { timeout, wait, mmap, quirks } = command.optsWithGlobals<GlobalOptions>();
   const endpoint = await endpointOf(socket, timeout);
-  const device = await connect(endpoint, { timeoutMs: timeout, waitForSocket: wait, mmap });
+  const options = {
+    timeoutMs: timeout,
+    waitForSocket: wait,
+    mmap,
+    quirks: await readQuirks(quirks),
+  };
+  const device = await connect(endpoint, options);
   try {
     await work(device);
   } finally {

@@ -7,6 +7,11 @@ export function toJson(value: unknown): string {
   return text.split('\n').map(printable).join('\n');
 }
 
+/** The same as one line, with its line break. */
+export function toJsonLine(value: unknown): string {
+  return `${printable(JSON.stringify(value, replace))}\n`;
+}
+
 /** `this` holds the value as it was before `toJSON`, which Buffers have. */
 function replace(this: unknown, key: string, value: unknown): unknown {
   const original = (this as Record<string, unknown>)[key];

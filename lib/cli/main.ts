@@ -1,6 +1,9 @@
 #!/usr/bin/env node
 /** The command line, `vfio-user`. Where to start: `program.ts` has the verbs, `verbs/` one file for each. */
+import { printWarnings } from './errors.js';
 import { run } from './program.js';
+
+printWarnings();
 
 // Only the status is set: what is still to be written goes out, and a handle left open would show.
 process.exitCode = await run(process.argv.slice(2));

@@ -31,6 +31,12 @@ export function length(text: string): number {
   return value;
 }
 
+export function byteValue(text: string): number {
+  const value = size(text);
+  if (value > 0xff) throw new InvalidArgumentError('A byte is at most 255.');
+  return value;
+}
+
 export function milliseconds(text: string): number {
   const value = length(text);
   if (value > MAX_MILLISECONDS) throw new InvalidArgumentError(`It is at most ${MAX_MILLISECONDS}.`);

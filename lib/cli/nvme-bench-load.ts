@@ -68,25 +68,43 @@ export function isStamped(bytes: Buffer, lba: number, blockSize: number): boolea
   return true;
 }
 
-/** Stamps the first `span` blocks of the namespace, so that every read can be checked. */
-export async function prepare(queue: NvmeQueue, span: number): Promise<void> {
-  const { blockSize } = queue.namespace;
-  const chunk = CHUNK_BYTES / blockSize;
-  for (let lba = 0; lba < span; lba += chunk) {
-    const bytes = Buffer.alloc(Math.min(chunk, span - lba) * blockSize);
-    stamp(bytes, lba, blockSize);
+/** Stamps the first `span` blocks of the namespace, so that every read can be checked. The number of commands. */
+export function prepare(queue: NvmeQueue, span: number, maxTransferBytes: number): Promise<number> {
+  return inChunks(queue, span, maxTransferBytes, async (lba, blocks) => {
+    const bytes = Buffer.alloc(blocks * queue.namespace.blockSize);
+    stamp(bytes, lba, queue.namespace.blockSize);
     await queue.write(lba, bytes);
-  }
+  });
 }
 
-/** Reads the first `span` blocks back. @throws Error where one is not as it was written. */
-export async function checkAll(queue: NvmeQueue, span: number): Promise<void> {
+/**
+ * Reads the first `span` blocks back. The number of commands.
+ * @throws Error where one is not as it was written.
+ */
+export function checkAll(queue: NvmeQueue, span: number, maxTransferBytes: number): Promise<number> {
+  return inChunks(queue, span, maxTransferBytes, async (lba, blocks) => {
+    const bytes = await queue.read(lba, blocks);
+    if (!isStamped(bytes, lba, queue.namespace.blockSize)) throw wrongAnswer(lba);
+  });
+}
+
+async function inChunks(
+  queue: NvmeQueue,
+  span: number,
+  maxTransferBytes: number,
+  work: (lba: number, blocks: number) => Promise<void>,
+): Promise<number> {
   const { blockSize } = queue.namespace;
   const chunk = CHUNK_BYTES / blockSize;
+  // A chunk goes out in as many commands as the controller's limit makes it.
+  const most = Math.floor(maxTransferBytes / blockSize);
+  let commands = 0;
   for (let lba = 0; lba < span; lba += chunk) {
-    const bytes = await queue.read(lba, Math.min(chunk, span - lba));
-    if (!isStamped(bytes, lba, blockSize)) throw wrongAnswer(lba);
+    const blocks = Math.min(chunk, span - lba);
+    await work(lba, blocks);
+    commands += Math.ceil(blocks / most);
   }
+  return commands;
 }
 
 export function wrongAnswer(lba: number): Error {

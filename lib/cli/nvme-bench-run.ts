@@ -1,7 +1,7 @@
 /** The two ways of a bench: the submit/poll face, and promises. */
 import type { Device, DmaBuffer } from '../index.js';
 import { decodeStatus, type NvmeQueue } from '../nvme/index.js';
-import type { LatencySampler } from './nvme-bench-latency.js';
+import type { LatencySampler } from './latency.js';
 import { isStamped, stamp, wrongAnswer, type Load } from './nvme-bench-load.js';
 
 /** Keeps `depth` transfers under way. */

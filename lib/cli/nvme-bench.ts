@@ -5,10 +5,10 @@ import { UsageError } from './errors.js';
 import { colorsOf } from './global-options.js';
 import { toJson } from './json.js';
 import { length } from './numbers.js';
-import { LatencySampler, type LatencyReport } from './nvme-bench-latency.js';
+import { LatencySampler, type LatencyReport } from './latency.js';
 import { checkAll, makeLoad, prepare, spanOf, type Rw } from './nvme-bench-load.js';
 import { PollRunner, PromiseRunner, type Runner } from './nvme-bench-run.js';
-import { byteSize, namespaceId, withController } from './nvme-options.js';
+import { activeNamespace, byteSize, namespaceId, withController } from './nvme-options.js';
 import { print } from './output.js';
 
 interface BenchOptions {
@@ -28,9 +28,12 @@ export interface BenchReport {
   iops: number;
   bytesPerSecond: number;
   seconds: number;
-  /** Transfers in that time; with those before and after it. */
+  /** Transfers in that time. */
   count: number;
-  totalCount: number;
+  /** What the controller counts too: every read and write of blocks, those before and after that time among them. */
+  totalIos: number;
+  totalReads: number;
+  totalWrites: number;
   /** Microseconds. */
   latencyUs: LatencyReport;
   /** Processor time of this process in that time. */
@@ -94,15 +97,19 @@ async function bench(controller: NvmeController, options: BenchOptions): Promise
   const { blocks, blockSize, id } = queue.namespace;
   const span = spanOf(blocks, blockSize, verify);
   const load = makeLoad(rw, size / blockSize, span);
-  if (verify) await prepare(queue, span);
+  const { maxTransferBytes } = controller;
+  const stamped = verify ? await prepare(queue, span, maxTransferBytes) : 0;
   const latency = new LatencySampler(qd);
   const setup = { queue, load, depth: qd, latency, isChecked: verify };
   const runner = api === 'poll' ? new PollRunner(setup) : await PromiseRunner.make(controller.device, setup);
-  const timed = await measure(runner, latency, options.seconds * 1000);
-  if (verify && !load.isRead) await checkAll(queue, span);
+  const { transfers, ...timed } = await measure(runner, latency, options.seconds * 1000);
+  const checked = verify && !load.isRead ? await checkAll(queue, span, maxTransferBytes) : 0;
+  const totalReads = checked + (load.isRead ? transfers : 0);
+  const totalWrites = stamped + (load.isRead ? 0 : transfers);
   const { completion } = options;
   return {
     ...timed,
+    ...{ totalIos: totalReads + totalWrites, totalReads, totalWrites },
     bytesPerSecond: timed.iops * size,
     ...{ rw, size, qd, api, completion, nsid: id, doorbell: queue.doorbell, verified: verify },
   };
@@ -112,7 +119,7 @@ async function openQueue(controller: NvmeController, options: BenchOptions): Pro
   const { nsid, qd, size, api, completion } = options;
   if (api === 'poll' && completion === 'interrupt')
     throw new UsageError('--completion interrupt is for --api promise');
-  const namespace = await controller.namespace(nsid);
+  const namespace = await activeNamespace(controller, nsid);
   const { blockSize } = namespace;
   if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
     throw new UsageError(
@@ -131,26 +138,29 @@ async function openQueue(controller: NvmeController, options: BenchOptions): Pro
 
 type Timed = Pick<
   BenchReport,
-  'iops' | 'seconds' | 'count' | 'totalCount' | 'latencyUs' | 'userSeconds' | 'systemSeconds'
->;
+  'iops' | 'seconds' | 'count' | 'latencyUs' | 'userSeconds' | 'systemSeconds'
+> & {
+  /** With those that were not timed. */
+  transfers: number;
+};
 
 async function measure(runner: Runner, latency: LatencySampler, ms: number): Promise<Timed> {
   const warmUp = Math.min(WARM_UP_MS, ms);
   latency.restart(0);
-  let totalCount = await runner.run(warmUp);
-  latency.restart((totalCount / warmUp) * 1000);
+  let transfers = await runner.run(warmUp);
+  latency.restart((transfers / warmUp) * 1000);
   const cpu = process.cpuUsage();
   const begin = performance.now();
   const count = await runner.run(ms);
   const elapsed = (performance.now() - begin) / 1000;
   const { user, system } = process.cpuUsage(cpu);
   const latencyUs = latency.report();
-  totalCount += count + (await runner.drain());
+  transfers += count + (await runner.drain());
   return {
     iops: count / elapsed,
     seconds: elapsed,
     count,
-    totalCount,
+    transfers,
     latencyUs,
     userSeconds: user / 1e6,
     systemSeconds: system / 1e6,

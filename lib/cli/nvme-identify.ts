@@ -11,7 +11,7 @@ import {
 import { printable } from './errors.js';
 import { colorsOf, type Colors } from './global-options.js';
 import { toJson } from './json.js';
-import { namespaceId, withController } from './nvme-options.js';
+import { activeNamespace, namespaceId, withController } from './nvme-options.js';
 import { print } from './output.js';
 import { byteCount, columns, counted, hex } from './text.js';
 
@@ -63,7 +63,7 @@ async function identify(
   const { version, capabilities, maxTransferBytes, maxQueues, identity } = controller;
   const namespaces: NamespaceReport[] = [];
   for (const id of nsid === undefined ? await controller.namespaceIds() : [nsid]) {
-    const { blockSize, blocks, sizeBytes, identity: about } = await controller.namespace(id);
+    const { blockSize, blocks, sizeBytes, identity: about } = await activeNamespace(controller, id);
     namespaces.push({ id, blockSize, blocks, sizeBytes, ...about });
   }
   return { socket, version, capabilities, maxTransferBytes, maxQueues, controller: identity, namespaces };

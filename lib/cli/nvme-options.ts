@@ -2,7 +2,8 @@
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
-import { NvmeController } from '../nvme/index.js';
+import { NvmeController, type NvmeNamespace } from '../nvme/index.js';
+import { UsageError } from './errors.js';
 import { withDevice, type GlobalOptions } from './global-options.js';
 import { length } from './numbers.js';
 
@@ -23,6 +24,17 @@ export function namespaceId(text: string): number {
   const value = length(text);
   if (value > NSID_MAX) throw new InvalidArgumentError(`It is at most ${NSID_MAX}.`);
   return value;
+}
+
+/** @throws UsageError where the controller has no such namespace now; what identifying it throws. */
+export async function activeNamespace(
+  controller: NvmeController,
+  nsid: number | undefined,
+): Promise<NvmeNamespace> {
+  const namespace = await controller.namespace(nsid);
+  // What is identified of one that is inactive is all zeroes.
+  if (namespace.blocks === 0) throw new UsageError(`namespace ${namespace.id} is not active`);
+  return namespace;
 }
 
 /** Brings the controller up, does `work` with it and shuts it down, whatever comes of it. */

@@ -5,9 +5,10 @@ import type { Command } from 'commander';
 import type { NvmeController, NvmeQueue } from '../nvme/index.js';
 import { UsageError } from './errors.js';
 import { length as parseLength, size as parseSize } from './numbers.js';
-import { namespaceId, withController } from './nvme-options.js';
+import { activeNamespace, namespaceId, withController } from './nvme-options.js';
 import { Output } from './output.js';
-import { startProgress, type Progress } from './progress.js';
+import { startCounter, startProgress, type Progress } from './progress.js';
+import { counted } from './text.js';
 
 interface ReadOptions {
   nsid?: number;
@@ -47,7 +48,7 @@ export function registerNvmeRead(nvme: Command): void {
     .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
     .option('--lba <n>', 'the first block', parseSize, 0)
     .option('--blocks <n>', 'how many; all that follow where nothing is said', parseLength)
-    .option('--output <file>', 'write to a file')
+    .option('--output <file>', 'write to a file; - is stdout, as is nothing')
     .addHelpText('after', READ_HELP)
     .action(read);
 }
@@ -59,7 +60,7 @@ export function registerNvmeWrite(nvme: Command): void {
     .argument('<SOCKET>', 'where the server listens')
     .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
     .option('--lba <n>', 'the first block', parseSize, 0)
-    .option('--input <file>', 'read from a file')
+    .option('--input <file>', 'read from a file; - is stdin, as is nothing')
     .option('--pad', 'fill the last block with zeroes', false)
     .option('--no-flush', 'do not wait until the data is durable')
     .addHelpText('after', WRITE_HELP)
@@ -67,7 +68,8 @@ export function registerNvmeWrite(nvme: Command): void {
 }
 
 async function read(socket: string, options: ReadOptions, command: Command): Promise<void> {
-  if (options.output === undefined && process.stdout.isTTY === true) {
+  const file = fileName(options.output);
+  if (file === undefined && process.stdout.isTTY === true) {
     throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
   }
   await withController(command, socket, async (controller) => {
@@ -75,8 +77,8 @@ async function read(socket: string, options: ReadOptions, command: Command): Pro
     const { blocks, blockSize } = queue.namespace;
     const count = options.blocks ?? blocks - options.lba;
     checkRange(queue, options.lba, count);
-    const output = new Output(options.output);
-    const progress = startProgress(options.output === undefined ? 0 : count * blockSize);
+    const output = new Output(file);
+    const progress = startProgress(file === undefined ? 0 : count * blockSize);
     try {
       for await (const chunk of readAhead(queue, options.lba, count)) {
         await output.write(chunk);
@@ -115,7 +117,8 @@ async function* readAhead(
 }
 
 async function write(socket: string, options: WriteOptions, command: Command): Promise<void> {
-  const { input, lba } = options;
+  const { lba } = options;
+  const input = fileName(options.input);
   const total = input === undefined ? undefined : await fileSize(input);
   await withController(command, socket, async (controller) => {
     const queue = await openQueue(controller, options.nsid);
@@ -124,7 +127,7 @@ async function write(socket: string, options: WriteOptions, command: Command): P
       if (total % blockSize !== 0 && !options.pad) throw partial(blockSize);
       checkRange(queue, lba, Math.ceil(total / blockSize));
     }
-    const progress = startProgress(total ?? 0);
+    const progress = total === undefined ? startCounter() : startProgress(total);
     const source =
       input === undefined ? process.stdin : createReadStream(input, { highWaterMark: CHUNK_BYTES });
     try {
@@ -151,7 +154,7 @@ async function writeAll(
     const missing = -chunk.length & (blockSize - 1);
     if (missing > 0 && !pad) {
       await last;
-      throw partial(blockSize);
+      throw partial(blockSize, at - lba);
     }
     const data = missing === 0 ? chunk : Buffer.concat([chunk, Buffer.alloc(missing)]);
     await last;
@@ -182,7 +185,7 @@ async function* chunksOf(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, 
 }
 
 async function openQueue(controller: NvmeController, nsid: number | undefined): Promise<NvmeQueue> {
-  return controller.createQueue({ namespace: nsid });
+  return controller.createQueue({ namespace: await activeNamespace(controller, nsid) });
 }
 
 function checkRange(queue: NvmeQueue, lba: number, count: number): void {
@@ -191,10 +194,17 @@ function checkRange(queue: NvmeQueue, lba: number, count: number): void {
   throw new UsageError(`namespace ${id} has ${blocks} blocks; ${Math.max(count, 0)} from ${lba} do not fit`);
 }
 
-function partial(blockSize: number): UsageError {
+/** How long a stream is shows at its end only: what came before has been written by then. */
+function partial(blockSize: number, written = 0): UsageError {
+  const note = written === 0 ? '' : `; the first ${counted(written, 'block')} have been written`;
   return new UsageError(
-    `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one`,
+    `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one${note}`,
   );
+}
+
+/** undefined for a standard stream. */
+function fileName(text: string | undefined): string | undefined {
+  return text === '-' ? undefined : text;
 }
 
 async function fileSize(path: string): Promise<number> {

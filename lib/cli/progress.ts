@@ -2,7 +2,10 @@
 import { SingleBar } from 'cli-progress';
 
 /** Less than this is over before a bar says anything. */
-const LEAST_BYTES = 1 << 22;
+const LEAST_BYTES = 1 << 20;
+
+const STYLE = { stream: process.stderr, clearOnComplete: true, hideCursor: true } as const;
+const NOBODY: Progress = { add: () => {}, stop: () => {} };
 
 export interface Progress {
   add(bytes: number): void;
@@ -10,13 +13,20 @@ export interface Progress {
 }
 
 export function startProgress(totalBytes: number): Progress {
-  if (process.stderr.isTTY !== true || totalBytes < LEAST_BYTES) return { add: () => {}, stop: () => {} };
+  if (process.stderr.isTTY !== true || totalBytes < LEAST_BYTES) return NOBODY;
   const bar = new SingleBar({
-    format: '[{bar}] {percentage}%  {value} of {total} bytes',
-    stream: process.stderr,
-    clearOnComplete: true,
-    hideCursor: true,
+    ...STYLE,
+    format: '[{bar}] {percentage}%  {value} of {total} bytes, {eta_formatted} left',
   });
   bar.start(totalBytes, 0);
+  return { add: (bytes) => bar.increment(bytes), stop: () => bar.stop() };
+}
+
+/** The same for what nobody knows the size of beforehand. */
+export function startCounter(): Progress {
+  if (process.stderr.isTTY !== true) return NOBODY;
+  const bar = new SingleBar({ ...STYLE, format: '{value} bytes, {duration_formatted}' });
+  // It stays below its total, at which a bar ends.
+  bar.start(Number.MAX_SAFE_INTEGER, 0);
   return { add: (bytes) => bar.increment(bytes), stop: () => bar.stop() };
 }

@@ -3,19 +3,30 @@ import { InvalidArgumentError } from 'commander';
 import { size } from './numbers.js';
 
 /** By index, for PCI devices (`PciRegion`). */
-const NAMES = ['bar0', 'bar1', 'bar2', 'bar3', 'bar4', 'bar5', 'rom', 'config', 'vga', 'migration'];
+export const REGION_NAMES = [
+  'bar0',
+  'bar1',
+  'bar2',
+  'bar3',
+  'bar4',
+  'bar5',
+  'rom',
+  'config',
+  'vga',
+  'migration',
+];
 
 /** `bar0`, `config`, …; `region 12` where an index has no name, and for devices that are not on PCI. */
 export function regionName(index: number, isPci: boolean): string {
-  return (isPci ? NAMES[index] : undefined) ?? `region ${index}`;
+  return (isPci ? REGION_NAMES[index] : undefined) ?? `region ${index}`;
 }
 
 /** The index that a name or a number stands for. */
 export function regionIndex(text: string): number {
-  const index = NAMES.indexOf(text.toLowerCase());
+  const index = REGION_NAMES.indexOf(text.toLowerCase());
   if (index !== -1) return index;
   if (!/^\d/.test(text)) {
-    throw new InvalidArgumentError(`A region is an index, or one of ${NAMES.join(', ')}.`);
+    throw new InvalidArgumentError(`A region is an index, or one of ${REGION_NAMES.join(', ')}.`);
   }
   return size(text);
 }

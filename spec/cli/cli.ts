@@ -1,5 +1,5 @@
 /** Runs the built command line, as a user does, for the specs of this folder. */
-import { spawn, type ChildProcess, type StdioOptions } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess, type StdioOptions } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -21,7 +21,36 @@ export interface Outcome {
 }
 
 export function start(args: readonly string[], stdio: StdioOptions = 'pipe'): ChildProcess {
-  return spawn(process.execPath, [MAIN, ...args], { stdio });
+  return spawn(process.execPath, [MAIN, ...args], { stdio, env: environment() });
+}
+
+/** jest gives its workers a FORCE_COLOR where it is run on a terminal. */
+export function environment(more: NodeJS.ProcessEnv = {}): NodeJS.ProcessEnv {
+  const { FORCE_COLOR: _force, NO_COLOR: _no, VFIO_USER_TRACE: _trace, ...rest } = process.env;
+  return { ...rest, ...more };
+}
+
+/** script(1) of util-linux makes a terminal. */
+export const HAS_SCRIPT = /util-linux/.test(
+  spawnSync('script', ['--version'], { encoding: 'utf8' }).stdout ?? '',
+);
+
+/** On a terminal of its own, where stdout and stderr are one. */
+export function startOnTerminal(args: readonly string[], env: NodeJS.ProcessEnv = {}): ChildProcess {
+  const command = [process.execPath, MAIN, ...args].join(' ');
+  return spawn('script', ['-qec', command, '/dev/null'], {
+    stdio: 'pipe',
+    env: environment({ TERM: 'xterm', ...env }),
+  });
+}
+
+/** Runs it to its end, with these lines for its stdin. */
+export function vfioUserWith(input: string, ...args: string[]): Promise<Outcome> {
+  const child = start(args);
+  // It may have ended by then.
+  child.stdin!.on('error', () => {});
+  child.stdin!.end(input);
+  return outcomeOf(child);
 }
 
 /** Runs it to its end. */

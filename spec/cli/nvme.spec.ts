@@ -151,6 +151,28 @@ describe('nvme write and read', () => {
     expect(bytes.subarray(700_000).equals(Buffer.alloc(171 * 4096 - 700_000))).toBe(true);
   });
 
+  test('- is a standard stream', async () => {
+    const data = pattern(8192);
+    const child = start(['nvme', 'write', socket, '--input', '-']);
+    child.stdin!.end(data);
+    expect(await outcomeOf(child)).toMatchObject({ status: 0, stdout: '', stderr: '' });
+    const { status, bytes } = await vfioUser('nvme', 'read', socket, '--blocks', '16', '--output', '-');
+    expect({ status, same: bytes.equals(data) }).toEqual({ status: 0, same: true });
+  });
+
+  test('a stream that ends within a block says what has been written', async () => {
+    const data = pattern((1 << 20) + 100);
+    const child = start(['nvme', 'write', socket]);
+    child.stdin!.on('error', () => undefined);
+    child.stdin!.end(data);
+    const { status, stderr } = await outcomeOf(child);
+    expect(status).toBe(2);
+    expect(stderr).toContain('no whole number of blocks of 512 bytes: --pad fills the last one');
+    expect(stderr).toContain('the first 2048 blocks have been written');
+    expect(held(1, 0, 1 << 20).equals(data.subarray(0, 1 << 20))).toBe(true);
+    expect(held(1, 1 << 20, 512).equals(Buffer.alloc(512))).toBe(true);
+  });
+
   test('the whole namespace where nothing is said', async () => {
     const out = scratch.path('all');
     await succeed('read', socket, '--nsid', '2', '--output', out);
@@ -194,9 +216,12 @@ interface Report {
   iops: number;
   seconds: number;
   count: number;
-  totalCount: number;
+  totalIos: number;
+  totalReads: number;
+  totalWrites: number;
   latencyUs: Record<'mean' | 'p50' | 'p99' | 'p999' | 'max', number> & {
     sampled: { count: number; every: number };
+    curve: [number, number][];
   };
   userSeconds: number;
 }
@@ -224,6 +249,12 @@ describe('nvme bench', () => {
     expect(mean).toBeGreaterThan(0);
     expect([p50, p99, p999, max]).toEqual([p50, p99, p999, max].sort((a, b) => a - b));
     expect(sampled.count).toBeGreaterThan(0);
+    // A curve rises, and ends before it would have to say more than there are samples for.
+    expect(report.latencyUs.curve.length).toBeGreaterThan(1);
+    expect(report.latencyUs.curve).toEqual([...report.latencyUs.curve].sort(([a], [b]) => a - b));
+    expect(report.latencyUs.curve.map(([, us]) => us)).toEqual(
+      report.latencyUs.curve.map(([, us]) => us).sort((a, b) => a - b),
+    );
     expect(report.userSeconds).toBeGreaterThan(0);
   });
 
@@ -232,8 +263,20 @@ describe('nvme bench', () => {
     const report = JSON.parse(
       await succeed('bench', socket, '--seconds', '0.2', '--qd', '7', '--json'),
     ) as Report;
-    expect(device.commandCount - before).toBe(report.totalCount);
-    expect(report.totalCount).toBeGreaterThanOrEqual(report.count);
+    expect(device.commandCount - before).toBe(report.totalIos);
+    expect(report.totalIos).toBeGreaterThanOrEqual(report.count);
+  });
+
+  test.each(['randwrite', 'randread'])('counts what is stamped and checked too: %s', async (rw) => {
+    const counts = { 1: 0, 2: 0 };
+    device.intercept = ({ queue, opcode }) => {
+      if (queue > 0 && (opcode === 1 || opcode === 2)) counts[opcode]++;
+      return 'pass';
+    };
+    const options = ['--seconds', '0.2', '--rw', rw, '--verify', '--json'];
+    const report = JSON.parse(await succeed('bench', socket, ...options)) as Report;
+    expect(report).toMatchObject({ totalWrites: counts[1], totalReads: counts[2] });
+    expect(report.totalIos).toBe(counts[1] + counts[2]);
   });
 
   test('for people', async () => {

@@ -4,6 +4,7 @@ import type { Device, Region } from '../../index.js';
 import { UsageError } from '../errors.js';
 import { colorsOf, withDevice } from '../global-options.js';
 import { toJson } from '../json.js';
+import { LatencySampler, type LatencyReport } from '../latency.js';
 import { length as positive, size as parseSize } from '../numbers.js';
 import { print } from '../output.js';
 import { regionIndex } from '../regions.js';
@@ -25,6 +26,8 @@ interface Result {
   bytesPerSecond: number;
   seconds: number;
   count: number;
+  /** Microseconds. */
+  latencyUs: LatencyReport;
   /** Processor time of this process, in seconds. */
   userSeconds: number;
   systemSeconds: number;
@@ -68,30 +71,38 @@ async function benchRegion(socket: string, options: RegionOptions, command: Comm
     if (options.enable) await device.enable();
     const region = device.region(options.region);
     const expected = await region.read(options.offset, options.size);
+    const latency = new LatencySampler(options.depth);
     const access =
       options.mode === 'sync'
-        ? syncAccess(region, options, expected)
-        : asyncAccess(device, options, expected);
-    await access(Math.min(WARM_UP, options.count));
-    const result = await measure(options, () => access(options.count));
+        ? syncAccess(region, options, expected, latency)
+        : asyncAccess(device, options, expected, latency);
+    const result = await measure(options, access, latency);
     if (options.json) {
       await print(`${toJson(result)}\n`);
       return;
     }
     const { bold } = colorsOf(command);
+    const { mean, p50, p99, p999, sampled } = result.latencyUs;
     const each = ((result.seconds / result.count) * 1e6).toFixed(2);
     await print(
       `${bold(Math.round(result.opsPerSecond).toString())} ${options.op}s a second, ${each} µs each, ` +
-        `${(result.bytesPerSecond / 1e6).toFixed(1)} MB/s; ` +
+        `${(result.bytesPerSecond / 1e6).toFixed(1)} MB/s\n` +
+        `latency in µs: mean ${mean}, median ${p50}, 99 % ${p99}, 99.9 % ${p999} ` +
+        `(${sampled.count} samples, one of ${sampled.every})\n` +
         `processor: user ${result.userSeconds.toFixed(2)} s, system ${result.systemSeconds.toFixed(2)} s\n`,
     );
   });
 }
 
-async function measure(options: RegionOptions, work: () => Promise<void>): Promise<Result> {
+async function measure(options: RegionOptions, access: Work, latency: LatencySampler): Promise<Result> {
+  const warmUp = Math.min(WARM_UP, options.count);
+  latency.restart(0);
+  const warmUpBegin = performance.now();
+  await access(warmUp);
+  latency.restart((warmUp / (performance.now() - warmUpBegin)) * 1000);
   const cpu = process.cpuUsage();
   const begin = performance.now();
-  await work();
+  await access(options.count);
   const seconds = (performance.now() - begin) / 1e3;
   const { user, system } = process.cpuUsage(cpu);
   const opsPerSecond = options.count / seconds;
@@ -100,6 +111,7 @@ async function measure(options: RegionOptions, work: () => Promise<void>): Promi
     bytesPerSecond: opsPerSecond * options.size,
     seconds,
     count: options.count,
+    latencyUs: latency.report(),
     userSeconds: user / 1e6,
     systemSeconds: system / 1e6,
   };
@@ -108,11 +120,20 @@ async function measure(options: RegionOptions, work: () => Promise<void>): Promi
 type Work = (count: number) => Promise<void>;
 
 /** A register's width goes by value, anything else by buffer. */
-function syncAccess(region: Region, { op, offset, size }: RegionOptions, bytes: Buffer): Work {
+function syncAccess(
+  region: Region,
+  { op, offset, size }: RegionOptions,
+  bytes: Buffer,
+  latency: LatencySampler,
+): Work {
   const once =
     op === 'write' ? syncWrite(region, offset, size, bytes) : syncRead(region, offset, size, bytes);
   return async (count) => {
-    for (let i = 0; i < count; i++) once();
+    for (let i = 0; i < count; i++) {
+      latency.begin(0);
+      once();
+      latency.end(0);
+    }
   };
 }
 
@@ -141,40 +162,64 @@ function syncWrite(region: Region, offset: number, size: number, bytes: Buffer):
   return () => region.writeUInt32Sync(offset, value);
 }
 
-function asyncAccess(device: Device, options: RegionOptions, bytes: Buffer): Work {
+function asyncAccess(device: Device, options: RegionOptions, bytes: Buffer, latency: LatencySampler): Work {
+  const region = device.region(options.region);
   let left = 0;
-  const worker = asyncWorker(device.region(options.region), options, bytes, () => left-- > 0);
+  const more = (tag: number) => {
+    if (left-- <= 0) return false;
+    latency.begin(tag);
+    return true;
+  };
+  const access = { region, options, bytes, more, done: (tag: number) => latency.end(tag) };
+  const worker = options.op === 'write' ? asyncWrites : options.size === 4 ? asyncRegisters : asyncReads;
   return async (count) => {
     left = count;
-    const done: Promise<void>[] = [];
-    for (let i = 0; i < options.depth; i++) done.push(worker());
-    await Promise.all(done);
+    const workers: Promise<void>[] = [];
+    for (let tag = 0; tag < options.depth; tag++) workers.push(worker(access, tag));
+    await Promise.all(workers);
     if (device.counters.unknown > 0) throw new Error('the server sent replies that nobody asked for');
   };
 }
 
-function asyncWorker(
-  region: Region,
-  { op, offset, size }: RegionOptions,
-  bytes: Buffer,
-  more: () => boolean,
-): () => Promise<void> {
-  if (op === 'write') {
-    return async () => {
-      while (more()) await region.write(offset, bytes);
-    };
+/** What the workers of one run share. Each has one access under way at a time. */
+interface AsyncAccess {
+  region: Region;
+  options: RegionOptions;
+  bytes: Buffer;
+  /** Whether there is another access to make; it has begun then. */
+  more: (tag: number) => boolean;
+  done: (tag: number) => void;
+}
+
+async function asyncWrites({ region, options, bytes, more, done }: AsyncAccess, tag: number): Promise<void> {
+  const { offset, size } = options;
+  const value = size === 4 ? bytes.readUInt32LE() : 0;
+  while (more(tag)) {
+    if (size === 4) await region.writeUInt32(offset, value);
+    else await region.write(offset, bytes);
+    done(tag);
   }
-  if (size === 4) {
-    const value = bytes.readUInt32LE();
-    return async () => {
-      while (more()) same((await region.readUInt32(offset)) === value);
-    };
+}
+
+async function asyncRegisters(
+  { region, options, bytes, more, done }: AsyncAccess,
+  tag: number,
+): Promise<void> {
+  const value = bytes.readUInt32LE();
+  while (more(tag)) {
+    same((await region.readUInt32(options.offset)) === value);
+    done(tag);
   }
-  return async () => {
-    const target = Buffer.alloc(size);
-    while (more()) await region.readInto(offset, target);
-    same(target.equals(bytes));
-  };
+}
+
+async function asyncReads({ region, options, bytes, more, done }: AsyncAccess, tag: number): Promise<void> {
+  const target = Buffer.alloc(options.size);
+  let count = 0;
+  for (; more(tag); count++) {
+    await region.readInto(options.offset, target);
+    done(tag);
+  }
+  if (count > 0) same(target.equals(bytes));
 }
 
 function same(equal: boolean): void {

@@ -5,7 +5,9 @@ import {
   LatencyTracker,
   LineFormatter,
   describe,
-  type TracedMessage,
+  isMessage,
+  type TracedEvent,
+  type TracedInterrupt,
 } from '../../trace/index.js';
 import { printable } from '../errors.js';
 import { safeNumber } from '../json.js';
@@ -20,7 +22,7 @@ interface ShowOptions {
 const DEFAULT_BYTES = 32;
 
 const HELP = `
-A capture is what connect's capture option writes: pcapng, for Wireshark too (tools/wireshark has the dissector).
+A capture is what connect's capture option and VFIO_USER_CAPTURE=FILE write: pcapng, for Wireshark too (tools/wireshark has the dissector).
 With --json each message is one line of JSON; time is in nanoseconds since 1970, latency in nanoseconds.
 
 Examples:
@@ -43,7 +45,7 @@ export function registerCapture(program: Command): void {
 async function show(path: string, { json, bytes }: ShowOptions): Promise<void> {
   const reader = new CaptureReader(path);
   const format = json ? jsonFormatter(bytes) : lineFormatter(bytes);
-  for await (const message of reader) await print(`${format(message)}\n`);
+  for await (const event of reader.events()) await print(`${format(event)}\n`);
   if (reader.cutBytes > 0) {
     process.stderr.write(`vfio-user: the last ${reader.cutBytes} bytes of ${path} are not a whole block\n`);
   }
@@ -52,20 +54,27 @@ async function show(path: string, { json, bytes }: ShowOptions): Promise<void> {
   }
 }
 
-function lineFormatter(previewBytes: number): (message: TracedMessage) => string {
+function lineFormatter(previewBytes: number): (event: TracedEvent) => string {
   const lines = new LineFormatter({ previewBytes });
-  return (message) => lines.format(message);
+  return (event) => (isMessage(event) ? lines.format(event) : lines.formatInterrupt(event));
 }
 
-function jsonFormatter(previewBytes: number): (message: TracedMessage) => string {
+function jsonFormatter(previewBytes: number): (event: TracedEvent) => string {
   const latencies = new LatencyTracker();
   return (message) => {
-    const { socket, time, direction, fds, bytes } = message;
+    if (!isMessage(message)) return interruptJson(message);
+    const { socket, time, direction, fds, bytes, note } = message;
     const latency = latencies.latencyOf(message);
     const description = describe(bytes, { direction, fds, previewBytes });
-    const line = { time: time.toString(), socket, ...description, latency };
+    const line = { time: time.toString(), socket, ...description, latency, note };
     return printable(JSON.stringify(line, replace));
   };
+}
+
+function interruptJson({ time, socket, index, subindex, count }: TracedInterrupt): string {
+  return printable(
+    JSON.stringify({ time: time.toString(), socket, kind: 'interrupt', index, subindex, count }),
+  );
 }
 
 function replace(_key: string, value: unknown): unknown {

@@ -1,19 +1,18 @@
 /** `vfio-user emulate`: a device to try things on. */
-import { Argument, type Command } from 'commander';
+import { Argument, Option, type Command } from 'commander';
 import { EduDevice, NvmeDevice, RamDevice, serve, type DeviceModel } from '../../emulator/index.js';
 import { unixAddress } from '../endpoint.js';
 import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../nvme-emulate.js';
 import { print } from '../output.js';
+import { untilStopped } from '../signals.js';
 
-type EmulateOptions = EmulateNvmeOptions & { socket: string };
+type EmulateOptions = EmulateNvmeOptions & { socket: string; migration?: 'stop-copy' | 'pre-copy' };
 
 const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
-  ram: () => new RamDevice(),
+  ram: ({ migration }) => new RamDevice(migration === undefined ? {} : { migration }),
   nvme: emulatedNvme,
 };
-
-const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 const HELP = `
 Devices:
@@ -26,6 +25,7 @@ Runs until it is interrupted, and removes the socket file then.
 Examples:
   $ vfio-user emulate edu --socket /tmp/edu.sock
   $ vfio-user emulate edu --socket @edu
+  $ vfio-user emulate ram --socket /tmp/ram.sock --migration pre-copy
   $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096`;
 
 export function registerEmulate(program: Command): void {
@@ -33,7 +33,13 @@ export function registerEmulate(program: Command): void {
     .command('emulate')
     .description('serve an emulated device, to try things on')
     .addArgument(new Argument('<DEVICE>', 'which one').choices(Object.keys(DEVICES)))
-    .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket');
+    .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket')
+    .addOption(
+      new Option('--migration <kind>', 'ram: its state can be saved and restored').choices([
+        'stop-copy',
+        'pre-copy',
+      ]),
+    );
   addNvmeOptions(command).addHelpText('after', HELP).action(emulate);
 }
 
@@ -48,15 +54,4 @@ async function emulate(name: string, options: EmulateOptions): Promise<void> {
   } finally {
     if (device instanceof NvmeDevice) await device.close();
   }
-}
-
-/** Resolves at the first of the signals; at a second one the process ends as it would have. */
-function untilStopped(): Promise<void> {
-  return new Promise((resolve) => {
-    const stop = () => {
-      for (const signal of STOP_SIGNALS) process.off(signal, stop);
-      resolve();
-    };
-    for (const signal of STOP_SIGNALS) process.on(signal, stop);
-  });
 }

@@ -1,17 +1,22 @@
-/** Latencies of some of the transfers: two looks at the clock would cost a fast one a tenth of its time. */
+/** Latencies of some of the accesses: two looks at the clock would cost a fast one a tenth of its time. */
 
 /** Samples that are kept; later ones replace the oldest. */
 const MOST_SAMPLES = 1 << 20;
 /** How many a second are enough. */
 const WANTED_A_SECOND = 20_000;
+/** Where a curve has its points, percent. */
+const CURVE = [0, 1, 5, 10, 25, 50, 75, 90, 95, 98, 99, 99.5, 99.8, 99.9, 99.95, 99.98, 99.99];
 
+/** Microseconds. */
 export interface LatencyReport {
   mean: number;
   p50: number;
   p99: number;
   p999: number;
   max: number;
-  /** How it was found: so many samples, one of so many transfers. */
+  /** Percent, and what so many of the samples took at most. It ends where there are too few samples to say more. */
+  curve: [percent: number, latency: number][];
+  /** How it was found: so many samples, one of so many accesses. */
   sampled: { count: number; every: number };
 }
 
@@ -22,27 +27,27 @@ export class LatencySampler {
   #every = 1;
   #countdown = 1;
 
-  /** `depth` transfers are under way at most; each has a number below that. */
+  /** `depth` accesses are under way at most; each has a number below that. */
   constructor(depth: number) {
     this.#starts = new Float64Array(depth);
   }
 
-  /** Begins anew, for so many transfers a second. */
-  restart(iops: number): void {
+  /** Begins anew, for so many accesses a second. */
+  restart(perSecond: number): void {
     this.#count = 0;
-    this.#every = Math.max(1, Math.round(iops / WANTED_A_SECOND));
+    this.#every = Math.max(1, Math.round(perSecond / WANTED_A_SECOND));
     this.#countdown = this.#every;
     this.#starts.fill(0);
   }
 
-  /** Transfer `tag` begins. */
+  /** Access `tag` begins. */
   begin(tag: number): void {
     if (--this.#countdown > 0) return;
     this.#countdown = this.#every;
     this.#starts[tag] = performance.now();
   }
 
-  /** Transfer `tag` has ended. */
+  /** Access `tag` has ended. */
   end(tag: number): void {
     const start = this.#starts[tag]!;
     if (start === 0) return;
@@ -50,18 +55,19 @@ export class LatencySampler {
     this.#starts[tag] = 0;
   }
 
-  /** In microseconds. */
   report(): LatencyReport {
     const count = Math.min(this.#count, MOST_SAMPLES);
     const sorted = this.#samples.slice(0, count).sort();
     const sum = sorted.reduce((total, value) => total + value, 0);
     const at = (part: number) => us(sorted[Math.min(count - 1, Math.floor(count * part))] ?? 0);
+    const told = CURVE.filter((percent) => count * (1 - percent / 100) >= 1);
     return {
       mean: us(count === 0 ? 0 : sum / count),
       p50: at(0.5),
       p99: at(0.99),
       p999: at(0.999),
       max: at(1),
+      curve: told.map((percent) => [percent, at(percent / 100)]),
       sampled: { count, every: this.#every },
     };
   }

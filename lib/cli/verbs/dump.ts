@@ -1,0 +1,144 @@
+/** `vfio-user dump`: a region, or a stretch of one, into a file. */
+import type { Command } from 'commander';
+import { RemoteError, type Device } from '../../index.js';
+import { checkWidth, readStretch, stretchOf, withEnableHint, type Stretch } from '../access.js';
+import { UsageError } from '../errors.js';
+import { formatter, type Formatter } from '../formats.js';
+import { withDevice } from '../global-options.js';
+import { accessWidth, byteValue, length as parseLength, size, type AccessWidth } from '../numbers.js';
+import { OutputFile, STANDARD_STREAM, withFate } from '../output-file.js';
+import { print } from '../output.js';
+import { startProgress } from '../progress.js';
+import { regionIndex, regionName } from '../regions.js';
+import { interruptible } from '../signals.js';
+import { describeHoles, holeBytes, readSparse, type Hole } from '../sparse.js';
+import { byteCount } from '../text.js';
+
+interface DumpOptions {
+  output?: string;
+  offset: number;
+  length?: number;
+  width?: AccessWidth;
+  enable: boolean;
+  sparse: boolean;
+  fill: number;
+  keepPartial: boolean;
+}
+
+const HELP = `
+The bytes go to a file, or to stdout: raw through a pipe, as hexadecimal lines on a terminal. A file gets its name when it
+is whole; until then it is FILE.partial, which a failure removes unless --keep-partial is given.
+
+Registers want a --width, memory is read in as few accesses as can be. --sparse goes on where the server answers an
+error: what cannot be read has the bytes of --fill, and is listed on stderr (in steps of --width, or of 4096 bytes).
+
+Examples:
+  $ vfio-user dump /run/dev.sock rom --output rom.bin
+  $ vfio-user dump /run/dev.sock bar0 --offset 0x1000 --length 256 --width 4
+  $ vfio-user dump /run/dev.sock config | xxd
+  $ vfio-user dump /run/dev.sock bar2 --sparse --output bar2.bin --enable`;
+
+export function registerDump(program: Command): void {
+  program
+    .command('dump')
+    .description('copy a region into a file')
+    .argument('<SOCKET>', 'where the server listens')
+    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga', regionIndex)
+    .option('--output <file>', 'write to a file; - is stdout')
+    .option('--offset <bytes>', 'where to begin', size, 0)
+    .option('--length <bytes>', 'how many bytes; all that follow where nothing is said', parseLength)
+    .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
+    .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits', false)
+    .option('--sparse', 'go on where something cannot be read', false)
+    .option('--fill <byte>', 'with --sparse: what stands for bytes that cannot be read', byteValue, 0xff)
+    .option('--keep-partial', 'after a failure, keep what was read', false)
+    .addHelpText('after', HELP)
+    .action(dump);
+}
+
+async function dump(socket: string, index: number, options: DumpOptions, command: Command): Promise<void> {
+  if (options.output === '') throw new UsageError('the file has no name');
+  if (options.length !== undefined) checkWidth(options.length, options.width);
+  await withDevice(command, socket, async (device) => {
+    const stretch = wantedStretch(device, index, options);
+    if (options.enable) await device.enable();
+    const holes: Hole[] = [];
+    const name = regionName(index, device.isPci);
+    const file = await OutputFile.create(options.output);
+    try {
+      await withHints(device, index, options, () => copy(stretch, name, options, file, holes));
+    } catch (error) {
+      throw await file.abandon(error, options.keepPartial);
+    }
+    await file.finish();
+    await report(stretch, name, options, holes);
+  });
+}
+
+function wantedStretch(device: Device, index: number, { offset, length, width }: DumpOptions): Stretch {
+  const { size: regionSize } = device.region(index);
+  // One byte at the least, so that an offset past the end is told as such.
+  const wanted = length ?? Math.max(1, regionSize - offset);
+  checkWidth(wanted, width);
+  return stretchOf(device, index, offset, wanted, width);
+}
+
+async function copy(
+  stretch: Stretch,
+  region: string,
+  { output, sparse, fill }: DumpOptions,
+  file: OutputFile,
+  holes: Hole[],
+): Promise<void> {
+  const toTerminal = isStdout(output) && process.stdout.isTTY === true;
+  const format = formatFor(toTerminal, stretch, region);
+  const progress = startProgress(toTerminal ? 0 : stretch.length);
+  try {
+    await interruptible(async (signal) => {
+      for await (const chunk of sparse ? readSparse(stretch, fill, holes) : readStretch(stretch)) {
+        signal.throwIfAborted();
+        await file.write(format.push(chunk));
+        progress.add(chunk.length);
+      }
+    });
+    if (holeBytes(holes) === stretch.length) throw holes[0]!.error;
+  } finally {
+    progress.stop();
+  }
+}
+
+/** What would help, where the server answers an error: to enable the device, or to go on without. */
+async function withHints(
+  device: Device,
+  index: number,
+  { sparse }: DumpOptions,
+  work: () => Promise<void>,
+): Promise<void> {
+  try {
+    await withEnableHint(device, index, work);
+  } catch (error) {
+    if (sparse || !(error instanceof RemoteError)) throw error;
+    throw withFate(error, '--sparse goes on where something cannot be read');
+  }
+}
+
+function formatFor(toTerminal: boolean, { offset, length }: Stretch, region: string): Formatter {
+  return formatter(toTerminal ? 'dump' : 'raw', { region, offset, length, width: 1 });
+}
+
+async function report(
+  { length }: Stretch,
+  region: string,
+  { output }: DumpOptions,
+  holes: readonly Hole[],
+): Promise<void> {
+  for (const line of describeHoles(holes)) process.stderr.write(`vfio-user: ${region}: ${line}\n`);
+  if (isStdout(output)) return;
+  const missing = holeBytes(holes);
+  const unread = missing === 0 ? '' : `, ${byteCount(missing)} of it could not be read`;
+  await print(`${output} has ${byteCount(length)} of ${region}${unread}\n`);
+}
+
+function isStdout(output: string | undefined): boolean {
+  return output === undefined || output === STANDARD_STREAM;
+}

@@ -1,0 +1,72 @@
+/** `vfio-user migrate`: a device's state, saved and restored. */
+import { Option, type Command } from 'commander';
+import { withDevice } from '../global-options.js';
+import { describeState, restoreState, saveState, type Save } from '../migrate.js';
+import { print } from '../output.js';
+
+const SAVE_HELP = `
+The device is stopped while its state is read (before that it is read while it still runs, where the device can do so),
+and stays stopped afterwards: --resume lets it run again. The bytes are the device's own, as they come. A file gets its
+name when it is whole; until then it is FILE.partial.
+
+Examples:
+  $ vfio-user migrate save /run/a.sock state.bin
+  $ vfio-user migrate save /run/a.sock - --resume | zstd > state.zst
+  $ set -o pipefail; vfio-user migrate save /run/a.sock - | vfio-user migrate restore /run/b.sock -`;
+
+const RESTORE_HELP = `
+The device is stopped meanwhile and runs at the end, unless it is to stay stopped. A state that it rejects leaves it in
+STOP or ERROR, as is told then; reset recovers both.
+
+Examples:
+  $ vfio-user migrate restore /run/b.sock state.bin
+  $ zstd -dc state.zst | vfio-user migrate restore /run/b.sock - --stay-stopped`;
+
+const STATE_HELP = `
+Examples:
+  $ vfio-user migrate state /run/a.sock`;
+
+interface RestoreOptions {
+  stayStopped?: boolean;
+}
+
+export function registerMigrate(program: Command): void {
+  const migrate = program.command('migrate').description("save and restore a device's state");
+  migrate
+    .command('save')
+    .description('read the state of a device into a file')
+    .argument('<SOCKET>', 'where the server listens')
+    .argument('<FILE>', 'where to; - is stdout')
+    .option('--no-precopy', 'do not read while the device still runs')
+    .option('--resume', 'let the device run again afterwards')
+    .addOption(stayStopped('leave the device stopped afterwards, as where nothing is said'))
+    .option('--keep-partial', 'after a failure, keep what was read', false)
+    .addHelpText('after', SAVE_HELP)
+    .action(async (socket: string, file: string, options: Save, command: Command) => {
+      await withDevice(command, socket, (device) => saveState(device, file, options));
+    });
+  migrate
+    .command('restore')
+    .description('give a device the state that a file has')
+    .argument('<SOCKET>', 'where the server listens')
+    .argument('<FILE>', 'where from; - is stdin')
+    .option('--resume', 'let the device run afterwards, as where nothing is said')
+    .addOption(stayStopped('leave the device stopped afterwards'))
+    .addHelpText('after', RESTORE_HELP)
+    .action(async (socket: string, file: string, options: RestoreOptions, command: Command) => {
+      const run = options.stayStopped !== true;
+      await withDevice(command, socket, (device) => restoreState(device, file, run));
+    });
+  migrate
+    .command('state')
+    .description('say what a device can do, and the state that it is in')
+    .argument('<SOCKET>', 'where the server listens')
+    .addHelpText('after', STATE_HELP)
+    .action(async (socket: string, _options: object, command: Command) => {
+      await withDevice(command, socket, async (device) => print(`${await describeState(device)}\n`));
+    });
+}
+
+function stayStopped(description: string): Option {
+  return new Option('--stay-stopped', description).conflicts('resume');
+}

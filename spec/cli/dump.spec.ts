@@ -1,0 +1,177 @@
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import {
+  DeviceError,
+  PciConfigSpace,
+  PciDevice,
+  serve,
+  type EmulatorServer,
+} from '../../lib/emulator/index.js';
+import { HAS_SCRIPT, Scratch, outcomeOf, startOnTerminal, vfioUser } from './cli.js';
+
+jest.setTimeout(60_000);
+
+const SIZE = 1 << 20;
+const EIO = 5;
+
+/** BAR0: byte n is n mod 251; what is in `broken` is answered with EIO. */
+class LeakyDevice extends PciDevice {
+  readonly bytes = Buffer.alloc(SIZE);
+  readonly reads: [offset: number, count: number][] = [];
+  broken: readonly [start: number, end: number][] = [];
+
+  constructor() {
+    super(
+      new PciConfigSpace({
+        vendorId: 0xcafe,
+        deviceId: 2,
+        classCode: 0xff0000,
+        bars: [{ index: 0, size: SIZE }],
+      }),
+      [],
+    );
+    for (let i = 0; i < SIZE; i++) this.bytes[i] = i % 251;
+    this.addRegion({
+      index: 0,
+      size: SIZE,
+      handler: {
+        read: (offset, count) => {
+          this.reads.push([offset, count]);
+          const isBroken = this.broken.some(([start, end]) => offset < end && start < offset + count);
+          if (isBroken) throw new DeviceError(EIO, 'broken');
+          return this.bytes.subarray(offset, offset + count);
+        },
+        write: () => {},
+      },
+    });
+  }
+}
+
+let scratch: Scratch;
+let socket: string;
+let file: string;
+let server: EmulatorServer;
+let device: LeakyDevice;
+
+beforeEach(async () => {
+  scratch = new Scratch();
+  socket = scratch.path('device');
+  file = scratch.path('file');
+  device = new LeakyDevice();
+  server = await serve(device, { path: socket });
+});
+
+afterEach(async () => {
+  await server.close();
+  scratch.remove();
+});
+
+describe('vfio-user dump', () => {
+  test('copies a region into a file', async () => {
+    const { status, stdout, stderr } = await vfioUser('dump', socket, 'bar0', '--output', file);
+    expect({ status, stdout, stderr }).toEqual({
+      status: 0,
+      stdout: `${file} has 1 MiB of bar0\n`,
+      stderr: '',
+    });
+    expect(readFileSync(file).equals(device.bytes)).toBe(true);
+    expect(existsSync(`${file}.partial`)).toBe(false);
+  });
+
+  test.each([[[]], [['--output', '-']]])('writes raw bytes to a pipe (%j)', async (options) => {
+    const { bytes } = await vfioUser(
+      'dump',
+      socket,
+      'bar0',
+      '--offset',
+      '0x10',
+      '--length',
+      '300',
+      ...options,
+    );
+    expect(bytes.equals(device.bytes.subarray(0x10, 0x10 + 300))).toBe(true);
+  });
+
+  test('reads registers in accesses of their width', async () => {
+    await vfioUser('dump', socket, 'bar0', '--length', '16', '--width', '4', '--output', file);
+    expect(device.reads).toEqual([0, 4, 8, 12].map((offset) => [offset, 4]));
+  });
+
+  test('leaves the file that was there, and no part of a new one, where it fails', async () => {
+    device.broken = [[0x30000, 0x31000]];
+    writeFileSync(file, 'before');
+    const { status, stderr } = await vfioUser('dump', socket, 'bar0', '--output', file);
+    expect(stderr).toBe(
+      'vfio-user: REGION_READ: the server answered EIO; memory and I/O are off in its command register, and --enable ' +
+        'turns them on; what had been written was removed (--keep-partial keeps it)\n',
+    );
+    expect(status).toBe(1);
+    expect(readFileSync(file, 'utf8')).toBe('before');
+    expect(readdirSync(scratch.directory).sort()).toEqual(['device', 'file']);
+  });
+
+  test('keeps what was read, where it is told to, and hints at --sparse', async () => {
+    device.broken = [[0x30000, 0x31000]];
+    const args = ['dump', socket, 'bar0', '--output', file, '--keep-partial', '--enable'];
+    const { stderr } = await vfioUser(...args);
+    expect(stderr).toMatch(
+      /--sparse goes on where something cannot be read; .*file\.partial has the first 192 KiB\n$/,
+    );
+    expect(readFileSync(`${file}.partial`).equals(device.bytes.subarray(0, 0x30000))).toBe(true);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  test('goes on with --sparse, and lists what it could not read', async () => {
+    device.broken = [
+      [0x30000, 0x32000],
+      [0xffff0, 0x100000],
+    ];
+    const { status, stdout, stderr } = await vfioUser('dump', socket, 'bar0', '--output', file, '--sparse');
+    expect(stderr).toBe(
+      'vfio-user: bar0: 0x30000 to 0x31fff could not be read: EIO\n' +
+        'vfio-user: bar0: 0xff000 to 0xfffff could not be read: EIO\n',
+    );
+    expect({ status, stdout }).toEqual({
+      status: 0,
+      stdout: `${file} has 1 MiB of bar0, 12 KiB of it could not be read\n`,
+    });
+    const expected = Buffer.from(device.bytes).fill(0xff, 0x30000, 0x32000).fill(0xff, 0xff000);
+    expect(readFileSync(file).equals(expected)).toBe(true);
+  });
+
+  test('finds registers that cannot be read one by one, and fills them with another byte', async () => {
+    device.broken = [[8, 12]];
+    const args = ['dump', socket, 'bar0', '--length', '16', '--width', '4', '--sparse', '--fill', '0'];
+    const { bytes, stderr } = await vfioUser(...args);
+    expect(bytes.toString('hex')).toBe('0001020304050607000000000c0d0e0f');
+    expect(stderr).toBe('vfio-user: bar0: 0x8 to 0xb could not be read: EIO\n');
+  });
+
+  test('fails where nothing can be read at all', async () => {
+    device.broken = [[0, SIZE]];
+    const { status, stderr } = await vfioUser('dump', socket, 'bar0', '--length', '4096', '--sparse');
+    expect(stderr).toMatch(/the server answered EIO; .*--enable turns them on/);
+    expect(status).toBe(1);
+  });
+
+  test.each([
+    [['rom'], /the device has no rom/, 1],
+    [['bar0', '--offset', '0x100000'], /bar0 has 0x100000 bytes; 1 from offset 0x100000 end past it/, 1],
+    [['bar7'], /'bar7' is invalid for argument 'REGION'/, 2],
+    [['bar0', '--length', '6', '--width', '4'], /6 bytes are no multiple of --width 4/, 2],
+    [['bar0', '--fill', '256'], /A byte is at most 255/, 2],
+    [['bar0', '--output', '/nonexistent/file'], /ENOENT/, 1],
+  ] as const)('says in a line what is wrong with %j', async (args, message, expected) => {
+    const { status, stderr } = await vfioUser('dump', socket, ...args);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^vfio-user: [^\n]+\n$/);
+    expect(status).toBe(expected);
+  });
+
+  (HAS_SCRIPT ? test : test.skip)('shows lines and a bar on a terminal (needs script)', async () => {
+    const lines = await outcomeOf(startOnTerminal(['dump', socket, 'bar0', '--length', '32']));
+    expect(lines.stdout).toMatch(/^00000000 {2}00 01 02 03 .*\|\r\n00000010 {2}10 11/);
+    const bar = await outcomeOf(startOnTerminal(['dump', socket, 'bar0', '--width', '4', '--output', file]));
+    expect(bar.stdout).toMatch(/\[[=-]+\] \d+% {2}\d+ of 1048576 bytes/);
+  });
+});

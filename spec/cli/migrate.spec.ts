@@ -1,0 +1,117 @@
+import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { RamDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
+import { MigrationState } from '../../lib/protocol/index.js';
+import { Scratch, outcomeOf, start, vfioUser, vfioUserWith } from './cli.js';
+
+jest.setTimeout(60_000);
+
+const RAM_SIZE = 1 << 16;
+
+let scratch: Scratch;
+let file: string;
+let source: RamDevice;
+let target: RamDevice;
+const servers: EmulatorServer[] = [];
+
+async function serveRam(name: string): Promise<RamDevice> {
+  const device = new RamDevice({ sharedSize: 0, ramSize: RAM_SIZE, migration: 'pre-copy' });
+  servers.push(await serve(device, { path: scratch.path(name) }));
+  return device;
+}
+
+beforeEach(async () => {
+  scratch = new Scratch();
+  file = scratch.path('state');
+  source = await serveRam('a');
+  target = await serveRam('b');
+  source.ram.fill('the state of a device ');
+});
+
+afterEach(async () => {
+  for (const server of servers.splice(0)) await server.close();
+  scratch.remove();
+});
+
+const migrate = (...args: string[]) => vfioUser('migrate', ...args);
+
+describe('vfio-user migrate', () => {
+  test('saves into a file and restores from it', async () => {
+    const saved = await migrate('save', scratch.path('a'), file);
+    expect(saved).toMatchObject({ status: 0, stdout: '' });
+    expect(saved.stderr).toMatch(/^saved \d+ bytes to .*state; the device is in state STOP\n$/);
+    const restored = await migrate('restore', scratch.path('b'), file);
+    expect(restored.stderr).toMatch(/^restored \d+ bytes from .*state; the device is in state RUNNING\n$/);
+    expect(restored.status).toBe(0);
+    expect(target.ram.equals(source.ram)).toBe(true);
+  });
+
+  test('streams through stdout and stdin', async () => {
+    const saved = await migrate('save', scratch.path('a'), '-', '--resume', '--no-precopy');
+    expect(saved.stderr).toMatch(/to stdout; the device is in state RUNNING\n$/);
+    const child = start(['migrate', 'restore', scratch.path('b'), '-', '--stay-stopped']);
+    child.stdin!.end(saved.bytes);
+    const restored = await outcomeOf(child);
+    expect(restored.stderr).toMatch(/from stdin; the device is in state STOP\n$/);
+    expect(target.ram.equals(source.ram)).toBe(true);
+  });
+
+  test('says what a device can do, and where it is', async () => {
+    expect((await migrate('state', scratch.path('a'))).stdout).toBe('RUNNING, can stop-copy and pre-copy\n');
+  });
+
+  test('does not touch a device for nothing', async () => {
+    for (const [name, restored] of [
+      ['stdin', await vfioUserWith('', 'migrate', 'restore', scratch.path('b'), '-')],
+      ['.*empty', await emptyFile()],
+    ] as const) {
+      expect(restored.stderr).toMatch(
+        new RegExp(`^vfio-user: ${name} is empty: there is nothing to restore\n$`),
+      );
+      expect(restored.status).toBe(2);
+    }
+    expect(target.migrationState).toBe(MigrationState.RUNNING);
+  });
+
+  async function emptyFile() {
+    writeFileSync(scratch.path('empty'), '');
+    return migrate('restore', scratch.path('b'), scratch.path('empty'));
+  }
+
+  test('tells the state that a rejected stream leaves the device in', async () => {
+    writeFileSync(file, 'no state of any device');
+    const { status, stderr } = await migrate('restore', scratch.path('b'), file);
+    expect(stderr).toMatch(/^vfio-user: .*the device is in state (STOP|ERROR): [^\n]*\n$/);
+    expect(status).toBe(1);
+  });
+
+  test('leaves no file where the device is lost', async () => {
+    source.ram.fill(1);
+    const gone = scratch.path('gone');
+    const { status, stderr } = await migrate('save', gone, file);
+    expect({ status, stderr }).toEqual({ status: 1, stderr: `vfio-user: connect: ENOENT (${gone})\n` });
+    expect(existsSync(file)).toBe(false);
+  });
+
+  test.each([
+    [['save', 'a'], /missing required argument 'FILE'/, 2],
+    [['save', 'a', 'x', '--resume', '--stay-stopped'], /cannot be used with option '--resume'/, 2],
+    [['restore', 'b', '/nonexistent/file'], /ENOENT/, 1],
+    [['restore', 'b', '/'], /is a directory/, 2],
+    [['save', 'plain', 'x'], /the device does not support migration/, 1],
+    [['state', 'plain'], /the device does not support migration/, 1],
+  ] as const)('says in a line what is wrong with %j', async ([verb, name, ...rest], message, expected) => {
+    servers.push(await serve(new RamDevice({ sharedSize: 0 }), { path: scratch.path('plain') }));
+    const { status, stderr } = await migrate(verb, scratch.path(name), ...rest);
+    expect(stderr).toMatch(message);
+    expect(stderr).toMatch(/^vfio-user: [^\n]+\n$/);
+    expect(status).toBe(expected);
+  });
+
+  test('saves the same bytes with and without reading ahead where nothing runs', async () => {
+    await migrate('save', scratch.path('a'), file, '--resume');
+    const ahead = readFileSync(file);
+    await migrate('save', scratch.path('a'), file, '--resume', '--no-precopy');
+    expect(ahead.length).toBeGreaterThanOrEqual(readFileSync(file).length);
+  });
+});
