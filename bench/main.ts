@@ -3,17 +3,20 @@
  *
  * By default it runs on the reference target and the embedded emulator. BENCH_SPDK (a directory with malloc/cntrl and
  * null/cntrl of a running nvmf target, whose NQNs are BENCH_SPDK_NQN with {name} in it) and BENCH_SPDK_PERF (the
- * spdk_nvme_perf binary) add the NVMe workloads.
+ * spdk_nvme_perf binary) add NVMe beside spdk_nvme_perf, both on processor BENCH_CPU; BENCH_SPDK_RPC, its RPC socket,
+ * says which version it is. See docs/benchmarks.md.
  */
 import path from 'node:path';
-import Table from 'cli-table3';
 import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
-import { makeReport, writeReport } from './report.js';
+import { machine, versions } from './machine.js';
+import { markdown } from './markdown.js';
+import { OUTPUT } from './places.js';
+import { readReport, writeReport } from './report.js';
 import { runWorkload, trialCount, type Outcome } from './run.js';
-import { ROOT } from './servers.js';
-import { median } from './stats.js';
-import { OWN_WORKLOADS, REGION_WORKLOADS, nvmeWorkloads, type Workload } from './workloads.js';
+import { table } from './table.js';
+import { allWorkloads } from './workloads.js';
+import type { Workload } from './workload.js';
 
 interface Options {
   quick: boolean;
@@ -21,85 +24,78 @@ interface Options {
   only?: string;
   output: string;
   list: boolean;
+  markdown: boolean;
 }
 
 const program = new Command('bench')
-  .option('--quick', 'a few seconds a workload: that it works, not what it says', false)
-  .option('--pairs <n>', 'pairs of trials (default 7, quick 2)')
+  .option('--quick', 'a moment for each workload: that it works, not what it says', false)
+  .option('--pairs <n>', 'pairs of trials (default 7, quick 1)')
   .option('--only <pattern>', 'the workloads whose name matches')
-  .option('--output <directory>', 'where the report goes', path.join(ROOT, 'build/bench'))
-  .option('--list', 'list the workloads', false);
+  .option('--output <directory>', 'where the report goes', OUTPUT)
+  .option('--list', 'list the workloads', false)
+  .option('--markdown', 'print the last report as Markdown; nothing is measured', false);
 const options = program.parse().opts<Options>();
 
-const all = [...REGION_WORKLOADS, ...OWN_WORKLOADS, ...spdkWorkloads()];
+const all = allWorkloads(options.quick);
 const pattern = new RegExp(options.only ?? '');
 const chosen = all.filter((workload) => pattern.test(workload.name));
 
 if (options.list) {
   for (const { name, title } of all) console.log(`${name.padEnd(36)} ${title}`);
-} else await main(chosen, Number(options.pairs ?? (options.quick ? 2 : 7)));
+} else if (options.markdown) {
+  console.log(markdown(readReport(options.output)));
+} else await main(chosen, Number(options.pairs ?? (options.quick ? 1 : 7)));
 
 async function main(workloads: readonly Workload[], pairs: number): Promise<void> {
   if (!Number.isInteger(pairs) || pairs < 1) throw new RangeError('--pairs takes a positive number');
-  const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', hideCursor: true, noTTYOutput: false });
-  const total = workloads.reduce((sum, workload) => sum + trialCount(workload, pairs), 0);
-  bar.start(total, 0, { what: '' });
+  if (workloads.length === 0) throw new RangeError('--only matches no workload; --list has their names');
+  const { quick } = options;
+  const total = workloads.reduce((sum, workload) => sum + trialCount(workload, { pairs, quick }), 0);
+  const progress = startProgress(total);
   const outcomes: Outcome[] = [];
   for (const workload of workloads) {
-    const onTrial = (what: string) => bar.increment(1, { what });
-    outcomes.push(await runWorkload(workload, { pairs, quick: options.quick, onTrial }));
+    progress.workload(workload.name);
+    outcomes.push(await runWorkload(workload, { pairs, quick, onTrial: progress.trial }));
   }
-  bar.stop();
-  print(outcomes);
-  const page = await writeReport(makeReport(outcomes, pairs, options.quick, ROOT), options.output);
+  progress.stop();
+  const { NO_COLOR = '' } = process.env;
+  console.log(table(outcomes, process.stdout.isTTY === true && NO_COLOR === ''));
+  const report = {
+    date: new Date().toISOString(),
+    command: ['npm run bench --', ...process.argv.slice(2)].join(' '),
+    machine: machine(),
+    versions: await versions(),
+    ...{ pairs, quick, outcomes },
+  };
+  const page = await writeReport(report, options.output);
   console.log(`report: ${path.relative(process.cwd(), page)}`);
 }
 
-function print(outcomes: readonly Outcome[]): void {
-  const table = new Table({
-    head: ['workload', 'against', 'ours/s', 'theirs/s', 'ratio', 'pairs', 'goal', ''],
-  });
-  for (const { workload, comparisons, alone } of outcomes) {
-    if (alone !== undefined)
-      table.push([workload, '', rounded([alone.opsPerSecond]), '', '', '', '', extra(alone)]);
-    for (const c of comparisons) {
-      const spread = `${c.leastRatio.toFixed(2)}–${c.mostRatio.toFixed(2)}`;
-      const mark = c.reached === undefined ? '' : c.reached ? 'reached' : 'missed';
-      const goal = c.goal === undefined ? '' : `≥ ${c.goal.toFixed(2)}`;
-      table.push([
-        workload,
-        c.rival,
-        rounded(c.ours),
-        rounded(c.theirs),
-        c.medianRatio.toFixed(2),
-        spread,
-        goal,
-        mark,
-      ]);
-    }
+interface Progress {
+  workload: (name: string) => void;
+  trial: (what: string) => void;
+  stop: () => void;
+}
+
+/** A bar on stderr; a line for each workload where nobody looks at a bar. */
+function startProgress(total: number): Progress {
+  if (process.stderr.isTTY !== true) {
+    return { workload: (name) => console.error(`measuring ${name}`), trial: () => {}, stop: () => {} };
   }
-  console.log(table.toString());
-}
-
-function extra(measurement: object): string {
-  return Object.entries(measurement)
-    .filter(([key]) => !['opsPerSecond', 'seconds', 'count'].includes(key))
-    .map(([key, value]) => `${key} ${String(value)}`)
-    .join(', ');
-}
-
-function rounded(values: readonly number[]): string {
-  return Math.round(median(values)).toLocaleString('en');
-}
-
-function spdkWorkloads(): Workload[] {
-  const { BENCH_SPDK: directory, BENCH_SPDK_PERF: perf, BENCH_SPDK_NQN: nqn, BENCH_CPUS: cpus } = process.env;
-  if (directory === undefined || perf === undefined) return [];
-  const pattern = nqn ?? 'nqn.2019-07.io.spdk:{name}';
-  return nvmeWorkloads({
-    directory,
-    perf,
-    nqn: (name) => pattern.replace('{name}', name),
-    cpus: cpus ?? '0',
+  const bar = new SingleBar({
+    format: '{bar} {value}/{total} {what}',
+    hideCursor: true,
+    stream: process.stderr,
   });
+  bar.start(total, 0, { what: '' });
+  let begun = 0;
+  return {
+    workload: () => {},
+    // What is begun is not yet done.
+    trial: (what) => bar.update(begun++, { what }),
+    stop: () => {
+      bar.update(total, { what: '' });
+      bar.stop();
+    },
+  };
 }

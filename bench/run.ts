@@ -1,32 +1,20 @@
 /** Runs workloads: answers first, then pairs of trials in alternation, each in a fresh process. */
-import { Worker } from 'node:worker_threads';
-import { CLI, reference, startServer, type Server } from './servers.js';
-import { least, median, most } from './stats.js';
-import { lastJson, runTrial, type Measurement, type TrialCommand } from './trial.js';
-import type { Rival, Workload } from './workloads.js';
-
-export interface Comparison {
-  rival: string;
-  goal: number | undefined;
-  /** Operations a second, trial by trial. */
-  ours: number[];
-  theirs: number[];
-  /** Ours to theirs, pair by pair. */
-  ratios: number[];
-  medianRatio: number;
-  leastRatio: number;
-  mostRatio: number;
-  /** Processor seconds per second of ours and theirs, where the trials say so. */
-  cpu: { ours: number | undefined; theirs: number | undefined };
-  reached: boolean | undefined;
-}
+import { Burners } from './burners.js';
+import { compare, latencyOf, standAlone, type Alone, type Comparison } from './compare.js';
+import { serverFor, type Server } from './servers.js';
+import { capture, lastJson, runTrial, type Trial } from './trial.js';
+import type { MakeTrial, NvmePlace, Rival, Workload } from './workload.js';
 
 export interface Outcome {
   workload: string;
   title: string;
   comparisons: Comparison[];
-  /** Without a rival: our figure alone, and whatever else the trial said. */
-  alone: Measurement | undefined;
+  /** Rivals that this machine has not. */
+  skipped: { rival: string; reason: string }[];
+  /** Where no rival is known at all. */
+  alone: Alone | undefined;
+  nvme: NvmePlace | undefined;
+  limits: string;
 }
 
 export interface RunOptions {
@@ -37,98 +25,106 @@ export interface RunOptions {
 }
 
 /** How many trials a workload makes. */
-export function trialCount(workload: Workload, pairs: number): number {
-  return workload.rivals.length === 0 ? 1 : workload.rivals.length * pairs * 2;
+export function trialCount(
+  workload: Workload,
+  { pairs, quick }: Pick<RunOptions, 'pairs' | 'quick'>,
+): number {
+  const checks = workload.check === undefined ? 0 : 1;
+  if (workload.rivals.length === 0) return checks + trialsAlone(pairs, quick);
+  const rivals = workload.rivals.filter((rival) => rival.missing?.() === undefined);
+  const distributions = rivals.filter((rival) => rival.distribution !== undefined).length;
+  return checks + rivals.length * pairs * 2 + distributions;
+}
+
+function trialsAlone(pairs: number, quick: boolean): number {
+  return quick ? 1 : pairs;
 }
 
 export async function runWorkload(workload: Workload, options: RunOptions): Promise<Outcome> {
-  const server = await start(workload);
+  const server = await serverFor(workload.server);
   try {
-    const comparisons: Comparison[] = [];
-    for (const rival of workload.rivals) comparisons.push(await compare(workload, rival, server, options));
-    const alone =
-      workload.rivals.length > 0 ? undefined : await once(workload, workload.ours, server, options);
-    return { workload: workload.name, title: workload.title, comparisons, alone };
+    return await new WorkloadRun(workload, server, options).run();
   } finally {
     await server.close();
   }
 }
 
-async function compare(
-  workload: Workload,
-  rival: Rival,
-  server: Server,
-  options: RunOptions,
-): Promise<Comparison> {
-  const burners = rival.busy === true ? burn() : [];
-  const ours: Measurement[] = [];
-  const theirs: Measurement[] = [];
-  try {
-    for (let pair = 0; pair < options.pairs; pair++) {
-      // The first of a pair changes, so that neither always has the warmer machine.
-      const oursFirst = pair % 2 === 0;
-      if (oursFirst) ours.push(await once(workload, workload.ours, server, options));
-      theirs.push(await once(workload, rival.trial, server, options, rival.name));
-      if (!oursFirst) ours.push(await once(workload, workload.ours, server, options));
+class WorkloadRun {
+  readonly #workload: Workload;
+  readonly #server: Server;
+  readonly #options: RunOptions;
+
+  constructor(workload: Workload, server: Server, options: RunOptions) {
+    this.#workload = workload;
+    this.#server = server;
+    this.#options = options;
+  }
+
+  async run(): Promise<Outcome> {
+    const { name, title, rivals, check, nvme, limits } = this.#workload;
+    if (check !== undefined) {
+      this.#options.onTrial(`${name}: checking answers`);
+      await capture(check(this.#server.socket, this.#options.quick));
     }
-  } finally {
-    for (const burner of burners) await burner.terminate();
+    const comparisons: Comparison[] = [];
+    const skipped: Outcome['skipped'] = [];
+    for (const rival of rivals) {
+      const reason = rival.missing?.();
+      if (reason === undefined) comparisons.push(await this.#compare(rival));
+      else skipped.push({ rival: rival.name, reason });
+    }
+    const alone = rivals.length === 0 ? await this.#alone() : undefined;
+    return { workload: name, title, comparisons, skipped, alone, nvme, limits };
   }
-  const ratios = ours.map((measurement, i) => measurement.opsPerSecond / theirs[i]!.opsPerSecond);
-  const medianRatio = median(ratios);
-  return {
-    rival: rival.name,
-    goal: rival.goal,
-    ours: ours.map((measurement) => measurement.opsPerSecond),
-    theirs: theirs.map((measurement) => measurement.opsPerSecond),
-    ratios,
-    medianRatio,
-    leastRatio: least(ratios),
-    mostRatio: most(ratios),
-    cpu: { ours: cpuShare(ours), theirs: cpuShare(theirs) },
-    reached: rival.goal === undefined ? undefined : medianRatio >= rival.goal,
-  };
-}
 
-async function once(
-  workload: Workload,
-  trial: (socket: string, quick: boolean) => TrialCommand,
-  server: Server,
-  { quick, onTrial }: RunOptions,
-  who = 'vfio-user',
-): Promise<Measurement> {
-  onTrial(`${workload.name}: ${who}`);
-  const command = trial(server.socket, quick);
-  if (workload.measuredByServer !== true) return runTrial(command);
-  const ignored: TrialCommand = { ...command, parse: () => ({ opsPerSecond: 1 }) };
-  const line = server.nextLine();
-  await runTrial(ignored);
-  return lastJson(await line);
-}
+  async #alone(): Promise<Alone> {
+    const { pairs, quick } = this.#options;
+    const trials: Trial[] = [];
+    while (trials.length < trialsAlone(pairs, quick)) trials.push(await this.#ours());
+    return standAlone(trials, this.#workload.goal);
+  }
 
-async function start({ server }: Workload): Promise<Server> {
-  if (server.kind === 'running') {
-    return {
-      socket: server.socket,
-      nextLine: () => Promise.reject(new Error('the server is not ours')),
-      close: () => Promise.resolve(),
+  async #compare(rival: Rival): Promise<Comparison> {
+    const burners = rival.busy === true ? await Burners.start() : undefined;
+    const loaded = async (trial: () => Promise<Trial>): Promise<Trial> => {
+      if (burners === undefined) return trial();
+      const { result, burned } = await burners.during(trial);
+      return { ...result, burned };
     };
+    const ours: Trial[] = [];
+    const theirs: Trial[] = [];
+    try {
+      for (let pair = 0; pair < this.#options.pairs; pair++) {
+        // The first of a pair changes, so that neither always has the warmer machine.
+        const oursFirst = pair % 2 === 0;
+        if (oursFirst) ours.push(await loaded(() => this.#ours()));
+        theirs.push(await loaded(() => this.#once(rival.trial, rival.name)));
+        if (!oursFirst) ours.push(await loaded(() => this.#ours()));
+      }
+    } finally {
+      await burners?.[Symbol.asyncDispose]();
+    }
+    const { name, goal, distribution } = rival;
+    const shown =
+      distribution === undefined ? undefined : await this.#once(distribution, `${name}, latencies`);
+    const theirLatency = shown && latencyOf([shown]);
+    return compare({ rival: name, goal, ours, theirs, theirLatency, nice: burners?.nice });
   }
-  if (server.kind === 'emulator') return startServer(process.execPath, [CLI, ...server.args]);
-  const { dmaSize, dmaCount } = server;
-  const dma = dmaSize === undefined ? [] : [String(dmaSize), String(dmaCount)];
-  return startServer(reference('target'), ['{socket}', ...dma]);
-}
 
-/** Keeps both processors busy. */
-function burn(): Worker[] {
-  const endless = 'for (let x = 0; ; x++) Math.sqrt(x);';
-  return [0, 1].map(() => new Worker(endless, { eval: true }));
-}
+  #ours(): Promise<Trial> {
+    return this.#once(this.#workload.ours, 'vfio-user');
+  }
 
-function cpuShare(measurements: readonly Measurement[]): number | undefined {
-  const shares = measurements
-    .filter((m) => m.userSeconds !== undefined && m.seconds !== undefined)
-    .map((m) => (m.userSeconds! + (m.systemSeconds ?? 0)) / m.seconds!);
-  return shares.length === 0 ? undefined : median(shares);
+  async #once(trial: MakeTrial, who: string): Promise<Trial> {
+    const { name, measuredByServer } = this.#workload;
+    const { quick, onTrial } = this.#options;
+    onTrial(`${name}: ${who}`);
+    const command = trial(this.#server.socket, quick);
+    if (measuredByServer !== true) return runTrial(command);
+    const line = this.#server.nextLine();
+    // The client may fail first: nobody waits for the line then.
+    line.catch(() => undefined);
+    const { process } = await capture(command);
+    return { ...lastJson(await line), process };
+  }
 }

@@ -1,32 +1,13 @@
 /** The servers that clients are measured on, each in a process of its own, ended when its workload is done. */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { existsSync, mkdirSync, mkdtempSync, rmSync, statSync } from 'node:fs';
+import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { fileURLToPath } from 'node:url';
-import { spawnSync } from 'node:child_process';
-
-/** build/tools/bench, from where this runs. */
-const HERE = path.dirname(fileURLToPath(import.meta.url));
-export const ROOT = path.resolve(HERE, '../../..');
-export const CLI = path.join(ROOT, 'dist/cli/main.js');
-const OUTPUT = path.join(ROOT, 'build/bench');
-const SOURCES = path.join(ROOT, 'bench/reference');
+import { CLI } from './places.js';
+import { pciTarget, reference } from './rivals.js';
+import type { ServerKind } from './workload.js';
 
 const START_TIMEOUT_MS = 10_000;
-
-/** A reference program, compiled where it is missing or older than its source. */
-export function reference(name: 'floor' | 'target'): string {
-  const binary = path.join(OUTPUT, name);
-  const sources = [path.join(SOURCES, `${name}.c`), path.join(SOURCES, 'wire.h')];
-  const built = existsSync(binary) ? statSync(binary).mtimeMs : 0;
-  if (sources.every((source) => statSync(source).mtimeMs <= built)) return binary;
-  mkdirSync(OUTPUT, { recursive: true });
-  const compiler = process.env['CC'] ?? 'cc';
-  const result = spawnSync(compiler, ['-O2', '-o', binary, sources[0]!], { encoding: 'utf8' });
-  if (result.status !== 0) throw new Error(`${compiler} cannot compile ${sources[0]}: ${result.stderr}`);
-  return binary;
-}
 
 /** A server that runs: where it listens, and how it ends. */
 export interface Server {
@@ -36,8 +17,22 @@ export interface Server {
   close(): Promise<void>;
 }
 
+export async function serverFor(server: ServerKind): Promise<Server> {
+  if (server.kind === 'running') {
+    return {
+      socket: server.socket,
+      nextLine: () => Promise.reject(new Error('the server is not ours')),
+      close: () => Promise.resolve(),
+    };
+  }
+  if (server.kind === 'emulator') return startServer(process.execPath, [CLI, ...server.args]);
+  const { dmaSize, dmaCount, isPci } = server;
+  const dma = dmaSize === undefined ? [] : [String(dmaSize), String(dmaCount)];
+  return startServer(isPci === true ? pciTarget() : reference('target'), ['{socket}', ...dma]);
+}
+
 /** Starts the program, which is given the socket's path in place of `{socket}`, and waits until it listens. */
-export async function startServer(command: string, args: readonly string[]): Promise<Server> {
+async function startServer(command: string, args: readonly string[]): Promise<Server> {
   const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-bench-'));
   const socket = path.join(directory, 's');
   const child = spawn(
@@ -46,29 +41,29 @@ export async function startServer(command: string, args: readonly string[]): Pro
     { stdio: ['ignore', 'pipe', 'inherit'] },
   );
   const exited = new Promise<void>((resolve) => child.once('close', () => resolve()));
-  const lines = lineReader(child);
+  // Whatever ends this process ends its servers too.
+  const kill = () => child.kill();
+  process.once('exit', kill);
+  const close = async () => {
+    process.off('exit', kill);
+    child.kill();
+    await exited;
+    rmSync(directory, { recursive: true, force: true });
+  };
+  const nextLine = lineReader(child);
   try {
     await untilThere(socket, child);
   } catch (error) {
-    child.kill();
-    rmSync(directory, { recursive: true, force: true });
+    await close();
     throw error;
   }
-  return {
-    socket,
-    nextLine: lines,
-    close: async () => {
-      child.kill();
-      await exited;
-      rmSync(directory, { recursive: true, force: true });
-    },
-  };
+  return { socket, nextLine, close };
 }
 
 async function untilThere(socket: string, child: ChildProcess): Promise<void> {
   const deadline = performance.now() + START_TIMEOUT_MS;
   while (!existsSync(socket)) {
-    if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode}`);
+    if (hasEnded(child)) throw new Error(`${child.spawnfile} has ended before it listened`);
     if (performance.now() > deadline) throw new Error(`${child.spawnfile} does not listen on ${socket}`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
@@ -84,11 +79,16 @@ function lineReader(child: ChildProcess): () => Promise<string> {
     lines.push(...parts);
     wake?.();
   });
+  child.once('close', () => wake?.());
   return async () => {
     while (lines.length === 0) {
-      if (child.exitCode !== null) throw new Error(`${child.spawnfile} ended with ${child.exitCode}`);
+      if (hasEnded(child)) throw new Error(`${child.spawnfile} has ended without a figure`);
       await new Promise<void>((resolve) => (wake = resolve));
     }
     return lines.shift()!;
   };
+}
+
+function hasEnded(child: ChildProcess): boolean {
+  return child.exitCode !== null || child.signalCode !== null;
 }

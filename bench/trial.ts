@@ -1,13 +1,41 @@
 /** One trial: a fresh process that measures something and prints one line of JSON. */
 import { spawn } from 'node:child_process';
+import { childrenTime, type ProcessorTime } from './processor-time.js';
+
+/** Microseconds. */
+export interface Latency {
+  mean?: number;
+  p50?: number;
+  p99?: number;
+  p999?: number;
+  max?: number;
+  /** Percent, and what so many took at most. */
+  curve?: [percent: number, latency: number][];
+  sampled?: { count: number; every: number };
+}
 
 /** What a trial found. Rivals say what they know. */
 export interface Measurement {
   opsPerSecond: number;
-  userSeconds?: number;
-  systemSeconds?: number;
+  /** Of the timed part. */
   seconds?: number;
   count?: number;
+  userSeconds?: number;
+  systemSeconds?: number;
+  latencyUs?: Latency;
+  /** Of mapped memory. */
+  nsPerAccess?: number;
+  nsPerRead?: number;
+  nsPerWrite?: number;
+  /** What the library adds to a bare send and receive. */
+  addedNs?: number;
+}
+
+/** With the whole process, from its start to its end. */
+export interface Trial extends Measurement {
+  process: ProcessorTime & { seconds: number };
+  /** Processor seconds a second that others burned meanwhile, where they were told to. */
+  burned?: number;
 }
 
 export interface TrialCommand {
@@ -19,27 +47,48 @@ export interface TrialCommand {
   parse?: (output: string) => Measurement;
 }
 
+export interface Captured {
+  output: string;
+  process: Trial['process'];
+}
+
 const TRIAL_TIMEOUT_MS = 120_000;
 
 /** Runs a trial. @throws Error with what it printed where it fails, or prints no measurement. */
-export async function runTrial(trial: TrialCommand): Promise<Measurement> {
-  const output = await capture(trial);
+export async function runTrial(trial: TrialCommand): Promise<Trial> {
+  const { output, process } = await capture(trial);
+  return { ...measurementOf(trial, output), process };
+}
+
+function measurementOf(trial: TrialCommand, output: string): Measurement {
   const measurement = (trial.parse ?? lastJson)(output);
   if (!(measurement.opsPerSecond > 0)) throw new Error(`${trial.command} measured nothing: ${output}`);
   return measurement;
 }
 
-export function capture({ command, args, cpus }: TrialCommand): Promise<string> {
+/** Runs a command to its end. Nothing else that this process started may end meanwhile: its time would be counted. */
+export function capture({ command, args, cpus }: TrialCommand): Promise<Captured> {
   const [file, list] = cpus === undefined ? [command, args] : ['taskset', ['-c', cpus, command, ...args]];
   return new Promise((resolve, reject) => {
-    const child = spawn(file, list, { stdio: ['ignore', 'pipe', 'pipe'], timeout: TRIAL_TIMEOUT_MS });
+    const before = childrenTime();
+    const begin = performance.now();
+    const child = spawn(file, list, { stdio: ['ignore', 'pipe', 'pipe'] });
+    const timer = setTimeout(() => child.kill('SIGKILL'), TRIAL_TIMEOUT_MS);
     let output = '';
     let errors = '';
     child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
     child.stderr.setEncoding('utf8').on('data', (text: string) => (errors += text));
-    child.on('error', reject);
+    child.on('error', (error) => {
+      clearTimeout(timer);
+      reject(error);
+    });
     child.on('close', (code, signal) => {
-      if (code === 0) resolve(output);
+      clearTimeout(timer);
+      const seconds = (performance.now() - begin) / 1e3;
+      const after = childrenTime();
+      const userSeconds = after.userSeconds - before.userSeconds;
+      const systemSeconds = after.systemSeconds - before.systemSeconds;
+      if (code === 0) resolve({ output, process: { seconds, userSeconds, systemSeconds } });
       else
         reject(new Error(`${command} ${args.join(' ')} ended with ${signal ?? code}: ${errors || output}`));
     });

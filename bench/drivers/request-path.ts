@@ -5,6 +5,7 @@
  */
 import { connect } from 'vfio-user';
 import { bareRoundTrips } from './bare.js';
+import { timed } from './timing.js';
 
 const [socket, length] = process.argv.slice(2);
 const rounds = length === 'quick' ? 5 : 15;
@@ -12,16 +13,20 @@ const count = length === 'quick' ? 2_000 : 10_000;
 
 const added: number[] = [];
 let total = 0;
+let userSeconds = 0;
+let systemSeconds = 0;
 for (let round = 0; round < rounds; round++) {
   const bare = await bareRoundTrips(socket!, count);
   await using device = await connect(socket!);
   const bar1 = device.bar(1);
   for (let i = 0; i < 500; i++) bar1.readUInt32Sync(0);
-  const begin = performance.now();
-  for (let i = 0; i < count; i++) bar1.readUInt32Sync(0);
-  const seconds = (performance.now() - begin) / 1e3;
-  total += seconds;
-  added.push(((seconds - bare) / count) * 1e9);
+  const own = await timed(count, () => {
+    for (let i = 0; i < count; i++) bar1.readUInt32Sync(0);
+  });
+  total += own.seconds;
+  userSeconds += own.userSeconds;
+  systemSeconds += own.systemSeconds;
+  added.push(((own.seconds - bare) / count) * 1e9);
 }
 added.sort((a, b) => a - b);
 console.log(
@@ -29,6 +34,8 @@ console.log(
     opsPerSecond: (rounds * count) / total,
     seconds: total,
     count: rounds * count,
+    userSeconds,
+    systemSeconds,
     addedNs: Math.round(added[rounds >> 1]!),
   }),
 );

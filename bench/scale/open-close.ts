@@ -1,0 +1,33 @@
+/** Devices that are opened, used and closed: `open-close.js PATH COUNT`. Prints one line of JSON. */
+import { connect } from 'vfio-user';
+import { openFds, settledRss } from './memory.js';
+
+const [path, countText] = process.argv.slice(2);
+const count = Number(countText);
+const AT_ONCE = 4;
+const WARM_UP = 500;
+
+async function cycle(): Promise<void> {
+  const device = await connect(path!);
+  const [vector] = await device.irqs.msix.enable(1);
+  await device.bar(0).writeUInt32(0, 1);
+  await vector!.wait();
+  const buffer = await device.dma.alloc(4096);
+  await buffer.free();
+  await device.close();
+}
+
+async function cycles(total: number): Promise<void> {
+  for (let done = 0; done < total; done += AT_ONCE) {
+    await Promise.all(Array.from({ length: AT_ONCE }, cycle));
+  }
+}
+
+await cycles(WARM_UP);
+const rss = await settledRss();
+const fds = openFds();
+const begin = performance.now();
+await cycles(count);
+const seconds = (performance.now() - begin) / 1e3;
+const grownMib = ((await settledRss()) - rss) / 2 ** 20;
+console.log(JSON.stringify({ count, seconds, grownMib, fds: openFds() - fds }));

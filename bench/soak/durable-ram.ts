@@ -1,0 +1,36 @@
+/** The emulator's RAM device with its BAR2 in a file: what was written outlives a server that is killed. */
+import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
+import { RamDevice, type RamOptions } from 'vfio-user/emulator';
+
+const BAR2 = 2;
+
+export class DurableRam extends RamDevice {
+  readonly #file: number;
+
+  constructor(path: string, options: RamOptions & { ramSize: number }) {
+    super(options);
+    this.#file = openSync(path, 'a+');
+    closeSync(this.#file);
+    this.#file = openSync(path, 'r+');
+    ftruncateSync(this.#file, options.ramSize);
+    this.addRegion({
+      index: BAR2,
+      size: options.ramSize,
+      handler: {
+        read: (offset, count) => {
+          const bytes = Buffer.alloc(count);
+          readSync(this.#file, bytes, 0, count, offset);
+          return bytes;
+        },
+        write: (offset, data) => {
+          writeSync(this.#file, data, 0, data.byteLength, offset);
+        },
+      },
+    });
+  }
+
+  override close(): void {
+    super.close();
+    closeSync(this.#file);
+  }
+}
