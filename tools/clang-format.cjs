@@ -11,9 +11,11 @@ const { spawnSync } = require('node:child_process');
 const clangFormat = require('clang-format');
 
 const root = path.join(__dirname, '..');
-const sources = readdirSync(path.join(root, 'addon'))
-  .filter((name) => /\.(cc|h)$/.test(name))
-  .map((name) => path.join('addon', name));
+const sources = ['addon', path.join('fuzz', 'addon')].flatMap((directory) =>
+  readdirSync(path.join(root, directory))
+    .filter((name) => /\.(cc|h)$/.test(name))
+    .map((name) => path.join(directory, name)),
+);
 const mode = process.argv.includes('--check') ? ['--dry-run', '--Werror'] : ['-i'];
 
 const result = spawnSync(clangFormat.getNativeBinary(), [...mode, ...sources], {
