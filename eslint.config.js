@@ -15,13 +15,22 @@ const LAYERS = [
   { name: 'transport', not: ['pci'] },
   // What bytes mean to people: it stands here so that a device can hand its traffic to it.
   { name: 'trace', not: ['pci'] },
-  { name: 'connection', not: ['pci', 'trace'] },
-  { name: 'device' },
+  // Between a client and a server: it passes on, and is neither.
+  { name: 'proxy', not: ['pci'] },
+  { name: 'connection', not: ['pci', 'trace', 'proxy'] },
+  { name: 'device', not: ['proxy'] },
   { name: 'index' },
+  // It speaks raw messages: it must send what the library would not.
+  { name: 'doctor', not: ['connection', 'device', 'trace'] },
   // A driver on the public API.
-  { name: 'nvme', not: ['errors', 'native', 'protocol', 'transport', 'trace', 'connection', 'device'] },
+  {
+    name: 'nvme',
+    not: ['errors', 'native', 'protocol', 'transport', 'trace', 'connection', 'device', 'doctor'],
+  },
   // The other side: it must not lean on the client that it is there to test.
-  { name: 'emulator', not: ['connection', 'device', 'index', 'nvme'] },
+  { name: 'emulator', not: ['connection', 'device', 'index', 'doctor', 'nvme'] },
+  // A recording as a server, on the emulator's means of sending.
+  { name: 'replay', not: ['pci', 'proxy', 'connection', 'device', 'index', 'doctor', 'nvme'] },
   { name: 'cli' },
 ];
 
