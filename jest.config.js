@@ -10,6 +10,7 @@ export default {
   maxWorkers: 2,
   // Under sanitizers, and on a machine with other things to do, everything takes several times as long.
   testTimeout: 30_000,
+  setupFilesAfterEnv: ['<rootDir>/spec/support/collect.cjs'],
   reporters: ['default', '<rootDir>/spec/support/reporter.cjs'],
   coverageProvider: 'babel',
   collectCoverageFrom: ['lib/**/*.ts'],
