@@ -83,13 +83,13 @@ class SpinGovernor {
     }
   }
 
-  /// After the trial of it blocking goes on; where it was in use what blocking costs now is found out first.
+  /// After the trial of it blocking goes on; where it was in use both are tried again, since one wait may have been
+  /// long for another reason.
   void GiveUpSpinning() {
     if (phase_ == Phase::kSecond) {
       Use(false, false);
     } else {
-      first_cost_ = kWorst;
-      phase_ = Phase::kSecond;
+      phase_ = Phase::kFirst;
       spinning_ = false;
     }
     waits_ = 0;
@@ -102,16 +102,13 @@ class SpinGovernor {
     phase_ = Phase::kUse;
   }
 
-  /// More than any trial costs.
-  static constexpr int64_t kWorst = INT64_MAX / 2;
-
   int64_t ceiling_;
   int64_t cost_ = 0;
   int64_t first_cost_ = 0;
   /// What the waits of this run, of up to kTrial, have taken.
   int64_t run_ = 0;
   /// What a blocking wait cost in its last trial.
-  int64_t block_mean_ = kWorst / (2 * kTrial);
+  int64_t block_mean_ = INT64_MAX / (4 * kTrial);
   uint32_t waits_ = 0;
   uint32_t use_ = kFirstUse;
   Phase phase_ = Phase::kFirst;
