@@ -29,6 +29,8 @@ constexpr int64_t kTick = 4'000'000;
 constexpr int kOtherReadable = 4;
 /// The longest that one eager receive may spin: it holds up the loop.
 constexpr int64_t kMaxEagerWait = 100'000;
+/// How often one eager receive finds bytes: a megabyte comes in some thirty pieces, one that drips in a million.
+constexpr unsigned kMaxEagerPieces = 256;
 /// How many failed receives go between two looks at the other socket while spinning.
 constexpr unsigned kLookEvery = 8;
 
@@ -252,12 +254,15 @@ int64_t Socket::ReceiveEagerly(Bytes into, int64_t patience, bool whole) {
   size_t have = 0;
   int64_t waited = 0;
   int64_t paused_at = 0;
+  unsigned pieces = 0;
   for (;;) {
     const int64_t result = Receive({into.data + have, into.length - have});
     if (result > 0) {
       have += static_cast<size_t>(result);
       // Nothing may come behind fds in one answer: nobody could tell whose they are.
-      if (!whole || have == into.length || fds_.size() != fds_before) return static_cast<int64_t>(have);
+      if (!whole || have == into.length || fds_.size() != fds_before || ++pieces == kMaxEagerPieces) {
+        return static_cast<int64_t>(have);
+      }
       if (paused_at != 0) waited += Now() - std::exchange(paused_at, 0);
       continue;
     }

@@ -1,5 +1,6 @@
 /** The report on a terminal, or in a log. */
 import Table from 'cli-table3';
+import picocolors from 'picocolors';
 import type { Outcome } from './run.js';
 import { PROCESS_SCOPE, rowsOf } from './words.js';
 
@@ -18,12 +19,8 @@ const HEAD = [
 
 /** `colors` is what a terminal that is not told otherwise gets. */
 export function table(outcomes: readonly Outcome[], colors: boolean): string {
-  const style = colors ? { head: ['bold'], border: ['gray'] } : { head: [], border: [] };
-  const comparisons = new Table({ head: HEAD, style });
-  const alone = new Table({
-    head: ['workload', 'ours/s', 'least–most', 'goal', '', 'CPU', 'latency'],
-    style,
-  });
+  const comparisons = emptyTable(HEAD, colors);
+  const alone = emptyTable(['workload', 'ours/s', 'least–most', 'goal', '', 'CPU', 'latency'], colors);
   let isOfProcess = false;
   for (const row of outcomes.flatMap(rowsOf)) {
     const { workload, rival, ours, theirs, ratio, spread, goal, verdict, oursProcessor, theirsProcessor } =
@@ -44,4 +41,10 @@ export function table(outcomes: readonly Outcome[], colors: boolean): string {
     ...(isOfProcess ? [PROCESS_SCOPE] : []),
     ...skipped,
   ].join('\n');
+}
+
+/** cli-table3's own colours would ask the environment once more, whatever `colors` says. */
+function emptyTable(head: readonly string[], colors: boolean): Table.Table {
+  const { bold } = picocolors.createColors(colors);
+  return new Table({ head: head.map(bold), style: { head: [], border: [] } });
 }

@@ -144,7 +144,9 @@ export class Outbox {
 
   /** Copies what waits of stable bodies: their memory is about to change or to go. */
   copyBodies(): void {
-    for (const entry of this.#entries.slice(this.#first)) {
+    // Asked before each DMA write, nearly always with nothing waiting.
+    for (let i = this.#first; i < this.#entries.length; i++) {
+      const entry = this.#entries[i]!;
       if (!entry.lent) continue;
       entry.body = Buffer.from(entry.body!);
       entry.lent = false;

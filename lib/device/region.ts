@@ -101,33 +101,13 @@ export class Region {
     const problem = this.#problem(offset, length, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
-      return this.#inParts(this.#pieces.cut(offset, length), (at, count) =>
-        this.#access(
-          Command.REGION_READ,
-          offset + at,
-          count,
-          null,
-          target.subarray(at, at + count),
-          decodeInto,
-          options,
-        ),
-      );
-    }
-    const chunk = this.#session.maxDataXferSize;
-    if (length <= chunk)
+    const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
+    if (parts === undefined)
       return this.#access(Command.REGION_READ, offset, length, null, target, decodeInto, options);
-    return this.#inChunks(length, chunk, (at, count) =>
-      this.#access(
-        Command.REGION_READ,
-        offset + at,
-        count,
-        null,
-        target.subarray(at, at + count),
-        decodeInto,
-        options,
-      ),
-    );
+    return this.#inParts(parts, (at, count) => {
+      const part = target.subarray(at, at + count);
+      return this.#access(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
+    });
   }
 
   /**
@@ -140,25 +120,10 @@ export class Region {
     const problem = this.#problem(offset, length, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
-      return this.#inParts(this.#pieces.cut(offset, length), (at, count) => {
-        const part = data.subarray(at, at + count);
-        return this.#access(
-          Command.REGION_WRITE,
-          offset + at,
-          count,
-          part,
-          undefined,
-          decodeWritten,
-          options,
-        );
-      });
-    }
-    const chunk = this.#writeChunk;
-    if (length <= chunk) {
+    const parts = this.#parts(offset, length, this.#writeChunk);
+    if (parts === undefined)
       return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
-    }
-    return this.#inChunks(length, chunk, (at, count) => {
+    return this.#inParts(parts, (at, count) => {
       const part = data.subarray(at, at + count);
       return this.#access(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
     });
@@ -208,17 +173,15 @@ export class Region {
   readIntoSync(offset: number, target: Uint8Array, options?: SyncCallOptions): void {
     const length = requireBytes(target);
     this.#require(offset, length, this.readable, 'read');
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
-      for (const { at, count } of this.#pieces.cut(offset, length)) {
-        const part = target.subarray(at, at + count);
-        this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
-      }
+    if (length === 0) return;
+    const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
+    if (parts === undefined) {
+      this.#accessSync(Command.REGION_READ, offset, length, null, target, decodeInto, options);
       return;
     }
-    const chunk = this.#session.maxDataXferSize;
-    for (let at = 0; at < length; at += chunk) {
-      const part = length <= chunk ? target : target.subarray(at, at + chunk);
-      this.#accessSync(Command.REGION_READ, offset + at, part.byteLength, null, part, decodeInto, options);
+    for (const { at, count } of parts) {
+      const part = target.subarray(at, at + count);
+      this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
     }
   }
 
@@ -226,25 +189,15 @@ export class Region {
   writeSync(offset: number, data: Uint8Array, options?: SyncCallOptions): void {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
-      for (const { at, count } of this.#pieces.cut(offset, length)) {
-        const part = data.subarray(at, at + count);
-        this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
-      }
+    if (length === 0) return;
+    const parts = this.#parts(offset, length, this.#writeChunk);
+    if (parts === undefined) {
+      this.#accessSync(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
       return;
     }
-    const chunk = this.#writeChunk;
-    for (let at = 0; at < length; at += chunk) {
-      const part = length <= chunk ? data : data.subarray(at, at + chunk);
-      this.#accessSync(
-        Command.REGION_WRITE,
-        offset + at,
-        part.byteLength,
-        part,
-        undefined,
-        decodeWritten,
-        options,
-      );
+    for (const { at, count } of parts) {
+      const part = data.subarray(at, at + count);
+      this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
     }
   }
 
@@ -288,17 +241,11 @@ export class Region {
   post(offset: number, data: Uint8Array): void {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, length)) {
-      for (const { at, count } of this.#pieces.cut(offset, length)) {
-        const part = data.subarray(at, at + count);
-        this.#connection.post(Command.REGION_WRITE, this.index, offset + at, count, part);
-      }
-      return;
-    }
-    const chunk = this.#writeChunk;
-    for (let at = 0; at < length; at += chunk) {
-      const part = data.subarray(at, at + chunk);
-      this.#connection.post(Command.REGION_WRITE, this.index, offset + at, part.byteLength, part);
+    if (length === 0) return;
+    const parts = this.#parts(offset, length, this.#writeChunk) ?? [{ at: 0, count: length }];
+    for (const { at, count } of parts) {
+      const part = data.subarray(at, at + count);
+      this.#connection.post(Command.REGION_WRITE, this.index, offset + at, count, part);
     }
   }
 
@@ -445,15 +392,14 @@ export class Region {
     return this.#connection.accessSync(command, this.index, offset, count, body, target, decode, options);
   }
 
-  /** The first failure fails the whole; chunks that are under way then are waited for, so that the buffer is free. */
-  #inChunks(
-    length: number,
-    chunk: number,
-    transfer: (at: number, count: number) => Promise<void>,
-  ): Promise<void> {
-    return this.#inParts(chunks(length, chunk), transfer);
+  /** The messages that an access takes, for the server's widths or of at most `chunk` bytes; undefined where one will do. */
+  #parts(offset: number, length: number, chunk: number): Iterable<Piece> | undefined {
+    const pieces = this.#pieces;
+    if (pieces !== undefined && !pieces.isOne(offset, length)) return pieces.cut(offset, length);
+    return length <= chunk ? undefined : chunks(length, chunk);
   }
 
+  /** The first failure fails the whole; chunks that are under way then are waited for, so that the buffer is free. */
   async #inParts(
     parts: Iterable<Piece>,
     transfer: (at: number, count: number) => Promise<void>,

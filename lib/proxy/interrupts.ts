@@ -155,12 +155,14 @@ export class Interrupts {
   }
 
   #agree({ index, lines, isOff }: Change): void {
+    if (isOff) {
+      for (const line of this.#lines.get(index)?.values() ?? []) line.close();
+      this.#lines.delete(index);
+    }
+    // An index without lines is not kept: a client may name four billion.
+    if (lines.size === 0) return;
     const known = this.#lines.get(index) ?? new Map<number, Line>();
     this.#lines.set(index, known);
-    if (isOff) {
-      for (const line of known.values()) line.close();
-      known.clear();
-    }
     for (const [subindex, line] of lines) {
       known.get(subindex)?.close();
       known.set(subindex, line);

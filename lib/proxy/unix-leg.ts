@@ -2,7 +2,7 @@
 import { Socket } from 'node:net';
 import { ProtocolError, TransportError, type VfioUserError } from '../errors.js';
 import { EAGAIN, ECTRUNC, READABLE, WRITABLE, native, type NativeSocket } from '../native.js';
-import { borrowSlab, returnSlab } from '../transport/slab-pool.js';
+import { borrowSlab, returnSlab } from '../transport/index.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
 
 /** `recvmsg` calls in one turn of the loop: a side that floods gets its share and no more. */

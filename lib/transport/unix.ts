@@ -217,7 +217,7 @@ export class UnixTransport implements Transport {
       if (slab === undefined) this.#framer.advance(count, fds);
       else this.#framer.push(slab, 0, count, fds);
       // Waited for once a message: a peer that lets it come in drops must not hold up the loop with each.
-      this.#restIsLate = this.#framer.inMessage && (isRest || this.#restIsLate);
+      this.#restIsLate = direct !== undefined && this.#framer.inMessage && (isRest || this.#restIsLate);
       return count;
     } catch (error) {
       this.#onThrown(error);
