@@ -35,6 +35,19 @@ std::shared_ptr<Environment> Environment::Of(napi_env env) {
   return *static_cast<Holder*>(holder);
 }
 
+Napi::Value Environment::MakeQuick(Napi::Env env) {
+  auto holder = std::make_unique<Holder>(Of(env));
+  auto& memory = (*holder)->quick;
+  napi_value buffer;
+  const auto release = [](napi_env /*env*/, void* /*data*/, void* hint) {
+    delete static_cast<Holder*>(hint);
+  };
+  Require(env,
+          napi_create_external_buffer(env, memory.size(), memory.data(), release, holder.get(), &buffer));
+  holder.release();
+  return {env, buffer};
+}
+
 void Environment::OnCleanup(napi_async_cleanup_hook_handle /*hook*/, void* data) {
   auto* self = static_cast<Environment*>(data);
   self->ending_ = true;

@@ -12,6 +12,7 @@
 #include <napi.h>
 #include <uv.h>
 
+#include <array>
 #include <memory>
 #include <unordered_set>
 
@@ -25,6 +26,8 @@ class Environment {
   /// Makes the environment's instance; called once, while the addon is being loaded.
   static std::shared_ptr<Environment> Create(Napi::Env env);
   static std::shared_ptr<Environment> Of(napi_env env);
+  /// A Buffer over `quick`, which keeps it.
+  static Napi::Value MakeQuick(Napi::Env env);
 
   uv_loop_t* loop() const { return loop_; }
   /// Whether the environment is going: nothing may be started on the loop any more.
@@ -36,6 +39,9 @@ class Environment {
 
   /// The sockets that live, so that a method can tell a Socket argument from any other object's pointer.
   std::unordered_set<const void*> sockets;
+  /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.
+  static constexpr size_t kQuickReplyAt = 128;
+  alignas(64) std::array<uint8_t, kQuickReplyAt + 8192> quick = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.
   Memory* handed_over = nullptr;

@@ -25,6 +25,8 @@ constexpr size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int)) + 256;
 constexpr int64_t kMaxWaitMs = 50;
 /// How much longer than asked for a wait may last: the kernel's clock ticks no finer.
 constexpr int64_t kTick = 4'000'000;
+/// In the answer of `roundTrip`: not all of it went out, but this less the answer.
+constexpr int64_t kUnsent = -(1 << 16);
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
 /// The longest that one eager receive may spin: it holds up the loop.
@@ -74,6 +76,10 @@ Napi::Function Socket::Define(Napi::Env env) {
   return DefineClass(env, "Socket",
                      {
                          InstanceAccessor("fd", &Socket::GetFd, nullptr),
+                         ClassMethod("recvEager", RecvEager),
+                         ClassMethod("recvWait", RecvWait),
+                         ClassMethod("wait", Wait),
+                         ClassMethod("takeFds", TakeFds),
                          InstanceMethod("watch", &Socket::WatchEvents),
                          InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
                          InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
@@ -96,10 +102,7 @@ Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
   const auto object = info.This().As<Napi::Object>();
   DefineBoundMethod(object, this, "send", Send);
   DefineBoundMethod(object, this, "recv", Recv);
-  DefineBoundMethod(object, this, "recvEager", RecvEager);
-  DefineBoundMethod(object, this, "recvWait", RecvWait);
-  DefineBoundMethod(object, this, "wait", Wait);
-  DefineBoundMethod(object, this, "takeFds", TakeFds);
+  DefineBoundMethod(object, this, "roundTrip", RoundTrip);
   environment_->sockets.insert(this);
   Own(fd);
   WriteStatus();
@@ -163,8 +166,25 @@ napi_value Socket::Send(napi_env env, napi_callback_info info) {
   return MakeNumber(env, self->SendMessage(parts, count, fds));
 }
 
+napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  uint64_t length;
+  int64_t timeout;
+  if (!ReadInteger(env, arguments[0], "length", &length, Environment::kQuickReplyAt) ||
+      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout)) {
+    return nullptr;
+  }
+  auto& quick = self->environment_->quick;
+  const int64_t sent = self->SendBytes({quick.data(), length});
+  if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
+  const Bytes into = {quick.data() + Environment::kQuickReplyAt, quick.size() - Environment::kQuickReplyAt};
+  return MakeNumber(env, self->ReceiveWithin(into, timeout, nullptr, false));
+}
+
 int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const {
   if (fd() < 0) return -EBADF;
+  if (fds.empty() && count == 1) return SendBytes(parts[0]);
   msghdr message = {};
   message.msg_iov = parts;
   message.msg_iovlen = count;
@@ -184,6 +204,15 @@ int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& 
   }
   for (;;) {
     const ssize_t sent = sendmsg(fd(), &message, MSG_DONTWAIT | MSG_NOSIGNAL);
+    if (sent >= 0) return sent;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+/// The kernel reads less of us than for sendmsg: some 100 ns.
+int64_t Socket::SendBytes(iovec bytes) const {
+  for (;;) {
+    const ssize_t sent = ::send(fd(), bytes.iov_base, bytes.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) return sent;
     if (errno != EINTR) return -errno;
   }
@@ -227,9 +256,19 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
+/// `Receive` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
+int64_t Socket::ReceiveBytes(Bytes into) {
+  for (;;) {
+    const ssize_t received = ::recv(fd(), into.data, into.length, MSG_DONTWAIT);
+    if (received >= 0) return received;
+    if (errno != EINTR) return -errno;
+  }
+}
+
 napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
   napi_value arguments[5];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
   Bytes into;
   uint64_t patience;
   bool whole;
@@ -292,7 +331,8 @@ bool Socket::ClaimFds(const msghdr& message) {
 
 napi_value Socket::TakeFds(napi_env env, napi_callback_info info) {
   napi_value arguments[1];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
   napi_value result;
   if (napi_create_array_with_length(env, self->fds_.size(), &result) != napi_ok) return nullptr;
   for (size_t i = 0; i < self->fds_.size(); ++i) {
@@ -345,7 +385,8 @@ bool Socket::ReadSocket(napi_env env, napi_value value, const Socket** out) cons
 
 napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
   napi_value arguments[5];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
   Bytes into;
   int64_t timeout;
   const Socket* other;
@@ -358,17 +399,17 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return MakeNumber(env, self->ReceiveWithin(into, timeout, other));
+  return MakeNumber(env, self->ReceiveWithin(into, timeout, other, true));
 }
 
-int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other) {
+int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
   if (fd() < 0) return -EBADF;
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
   const int64_t spin_until = std::min(start + governor_.Begin(), deadline);
   for (unsigned turn = 1; Now() < spin_until; ++turn) {
-    const int64_t result = Receive(into);
+    const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
     if (answered) {
@@ -432,7 +473,8 @@ bool Socket::IsReadable() const {
 
 napi_value Socket::Wait(napi_env env, napi_callback_info info) {
   napi_value arguments[3];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
   uint64_t events;
   int64_t timeout;
   const Socket* other;

@@ -4,7 +4,7 @@
 // closed with the socket. Their number is mirrored into the caller's Int32Array, so that the hot path need
 // not ask.
 //
-// The methods of the hot path are bound to the object (see DefineBoundMethod), the others are the class's.
+// The methods that each message takes are bound to the object (see DefineBoundMethod), the others are the class's.
 #pragma once
 
 #include <sys/socket.h>
@@ -27,6 +27,7 @@ class Socket : public PolledObject<Socket> {
 
  private:
   static napi_value Send(napi_env env, napi_callback_info info);
+  static napi_value RoundTrip(napi_env env, napi_callback_info info);
   static napi_value Recv(napi_env env, napi_callback_info info);
   static napi_value RecvEager(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
@@ -41,13 +42,15 @@ class Socket : public PolledObject<Socket> {
   bool ReadSocket(napi_env env, napi_value value, const Socket** out) const;
 
   int64_t SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const;
+  int64_t SendBytes(iovec bytes) const;
   /// recvmsg with `flags`; EINTR is the caller's.
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
   int64_t ReceiveEagerly(Bytes into, int64_t patience, bool whole);
   int64_t ReceiveBlocking(Bytes into, int64_t deadline);
   bool PrepareToBlock(int64_t nanoseconds);
-  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other);
+  int64_t ReceiveBytes(Bytes into);
+  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds);
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);

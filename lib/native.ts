@@ -19,6 +19,11 @@ export const WRITABLE = 2;
 /** In the answer of `wait` only: the `other` socket is readable. */
 export const OTHER_READABLE = 4;
 
+/** Where in `Native.quick` answers go; what lies before is the request's. */
+export const QUICK_REPLY_AT = 128;
+/** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
+export const UNSENT = -65_536;
+
 /** `recvmsg` had to drop fds (MSG_CTRUNC); those that came are closed. recvmsg itself never returns this errno. */
 export const ECTRUNC = 109; // ETOOMANYREFS
 
@@ -62,6 +67,13 @@ export interface NativeSocket {
     timeoutMs: number,
     other: NativeSocket | null,
   ): number;
+  /**
+   * Sends `quick[0..length)` and does as `recvWait` to the rest of `quick`: a small synchronous call, in one call with
+   * little to look at. Where the socket does not take the whole message nothing is received, and the answer is `UNSENT`
+   * less the bytes that went out; with none `send` says why. Fds that come while it spins are closed by the kernel, which
+   * has less to do then; those that come later wait for `takeFds`.
+   */
+  roundTrip(length: number, timeoutMs: number): number;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
   wait(events: number, timeoutMs: number, other: NativeSocket | null): number;
   /** The fds that came since the last call, in order, now the caller's. */
@@ -154,6 +166,8 @@ export interface Native {
   /** `status` is written by `recv`: [0] is the number of fds that wait. The socket owns `fd`. */
   readonly Socket: new (fd: number, onEvent: (events: number) => void, status: Int32Array) => NativeSocket;
   readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
+  /** This thread's memory for `roundTrip`. */
+  readonly quick: Buffer;
   readonly EventFd: new (fd: number, onCount: (count: number) => void) => NativeEventFd;
 
   /** Connects to a path, or to an abstract name when it begins with NUL. Returns a non-blocking CLOEXEC fd or -errno. */

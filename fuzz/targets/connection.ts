@@ -22,6 +22,7 @@ class Pipe implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
   readonly takesMany = false;
+  readonly quick = undefined;
   readonly peer = 'fuzzer';
   turn = 0;
   readonly sent: Buffer[] = [];
@@ -43,6 +44,14 @@ class Pipe implements Transport {
     this.room -= took;
     this.sent.push(Buffer.from(whole.subarray(sent, sent + took)));
     return took;
+  }
+
+  quickSync(): number {
+    throw new Error('it cannot block');
+  }
+
+  handOver(): void {
+    throw new Error('it cannot block');
   }
 
   receive(bytes: Buffer): void {

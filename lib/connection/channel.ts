@@ -1,5 +1,6 @@
 /** One socket of a connection: a transport, what leaves through it, and what is counted of both. */
 import type { VfioUserError } from '../errors.js';
+import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
 import type { Counters } from './counters.js';
 import { Outbox } from './outbox.js';
@@ -54,22 +55,36 @@ export class Channel implements TransportHandler {
     fds: readonly number[] | null,
     stable: boolean,
   ): void {
-    this.#counters.sent++;
-    this.#counters.bytesSent += headLength + (body === null ? 0 : body.byteLength);
+    this.#count(headLength + (body === null ? 0 : body.byteLength));
     this.outbox.send(owner, head, headLength, body, fds, stable);
-    if (this.#reading && this.outbox.bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
+    this.#mindTheOutbox();
+  }
+
+  /** Nothing waits to be sent or received: a message that goes now is the next, and what comes is new. */
+  get isQuiet(): boolean {
+    return this.outbox.isQuiet && this.#reading && this.#readsAgain === undefined;
+  }
+
+  /** See `Transport.quickSync`, for a channel that is quiet. */
+  quickSync(length: number, timeoutMs: number): number {
+    this.#count(length);
+    return this.transport.quickSync(length, timeoutMs);
+  }
+
+  /** Whoever called `quickSync` has dealt with the message that it brought. */
+  countReceived(bytes: number): void {
+    this.#counters.received++;
+    this.#counters.bytesReceived += bytes;
   }
 
   /** See `Outbox.sendSoon`. */
   sendSoon(owner: object, head: Uint8Array): void {
-    this.#counters.sent++;
-    this.#counters.bytesSent += head.byteLength;
+    this.#count(head.byteLength);
     this.outbox.sendSoon(owner, head);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
-    this.#counters.received++;
-    this.#counters.bytesReceived += end - start;
+    this.countReceived(end - start);
     this.#handler.onMessage(this, bytes, start, end, fds);
   }
 
@@ -78,8 +93,7 @@ export class Channel implements TransportHandler {
   }
 
   onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void {
-    this.#counters.received++;
-    this.#counters.bytesReceived += bytes.readUInt32LE(start + 4);
+    this.countReceived(headerSize(bytes, start));
     this.#handler.onLanded(this, bytes, start, landing, fds);
   }
 
@@ -126,6 +140,15 @@ export class Channel implements TransportHandler {
     clearImmediate(this.#flushesAgain);
     this.outbox.close();
     this.transport.close();
+  }
+
+  #count(bytes: number): void {
+    this.#counters.sent++;
+    this.#counters.bytesSent += bytes;
+  }
+
+  #mindTheOutbox(): void {
+    if (this.#reading && this.outbox.bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
   }
 
   #setReading(on: boolean): void {

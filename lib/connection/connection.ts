@@ -12,6 +12,7 @@
  * caller's promise.
  */
 import { setMaxListeners } from 'node:events';
+import { performance } from 'node:perf_hooks';
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../errors.js';
@@ -25,10 +26,17 @@ import {
   HEADER_SIZE,
   commandName,
 } from '../protocol/constants.js';
-import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
-import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
+import {
+  headerCommand,
+  headerErrno,
+  headerFlags,
+  headerId,
+  writeHeader,
+  writeHeaderId,
+} from '../protocol/header.js';
 import {
   LANDING_PREFIX,
+  QUICK_REPLY_AT,
   SLICE_MS,
   tapped,
   type Landing,
@@ -36,6 +44,7 @@ import {
   type Transport,
   type TransportHandler,
 } from '../transport/index.js';
+import { ACCESS_HEAD_SIZE, encodeAccess, encodeQuickly, isQuick, isReplyTo } from './access.js';
 import {
   DEFAULT_TIMEOUT_MS,
   timeoutOf,
@@ -75,7 +84,9 @@ export interface ConnectionOptions {
 const NO_FDS: number[] = [];
 
 /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
-const accessHead = Buffer.alloc(HEADER_SIZE + REGION_ACCESS_SIZE);
+const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
+/** What a quick access was, for its decoder alone. */
+const quickSlot = new Slot();
 
 const NOTHING: ReadonlySet<number> = new Set();
 
@@ -207,7 +218,9 @@ export class Connection implements ChannelHandler {
   ): T {
     const head = this.#encodeCall(command, payload, fds);
     const slot = this.#openSync(command, decode, options);
-    return this.#block(slot, head, payload, fds) as T;
+    this.#waitForTurn(slot);
+    if (!slot.settled) this.#dispatch(slot, head, payload, fds);
+    return this.#block(slot) as T;
   }
 
   /**
@@ -230,7 +243,7 @@ export class Connection implements ChannelHandler {
       slot.reject = reject;
       if (options?.signal !== undefined) this.#watchSignal(slot, options.signal);
       aim(slot, region, offset, count, target);
-      encodeAccess(command, region, offset, count, body, FLAGS_COMMAND);
+      encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
       this.#submit(slot, accessHead, body, null);
     });
   }
@@ -246,18 +259,23 @@ export class Connection implements ChannelHandler {
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
+    const { quick } = this.#main.transport;
+    if (quick !== undefined && isQuick(count, body) && this.#isQuiet()) {
+      return this.#accessQuickly(quick, command, region, offset, count, body, target, decode, options);
+    }
     const slot = this.#openSync(command, decode, options);
     aim(slot, region, offset, count, target);
     this.#waitForTurn(slot);
-    encodeAccess(command, region, offset, count, body, FLAGS_COMMAND);
-    return this.#block(slot, accessHead, body, null) as T;
+    encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
+    if (!slot.settled) this.#dispatch(slot, accessHead, body, null);
+    return this.#block(slot) as T;
   }
 
   /** REGION_WRITE with No_reply, in its turn among the calls. An error of it is only counted. */
   post(command: number, region: number, offset: number, count: number, body: Uint8Array): void {
-    this.#refuseWhenClosed(commandName(command));
-    encodeAccess(command, region, offset, count, body, FLAGS_POSTED);
-    accessHead.writeUInt16LE(this.#postedId, 0);
+    this.#refuseWhenClosed(command);
+    encodeAccess(accessHead, command, region, offset, count, body, FLAGS_POSTED);
+    writeHeaderId(accessHead, 0, this.#postedId);
     this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
     if (this.#queue.peek() === undefined) {
       this.#main.send(undefined, accessHead, accessHead.byteLength, body, null, false);
@@ -356,7 +374,7 @@ export class Connection implements ChannelHandler {
   }
 
   #open<T>(command: number, decode: Decoder<T>, options: CallOptions | undefined): Slot {
-    this.#refuseWhenClosed(commandName(command));
+    this.#refuseWhenClosed(command);
     const slot = this.#slots.take(
       options === undefined ? this.timeoutMs : timeoutOf(options, this.timeoutMs),
     );
@@ -367,19 +385,21 @@ export class Connection implements ChannelHandler {
   }
 
   #openSync<T>(command: number, decode: Decoder<T>, options: SyncCallOptions | undefined): Slot {
-    const name = commandName(command);
-    this.#refuseWhenClosed(name);
+    this.#refuseWhenClosed(command);
     if (!this.canBlock)
       throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
     if (this.#serving > 0) {
       throw new UnsupportedError(
-        `${name}: no synchronous call can be made while a request of the server is served`,
+        `${commandName(command)}: no synchronous call can be made while a request of the server is served`,
       );
     }
     if (this.#tap?.telling === true) {
-      throw new UnsupportedError(`${name}: no synchronous call can be made by what listens to the messages`);
+      throw new UnsupportedError(
+        `${commandName(command)}: no synchronous call can be made by what listens to the messages`,
+      );
     }
-    if (this.#whyNotSync !== undefined) throw new UnsupportedError(`${name}: ${this.#whyNotSync}`);
+    if (this.#whyNotSync !== undefined)
+      throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     const slot = this.#slots.take(timeoutOf(options, this.timeoutMs));
     slot.command = command;
     slot.decode = decode;
@@ -387,8 +407,60 @@ export class Connection implements ChannelHandler {
     return slot;
   }
 
-  #refuseWhenClosed(what: string): void {
-    if (this.#endReason !== undefined) throw closedError(what, this.#endReason);
+  /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
+  #isQuiet(): boolean {
+    const { inFlight, tombstones } = this.counters;
+    return (
+      inFlight === 0 &&
+      tombstones === 0 &&
+      this.#serving === 0 &&
+      this.#twin === undefined &&
+      this.#endReason === undefined &&
+      this.#whyNotSync === undefined &&
+      this.#queue.peek() === undefined &&
+      this.#main.isQuiet &&
+      this.#tap?.active !== true
+    );
+  }
+
+  /**
+   * `accessSync` of a few bytes where there is nothing to mind: the answer is expected to be the next message. Where it is
+   * not the access becomes a call like any other.
+   */
+  #accessQuickly<T>(
+    quick: Buffer,
+    command: number,
+    region: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    const timeoutMs = timeoutOf(options, this.timeoutMs);
+    const size = encodeQuickly(quick, command, region, offset, count, body);
+    const id = this.#slots.borrowId();
+    writeHeaderId(quick, 0, id);
+    const result = this.#main.quickSync(size, timeoutMs);
+    if (result > 0 && isReplyTo(quick, result, id, command)) {
+      this.#main.countReceived(result);
+      this.#slots.returnId(id);
+      aim(quickSlot, region, offset, count, target);
+      return decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
+    }
+    const slot = this.#openSync(command, decode, { timeoutMs });
+    aim(slot, region, offset, count, target);
+    this.#giveId(slot, id);
+    if (result > 0) this.#main.transport.handOver(result);
+    else if (result === 0) slot.deadline -= Math.min(SLICE_MS, timeoutMs);
+    else this.#main.outbox.keepRest(slot, quick, size, null, size + result, null, false);
+    return this.#block(slot) as T;
+  }
+
+  #refuseWhenClosed(what: number | string): void {
+    if (this.#endReason === undefined) return;
+    throw closedError(typeof what === 'number' ? commandName(what) : what, this.#endReason);
   }
 
   #encodeCall(command: number, payload: Uint8Array | null, fds: readonly number[] | null): Buffer {
@@ -438,15 +510,20 @@ export class Connection implements ChannelHandler {
   }
 
   #dispatch(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
-    this.#slots.assignId(slot);
-    head.writeUInt16LE(slot.id, 0);
-    slot.state = 'sent';
+    // Only reads: of a write the caller may look for what it does, without a turn of the loop.
     const gather =
-      // Only reads: of a write the caller may look for what it does, without a turn of the loop.
       slot.command === Command.REGION_READ && !slot.synchronous && this.counters.inFlight >= GATHER_FROM;
-    this.counters.inFlight++;
+    this.#giveId(slot, this.#slots.borrowId());
+    writeHeaderId(head, 0, slot.id);
     if (gather) this.#main.sendSoon(slot, head);
     else this.#main.send(slot, head, head.byteLength, body, fds, false);
+  }
+
+  /** The slot's message is sent with this id. */
+  #giveId(slot: Slot, id: number): void {
+    this.#slots.adopt(slot, id);
+    slot.state = 'sent';
+    this.counters.inFlight++;
   }
 
   /** Sends what waits, as far as there is room. */
@@ -503,16 +580,14 @@ export class Connection implements ChannelHandler {
 
   /** Blocks until every earlier call has been sent and there is room for one more. */
   #waitForTurn(slot: Slot): void {
+    this.#main.hurry();
+    this.#twin?.hurry();
     this.#main.outbox.sendGathered();
-    while (this.#endReason === undefined && (!this.#hasRoom() || this.#queue.peek() !== undefined)) {
-      this.#turn(slot);
-    }
+    while (!slot.settled && (!this.#hasRoom() || this.#queue.peek() !== undefined)) this.#turn(slot);
   }
 
-  /** Sends a synchronous call and blocks until it is answered. Its slot is free again when this returns or throws. */
-  #block(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): unknown {
-    this.#waitForTurn(slot);
-    if (!slot.settled) this.#dispatch(slot, head, body, fds);
+  /** Blocks until a synchronous call that was sent is answered. Its slot is free when this returns or throws. */
+  #block(slot: Slot): unknown {
     while (!slot.settled) this.#turn(slot);
     const { error, value } = slot;
     // A tombstone is released by its late reply; `close` forgets ids, so anything else goes back now.
@@ -523,12 +598,12 @@ export class Connection implements ChannelHandler {
 
   /** One slice of a blocking wait: sends what is stuck, receives what comes, ends the call when its time is over. */
   #turn(slot: Slot): void {
-    const left = slot.deadline - performance.now();
+    const left = leftMs(slot);
     if (left <= 0) {
       this.#giveUp(slot, timeoutError(slot));
       return;
     }
-    const wait = Math.min(SLICE_MS, Math.ceil(left));
+    const wait = Math.min(SLICE_MS, left);
     const main = this.#main;
     const twin = this.#twin;
     main.hurry();
@@ -688,17 +763,9 @@ function aim(
   slot.target = target;
 }
 
-function encodeAccess(
-  command: number,
-  region: number,
-  offset: number,
-  count: number,
-  body: Uint8Array | null,
-  flags: number,
-): void {
-  const size = HEADER_SIZE + REGION_ACCESS_SIZE + (body === null ? 0 : body.byteLength);
-  writeHeader(accessHead, 0, 0, command, size, flags, 0);
-  writeRegionAccess(accessHead, HEADER_SIZE, offset, region, count);
+/** Whole milliseconds until the call is given up. */
+function leftMs(slot: Slot): number {
+  return Math.ceil(slot.deadline - performance.now());
 }
 
 function timeoutError(slot: Slot): TimeoutError {

@@ -40,6 +40,11 @@ export class Outbox {
     this.#transport = transport;
   }
 
+  /** Nothing is kept, and nothing gathered. */
+  get isQuiet(): boolean {
+    return this.isEmpty && this.#gathered === undefined;
+  }
+
   get isEmpty(): boolean {
     return this.#entries.length === this.#first;
   }
@@ -63,6 +68,19 @@ export class Outbox {
   ): void {
     this.sendGathered();
     const sent = this.isEmpty ? this.#transport.trySend(head, headLength, body, 0, fds) : 0;
+    this.keepRest(owner, head, headLength, body, sent, fds, stable);
+  }
+
+  /** Keeps what is left of a message whose first `sent` bytes have gone. */
+  keepRest(
+    owner: object | undefined,
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    sent: number,
+    fds: readonly number[] | null,
+    stable: boolean,
+  ): void {
     const total = headLength + (body === null ? 0 : body.byteLength);
     if (sent === total) return;
     this.#entries.push({

@@ -1,4 +1,5 @@
 /** Who waits for what: slots by message id, ids given out, and the deadline of each. */
+import { performance } from 'node:perf_hooks';
 import { Slot, clearSlot } from './slot.js';
 
 /** Calls use the lower half of the id space, posted writes the upper: some servers answer errors even to those. */
@@ -58,9 +59,25 @@ export class SlotTable {
 
   /** Gives the slot an id of its own. */
   assignId(slot: Slot): void {
+    this.adopt(slot, this.borrowId());
+  }
+
+  /** An id that nobody uses: for `adopt`, or for `returnId`. */
+  borrowId(): number {
     const fresh = this.#byId.length;
-    slot.id = this.#restingCount > RESTING_IDS || fresh >= POSTED_ID_BASE ? this.#wake() : fresh;
-    this.#byId[slot.id] = slot;
+    if (this.#restingCount > RESTING_IDS || fresh >= POSTED_ID_BASE) return this.#wake();
+    this.#byId.push(undefined);
+    return fresh;
+  }
+
+  returnId(id: number): void {
+    this.#rest(id);
+  }
+
+  /** The slot has the id from now on, which was borrowed. */
+  adopt(slot: Slot, id: number): void {
+    slot.id = id;
+    this.#byId[id] = slot;
   }
 
   /** Nobody waits for the slot any more: its deadline is over or its reply has come. */

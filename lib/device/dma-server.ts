@@ -21,6 +21,7 @@
  * touches an asynchronous handler is answered when the handler is done; others are served meanwhile.
  */
 import type { RequestHandler, ServerRequest } from '../connection/index.js';
+import { readUInt32 } from '../protocol/bytes.js';
 import { Command, DEFAULT_MAX_DATA_XFER_SIZE, HEADER_SIZE } from '../protocol/constants.js';
 import { DMA_ACCESS_SIZE } from '../protocol/dma-access.js';
 import { headerCommand, headerSize } from '../protocol/header.js';
@@ -223,8 +224,8 @@ export class DmaServer implements RequestHandler {
    */
   #resolve(bytes: Buffer, start: number, size: number, isRead: boolean): number {
     if (size < DMA_ACCESS_SIZE) return DmaErrno.EINVAL;
-    const count = bytes.readUInt32LE(start + 8);
-    if (bytes.readUInt32LE(start + 12) !== 0 || count > DEFAULT_MAX_DATA_XFER_SIZE) return DmaErrno.E2BIG;
+    const count = readUInt32(bytes, start + 8);
+    if (readUInt32(bytes, start + 12) !== 0 || count > DEFAULT_MAX_DATA_XFER_SIZE) return DmaErrno.E2BIG;
     if (count === 0 || size !== DMA_ACCESS_SIZE + (isRead ? 0 : count)) return DmaErrno.EINVAL;
     const page = readPage(bytes, start);
     const window = this.#table.find(page);

@@ -4,6 +4,7 @@
  * All of them begin and end on pages of 4 KiB, so the table counts in pages: a page's number has 52 bits and is exact in
  * a double over the whole 64-bit space. Nothing here, nor in what looks an address up, needs a bigint.
  */
+import { readUInt16, readUInt32 } from '../protocol/bytes.js';
 
 export const PAGE_SIZE = 4096;
 const PAGE_BITS = 12;
@@ -21,12 +22,12 @@ export interface PageRange {
 
 /** The page of the 64-bit little-endian address at `bytes[at]`. */
 export function readPage(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at + 4) * PAGES_PER_WORD + (bytes.readUInt32LE(at) >>> PAGE_BITS);
+  return readUInt32(bytes, at + 4) * PAGES_PER_WORD + (readUInt32(bytes, at) >>> PAGE_BITS);
 }
 
 /** Where in its page the address at `bytes[at]` lies. */
 export function readPageOffset(bytes: Buffer, at: number): number {
-  return bytes.readUInt16LE(at) & (PAGE_SIZE - 1);
+  return readUInt16(bytes, at) & (PAGE_SIZE - 1);
 }
 
 export function pageOf(address: bigint): number {

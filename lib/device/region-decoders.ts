@@ -1,5 +1,6 @@
 /** How the replies of region accesses become values. Plain functions: a call allocates no closure for them. */
 import type { Slot } from '../connection/index.js';
+import { readUInt16, readUInt32 } from '../protocol/bytes.js';
 import {
   REGION_ACCESS_SIZE,
   checkRegionReadReply,
@@ -16,12 +17,12 @@ export function decodeUInt8(slot: Slot, bytes: Buffer, start: number, end: numbe
 
 export function decodeUInt16(slot: Slot, bytes: Buffer, start: number, end: number): number {
   checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
-  return bytes.readUInt16LE(start + REGION_ACCESS_SIZE);
+  return readUInt16(bytes, start + REGION_ACCESS_SIZE);
 }
 
 export function decodeUInt32(slot: Slot, bytes: Buffer, start: number, end: number): number {
   checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
-  return bytes.readUInt32LE(start + REGION_ACCESS_SIZE);
+  return readUInt32(bytes, start + REGION_ACCESS_SIZE);
 }
 
 export function decodeUInt64(slot: Slot, bytes: Buffer, start: number, end: number): bigint {

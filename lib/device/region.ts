@@ -120,7 +120,7 @@ export class Region {
     const problem = this.#problem(offset, length, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
-    const parts = this.#parts(offset, length, this.#writeChunk);
+    const parts = this.#parts(offset, length, this.#writeChunk());
     if (parts === undefined)
       return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
     return this.#inParts(parts, (at, count) => {
@@ -190,7 +190,7 @@ export class Region {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
     if (length === 0) return;
-    const parts = this.#parts(offset, length, this.#writeChunk);
+    const parts = this.#parts(offset, length, this.#writeChunk());
     if (parts === undefined) {
       this.#accessSync(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
       return;
@@ -242,10 +242,10 @@ export class Region {
     const length = requireBytes(data);
     this.#require(offset, length, this.writable, 'write');
     if (length === 0) return;
-    const parts = this.#parts(offset, length, this.#writeChunk) ?? [{ at: 0, count: length }];
+    const parts = this.#parts(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of parts) {
       const part = data.subarray(at, at + count);
-      this.#connection.post(Command.REGION_WRITE, this.index, offset + at, count, part);
+      this.#connection().post(Command.REGION_WRITE, this.index, offset + at, count, part);
     }
   }
 
@@ -310,11 +310,11 @@ export class Region {
     for (const area of this.#mapped ?? []) mapAgain(description, area);
   }
 
-  get #connection(): Connection {
+  #connection(): Connection {
     return this.#isHost ? this.#session.connection : this.#session.userConnection;
   }
 
-  get #writeChunk(): number {
+  #writeChunk(): number {
     return Math.min(this.#session.maxDataXferSize, this.#session.options.writeChunkBytes);
   }
 
@@ -389,7 +389,7 @@ export class Region {
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
-    return this.#connection.accessSync(command, this.index, offset, count, body, target, decode, options);
+    return this.#connection().accessSync(command, this.index, offset, count, body, target, decode, options);
   }
 
   /** The messages that an access takes, for the server's widths or of at most `chunk` bytes; undefined where one will do. */

@@ -13,6 +13,56 @@ export const ADDRESS_SPACE_END = 0x1_0000_0000_0000_0000n;
 /** The most that a 32-bit field holds. */
 export const UINT32_MAX = 0xffffffff;
 
+/*
+ * Fields of the hot path, byte by byte: V8 makes a few instructions of these, and a call with its checks of types of
+ * `Buffer.readUInt32LE` and its like, which take five to ten times as long. Theirs are the bounds all the same.
+ */
+
+/** A 16-bit field. @throws RangeError where `bytes` ends before it. */
+export function readUInt16(bytes: Uint8Array, at: number): number {
+  const last = bytes[at + 1];
+  if (last === undefined) throw outOfBounds(bytes, at, 2);
+  return bytes[at]! | (last << 8);
+}
+
+/** A 32-bit field. @throws RangeError where `bytes` ends before it. */
+export function readUInt32(bytes: Uint8Array, at: number): number {
+  const last = bytes[at + 3];
+  if (last === undefined) throw outOfBounds(bytes, at, 4);
+  return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (last << 24)) >>> 0;
+}
+
+/** Writes a 16-bit field. @throws RangeError where `value` does not fit it, or `into` ends before it. */
+export function writeUInt16(into: Uint8Array, at: number, value: number): void {
+  if (value !== (value & 0xffff)) throw doesNotFit(value, 16);
+  if (into[at + 1] === undefined) throw outOfBounds(into, at, 2);
+  into[at] = value;
+  into[at + 1] = value >>> 8;
+}
+
+/** Writes a 32-bit field. @throws RangeError where `value` does not fit it, or `into` ends before it. */
+export function writeUInt32(into: Uint8Array, at: number, value: number): void {
+  if (value !== value >>> 0) throw doesNotFit(value, 32);
+  if (into[at + 3] === undefined) throw outOfBounds(into, at, 4);
+  into[at] = value;
+  into[at + 1] = value >>> 8;
+  into[at + 2] = value >>> 16;
+  into[at + 3] = value >>> 24;
+}
+
+function outOfBounds(bytes: Uint8Array, at: number, size: number): RangeError {
+  return outOfRange(`${size} bytes at ${at} do not lie in ${bytes.byteLength}`);
+}
+
+function doesNotFit(value: number, bits: number): RangeError {
+  return outOfRange(`${value} does not fit a field of ${bits} bits`);
+}
+
+/** With the code that Node's own functions give it. */
+function outOfRange(message: string): RangeError {
+  return Object.assign(new RangeError(message), { code: 'ERR_OUT_OF_RANGE' });
+}
+
 /** Throws unless the payload is at least `size` bytes, the size of `what`. */
 export function atLeast(message: string, what: string, start: number, end: number, size: number): void {
   if (end - start >= size) return;
@@ -27,23 +77,23 @@ export function exactly(message: string, what: string, start: number, end: numbe
 
 /** A 64-bit field as a number; more than `Number.MAX_SAFE_INTEGER` is refused. */
 export function readSize(message: string, field: string, bytes: Buffer, at: number): number {
-  const high = bytes.readUInt32LE(at + 4);
+  const high = readUInt32(bytes, at + 4);
   if (high > 0x1fffff) {
     const value = bytes.readBigUInt64LE(at);
     throw new ProtocolError(`${message}: ${field} is 0x${value.toString(16)}, more than 2^53-1`);
   }
-  return bytes.readUInt32LE(at) + high * TWO_TO_32;
+  return readUInt32(bytes, at) + high * TWO_TO_32;
 }
 
 /** The other way: `value` is a non-negative safe integer, checked by `size()` where it came from a caller. */
 export function writeSize(into: Buffer, at: number, value: number): void {
-  into.writeUInt32LE(value >>> 0, at);
-  into.writeUInt32LE(Math.floor(value / TWO_TO_32), at + 4);
+  writeUInt32(into, at, value >>> 0);
+  writeUInt32(into, at + 4, Math.floor(value / TWO_TO_32));
 }
 
 /** An `argsz` in a message; smaller than the structure that it is part of is refused. */
 export function readArgsz(message: string, bytes: Buffer, at: number, least: number): number {
-  const argsz = bytes.readUInt32LE(at);
+  const argsz = readUInt32(bytes, at);
   if (argsz >= least) return argsz;
   throw new ProtocolError(`${message}: argsz is ${argsz}, the structure that it measures takes ${least}`);
 }

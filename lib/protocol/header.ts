@@ -11,6 +11,7 @@
  * check nothing but that the bytes exist.
  */
 import { ProtocolError } from '../errors.js';
+import { readUInt16, readUInt32, writeUInt16, writeUInt32 } from './bytes.js';
 import {
   commandName,
   HEADER_FLAG_COMMAND,
@@ -41,31 +42,36 @@ export function writeHeader(
   flags: number,
   errno: number,
 ): void {
-  into.writeUInt16LE(id, at);
-  into.writeUInt16LE(command, at + 2);
-  into.writeUInt32LE(size, at + 4);
-  into.writeUInt32LE(flags, at + 8);
-  into.writeUInt32LE(errno, at + 12);
+  writeUInt16(into, at, id);
+  writeUInt16(into, at + 2, command);
+  writeUInt32(into, at + 4, size);
+  writeUInt32(into, at + 8, flags);
+  writeUInt32(into, at + 12, errno);
+}
+
+/** Writes a header's id alone: of a message that was encoded before it had one. */
+export function writeHeaderId(into: Buffer, at: number, id: number): void {
+  writeUInt16(into, at, id);
 }
 
 export function headerId(bytes: Buffer, at: number): number {
-  return bytes.readUInt16LE(at);
+  return readUInt16(bytes, at);
 }
 
 export function headerCommand(bytes: Buffer, at: number): number {
-  return bytes.readUInt16LE(at + 2);
+  return readUInt16(bytes, at + 2);
 }
 
 export function headerSize(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at + 4);
+  return readUInt32(bytes, at + 4);
 }
 
 export function headerFlags(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at + 8);
+  return readUInt32(bytes, at + 8);
 }
 
 export function headerErrno(bytes: Buffer, at: number): number {
-  return bytes.readUInt32LE(at + 12);
+  return readUInt32(bytes, at + 12);
 }
 
 /**

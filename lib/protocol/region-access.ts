@@ -10,7 +10,7 @@
  * nothing unless they throw.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, exactly, readSize, TWO_TO_32, writeSize } from './bytes.js';
+import { atLeast, exactly, readSize, readUInt32, writeUInt32, TWO_TO_32, writeSize } from './bytes.js';
 
 /** Bytes before the data. */
 export const REGION_ACCESS_SIZE = 16;
@@ -37,8 +37,8 @@ export function writeRegionAccess(
   count: number,
 ): void {
   writeSize(into, at, offset);
-  into.writeUInt32LE(region, at + 8);
-  into.writeUInt32LE(count, at + 12);
+  writeUInt32(into, at + 8, region);
+  writeUInt32(into, at + 12, count);
 }
 
 /**
@@ -78,10 +78,10 @@ export function checkRegionWriteReply(
 
 function echoes(bytes: Buffer, start: number, offset: number, region: number, count: number): boolean {
   return (
-    bytes.readUInt32LE(start) === offset >>> 0 &&
-    bytes.readUInt32LE(start + 4) === Math.floor(offset / TWO_TO_32) &&
-    bytes.readUInt32LE(start + 8) === region &&
-    bytes.readUInt32LE(start + 12) === count
+    readUInt32(bytes, start) === offset >>> 0 &&
+    readUInt32(bytes, start + 4) === Math.floor(offset / TWO_TO_32) &&
+    readUInt32(bytes, start + 8) === region &&
+    readUInt32(bytes, start + 12) === count
   );
 }
 
@@ -105,11 +105,11 @@ function notWhatWasAsked(
   const got = `0x${bytes.readBigUInt64LE(start).toString(16)}`;
   const asked = `0x${offset.toString(16)}`;
   if (got !== asked) return new ProtocolError(`${message}: offset is ${got}, ${asked} was asked for`);
-  const gotRegion = bytes.readUInt32LE(start + 8);
+  const gotRegion = readUInt32(bytes, start + 8);
   if (gotRegion !== region) {
     return new ProtocolError(`${message}: region is ${gotRegion}, ${region} was asked for`);
   }
-  const gotCount = bytes.readUInt32LE(start + 12);
+  const gotCount = readUInt32(bytes, start + 12);
   if (gotCount !== count)
     return new ProtocolError(`${message}: count is ${gotCount}, ${count} was asked for`);
   return new ProtocolError(
@@ -131,8 +131,8 @@ export function decodeRegionAccess(
   atLeast(message, 'the region access structure', start, end, REGION_ACCESS_SIZE);
   return {
     offset: readSize(message, 'offset', bytes, start),
-    region: bytes.readUInt32LE(start + 8),
-    count: bytes.readUInt32LE(start + 12),
+    region: readUInt32(bytes, start + 8),
+    count: readUInt32(bytes, start + 12),
   };
 }
 

@@ -17,6 +17,7 @@ export class DuplexTransport implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
   readonly takesMany = false;
+  readonly quick = undefined;
   readonly peer: string;
   turn = 0;
   readonly #handler: TransportHandler;
@@ -59,6 +60,14 @@ export class DuplexTransport implements Transport {
     if (body !== null) message.set(body, headLength);
     this.#full = !this.#stream.write(message);
     return message.byteLength;
+  }
+
+  quickSync(): number {
+    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
+  }
+
+  handOver(): void {
+    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
   }
 
   flushSync(): void {

@@ -22,7 +22,7 @@ export interface MessageTap {
   readonly active: boolean;
   /** One of the functions below is running: what is called from there must not block for a message. */
   readonly telling: boolean;
-  /** `head[0, headLength) + body` has gone out, its first bytes at least: nothing calls it back any more. */
+  /** `head[0, headLength) + body` has gone out, all of it. */
   sent(
     socket: string,
     head: Uint8Array,
@@ -59,6 +59,7 @@ export function tapped(open: Open, tap: MessageTap | undefined, socket?: string)
 class TappedTransport implements Transport, TransportHandler {
   readonly passesFds: boolean;
   readonly canBlock: boolean;
+  readonly quick: Buffer | undefined;
   readonly peer: string;
   readonly #inner: Transport;
   readonly #handler: TransportHandler;
@@ -76,6 +77,7 @@ class TappedTransport implements Transport, TransportHandler {
     this.#inner = open(this);
     this.passesFds = this.#inner.passesFds;
     this.canBlock = this.#inner.canBlock;
+    this.quick = this.#inner.quick;
     this.peer = this.#inner.peer;
     this.#socket = socket ?? this.peer;
   }
@@ -96,15 +98,25 @@ class TappedTransport implements Transport, TransportHandler {
     sent: number,
     fds: readonly number[] | null,
   ): number {
-    if (sent > 0 || !this.#tap.active) return this.#inner.trySend(head, headLength, body, sent, fds);
+    if (!this.#tap.active) return this.#inner.trySend(head, headLength, body, sent, fds);
     this.#head = head;
     this.#headLength = headLength;
     this.#body = body;
     this.#fds = fds;
-    const took = this.#inner.trySend(head, headLength, body, 0, fds);
-    if (took > 0) this.#tellSent();
+    const took = this.#inner.trySend(head, headLength, body, sent, fds);
+    // Told when all of it has gone, and not before: who listens may send, and the rest of this one comes first.
+    if (sent + took === headLength + (body === null ? 0 : body.byteLength)) this.#tellSent();
     else this.#head = undefined;
     return took;
+  }
+
+  /** Only while nobody listens: what is sent and received here is not told. */
+  quickSync(length: number, timeoutMs: number): number {
+    return this.#inner.quickSync(length, timeoutMs);
+  }
+
+  handOver(count: number): void {
+    this.#inner.handOver(count);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {

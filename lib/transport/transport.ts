@@ -39,12 +39,14 @@ export interface TransportHandler {
 export interface Transport {
   /** Whether file descriptors can be passed. */
   readonly passesFds: boolean;
-  /** Whether `receiveSync` works. */
+  /** Whether the functions named Sync work. */
   readonly canBlock: boolean;
   /** Whether one `trySend` may have several messages; it changes with what listens to them. */
   readonly takesMany: boolean;
   /** What a person would call the other end. */
   readonly peer: string;
+  /** The memory of `quickSync`, this thread's; undefined where there is no `quickSync`. */
+  readonly quick: Buffer | undefined;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;
 
@@ -61,6 +63,14 @@ export interface Transport {
     fds: readonly number[] | null,
   ): number;
 
+  /**
+   * Sends `quick[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes. Returns how
+   * many bytes of it stand at `quick[QUICK_REPLY_AT)`: nobody has looked at them yet, and the caller does, or calls
+   * `handOver`. Fds that come with them are closed. 0 where nothing came, or the transport has ended; -n where the last n bytes could not be sent.
+   */
+  quickSync(length: number, timeoutMs: number): number;
+  /** Treats `count` bytes that `quickSync` has received as any others. */
+  handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
   flushSync(timeoutMs: number, other: Transport | undefined): void;
   /** Waits up to `timeoutMs` (one slice) for messages, on this or the `other` transport, and hands them to the handlers. */

@@ -5,7 +5,19 @@
  * calls again. Complete messages are never held back, so nothing waits for bytes that do not come.
  */
 import { ClosedError, ProtocolError, TransportError, VfioUserError } from '../errors.js';
-import { EAGAIN, EPIPE, ECTRUNC, READABLE, WRITABLE, check, native, type NativeSocket } from '../native.js';
+import {
+  EAGAIN,
+  EPIPE,
+  ECTRUNC,
+  QUICK_REPLY_AT,
+  READABLE,
+  UNSENT,
+  WRITABLE,
+  check,
+  closeFds,
+  native,
+  type NativeSocket,
+} from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
 import type { Transport, TransportHandler } from './transport.js';
@@ -38,6 +50,7 @@ export class UnixTransport implements Transport {
   readonly canBlock = true;
   readonly takesMany = true;
   readonly peer: string;
+  readonly quick: Buffer;
   turn = 0;
   readonly #handler: TransportHandler;
   readonly #socket: NativeSocket;
@@ -60,7 +73,9 @@ export class UnixTransport implements Transport {
     this.passesFds = passesFds;
     this.peer = peer;
     this.#handler = handler;
-    this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);
+    const { Socket, quick } = native();
+    this.quick = quick;
+    this.#socket = new Socket(fd, (events) => this.#onEvent(events), this.#status);
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
@@ -92,6 +107,32 @@ export class UnixTransport implements Transport {
     }
     if (sent + result < headLength + bodyLength) this.#watch(this.#interest | WRITABLE);
     return result;
+  }
+
+  quickSync(length: number, timeoutMs: number): number {
+    if (!this.#isReading() || this.#framer.inMessage) return -length;
+    this.turn++;
+    const result = this.#socket.roundTrip(length, Math.min(timeoutMs, SLICE_MS));
+    if (result > 0) {
+      // Nobody waits for any, and the kernel closes them as well where they come early.
+      if (this.#status[0] !== 0) closeFds(this.#socket.takeFds());
+      return result;
+    }
+    if (result > UNSENT) {
+      this.#onNothing(result);
+      return 0;
+    }
+    const sent = UNSENT - result;
+    if (sent > 0) this.#watch(this.#interest | WRITABLE);
+    return sent - length;
+  }
+
+  handOver(count: number): void {
+    try {
+      this.#framer.push(this.quick, QUICK_REPLY_AT, QUICK_REPLY_AT + count, undefined);
+    } catch (error) {
+      this.#onThrown(error);
+    }
   }
 
   flushSync(timeoutMs: number, other: Transport | undefined): void {
@@ -142,10 +183,10 @@ export class UnixTransport implements Transport {
   }
 
   static #socketOf(other: Transport | undefined): NativeSocket | null {
-    return other instanceof UnixTransport && other.#isReading ? other.#socket : null;
+    return other instanceof UnixTransport && other.#isReading() ? other.#socket : null;
   }
 
-  get #isReading(): boolean {
+  #isReading(): boolean {
     return !this.#ended && (this.#interest & READABLE) !== 0;
   }
 
@@ -170,9 +211,9 @@ export class UnixTransport implements Transport {
   #receive(times: number): void {
     let hopes = this.#hopesOfTurn();
     this.#spoke = false;
-    for (let i = 0; i < times && this.#isReading; i++) {
+    for (let i = 0; i < times && this.#isReading(); i++) {
       if (this.#receiveOnce(0, null, 0) > 0 && this.#hasMore) continue;
-      if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading) return;
+      if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading()) return;
       this.#spoke = false;
       hopes--;
       const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { native, OTHER_READABLE, READABLE, WRITABLE } from '../../lib/native.js';
+import { native, OTHER_READABLE, QUICK_REPLY_AT, READABLE, UNSENT, WRITABLE } from '../../lib/native.js';
 import { makePair, sendText, startWorker, thrownName } from './support.js';
 import type { Pair } from './support.js';
 
@@ -142,5 +142,47 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
     expect(answers).toEqual(Array.from({ length: 1000 }, (_, i) => i));
     socket.close();
     await new Promise((resolve) => worker.once('exit', resolve));
+  });
+});
+
+describe('roundTrip', () => {
+  const { quick } = native();
+
+  function roundTrip(question: string, timeoutMs = 50): string | number {
+    const length = quick.write(question);
+    const result = pair.right.roundTrip(length, timeoutMs);
+    return result > 0 ? quick.toString('utf8', QUICK_REPLY_AT, QUICK_REPLY_AT + result) : result;
+  }
+
+  test('sends the question and brings the answer', () => {
+    sendText(pair.left, 'answer');
+    expect(roundTrip('question')).toBe('answer');
+    const bytes = Buffer.alloc(64);
+    expect(bytes.toString('utf8', 0, pair.left.recv(bytes, 0, 64))).toBe('question');
+  });
+
+  test('waits no longer than it is told', () => {
+    expect(roundTrip('question', 1)).toBe(-EAGAIN);
+    expect(roundTrip('question', 0)).toBe(-EAGAIN);
+  });
+
+  test('says how much was not sent, and then does not wait', () => {
+    const bytes = Buffer.alloc(1 << 20);
+    while (pair.right.send(bytes, bytes.length, null, 0, 0, 0, null) > 0);
+    sendText(pair.left, 'answer');
+    expect(roundTrip('question')).toBe(UNSENT);
+    pair.right.close();
+    expect(roundTrip('question')).toBe(UNSENT);
+  });
+
+  test('leaves the end of the stream to those who send and receive', () => {
+    pair.left.close();
+    expect(roundTrip('question')).toBe(UNSENT);
+  });
+
+  test('takes no more than there is memory for', () => {
+    expect(thrownName(() => pair.right.roundTrip(QUICK_REPLY_AT + 1, 50))).toBe('RangeError');
+    expect(thrownName(() => pair.right.roundTrip(-1, 50))).toBe('RangeError');
+    expect(thrownName(() => pair.right.roundTrip('1' as never, 50))).toBe('TypeError');
   });
 });

@@ -82,6 +82,7 @@ test('the functions of the public entry', () => {
      "encodeVersion",
      "writeDmaAccess",
      "writeHeader",
+     "writeHeaderId",
      "writeMigData",
      "writeRegionAccess",
    ]
