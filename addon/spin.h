@@ -17,6 +17,9 @@
 // - A cost is the sum of the times from asking to the answer, each capped at four ceilings: one slow command must
 //   not drown what is known about the quick ones, and where all are slow both ways cost the same.
 // - Spinning has to win by an eighth: it burns a processor that others could use.
+// - Blocking is quick while the scheduler keeps client and server on one processor, and slow again when it parts them:
+//   both are tried again when a run of blocking takes twice what it did in its trial; later each time that blocking
+//   wins again.
 // - Spinning has lost as soon as a run of it has taken twice what the same number of blocking waits took before: on a
 //   busy machine a single wait may cost as much as a hundred, and a debt to the scheduler is paid by the next ones.
 #pragma once
@@ -43,10 +46,15 @@ class SpinGovernor {
   void End(int64_t took) {
     if (ceiling_ == 0) return;
     ++waits_;
-    run_ = waits_ % kTrial == 1 ? took : run_ + took;
+    // A stall says nothing about blocking, but much about spinning: it may be the debt of earlier spins.
+    const int64_t counted = spinning_ ? took : std::min(took, 4 * block_mean_);
+    run_ = waits_ % kTrial == 1 ? counted : run_ + counted;
     if (phase_ != Phase::kUse && waits_ > kSettle) cost_ += std::min(took, 4 * ceiling_);
-    if (spinning_ && run_ > 2 * kTrial * block_mean_) {
+    const bool lost = run_ > 2 * kTrial * block_mean_;
+    if (lost && spinning_) {
       GiveUpSpinning();
+    } else if (lost && phase_ == Phase::kUse && waits_ > use_ / 8) {
+      TryBoth();
     } else if (waits_ == (phase_ == Phase::kUse ? use_ : kTrial)) {
       NextPhase();
     }
@@ -55,7 +63,8 @@ class SpinGovernor {
  private:
   static constexpr uint32_t kSettle = 32;
   static constexpr uint32_t kTrial = 96;
-  static constexpr uint32_t kFirstUse = 2048;
+  static constexpr uint32_t kFirstBlockingUse = 2048;
+  static constexpr uint32_t kFirstSpinningUse = 8192;
   static constexpr uint32_t kLongestUse = 65536;
 
   enum class Phase { kFirst, kSecond, kUse };
@@ -87,18 +96,24 @@ class SpinGovernor {
   /// long for another reason.
   void GiveUpSpinning() {
     if (phase_ == Phase::kSecond) {
+      waits_ = 0;
+      cost_ = 0;
       Use(false, false);
     } else {
-      phase_ = Phase::kFirst;
-      spinning_ = false;
+      TryBoth();
     }
+  }
+
+  void TryBoth() {
+    phase_ = Phase::kFirst;
+    spinning_ = false;
     waits_ = 0;
     cost_ = 0;
   }
 
   void Use(bool spin, bool was) {
     spinning_ = spin;
-    use_ = spin == was ? std::min(use_ * 2, kLongestUse) : kFirstUse;
+    use_ = spin == was ? std::min(use_ * 2, kLongestUse) : spin ? kFirstSpinningUse : kFirstBlockingUse;
     phase_ = Phase::kUse;
   }
 
@@ -108,9 +123,9 @@ class SpinGovernor {
   /// What the waits of this run, of up to kTrial, have taken.
   int64_t run_ = 0;
   /// What a blocking wait cost in its last trial.
-  int64_t block_mean_ = INT64_MAX / (4 * kTrial);
+  int64_t block_mean_ = INT64_MAX / (8 * kTrial);
   uint32_t waits_ = 0;
-  uint32_t use_ = kFirstUse;
+  uint32_t use_ = kFirstBlockingUse;
   Phase phase_ = Phase::kFirst;
   bool spinning_ = false;
 };

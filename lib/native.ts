@@ -274,4 +274,4 @@ export function closeFds(fds: readonly number[]): void {
 }
 
 /** Positive errno numbers that the layers above compare with. */
-export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, EPIPE } = constants.errno;
+export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, EPIPE } = constants.errno;

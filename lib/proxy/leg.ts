@@ -7,6 +7,8 @@ import type { VfioUserError } from '../errors.js';
 export interface LegHandler {
   /** `bytes[start, end)` has come, valid until this returns; `fds` came with its last bytes and are the handler's. */
   onChunk(bytes: Buffer, start: number, end: number, fds: readonly number[]): void;
+  /** All that had come when the loop turned has been handed over. */
+  onTurn(): void;
   /** There is room again after `trySend` took less than all. */
   onWritable(): void;
   /** The other side will send no more. It may still take what it is sent: `isGone` says. */
@@ -28,8 +30,10 @@ export interface Leg {
   trySend(bytes: Buffer, start: number, end: number, fds: readonly number[]): number;
   /** Legs begin without reading. */
   setReading(on: boolean): void;
-  /** Takes what has come already, as though the loop had turned. */
-  receiveNow(): void;
+  /** Whether `receiveNow` works. */
+  readonly canLook: boolean;
+  /** Takes what has come already, as though the loop had turned. Whether there was anything. */
+  receiveNow(): boolean;
   /** Nothing more will be sent: the other side reads the end of the stream. */
   endSending(): void;
   /** Whether nobody is there any more to read what is sent. False where that cannot be known. */

@@ -5,11 +5,14 @@
 import { ClosedError, type VfioUserError } from '../errors.js';
 import type { Way } from './fault-spec.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
+import { Linger } from './linger.js';
 import { Pipe, type PipeContext, type PipeOwner } from './pipe.js';
 
 export type Side = 'client' | 'server';
 
 export interface LinkHost {
+  /** See `ProxyOptions.spinUs`. */
+  readonly spinUs: number;
   context(direction: Way): PipeContext;
   /** A side has said its last on this socket, which is about to be passed on. */
   onSideEnded(side: Side): void;
@@ -28,6 +31,7 @@ export class Link implements PipeOwner {
   readonly #server: Leg;
   readonly #toServer: Pipe;
   readonly #toClient: Pipe;
+  readonly #linger: Linger;
   #reason: VfioUserError | undefined;
   #look: NodeJS.Timeout | undefined;
   #drain: NodeJS.Timeout | undefined;
@@ -36,6 +40,7 @@ export class Link implements PipeOwner {
   /** `name` is put before the sides in the words of its end. */
   constructor(name: string, open: Record<Side, OpenLeg>, host: LinkHost) {
     this.#host = host;
+    this.#linger = new Linger(host.spinUs);
     this.#name = name;
     this.#client = open.client(this.#handlerOf('client'));
     try {
@@ -60,11 +65,18 @@ export class Link implements PipeOwner {
     (side === 'client' ? this.#client : this.#server).receiveNow();
   }
 
+  /** What either side has sent since. */
+  readonly #takeMore = (): boolean => {
+    const fromServer = this.#server.receiveNow();
+    return (!this.#over && this.#client.receiveNow()) || fromServer;
+  };
+
   /** Ends both sides, now; idempotent. The host is not told. */
   close(): void {
     this.#over = true;
     clearInterval(this.#look);
     clearTimeout(this.#drain);
+    this.#linger.close();
     this.#toServer.clear();
     this.#toClient.clear();
     this.#client.close();
@@ -93,6 +105,9 @@ export class Link implements PipeOwner {
     const to = (): Pipe => (side === 'client' ? this.#toClient : this.#toServer);
     return {
       onChunk: (bytes, start, end, fds) => from().take(bytes, start, end, fds),
+      onTurn: () => {
+        if (!this.#over && this.#client.canLook && this.#server.canLook) this.#linger.run(this.#takeMore);
+      },
       onWritable: () => to().flush(),
       onEnd: () => this.#sideEnded(side, new ClosedError(`${this.#name}the ${side} closed its end`)),
       onFailure: (error) => this.#sideEnded(side, error),

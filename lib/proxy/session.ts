@@ -79,6 +79,7 @@ export class Session {
 
   #host(socket: 'main' | 'twin', onOver: (reason: VfioUserError) => void): LinkHost {
     return {
+      spinUs: this.#parts.settings.spinUs,
       context: (direction) => this.#context(socket, direction),
       // What a side sent through the twin socket before it went must not come after its end.
       onSideEnded: (side) => {

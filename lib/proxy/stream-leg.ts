@@ -17,6 +17,7 @@ export function streamLeg(stream: Duplex, name: string): OpenLeg {
 class StreamLeg implements Leg {
   readonly name: string;
   readonly passesFds = false;
+  readonly canLook = false;
   readonly #handler: LegHandler;
   readonly #stream: Duplex;
   #full = false;
@@ -52,7 +53,9 @@ class StreamLeg implements Leg {
   }
 
   /** The stream hands over what it has by itself. */
-  receiveNow(): void {}
+  receiveNow(): boolean {
+    return false;
+  }
 
   endSending(): void {
     if (!this.#closed) this.#stream.end();

@@ -1,4 +1,4 @@
-/** A leg over a Unix socket (or a vsock, which passes no fds): one `recvmsg`, one `sendmsg`, no spinning. */
+/** A leg over a Unix socket (or a vsock, which passes no fds): one `recvmsg`, one `sendmsg`. */
 import { Socket } from 'node:net';
 import { ProtocolError, TransportError, type VfioUserError } from '../errors.js';
 import { EAGAIN, ECTRUNC, READABLE, WRITABLE, native, type NativeSocket } from '../native.js';
@@ -18,6 +18,7 @@ export function unixLeg(fd: number, name: string, passesFds = true): OpenLeg {
 class UnixLeg implements Leg {
   readonly name: string;
   readonly passesFds: boolean;
+  readonly canLook = true;
   readonly #handler: LegHandler;
   readonly #socket: NativeSocket;
   /** Written by the addon: [0] is the number of fds that wait. */
@@ -47,8 +48,8 @@ class UnixLeg implements Leg {
     this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
   }
 
-  receiveNow(): void {
-    if ((this.#interest & READABLE) !== 0) this.#receive();
+  receiveNow(): boolean {
+    return (this.#interest & READABLE) !== 0 && this.#receive();
   }
 
   /**
@@ -86,7 +87,7 @@ class UnixLeg implements Leg {
   }
 
   #onEvent(events: number): void {
-    if ((events & READABLE) !== 0 && (this.#interest & READABLE) !== 0) this.#receive();
+    if ((events & READABLE) !== 0 && this.receiveNow()) this.#handler.onTurn();
     if ((events & WRITABLE) !== 0 && (this.#interest & WRITABLE) !== 0) {
       this.#watch(this.#interest & ~WRITABLE);
       this.#handler.onWritable();
@@ -100,21 +101,25 @@ class UnixLeg implements Leg {
     if (result < 0) this.#fail(new TransportError('epoll_ctl', -result, this.name));
   }
 
-  #receive(): void {
+  /** Whether anything came. */
+  #receive(): boolean {
     const slab = borrowSlab();
     try {
-      for (let turn = 0; turn < RECEIVES_PER_TURN && (this.#interest & READABLE) !== 0; turn++) {
-        if (!this.#receiveOnce(slab)) return;
+      let count = 0;
+      while (count < RECEIVES_PER_TURN && (this.#interest & READABLE) !== 0) {
+        const length = this.#socket.recv(slab, 0, slab.byteLength);
+        if (length === -EAGAIN) break;
+        count++;
+        if (!this.#take(slab, length)) break;
       }
+      return count > 0;
     } finally {
       returnSlab(slab);
     }
   }
 
-  /** One `recvmsg`. False when the socket is likely to be empty. */
-  #receiveOnce(slab: Buffer): boolean {
-    const count = this.#socket.recv(slab, 0, slab.byteLength);
-    if (count === -EAGAIN) return false;
+  /** What a `recvmsg` brought. False when the socket is likely to be empty. */
+  #take(slab: Buffer, count: number): boolean {
     if (count === 0) {
       this.#ended = true;
       this.#watch(this.#interest & ~READABLE);

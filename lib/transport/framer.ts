@@ -16,8 +16,8 @@
  * Fds belong to the last message begun in the chunk that they came with: one `recvmsg` may glue earlier bytes in front
  * of those that carry fds, and then stops (unix_stream_read_generic), so nothing later can be in the chunk.
  */
-import { ProtocolError } from '../errors.js';
-import { closeFds } from '../native.js';
+import { ProtocolError, TransportError } from '../errors.js';
+import { closeFds, ENOMEM } from '../native.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import {
@@ -185,7 +185,7 @@ export class Framer {
     const landing = this.#handler.findLanding(bytes, start);
     const lent = landing?.target?.byteLength === this.#size - LANDING_PREFIX;
     this.#landing = lent ? landing : undefined;
-    const partial = Buffer.allocUnsafeSlow(lent ? LANDING_PREFIX : this.#size);
+    const partial = allocate(lent ? LANDING_PREFIX : this.#size);
     bytes.copy(partial, 0, start, start + (lent ? LANDING_PREFIX : have));
     this.#partial = partial;
     if (lent) landing.target!.set(bytes.subarray(start + LANDING_PREFIX, start + have));
@@ -232,6 +232,15 @@ export class Framer {
     if (this.#fds.length > MAX_MESSAGE_FDS) {
       throw new ProtocolError(`a message brought more than ${MAX_MESSAGE_FDS} file descriptors`);
     }
+  }
+}
+
+/** @throws TransportError: the message cannot be skipped, so the connection has to end with it. */
+function allocate(size: number): Buffer {
+  try {
+    return Buffer.allocUnsafeSlow(size);
+  } catch (cause) {
+    throw new TransportError('malloc', ENOMEM, `for a message of ${size} bytes`, { cause });
   }
 }
 

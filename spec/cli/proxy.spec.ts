@@ -81,6 +81,34 @@ describe('proxy', () => {
     },
   );
 
+  // The proxy is a process of its own: only so can a client block while it works.
+  test.each(['0', '50', '100'])('--spin %s: blocking reads, pipelined ones and interrupts', async (spin) => {
+    server = await serveEdu(back);
+    const proxied = await run('--spin', spin, '--interrupts');
+    const device = await connect(front);
+    await device.enable();
+    const bar = device.bar(0);
+    const [line] = await device.irqs.msi.enable(1);
+    for (let i = 1; i <= 20; i++) {
+      await bar.writeUInt32(0x60, i);
+      expect(await line!.wait({ timeoutMs: 5_000 })).toBe(1);
+      expect(await bar.readUInt32(0x24)).toBe(i);
+      await bar.writeUInt32(0x64, i);
+    }
+    const values = await Promise.all(Array.from({ length: 200 }, () => bar.readUInt32(0)));
+    expect(new Set(values)).toEqual(new Set([0x0100_00ed]));
+    await device.close();
+    const { stdout, stderr } = await proxied.stop();
+    expect(stdout).toContain('20 interrupts');
+    expect(stderr).toContain('client 1 ended: the client closed its end');
+  });
+
+  test.each(['101', '-1', 'x'])('--spin %s is refused', async (spin) => {
+    const { status, stderr } = await vfioUser('proxy', '--listen', front, '--connect', back, '--spin', spin);
+    expect(status).toBe(2);
+    expect(stderr).toMatch(/spin/);
+  });
+
   test('--log prints each message, --capture has all of them, rotated', async () => {
     server = await serveEdu(back);
     const file = scratch.path('dev.pcapng');

@@ -18,16 +18,10 @@ const isPlain = process.env['LD_PRELOAD'] === undefined;
 const canFail = isPlain && spawnSync(compiler, ['--version']).status === 0;
 
 /** What the addon asks of the kernel, where the kernel may have nothing left to give. */
-const CALLS = [
-  'socket',
-  'connect',
-  'sendmsg',
-  'recvmsg',
-  'fcntl',
-  'mmap',
-  'memfd_create',
-  'ftruncate',
-].concat(['fallocate', 'eventfd']);
+const CALLS = ['socket', 'connect', 'send', 'recv', 'fcntl', 'mmap', 'memfd_create', 'ftruncate'].concat([
+  'fallocate',
+  'eventfd',
+]);
 
 let scratch: string;
 let server: RamServer;

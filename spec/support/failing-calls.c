@@ -38,7 +38,7 @@ __attribute__((constructor)) static void open_control(void) {
 static int fails(const char* name, void* caller) {
   Dl_info info;
   if (control == NULL || control->countdown == 0) return 0;
-  /* With and without 64 it is the same call. */
+  /* With and without 64 it is the same call; send is sendmsg, too, and recv recvmsg. */
   if (strncmp(name, control->name, strlen(control->name)) != 0) return 0;
   if (dladdr(caller, &info) == 0 || info.dli_fname == NULL) return 0;
   if (strstr(info.dli_fname, "vfio_user.node") == NULL) return 0;
@@ -69,6 +69,8 @@ FAILING(MAP_FAILED, void*, mmap, (void* at, size_t size, int protection, int fla
         (at, size, protection, flags, fd, offset))
 FAILING(MAP_FAILED, void*, mmap64, (void* at, size_t size, int protection, int flags, int fd, off64_t offset),
         (at, size, protection, flags, fd, offset))
+FAILING(-1, ssize_t, recv, (int fd, void* bytes, size_t size, int flags), (fd, bytes, size, flags))
+FAILING(-1, ssize_t, send, (int fd, const void* bytes, size_t size, int flags), (fd, bytes, size, flags))
 FAILING(-1, ssize_t, recvmsg, (int fd, struct msghdr* message, int flags), (fd, message, flags))
 FAILING(-1, ssize_t, sendmsg, (int fd, const struct msghdr* message, int flags), (fd, message, flags))
 

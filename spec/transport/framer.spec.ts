@@ -1,6 +1,6 @@
 import { closeSync, fstatSync, openSync } from 'node:fs';
-import { describe, expect, test } from '@jest/globals';
-import { ProtocolError } from '../../lib/errors.js';
+import { describe, expect, jest, test } from '@jest/globals';
+import { ProtocolError, TransportError } from '../../lib/errors.js';
 import { Framer } from '../../lib/transport/framer.js';
 import type { Landing, TransportHandler } from '../../lib/transport/transport.js';
 import { message } from '../support/scripted-peer.js';
@@ -258,4 +258,19 @@ describe('a handler that wants no more for now', () => {
     expect(got).toHaveLength(1);
     expect(isOpen(fd)).toBe(false);
   });
+});
+
+test('a message that there is no memory for is an error by name', () => {
+  const { seen, framer } = collect();
+  const bytes = message(1, 9, 1, 0, counted(1 << 20));
+  // Memory for one message cannot be made to run out and leave some for the rest of the process.
+  const allocate = jest.spyOn(Buffer, 'allocUnsafeSlow').mockImplementation(() => {
+    throw new RangeError('Array buffer allocation failed');
+  });
+  try {
+    expect(() => framer.push(bytes, 0, 1000, undefined)).toThrow(TransportError);
+  } finally {
+    allocate.mockRestore();
+  }
+  expect(seen).toEqual([]);
 });

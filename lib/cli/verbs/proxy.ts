@@ -33,6 +33,7 @@ interface Options {
   malformed: 'close' | 'pass';
   maxMessage?: number;
   maxClients?: number;
+  spin?: number;
 }
 
 const HELP = `
@@ -90,6 +91,7 @@ export function registerProxy(program: Command): void {
     )
     .option('--max-message <size>', 'the largest message that makes sense (1 MiB and 4 KiB)', byteSize)
     .option('--max-clients <count>', 'clients at once; others wait (64)', length)
+    .option('--spin <us>', 'microseconds to look for the next message before sleeping (50); 0 never', size)
     .addHelpText('after', HELP)
     .action(run);
 }
@@ -109,6 +111,7 @@ async function run(options: Options, command: Command): Promise<void> {
     malformed: options.malformed,
     ...(options.maxMessage !== undefined && { maxMessageBytes: options.maxMessage }),
     ...(options.maxClients !== undefined && { maxClients: options.maxClients }),
+    ...(options.spin !== undefined && { spinUs: options.spin }),
     onEvent: (event) => {
       process.stderr.write(`${printable(describeEvent(event))}\n`);
     },
