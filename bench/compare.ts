@@ -136,7 +136,16 @@ export function latencyOf(trials: readonly Trial[]): Latency | undefined {
   return latency;
 }
 
-const OTHER_FIGURES = ['nsPerAccess', 'nsPerRead', 'nsPerWrite', 'addedNs'] as const;
+const OTHER_FIGURES = [
+  'nsPerAccess',
+  'nsPerRead',
+  'nsPerWrite',
+  'addedNs',
+  'addedAsyncUs',
+  'addedSyncUs',
+  'addedAsyncSpin0Us',
+  'addedSyncSpin0Us',
+] as const;
 
 function otherFigures(trials: readonly Trial[]): Record<string, number> {
   const others: Record<string, number> = {};

@@ -1,4 +1,4 @@
-/** What a device does beside region accesses by message: DMA, mapped memory, interrupts, opening and closing. */
+/** What a device does beside region accesses by message: DMA, mapped memory, interrupts, opening and closing, a proxy. */
 import { driver } from './drivers.js';
 import { atLeast } from './goal.js';
 import { reference } from './rivals.js';
@@ -71,6 +71,16 @@ export function deviceWorkloads(quick: boolean): Workload[] {
       ours: driver('request-path'),
       rivals: [],
       limits: 'What is added is composing and checking messages in JavaScript.',
+    },
+    {
+      name: 'proxy',
+      title: '4-byte read through vfio-user proxy, beside the same without it',
+      server: { kind: 'target' },
+      ours: driver('proxy'),
+      rivals: [],
+      limits:
+        'A process more that has to be woken for each message, where it does not spin; three that spin or work share ' +
+        'the processors, where it does.',
     },
   ];
 }

@@ -29,6 +29,11 @@ export interface Measurement {
   nsPerWrite?: number;
   /** What the library adds to a bare send and receive. */
   addedNs?: number;
+  /** What a proxy adds to a round trip, as it is by default and with `--spin 0`. */
+  addedAsyncUs?: number;
+  addedSyncUs?: number;
+  addedAsyncSpin0Us?: number;
+  addedSyncSpin0Us?: number;
 }
 
 /** With the whole process, from its start to its end. */

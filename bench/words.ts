@@ -54,7 +54,7 @@ function comparisonRow({ workload, title }: Outcome, comparison: Comparison): Ro
 function aloneRow({ workload, title }: Outcome, alone: Alone): Row {
   const { opsPerSecond, others, goal, verdict, processor, latencyUs } = alone;
   const figures = Object.entries(others).map(
-    ([name, value]) => `${FIGURES[name] ?? name} ${significant(value)} ns`,
+    ([name, value]) => `${FIGURES[name] ?? name} ${significant(value)} ${name.endsWith('Us') ? 'µs' : 'ns'}`,
   );
   return {
     ...{ workload, title, rival: '' },
@@ -77,6 +77,10 @@ const FIGURES: Readonly<Record<string, string>> = {
   nsPerRead: 'read',
   nsPerWrite: 'write',
   addedNs: 'added to the bare calls',
+  addedAsyncUs: 'added to an asynchronous read',
+  addedSyncUs: 'to a blocking one',
+  addedAsyncSpin0Us: 'with --spin 0 asynchronous',
+  addedSyncSpin0Us: 'blocking',
 };
 
 function processorWords({

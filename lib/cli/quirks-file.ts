@@ -1,5 +1,6 @@
 /** `--quirks FILE`: what a server does not do as it should, as `vfio-user doctor` says it. */
 import { readFile } from 'node:fs/promises';
+import { checkQuirks } from '../device/quirks.js';
 import type { Quirks } from '../index.js';
 import { UsageError } from './errors.js';
 
@@ -10,8 +11,8 @@ interface Report {
 }
 
 /**
- * Reads quirks, or the quirks of a whole report (`doctor --json`). Whether they make sense is for `connect` to check.
- * @throws UsageError for what is no JSON; what reading the file throws.
+ * Reads quirks, or the quirks of a whole report (`doctor --json`).
+ * @throws UsageError for what is no JSON, or makes no sense; what reading the file throws.
  */
 export async function readQuirks(file: string | undefined): Promise<Quirks | undefined> {
   if (file === undefined) return undefined;
@@ -22,7 +23,13 @@ export async function readQuirks(file: string | undefined): Promise<Quirks | und
   } catch {
     throw new UsageError(`${file} is no JSON`);
   }
-  return isReport(value) ? value.quirks : (value as Quirks);
+  const quirks = isReport(value) ? value.quirks : (value as Quirks);
+  try {
+    checkQuirks(quirks);
+  } catch (error) {
+    throw new UsageError(`${file}: ${(error as Error).message}`);
+  }
+  return quirks;
 }
 
 function isReport(value: unknown): value is Report {

@@ -10,7 +10,7 @@ import { Scratch } from '../cli/cli.js';
 jest.setTimeout(300_000);
 
 const MAIN = fileURLToPath(new URL('../../build/tools/bench/main.js', import.meta.url));
-const PART = '^(read-sync|read-async-32|dma-4096|mapped-plain|nvme-emulated-randread-32-poll)$';
+const PART = '^(read-sync|read-async-32|dma-4096|mapped-plain|nvme-emulated-randread-32-poll|proxy)$';
 
 let scratch: Scratch;
 
@@ -55,7 +55,7 @@ describe('a quick run', () => {
     expect(report.versions).toMatchObject({ Node: process.version });
     const names = report.outcomes.map(({ workload }) => workload);
     expect(names.filter((name) => new RegExp(PART).test(name))).toEqual(names);
-    expect(names).toHaveLength(5);
+    expect(names).toHaveLength(6);
     for (const { comparisons, alone } of report.outcomes) {
       for (const { ours, theirs, ratios, processor } of comparisons) {
         expect([ours.length, theirs.length, ratios.length]).toEqual([1, 1, 1]);
@@ -70,6 +70,15 @@ describe('a quick run', () => {
     expect(busy?.load?.ours).toBeGreaterThan(0);
     expect(busy?.load?.theirs).toBeGreaterThan(0);
     expect(report.outcomes[0]!.comparisons[0]!.latencyUs.ours?.sampled?.count).toBeGreaterThan(0);
+
+    const proxied = report.outcomes.find(({ workload }) => workload === 'proxy');
+    expect(proxied?.alone?.others).toEqual({
+      addedAsyncUs: expect.any(Number),
+      addedSyncUs: expect.any(Number),
+      addedAsyncSpin0Us: expect.any(Number),
+      addedSyncSpin0Us: expect.any(Number),
+    });
+    expect(stdout).toMatch(/added to an asynchronous read -?[\d.]+ µs/);
 
     const html = readFileSync(scratch.path('report.html'), 'utf8');
     for (const id of ['ratio', 'depth', 'latency']) {

@@ -7,7 +7,8 @@ import {
   serve,
   type EmulatorServer,
 } from '../../lib/emulator/index.js';
-import { HAS_SCRIPT, Scratch, outcomeOf, startOnTerminal, vfioUser } from './cli.js';
+import { HAS_SCRIPT, Scratch, outcomeOf, startOnTerminal, vfioUser, type Outcome } from './cli.js';
+import { DoomedServer } from './doomed-server.js';
 
 jest.setTimeout(60_000);
 
@@ -173,5 +174,60 @@ describe('vfio-user dump', () => {
     expect(lines.stdout).toMatch(/^00000000 {2}00 01 02 03 .*\|\r\n00000010 {2}10 11/);
     const bar = await outcomeOf(startOnTerminal(['dump', socket, 'bar0', '--width', '4', '--output', file]));
     expect(bar.stdout).toMatch(/\[[=-]+\] \d+% {2}\d+ of 1048576 bytes/);
+  });
+});
+
+describe('vfio-user dump, whose server is killed meanwhile', () => {
+  const CHUNK = 1 << 16;
+  /** Of its two sockets either may be seen to end first. */
+  const LOST = /^vfio-user: REGION_READ: the server closed the (connection|twin socket)/;
+  let doomed: DoomedServer | undefined;
+
+  afterEach(() => doomed?.kill());
+
+  /** Of BAR2, whose bytes are 0, after so many chunks of it; config space is read when the device is opened. */
+  async function dumpOfLost(chunks: number, ...options: string[]): Promise<Outcome> {
+    const path = scratch.path('doomed');
+    const ram = { sharedSize: 0, ramSize: SIZE };
+    doomed = await DoomedServer.start({ path, ram, size: CHUNK, command: 'REGION_READ', answered: chunks });
+    const [outcome] = await Promise.all([
+      vfioUser('dump', path, 'bar2', '--enable', ...options),
+      doomed.killInTheMiddle(),
+    ]);
+    expect(outcome.stderr).toMatch(LOST);
+    expect(outcome.stderr).toMatch(/^[^\n]+\[ERR_VFIO_USER_CLOSED\]\n$/);
+    expect(outcome.status).toBe(1);
+    return outcome;
+  }
+
+  test.each([[[]], [['--sparse']]])(
+    'says so in a line, and leaves nothing that looks whole (%j)',
+    async (more) => {
+      const { stdout, stderr } = await dumpOfLost(3, '--output', file, ...more);
+      expect(stderr).toContain('; what had been written was removed (--keep-partial keeps it) [');
+      expect(stdout).toBe('');
+      expect(readdirSync(scratch.directory).sort()).toEqual(['device', 'doomed']);
+    },
+  );
+
+  test('leaves the file that was there, and says nothing of bytes where there were none', async () => {
+    writeFileSync(file, 'before');
+    const { stdout, stderr } = await dumpOfLost(0, '--output', file);
+    expect(stderr).not.toContain('written');
+    expect(stdout).toBe('');
+    expect(readFileSync(file, 'utf8')).toBe('before');
+    expect(readdirSync(scratch.directory).sort()).toEqual(['device', 'doomed', 'file']);
+  });
+
+  test('keeps what was read, under another name, where it is told to', async () => {
+    const { stderr } = await dumpOfLost(3, '--output', file, '--keep-partial');
+    expect(stderr).toContain(`; ${file}.partial has the first 192 KiB [`);
+    expect(readFileSync(`${file}.partial`).equals(Buffer.alloc(3 * CHUNK))).toBe(true);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  test('a pipe has what was read, and the exit status tells', async () => {
+    const { bytes } = await dumpOfLost(3);
+    expect(bytes.equals(Buffer.alloc(3 * CHUNK))).toBe(true);
   });
 });

@@ -1,8 +1,9 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { RamDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
 import { MigrationState } from '../../lib/protocol/index.js';
-import { Scratch, outcomeOf, start, vfioUser, vfioUserWith } from './cli.js';
+import { Scratch, outcomeOf, start, vfioUser, vfioUserWith, type Outcome } from './cli.js';
+import { DoomedServer } from './doomed-server.js';
 
 jest.setTimeout(60_000);
 
@@ -113,5 +114,55 @@ describe('vfio-user migrate', () => {
     const ahead = readFileSync(file);
     await migrate('save', scratch.path('a'), file, '--resume', '--no-precopy');
     expect(ahead.length).toBeGreaterThanOrEqual(readFileSync(file).length);
+  });
+});
+
+describe('vfio-user migrate save, whose server is killed meanwhile', () => {
+  /** Of its two sockets either may be seen to end first. */
+  const LOST = /^vfio-user: MIG_DATA_READ: the server closed the (connection|twin socket)/;
+  let doomed: DoomedServer | undefined;
+
+  afterEach(() => doomed?.kill());
+
+  /** After so many pieces of its state, of 1 MiB at most. */
+  async function saveOfLost(pieces: number, ...args: string[]): Promise<Outcome> {
+    const path = scratch.path('doomed');
+    const ram = { sharedSize: 0, ramSize: 8 << 20, migration: 'pre-copy' };
+    doomed = await DoomedServer.start({ path, ram, command: 'MIG_DATA_READ', answered: pieces });
+    const [outcome] = await Promise.all([migrate('save', path, ...args), doomed.killInTheMiddle()]);
+    expect(outcome.stderr).toMatch(LOST);
+    expect(outcome.stderr).toMatch(/^[^\n]+\[ERR_VFIO_USER_CLOSED\]\n$/);
+    expect(outcome.status).toBe(1);
+    return outcome;
+  }
+
+  test.each([[[]], [['--no-precopy']]])(
+    'leaves the file that was there, and no part of a new one (%j)',
+    async (more) => {
+      writeFileSync(file, 'before');
+      const { stdout, stderr } = await saveOfLost(3, file, ...more);
+      expect(stderr).toContain('; what had been written was removed (--keep-partial keeps it) [');
+      expect(stdout).toBe('');
+      expect(readFileSync(file, 'utf8')).toBe('before');
+      expect(readdirSync(scratch.directory).sort()).toEqual(['a', 'b', 'doomed', 'state']);
+    },
+  );
+
+  test('says nothing of bytes where there were none', async () => {
+    const { stderr } = await saveOfLost(0, file);
+    expect(stderr).not.toContain('written');
+    expect(readdirSync(scratch.directory).sort()).toEqual(['a', 'b', 'doomed']);
+  });
+
+  test('keeps what was read, under another name, where it is told to', async () => {
+    const { stderr } = await saveOfLost(3, file, '--no-precopy', '--keep-partial');
+    expect(stderr).toContain(`; ${file}.partial has the first 3 MiB [`);
+    expect(readFileSync(`${file}.partial`)).toHaveLength(3 << 20);
+    expect(existsSync(file)).toBe(false);
+  });
+
+  test('a pipe has what was read, and the exit status tells', async () => {
+    const { bytes } = await saveOfLost(3, '-', '--no-precopy');
+    expect(bytes).toHaveLength(3 << 20);
   });
 });
