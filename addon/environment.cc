@@ -42,9 +42,11 @@ Napi::Value Environment::MakeQuick(Napi::Env env) {
   const auto release = [](napi_env /*env*/, void* /*data*/, void* hint) {
     delete static_cast<Holder*>(hint);
   };
-  Require(env,
-          napi_create_external_buffer(env, memory.size(), memory.data(), release, holder.get(), &buffer));
-  holder.release();
+  void* hint = holder.release();
+  if (napi_create_external_buffer(env, memory.size(), memory.data(), release, hint, &buffer) != napi_ok) {
+    // Node does not say whether the finalizer ran, runs later or never: so only it may free the holder.
+    return env.Undefined();
+  }
   return {env, buffer};
 }
 

@@ -26,7 +26,7 @@ class Environment {
   /// Makes the environment's instance; called once, while the addon is being loaded.
   static std::shared_ptr<Environment> Create(Napi::Env env);
   static std::shared_ptr<Environment> Of(napi_env env);
-  /// A Buffer over `quick`, which keeps it.
+  /// A Buffer over `quick`, which keeps it; undefined in hosts that allow no memory from outside.
   static Napi::Value MakeQuick(Napi::Env env);
 
   uv_loop_t* loop() const { return loop_; }
@@ -41,7 +41,8 @@ class Environment {
   std::unordered_set<const void*> sockets;
   /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.
   static constexpr size_t kQuickReplyAt = 128;
-  alignas(64) std::array<uint8_t, kQuickReplyAt + 8192> quick = {};
+  static constexpr size_t kQuickWaitedAt = kQuickReplyAt + 8192;
+  alignas(64) std::array<uint8_t, kQuickWaitedAt + sizeof(double)> quick = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.
   Memory* handed_over = nullptr;

@@ -178,8 +178,12 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   auto& quick = self->environment_->quick;
   const int64_t sent = self->SendBytes({quick.data(), length});
   if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
-  const Bytes into = {quick.data() + Environment::kQuickReplyAt, quick.size() - Environment::kQuickReplyAt};
-  return MakeNumber(env, self->ReceiveWithin(into, timeout, nullptr, false));
+  const Bytes into = {quick.data() + Environment::kQuickReplyAt,
+                      Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
+  const int64_t result = self->ReceiveWithin(into, timeout, nullptr, false);
+  const double waited = static_cast<double>(self->last_wait_) / 1e6;
+  memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
+  return MakeNumber(env, result);
 }
 
 int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const {
@@ -404,6 +408,7 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
   if (fd() < 0) return -EBADF;
+  last_wait_ = 0;
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
@@ -413,14 +418,19 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
     if (answered) {
-      governor_.End(Now() - start);
+      EndWait(start);
       return result;
     }
   }
   const int64_t result =
       other == nullptr ? ReceiveBlocking(into, deadline) : ReceivePolling(into, deadline, other);
-  governor_.End(Now() - start);
+  EndWait(start);
   return result;
+}
+
+void Socket::EndWait(int64_t start) {
+  last_wait_ = Now() - start;
+  governor_.End(last_wait_);
 }
 
 /// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.

@@ -51,6 +51,7 @@ class Socket : public PolledObject<Socket> {
   bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveBytes(Bytes into);
   int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds);
+  void EndWait(int64_t start);
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);
@@ -62,6 +63,8 @@ class Socket : public PolledObject<Socket> {
   Napi::ObjectReference status_;
   std::vector<int> fds_;
   SpinGovernor governor_;
+  /// How long the last wait took, in nanoseconds.
+  int64_t last_wait_ = 0;
   /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.
   int64_t receive_timeout_ = 0;
   /// O_NONBLOCK was cleared (libuv sets it when the socket is first watched).

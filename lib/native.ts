@@ -21,6 +21,8 @@ export const OTHER_READABLE = 4;
 
 /** Where in `Native.quick` answers go; what lies before is the request's. */
 export const QUICK_REPLY_AT = 128;
+/** And where, behind 8 KiB for them, a double says how many milliseconds the last `roundTrip` has waited. */
+export const QUICK_WAITED_AT = QUICK_REPLY_AT + 8192;
 /** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
 export const UNSENT = -65_536;
 
@@ -68,7 +70,7 @@ export interface NativeSocket {
     other: NativeSocket | null,
   ): number;
   /**
-   * Sends `quick[0..length)` and does as `recvWait` to the rest of `quick`: a small synchronous call, in one call with
+   * Sends `quick[0..length)` and does as `recvWait` to what lies behind it in `quick`: a small synchronous call, in one call with
    * little to look at. Where the socket does not take the whole message nothing is received, and the answer is `UNSENT`
    * less the bytes that went out; with none `send` says why. Fds that come while it spins are closed by the kernel, which
    * has less to do then; those that come later wait for `takeFds`.
@@ -166,8 +168,8 @@ export interface Native {
   /** `status` is written by `recv`: [0] is the number of fds that wait. The socket owns `fd`. */
   readonly Socket: new (fd: number, onEvent: (events: number) => void, status: Int32Array) => NativeSocket;
   readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
-  /** This thread's memory for `roundTrip`. */
-  readonly quick: Buffer;
+  /** This thread's memory for `roundTrip`; undefined in hosts that allow none from outside, as Electron. */
+  readonly quick: Buffer | undefined;
   readonly EventFd: new (fd: number, onCount: (count: number) => void) => NativeEventFd;
 
   /** Connects to a path, or to an abstract name when it begins with NUL. Returns a non-blocking CLOEXEC fd or -errno. */

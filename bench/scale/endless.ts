@@ -1,9 +1,9 @@
 /**
  * Requests on one connection: `endless.js PATH MODE COUNT`. Prints one line of JSON, with what resident memory grew by
- * after a warm-up of a quarter as many.
+ * and how many more fds are open after a warm-up of a quarter as many.
  */
 import { connect, type Device } from 'vfio-user';
-import { settledRss } from './memory.js';
+import { openFds, settledRss } from './memory.js';
 
 const [path, mode, countText] = process.argv.slice(2);
 const count = Number(countText);
@@ -49,9 +49,13 @@ const buffer = await device.dma.alloc(DMA_BYTES);
 await device.bar(0).writeUInt64(0x10, buffer.iova);
 await one(device, count / 4);
 const before = await settledRss();
+const fdsBefore = openFds();
 const begin = performance.now();
 await one(device, count);
 const seconds = (performance.now() - begin) / 1e3;
 const grownMib = ((await settledRss()) - before) / 2 ** 20;
-console.log(JSON.stringify({ mode, count, seconds, grownMib, served: device.counters.served }));
+const fds = openFds() - fdsBefore;
+const { served } = device.counters;
+if (mode === 'dma' && served < count) throw new Error(`only ${served} DMA requests came by message`);
+console.log(JSON.stringify({ mode, count, seconds, grownMib, fds, served }));
 await device.close();

@@ -1,6 +1,7 @@
 /**
  * `npm run scale`: what a process holds and how it fares with a thousand devices, beside a server that floods, after a
- * million requests, after ten thousand openings, and with worker threads. Prints tables.
+ * million requests, after ten thousand openings, and with worker threads. Prints a table; exits with 1 where memory or a
+ * count is out of bounds.
  */
 import { fork, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -10,20 +11,46 @@ import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import Table from 'cli-table3';
 import { SingleBar } from 'cli-progress';
-import { Command } from 'commander';
+import { Command, InvalidArgumentError, Option } from 'commander';
+import { broken, EACH, FLOODED, OWN, STEADY, type Bounds, type Figures } from './bounds.js';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const FLOODS = ['read', 'unread', 'refused', 'stray', 'write'];
+/** Round trips whose median is taken. */
+const READS = 20_000;
 const MODES = ['sync', 'async', 'pipelined', 'write', 'posted', 'dma'];
 
-const program = new Command('scale')
-  .option('--devices <n>', 'open at once', '1000')
-  .option('--requests <n>', 'of each kind on one connection', '1000000')
-  .option('--cycles <n>', 'of opening and closing', '10000')
-  .option('--json', 'one line of JSON for each figure', false);
-const options = program.parse().opts<{ devices: string; requests: string; cycles: string; json: boolean }>();
+interface Options {
+  devices: number;
+  requests: number;
+  cycles: number;
+  only?: string[];
+  json: boolean;
+}
 
-type Figures = Record<string, unknown>;
+/** What is measured: its name, what `--only` calls it, and what its figures must lie between. */
+interface Step {
+  what: string;
+  words: readonly string[];
+  bounds: Bounds;
+  measure: () => Promise<Figures>;
+}
+
+const WORDS = ['devices', 'flood', 'requests', ...MODES, 'openings', 'workers'];
+
+const program = new Command('scale')
+  .option('--devices <n>', 'open at once', whole, 1_000)
+  .option('--requests <n>', 'of each kind on one connection', whole, 1_000_000)
+  .option('--cycles <n>', 'of opening and closing', whole, 10_000)
+  .addOption(new Option('--only <what...>', 'some of it').choices(WORDS))
+  .option('--json', 'one line of JSON for each figure', false);
+const options = program.parse().opts<Options>();
+
+function whole(text: string): number {
+  const value = Number(text);
+  if (!Number.isSafeInteger(value) || value < 1) throw new InvalidArgumentError('a whole number, 1 or more');
+  return value;
+}
 
 const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-scale-'));
 const children: ChildProcess[] = [];
@@ -36,8 +63,8 @@ async function start(name: string, ...args: string[]): Promise<string> {
   return socket;
 }
 
-async function run(name: string, ...args: string[]): Promise<Figures> {
-  const child = spawn(process.execPath, [path.join(HERE, `${name}.js`), ...args], {
+async function run(name: string, ...args: (string | number)[]): Promise<Figures> {
+  const child = spawn(process.execPath, [path.join(HERE, `${name}.js`), ...args.map(String)], {
     stdio: ['ignore', 'pipe', 'inherit'],
   });
   let output = '';
@@ -47,35 +74,78 @@ async function run(name: string, ...args: string[]): Promise<Figures> {
   return JSON.parse(output) as Figures;
 }
 
-async function main(): Promise<void> {
-  const server = await start('server');
+function steps(server: string): Step[] {
   const { devices, requests, cycles } = options;
-  const steps: [what: string, measure: () => Promise<Figures>][] = [
-    ['one device', () => run('client', server, '1', '20000')],
-    [`${devices} devices`, () => run('client', server, devices, '20000')],
-    ...FLOODS.map((kind): [string, () => Promise<Figures>] => [
-      `flood: ${kind}`,
-      async () => run('victim', server, await start('flooder', kind), kind, '3'),
-    ]),
-    ...MODES.map((mode): [string, () => Promise<Figures>] => [
-      `${requests} requests: ${mode}`,
-      () => run('endless', server, mode, requests),
-    ]),
-    [`${cycles} openings`, () => run('open-close', server, cycles)],
-    ['4 workers', () => run('workers', server, '4', '3')],
+  let alone: Figures | undefined;
+  return [
+    {
+      what: 'one device',
+      words: ['devices'],
+      bounds: {},
+      measure: async () => (alone = await run('client', server, 1, READS)),
+    },
+    {
+      what: `${devices} devices`,
+      words: ['devices'],
+      bounds: EACH,
+      measure: async () => beside(await run('client', server, devices, READS), alone),
+    },
+    ...FLOODS.map((kind) => ({
+      what: `flood: ${kind}`,
+      words: ['flood'],
+      bounds: FLOODED,
+      measure: async () => run('victim', server, await start('flooder', kind), kind, 3),
+    })),
+    ...MODES.map((mode) => ({
+      what: `${requests} requests: ${mode}`,
+      words: ['requests', mode],
+      bounds: STEADY,
+      measure: () => run('endless', server, mode, requests),
+    })),
+    {
+      what: `${cycles} openings`,
+      words: ['openings'],
+      bounds: STEADY,
+      measure: () => run('open-close', server, cycles),
+    },
+    { what: '4 workers', words: ['workers'], bounds: OWN, measure: () => run('workers', server, 4, 3) },
   ];
+}
+
+/** With the round trips over all devices in relation to those of one, where both were measured. */
+function beside(all: Figures, alone: Figures | undefined): Figures {
+  if (alone === undefined) return all;
+  const ratio = (name: string) => Number(all[name]) / Number(alone[name]);
+  return { ...all, asyncRatio: ratio('asyncUs'), syncRatio: ratio('syncUs') };
+}
+
+/** Whether all is within bounds. */
+async function main(): Promise<boolean> {
+  const { only = WORDS } = options;
+  const measured = steps(await start('server')).filter(({ words }) =>
+    words.some((word) => only.includes(word)),
+  );
   const bar = new SingleBar({ format: '{bar} {value}/{total} {what}', noTTYOutput: false });
-  bar.start(steps.length, 0, { what: '' });
-  const table = new Table({ head: ['', 'figures'] });
-  for (const [what, measure] of steps) {
+  bar.start(measured.length, 0, { what: '' });
+  const table = new Table({ head: ['', 'figures', 'out of bounds'] });
+  let isWithin = true;
+  for (const { what, bounds, measure } of measured) {
     bar.update({ what });
     const figures = await measure();
-    if (options.json) console.log(JSON.stringify({ what, ...figures }));
-    else table.push([what, text(figures)]);
+    const out = broken(figures, bounds);
+    if (out.length > 0) isWithin = false;
+    if (options.json) console.log(JSON.stringify({ what, ...figures, broken: out }));
+    else table.push([what, text(figures), out.map((name) => limits(name, bounds)).join('\n')]);
     bar.increment();
   }
   bar.stop();
   if (!options.json) console.log(table.toString());
+  return isWithin;
+}
+
+function limits(name: string, bounds: Bounds): string {
+  const [least, most] = bounds[name]!;
+  return least === -Infinity ? `${name}: at most ${most}` : `${name}: ${least} to ${most}`;
 }
 
 function text(figures: Figures): string {
@@ -89,7 +159,7 @@ function text(figures: Figures): string {
 }
 
 try {
-  await main();
+  process.exitCode = (await main()) ? 0 : 1;
 } finally {
   for (const child of children) child.kill('SIGKILL');
   rmSync(directory, { recursive: true, force: true });

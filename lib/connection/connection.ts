@@ -37,6 +37,7 @@ import {
 import {
   LANDING_PREFIX,
   QUICK_REPLY_AT,
+  QUICK_WAITED_AT,
   SLICE_MS,
   tapped,
   type Landing,
@@ -419,7 +420,8 @@ export class Connection implements ChannelHandler {
       this.#whyNotSync === undefined &&
       this.#queue.peek() === undefined &&
       this.#main.isQuiet &&
-      this.#tap?.active !== true
+      this.#tap?.active !== true &&
+      this.#tap?.telling !== true
     );
   }
 
@@ -447,14 +449,18 @@ export class Connection implements ChannelHandler {
       this.#main.countReceived(result);
       this.#slots.returnId(id);
       aim(quickSlot, region, offset, count, target);
-      return decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
+      const value = decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
+      quickSlot.target = undefined;
+      return value;
     }
     const slot = this.#openSync(command, decode, { timeoutMs });
     aim(slot, region, offset, count, target);
+    slot.deadline -= quick.readDoubleLE(QUICK_WAITED_AT);
     this.#giveId(slot, id);
     if (result > 0) this.#main.transport.handOver(result);
-    else if (result === 0) slot.deadline -= Math.min(SLICE_MS, timeoutMs);
-    else this.#main.outbox.keepRest(slot, quick, size, null, size + result, null, false);
+    // None of it has gone: it is sent again, so that the transport tells when there is room.
+    else if (result === -size) this.#main.outbox.send(slot, quick, size, null, null, false);
+    else if (result < 0) this.#main.outbox.keepRest(slot, quick, size, null, size + result, null, false);
     return this.#block(slot) as T;
   }
 

@@ -25,7 +25,7 @@ import { readUInt32 } from '../protocol/bytes.js';
 import { Command, DEFAULT_MAX_DATA_XFER_SIZE, HEADER_SIZE } from '../protocol/constants.js';
 import { DMA_ACCESS_SIZE } from '../protocol/dma-access.js';
 import { headerCommand, headerSize } from '../protocol/header.js';
-import type { Landing } from '../transport/index.js';
+import { borrowSlab, returnSlab, type Landing } from '../transport/index.js';
 import type { DirtySet } from './dirty-set.js';
 import { DmaBacklog } from './dma-backlog.js';
 import { PAGE_SIZE, readPage, readPageOffset, type DmaTable } from './dma-table.js';
@@ -33,11 +33,6 @@ import type { DmaWindow } from './dma-window.js';
 
 /** Linux's numbers, whatever the platform: they go over the wire. */
 export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EBUSY: 16, EINVAL: 22, ENOTSUP: 95 } as const;
-
-/** Copies of up to this many bytes are made in memory that is used again. */
-const SCRATCH_SIZE = 64 * 1024;
-/** Of all devices of this thread: nothing stays in it beyond the request. */
-let scratch: Buffer | undefined;
 
 /** The part of a request that lies in one window; `at` is where it lies in the request's data. */
 interface Piece {
@@ -135,13 +130,19 @@ export class DmaServer implements RequestHandler {
       request.echo(DMA_ACCESS_SIZE, memory.subarray(this.#offset, this.#offset + this.#count), true);
       return;
     }
-    const isSmall = this.#count <= SCRATCH_SIZE;
-    const body = isSmall ? this.#borrowScratch(this.#count) : Buffer.allocUnsafeSlow(this.#count);
-    const failed = this.#forEachPiece((window, offset, at, length) =>
-      window.copyOut(offset, body, at, length),
-    );
-    if (failed !== 0) request.refuse(failed);
-    else request.echo(DMA_ACCESS_SIZE, body, !isSmall);
+    // Borrowed, as a handler may have another device serve a request meanwhile.
+    const slab = borrowSlab();
+    try {
+      const isSmall = this.#count <= slab.byteLength;
+      const body = isSmall ? slab.subarray(0, this.#count) : Buffer.allocUnsafeSlow(this.#count);
+      const failed = this.#forEachPiece((window, offset, at, length) =>
+        window.copyOut(offset, body, at, length),
+      );
+      if (failed !== 0) request.refuse(failed);
+      else request.echo(DMA_ACCESS_SIZE, body, !isSmall);
+    } finally {
+      returnSlab(slab);
+    }
   }
 
   #write(request: ServerRequest): void {
@@ -272,10 +273,6 @@ export class DmaServer implements RequestHandler {
       window = next;
       offset = 0;
     }
-  }
-
-  #borrowScratch(length: number): Buffer {
-    return (scratch ??= Buffer.allocUnsafeSlow(SCRATCH_SIZE)).subarray(0, length);
   }
 }
 

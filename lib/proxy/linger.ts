@@ -11,11 +11,21 @@ import { performance } from 'node:perf_hooks';
 /** The longest that the loop is held up: then others have their turn, interrupts too, before it goes on. */
 const TURN_MS = 0.1;
 const MAX_HOPE = 8;
+/** After one link has looked the others do not for so long. */
+const OTHERS_MS = 1;
 /** With no chance left it is tried again once in so many turns. */
 const HOPELESS_TURNS = 64;
 
+/**
+ * When one of this thread's links last left off. With several busy the loop does not sleep anyway, and each that looks
+ * holds up the others: for a while only one does.
+ */
+let leftOffAt = -Infinity;
+let lastToLook: symbol | undefined;
+
 export class Linger {
   readonly #patienceMs: number;
+  readonly #name = Symbol();
   #hope = MAX_HOPE;
   #hopelessTurns = 0;
   #isLooking = false;
@@ -43,6 +53,8 @@ export class Linger {
 
   #look(look: () => boolean): void {
     const begun = performance.now();
+    if (lastToLook !== this.#name && begun - leftOffAt < OTHERS_MS) return;
+    lastToLook = this.#name;
     let last = begun;
     let came = false;
     for (let now = begun; now - last < this.#patienceMs; now = performance.now()) {
@@ -57,6 +69,7 @@ export class Linger {
       came = true;
       last = now;
     }
+    leftOffAt = performance.now();
     this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
   }
 

@@ -50,7 +50,7 @@ export class UnixTransport implements Transport {
   readonly canBlock = true;
   readonly takesMany = true;
   readonly peer: string;
-  readonly quick: Buffer;
+  readonly quick: Buffer | undefined;
   turn = 0;
   readonly #handler: TransportHandler;
   readonly #socket: NativeSocket;
@@ -128,10 +128,15 @@ export class UnixTransport implements Transport {
   }
 
   handOver(count: number): void {
+    // Whoever handles these messages may make a quick call of another connection, which uses the same memory.
+    const slab = borrowSlab();
     try {
-      this.#framer.push(this.quick, QUICK_REPLY_AT, QUICK_REPLY_AT + count, undefined);
+      this.quick!.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
+      this.#framer.push(slab, 0, count, undefined);
     } catch (error) {
       this.#onThrown(error);
+    } finally {
+      returnSlab(slab);
     }
   }
 

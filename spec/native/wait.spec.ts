@@ -146,7 +146,7 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 });
 
 describe('roundTrip', () => {
-  const { quick } = native();
+  const quick = native().quick!;
 
   function roundTrip(question: string, timeoutMs = 50): string | number {
     const length = quick.write(question);
