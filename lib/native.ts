@@ -70,10 +70,10 @@ export interface NativeSocket {
     other: NativeSocket | null,
   ): number;
   /**
-   * Sends `quick[0..length)` and does as `recvWait` to what lies behind it in `quick`: a small synchronous call, in one call with
-   * little to look at. Where the socket does not take the whole message nothing is received, and the answer is `UNSENT`
-   * less the bytes that went out; with none `send` says why. Fds that come while it spins are closed by the kernel, which
-   * has less to do then; those that come later wait for `takeFds`.
+   * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
+   * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
+   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come while it spins are closed by
+   * the kernel, which has less to do then; those that come later wait for `takeFds`.
    */
   roundTrip(length: number, timeoutMs: number): number;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */

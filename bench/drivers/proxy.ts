@@ -15,8 +15,8 @@ import { median } from '../stats.js';
 import { timed, type Timing } from './timing.js';
 
 const [socket, length] = process.argv.slice(2);
-const rounds = length === 'quick' ? 3 : 15;
-const count = length === 'quick' ? 200 : 5_000;
+const rounds = length === 'quick' ? 3 : 5;
+const count = length === 'quick' ? 200 : 2_000;
 const warmUp = length === 'quick' ? 50 : 500;
 
 const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-proxy-'));

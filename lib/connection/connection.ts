@@ -449,13 +449,16 @@ export class Connection implements ChannelHandler {
       this.#main.countReceived(result);
       this.#slots.returnId(id);
       aim(quickSlot, region, offset, count, target);
-      const value = decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
-      quickSlot.target = undefined;
-      return value;
+      try {
+        return decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
+      } finally {
+        quickSlot.target = undefined;
+      }
     }
     const slot = this.#openSync(command, decode, { timeoutMs });
     aim(slot, region, offset, count, target);
-    slot.deadline -= quick.readDoubleLE(QUICK_WAITED_AT);
+    // What was not sent whole was not waited for: what stands there is of another call.
+    if (result >= 0) slot.deadline -= quick.readDoubleLE(QUICK_WAITED_AT);
     this.#giveId(slot, id);
     if (result > 0) this.#main.transport.handOver(result);
     // None of it has gone: it is sent again, so that the transport tells when there is room.

@@ -57,11 +57,6 @@ export class SlotTable {
     if (slot.deadline < this.#timerAt) this.#arm(slot.deadline);
   }
 
-  /** Gives the slot an id of its own. */
-  assignId(slot: Slot): void {
-    this.adopt(slot, this.borrowId());
-  }
-
   /** An id that nobody uses: for `adopt`, or for `returnId`. */
   borrowId(): number {
     const fresh = this.#byId.length;

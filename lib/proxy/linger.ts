@@ -1,7 +1,7 @@
 /**
  * Looking for the next message before leaving for the loop. A question is about to be answered, and an answer about to be
- * followed by the next question: whoever waits for that in the loop has to be woken, which costs a proxy more than all the
- * rest of its work.
+ * followed by the next question: whoever waits for that in the loop has to be woken, which is about half of what a
+ * proxy adds to a round trip.
  *
  * It is done while it pays: a time in which nothing came costs a chance, one in which something came gives one back, and
  * with none left it is tried again now and then. A turn of the loop is never held up for longer than a bound.

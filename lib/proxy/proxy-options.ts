@@ -54,7 +54,7 @@ export interface ProxyOptions extends TraceOptions {
   maxMessageBytes?: number;
   /**
    * How long, in microseconds, to look for the next message before sleeping, as long as that has lately paid; 50 by
-   * default, 0 never looks. It saves most of what the proxy adds to a round trip, and costs processor time.
+   * default, 0 never looks. It saves about half of what the proxy adds to a round trip, and costs processor time.
    */
   spinUs?: number;
   /** Is told what happens, as it happens. It must not throw. */

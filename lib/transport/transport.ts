@@ -66,7 +66,9 @@ export interface Transport {
   /**
    * Sends `quick[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes. Returns how
    * many bytes of it stand at `quick[QUICK_REPLY_AT)`: nobody has looked at them yet, and the caller does, or calls
-   * `handOver`. How long that took, in milliseconds, is the double at `quick[QUICK_WAITED_AT)`. Fds that come with them are closed. 0 where nothing came, or the transport has ended; -n where the last n bytes could not be sent.
+   * `handOver`. Fds that come with them are closed. 0 where nothing came, or the transport has ended; -n where the last n
+   * bytes could not be sent. Where it is not negative the double at `quick[QUICK_WAITED_AT)` says how long that took, in
+   * milliseconds.
    */
   quickSync(length: number, timeoutMs: number): number;
   /** Treats `count` bytes that `quickSync` has received as any others. */

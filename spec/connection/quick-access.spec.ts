@@ -208,6 +208,25 @@ describe('what comes', () => {
   });
 });
 
+test('what another call has waited takes nothing from the time of one that cannot go the short way', async () => {
+  expect(() => read(60)).toThrow(TimeoutError);
+  const otherPeer = new ScriptedPeer();
+  const other = new Connection(openFd(otherPeer.clientFd));
+  try {
+    // A message has begun, so the socket cannot be read past the framer.
+    const stray = answer(8, 1234);
+    otherPeer.send(stray.subarray(0, 10));
+    await turn(20);
+    otherPeer.send(Buffer.concat([stray.subarray(10), answer(7)]));
+    expect(other.accessSync(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs: 40 })).toBe(
+      7,
+    );
+  } finally {
+    other.close();
+    otherPeer.close();
+  }
+});
+
 test('a call that finds no room for as long as it may wait times out', () => {
   connection.inFlightLimit = 1;
   const earlier = connection.access(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, undefined);
