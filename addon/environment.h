@@ -16,6 +16,8 @@
 #include <memory>
 #include <unordered_set>
 
+#include "spin.h"
+
 namespace vfio_user {
 
 class Memory;
@@ -39,10 +41,13 @@ class Environment {
 
   /// The sockets that live, so that a method can tell a Socket argument from any other object's pointer.
   std::unordered_set<const void*> sockets;
+  /// How sockets wait that have not waited often enough to know better: what one has learned is true of most.
+  SpinGovernor spin;
   /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.
   static constexpr size_t kQuickReplyAt = 128;
   static constexpr size_t kQuickWaitedAt = kQuickReplyAt + 8192;
-  alignas(64) std::array<uint8_t, kQuickWaitedAt + sizeof(double)> quick = {};
+  static constexpr size_t kQuickOtherAt = kQuickWaitedAt + sizeof(double);
+  alignas(64) std::array<uint8_t, kQuickOtherAt + sizeof(uint64_t)> quick = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.
   Memory* handed_over = nullptr;

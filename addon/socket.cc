@@ -167,12 +167,14 @@ napi_value Socket::Send(napi_env env, napi_callback_info info) {
 }
 
 napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
-  napi_value arguments[2];
+  napi_value arguments[3];
   auto* self = ReadBoundCall<Socket>(env, info, arguments);
   uint64_t length;
   int64_t timeout;
+  const Socket* other;
   if (!ReadInteger(env, arguments[0], "length", &length, Environment::kQuickReplyAt) ||
-      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout)) {
+      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[2], &other)) {
     return nullptr;
   }
   auto& quick = self->environment_->quick;
@@ -180,9 +182,11 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
   const Bytes into = {quick.data() + Environment::kQuickReplyAt,
                       Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
-  const int64_t result = self->ReceiveWithin(into, timeout, nullptr, false);
+  const int64_t result = self->ReceiveWithin(into, timeout, other, false);
   const double waited = static_cast<double>(self->last_wait_) / 1e6;
   memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
+  const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
+  memcpy(quick.data() + Environment::kQuickOtherAt, &readable, sizeof(readable));
   return MakeNumber(env, result);
 }
 
@@ -260,12 +264,16 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
-/// `Receive` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
-int64_t Socket::ReceiveBytes(Bytes into) {
+/// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
+int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
+  const ssize_t received = ::recv(fd(), into.data, into.length, flags);
+  return received >= 0 ? received : -errno;
+}
+
+int64_t Socket::ReceiveBytes(Bytes into) const {
   for (;;) {
-    const ssize_t received = ::recv(fd(), into.data, into.length, MSG_DONTWAIT);
-    if (received >= 0) return received;
-    if (errno != EINTR) return -errno;
+    const int64_t result = ReceiveBytesOnce(into, MSG_DONTWAIT);
+    if (result != -EINTR) return result;
   }
 }
 
@@ -412,32 +420,35 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
-  const int64_t spin_until = std::min(start + governor_.Begin(), deadline);
-  for (unsigned turn = 1; Now() < spin_until; ++turn) {
+  const int64_t spin_until = std::min(start + governor().Begin(), deadline);
+  int64_t now = start;
+  for (unsigned turn = 1; now < spin_until; ++turn) {
     const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
-    if (answered) {
-      EndWait(start);
-      return result;
-    }
+    // With the clock as it was before the last look: who was answered asks again at once, and every look delays it.
+    if (answered) return EndWait(now - start, result);
+    now = Now();
   }
   const int64_t result =
-      other == nullptr ? ReceiveBlocking(into, deadline) : ReceivePolling(into, deadline, other);
-  EndWait(start);
+      other == nullptr ? ReceiveBlocking(into, deadline, with_fds) : ReceivePolling(into, deadline, other);
+  return EndWait(Now() - start, result);
+}
+
+int64_t Socket::EndWait(int64_t took, int64_t result) {
+  last_wait_ = took;
+  governor().End(took);
+  if (waits_ < SpinGovernor::kWaitsToVerdict && ++waits_ == SpinGovernor::kWaitsToVerdict) {
+    governor_ = environment_->spin;
+  }
   return result;
 }
 
-void Socket::EndWait(int64_t start) {
-  last_wait_ = Now() - start;
-  governor_.End(last_wait_);
-}
-
 /// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.
-int64_t Socket::ReceiveBlocking(Bytes into, int64_t deadline) {
+int64_t Socket::ReceiveBlocking(Bytes into, int64_t deadline, bool with_fds) {
   for (int64_t rest = deadline - Now(); rest > 0; rest = deadline - Now()) {
     if (!PrepareToBlock(rest)) return ReceivePolling(into, deadline, nullptr);
-    const int64_t result = ReceiveOnce(into, 0);
+    const int64_t result = with_fds ? ReceiveOnce(into, 0) : ReceiveBytesOnce(into, 0);
     if (result != -EINTR && result != -EAGAIN) return result;
     // An EAGAIN before the time is over: somebody has set O_NONBLOCK again, as libuv does at the first watch.
     if (result == -EAGAIN) blocks_ = false;
@@ -523,7 +534,11 @@ Napi::Value Socket::WatchEvents(const Napi::CallbackInfo& info) {
 void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   uint64_t microseconds;
   if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
-  governor_.SetCeiling(static_cast<int64_t>(microseconds) * 1000);
+  const int64_t ceiling = static_cast<int64_t>(microseconds) * 1000;
+  // What was learned under another ceiling says nothing.
+  if (ceiling == governor().ceiling()) return;
+  governor_ = SpinGovernor(ceiling);
+  waits_ = SpinGovernor::kWaitsToVerdict;
 }
 
 void Socket::GrowSendBuffer(const Napi::CallbackInfo& info) {

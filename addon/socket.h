@@ -47,11 +47,14 @@ class Socket : public PolledObject<Socket> {
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
   int64_t ReceiveEagerly(Bytes into, int64_t patience, bool whole);
-  int64_t ReceiveBlocking(Bytes into, int64_t deadline);
+  int64_t ReceiveBlocking(Bytes into, int64_t deadline, bool with_fds);
   bool PrepareToBlock(int64_t nanoseconds);
-  int64_t ReceiveBytes(Bytes into);
+  int64_t ReceiveBytesOnce(Bytes into, int flags) const;
+  int64_t ReceiveBytes(Bytes into) const;
   int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds);
-  void EndWait(int64_t start);
+  SpinGovernor& governor() { return waits_ < SpinGovernor::kWaitsToVerdict ? environment_->spin : governor_; }
+  /// Notes how long a wait took. Gives `result` back.
+  int64_t EndWait(int64_t took, int64_t result);
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);
@@ -62,7 +65,9 @@ class Socket : public PolledObject<Socket> {
 
   Napi::ObjectReference status_;
   std::vector<int> fds_;
+  /// Its own, once it has waited as often as it takes to know; the environment's before.
   SpinGovernor governor_;
+  uint32_t waits_ = 0;
   /// How long the last wait took, in nanoseconds.
   int64_t last_wait_ = 0;
   /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.

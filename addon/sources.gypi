@@ -12,6 +12,7 @@
       "addon/mapping.cc",
       "addon/memory.cc",
       "addon/polled-fd.cc",
+      "addon/processors.cc",
       "addon/socket.cc"
     ],
     "addon_defines": [

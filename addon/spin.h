@@ -12,11 +12,13 @@
 //   trial of one way ──▶ trial of the other ──▶ use the cheaper ──▶ trial ...
 //     kTrial waits          kTrial waits        kUse waits, twice as many after each verdict that stays the same
 //
+// - While more threads want to run than there are processors spinning is not tried at all: on a busy machine a trial
+//   costs more than it can tell, since the scheduler lets the spinner wait for long after it.
 // - A trial is a run of waits, not single ones, and its first waits do not count: the scheduler takes some dozens of
 //   round trips to put client and server where a way of waiting keeps them (on one processor, or on two).
 // - A cost is the sum of the times from asking to the answer, each capped at four ceilings: one slow command must
 //   not drown what is known about the quick ones, and where all are slow both ways cost the same.
-// - Spinning has to win by an eighth: it burns a processor that others could use.
+// - Spinning has to win by a thirty-second: it burns a processor, but only one that nobody else wants.
 // - Blocking is quick while the scheduler keeps client and server on one processor, and slow again when it parts them:
 //   both are tried again when a run of blocking takes twice what it did in its trial; later each time that blocking
 //   wins again.
@@ -28,16 +30,21 @@
 #include <cstdint>
 #include <utility>
 
+#include "processors.h"
+
 namespace vfio_user {
 
 class SpinGovernor {
  public:
   static constexpr int64_t kDefaultCeiling = 50'000;
 
-  /// The longest spin in nanoseconds; 0 never spins. What was learned under another ceiling is forgotten.
-  void SetCeiling(int64_t nanoseconds) { *this = SpinGovernor(nanoseconds); }
+  /// As many waits bring it to its first verdict.
+  static constexpr uint32_t kWaitsToVerdict = 192;
 
   explicit SpinGovernor(int64_t ceiling = kDefaultCeiling) : ceiling_(ceiling) {}
+
+  /// The longest spin in nanoseconds; 0 never spins.
+  int64_t ceiling() const { return ceiling_; }
 
   /// How long this wait may spin, in nanoseconds.
   int64_t Begin() const { return spinning_ ? ceiling_ : 0; }
@@ -76,6 +83,11 @@ class SpinGovernor {
     waits_ = 0;
     switch (phase_) {
       case Phase::kFirst:
+        if (!spinning_ && ProcessorsAreTaken()) {
+          Use(false, true);
+          use_ = kFirstBlockingUse;
+          break;
+        }
         first_cost_ = cost;
         phase_ = Phase::kSecond;
         spinning_ = !spinning_;
@@ -83,7 +95,7 @@ class SpinGovernor {
       case Phase::kSecond: {
         const int64_t spin = spinning_ ? cost : first_cost_;
         const int64_t block = spinning_ ? first_cost_ : cost;
-        Use(spin + spin / 8 < block, !spinning_);
+        Use(spin + spin / 32 < block, !spinning_);
         break;
       }
       case Phase::kUse:

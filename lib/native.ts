@@ -23,6 +23,8 @@ export const OTHER_READABLE = 4;
 export const QUICK_REPLY_AT = 128;
 /** And where, behind 8 KiB for them, a double says how many milliseconds the last `roundTrip` has waited. */
 export const QUICK_WAITED_AT = QUICK_REPLY_AT + 8192;
+/** And where a word is 1 when the `other` socket was readable once the answer had come. */
+export const QUICK_OTHER_AT = QUICK_WAITED_AT + 8;
 /** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
 export const UNSENT = -65_536;
 
@@ -72,10 +74,10 @@ export interface NativeSocket {
   /**
    * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
    * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
-   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come while it spins are closed by
-   * the kernel, which has less to do then; those that come later wait for `takeFds`.
+   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel, which
+   * has less to do then, or wait for `takeFds`.
    */
-  roundTrip(length: number, timeoutMs: number): number;
+  roundTrip(length: number, timeoutMs: number, other: NativeSocket | null): number;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
   wait(events: number, timeoutMs: number, other: NativeSocket | null): number;
   /** The fds that came since the last call, in order, now the caller's. */
@@ -204,11 +206,28 @@ export interface Native {
   closeFd(fd: number): number;
 }
 
+/** `Native.quick` by bytes and by words: a word at once is an instruction, a field byte by byte five. */
+export interface QuickMemory {
+  readonly bytes: Buffer;
+  readonly words: Uint32Array;
+}
+
 let loaded: Native | undefined;
+let memory: QuickMemory | undefined;
 
 /** The addon, loaded at first use; an UnsupportedError that says why where it cannot be. */
 export function native(): Native {
   return (loaded ??= load());
+}
+
+/** This thread's memory for `NativeSocket.roundTrip`; undefined in hosts that allow none from outside. */
+export function quickMemory(): QuickMemory | undefined {
+  const { quick } = native();
+  if (quick === undefined) return undefined;
+  return (memory ??= {
+    bytes: quick,
+    words: new Uint32Array(quick.buffer, quick.byteOffset, quick.byteLength >>> 2),
+  });
 }
 
 /**

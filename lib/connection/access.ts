@@ -1,8 +1,9 @@
 /** The bytes of REGION_READ and REGION_WRITE, the hot path: encoded in place, without an object for each. */
 import { HEADER_FLAG_REPLY, HEADER_SIZE } from '../protocol/constants.js';
-import { headerCommand, headerFlags, headerId, headerSize, writeHeader } from '../protocol/header.js';
+import { TWO_TO_32 } from '../protocol/bytes.js';
+import { writeHeader } from '../protocol/header.js';
 import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
-import { QUICK_REPLY_AT } from '../transport/index.js';
+import { QUICK_REPLY_AT, type QuickMemory } from '../transport/index.js';
 import { FLAGS_COMMAND } from './flags.js';
 
 /** The header and the access structure. */
@@ -27,33 +28,57 @@ export function encodeAccess(
   writeRegionAccess(into, HEADER_SIZE, offset, region, count);
 }
 
+const REPLY_WORD = QUICK_REPLY_AT >>> 2;
+
 /** Whether the access fits `Transport.quick`. */
 export function isQuick(count: number, body: Uint8Array | null): boolean {
   return body === null ? count <= QUICK_COUNT_MAX : body.byteLength <= QUICK_BODY_MAX;
 }
 
-/** Encodes the whole message, with id 0. Returns its size. */
+/**
+ * Encodes the whole message, with id 0, a word at a time. Returns its size.
+ * @throws TypeError where the memory of `body` is gone.
+ */
 export function encodeQuickly(
-  quick: Buffer,
+  { bytes, words }: QuickMemory,
   command: number,
   region: number,
   offset: number,
   count: number,
   body: Uint8Array | null,
 ): number {
-  encodeAccess(quick, command, region, offset, count, body, FLAGS_COMMAND);
-  if (body === null) return ACCESS_HEAD_SIZE;
-  quick.set(body, ACCESS_HEAD_SIZE);
-  return ACCESS_HEAD_SIZE + body.byteLength;
+  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.byteLength);
+  words[0] = command << 16;
+  words[1] = size;
+  words[2] = FLAGS_COMMAND;
+  words[3] = 0;
+  // A store takes the value modulo 2^32.
+  words[4] = offset;
+  words[5] = offset / TWO_TO_32;
+  words[6] = region;
+  words[7] = count;
+  if (body !== null) bytes.set(body, ACCESS_HEAD_SIZE);
+  return size;
 }
 
-/** Whether the `received` bytes of an answer are one whole message, the plain reply to this command. */
-export function isReplyTo(quick: Buffer, received: number, id: number, command: number): boolean {
+/** Gives what `encodeQuickly` wrote its id. */
+export function identifyQuickly({ words }: QuickMemory, id: number): void {
+  words[0]! |= id;
+}
+
+/**
+ * Whether the `received` bytes of an answer are one whole message, the plain reply to what `encodeQuickly` wrote: id,
+ * command, offset, region and count echoed, and `dataBytes` of data. Anything else is for slower eyes, which name it.
+ */
+export function isPlainReply({ words }: QuickMemory, received: number, dataBytes: number): boolean {
   return (
-    received >= HEADER_SIZE &&
-    headerSize(quick, QUICK_REPLY_AT) === received &&
-    headerId(quick, QUICK_REPLY_AT) === id &&
-    headerCommand(quick, QUICK_REPLY_AT) === command &&
-    headerFlags(quick, QUICK_REPLY_AT) === HEADER_FLAG_REPLY
+    received === ACCESS_HEAD_SIZE + dataBytes &&
+    words[REPLY_WORD] === words[0] &&
+    words[REPLY_WORD + 1] === received &&
+    words[REPLY_WORD + 2] === HEADER_FLAG_REPLY &&
+    words[REPLY_WORD + 4] === words[4] &&
+    words[REPLY_WORD + 5] === words[5] &&
+    words[REPLY_WORD + 6] === words[6] &&
+    words[REPLY_WORD + 7] === words[7]
   );
 }

@@ -66,9 +66,9 @@ export class Channel implements TransportHandler {
   }
 
   /** See `Transport.quickSync`, for a channel that is quiet. */
-  quickSync(length: number, timeoutMs: number): number {
+  quickSync(length: number, timeoutMs: number, other: Channel | undefined): number {
     this.#count(length);
-    return this.transport.quickSync(length, timeoutMs);
+    return this.transport.quickSync(length, timeoutMs, other?.transport);
   }
 
   /** Whoever called `quickSync` has dealt with the message that it brought. */

@@ -36,16 +36,25 @@ import {
 } from '../protocol/header.js';
 import {
   LANDING_PREFIX,
+  QUICK_OTHER_AT,
   QUICK_REPLY_AT,
   QUICK_WAITED_AT,
   SLICE_MS,
   tapped,
   type Landing,
   type MessageTap,
+  type QuickMemory,
   type Transport,
   type TransportHandler,
 } from '../transport/index.js';
-import { ACCESS_HEAD_SIZE, encodeAccess, encodeQuickly, isQuick, isReplyTo } from './access.js';
+import {
+  ACCESS_HEAD_SIZE,
+  encodeAccess,
+  encodeQuickly,
+  identifyQuickly,
+  isPlainReply,
+  isQuick,
+} from './access.js';
 import {
   DEFAULT_TIMEOUT_MS,
   timeoutOf,
@@ -86,8 +95,10 @@ const NO_FDS: number[] = [];
 
 /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
 const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
-/** What a quick access was, for its decoder alone. */
+/** What a quick access was, for its decoder alone, once its reply is known to be the plain one. */
 const quickSlot = new Slot();
+quickSlot.isPlain = true;
+const QUICK_OTHER_WORD = QUICK_OTHER_AT >>> 2;
 
 const NOTHING: ReadonlySet<number> = new Set();
 
@@ -415,11 +426,11 @@ export class Connection implements ChannelHandler {
       inFlight === 0 &&
       tombstones === 0 &&
       this.#serving === 0 &&
-      this.#twin === undefined &&
       this.#endReason === undefined &&
       this.#whyNotSync === undefined &&
       this.#queue.peek() === undefined &&
       this.#main.isQuiet &&
+      (this.#twin === undefined || this.#twin.isQuiet) &&
       this.#tap?.active !== true &&
       this.#tap?.telling !== true
     );
@@ -430,7 +441,7 @@ export class Connection implements ChannelHandler {
    * not the access becomes a call like any other.
    */
   #accessQuickly<T>(
-    quick: Buffer,
+    quick: QuickMemory,
     command: number,
     region: number,
     offset: number,
@@ -443,27 +454,36 @@ export class Connection implements ChannelHandler {
     const timeoutMs = timeoutOf(options, this.timeoutMs);
     const size = encodeQuickly(quick, command, region, offset, count, body);
     const id = this.#slots.borrowId();
-    writeHeaderId(quick, 0, id);
-    const result = this.#main.quickSync(size, timeoutMs);
-    if (result > 0 && isReplyTo(quick, result, id, command)) {
+    identifyQuickly(quick, id);
+    const twin = this.#twin;
+    const result = this.#main.quickSync(size, timeoutMs, twin);
+    if (result > 0 && isPlainReply(quick, result, body === null ? count : 0)) {
       this.#main.countReceived(result);
       this.#slots.returnId(id);
-      aim(quickSlot, region, offset, count, target);
-      try {
-        return decode(quickSlot, quick, QUICK_REPLY_AT + HEADER_SIZE, QUICK_REPLY_AT + result, NO_FDS);
-      } finally {
-        quickSlot.target = undefined;
-      }
+      quickSlot.count = count;
+      quickSlot.target = target;
+      const value = decode(
+        quickSlot,
+        quick.bytes,
+        QUICK_REPLY_AT + HEADER_SIZE,
+        QUICK_REPLY_AT + result,
+        NO_FDS,
+      );
+      quickSlot.target = undefined;
+      // What the server asked for before it answered comes before the answer: a read pushes writes.
+      if (twin !== undefined && quick.words[QUICK_OTHER_WORD] !== 0) twin.transport.receiveSync(0, undefined);
+      return value;
     }
     const slot = this.#openSync(command, decode, { timeoutMs });
     aim(slot, region, offset, count, target);
     // What was not sent whole was not waited for: what stands there is of another call.
-    if (result >= 0) slot.deadline -= quick.readDoubleLE(QUICK_WAITED_AT);
+    if (result >= 0) slot.deadline -= quick.bytes.readDoubleLE(QUICK_WAITED_AT);
     this.#giveId(slot, id);
     if (result > 0) this.#main.transport.handOver(result);
     // None of it has gone: it is sent again, so that the transport tells when there is room.
-    else if (result === -size) this.#main.outbox.send(slot, quick, size, null, null, false);
-    else if (result < 0) this.#main.outbox.keepRest(slot, quick, size, null, size + result, null, false);
+    else if (result === -size) this.#main.outbox.send(slot, quick.bytes, size, null, null, false);
+    else if (result < 0)
+      this.#main.outbox.keepRest(slot, quick.bytes, size, null, size + result, null, false);
     return this.#block(slot) as T;
   }
 

@@ -43,6 +43,8 @@ export class Slot implements Landing {
   count = 0;
   /** Memory of the caller's that the reply's data goes to. Taken back when the caller gives up. */
   target: Uint8Array | undefined;
+  /** The reply's bytes were seen to echo the access and to be as many as it wants: a decoder need not look again. */
+  isPlain = false;
   /** The reply's data went to `target` while it was received. */
   landed = false;
   /** The message, while it waits for room in flight. */

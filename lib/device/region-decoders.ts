@@ -11,22 +11,22 @@ import {
 export type Width = 1 | 2 | 4 | 8;
 
 export function decodeUInt8(slot: Slot, bytes: Buffer, start: number, end: number): number {
-  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  if (!slot.isPlain) checkRead(slot, bytes, start, end);
   return bytes[start + REGION_ACCESS_SIZE]!;
 }
 
 export function decodeUInt16(slot: Slot, bytes: Buffer, start: number, end: number): number {
-  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  if (!slot.isPlain) checkRead(slot, bytes, start, end);
   return readUInt16(bytes, start + REGION_ACCESS_SIZE);
 }
 
 export function decodeUInt32(slot: Slot, bytes: Buffer, start: number, end: number): number {
-  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  if (!slot.isPlain) checkRead(slot, bytes, start, end);
   return readUInt32(bytes, start + REGION_ACCESS_SIZE);
 }
 
 export function decodeUInt64(slot: Slot, bytes: Buffer, start: number, end: number): bigint {
-  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  if (!slot.isPlain) checkRead(slot, bytes, start, end);
   return bytes.readBigUInt64LE(start + REGION_ACCESS_SIZE);
 }
 
@@ -34,14 +34,22 @@ export function decodeUInt64(slot: Slot, bytes: Buffer, start: number, end: numb
 export function decodeInto(slot: Slot, bytes: Buffer, start: number, end: number): void {
   if (slot.landed) {
     // Only the access structure stands here; the rest is in the target, and exactly as long (Framer).
-    checkRegionWriteReply(bytes, start, end, slot.offset, slot.region, slot.count);
+    checkWritten(slot, bytes, start, end);
     return;
   }
-  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+  if (!slot.isPlain) checkRead(slot, bytes, start, end);
   const data = start + REGION_ACCESS_SIZE;
   bytes.copy(slot.target!, 0, data, data + slot.count);
 }
 
 export function decodeWritten(slot: Slot, bytes: Buffer, start: number, end: number): void {
+  if (!slot.isPlain) checkWritten(slot, bytes, start, end);
+}
+
+function checkRead(slot: Slot, bytes: Buffer, start: number, end: number): void {
+  checkRegionReadReply(bytes, start, end, slot.offset, slot.region, slot.count);
+}
+
+function checkWritten(slot: Slot, bytes: Buffer, start: number, end: number): void {
   checkRegionWriteReply(bytes, start, end, slot.offset, slot.region, slot.count);
 }

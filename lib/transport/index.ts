@@ -2,7 +2,7 @@ export type { Landing, Transport, TransportHandler } from './transport.js';
 export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE } from './transport.js';
 export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';
-export { QUICK_REPLY_AT, QUICK_WAITED_AT } from '../native.js';
+export { QUICK_OTHER_AT, QUICK_REPLY_AT, QUICK_WAITED_AT, type QuickMemory } from '../native.js';
 export { SLICE_MS, UnixTransport } from './unix.js';
 export {
   connectPath,

@@ -10,6 +10,7 @@
  * ```
  */
 import type { VfioUserError } from '../errors.js';
+import type { QuickMemory } from '../native.js';
 import type { Landing, Transport, TransportHandler } from './transport.js';
 import { LANDING_PREFIX } from './transport.js';
 
@@ -59,7 +60,7 @@ export function tapped(open: Open, tap: MessageTap | undefined, socket?: string)
 class TappedTransport implements Transport, TransportHandler {
   readonly passesFds: boolean;
   readonly canBlock: boolean;
-  readonly quick: Buffer | undefined;
+  readonly quick: QuickMemory | undefined;
   readonly peer: string;
   readonly #inner: Transport;
   readonly #handler: TransportHandler;
@@ -111,8 +112,8 @@ class TappedTransport implements Transport, TransportHandler {
   }
 
   /** Only while nobody listens: what is sent and received here is not told. */
-  quickSync(length: number, timeoutMs: number): number {
-    return this.#inner.quickSync(length, timeoutMs);
+  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number {
+    return this.#inner.quickSync(length, timeoutMs, unwrap(other));
   }
 
   handOver(count: number): void {

@@ -3,6 +3,7 @@
  * size field and nothing else of the protocol.
  */
 import type { VfioUserError } from '../errors.js';
+import type { QuickMemory } from '../native.js';
 
 /** Memory that the rest of a long message goes to directly. Whoever lends it may take it back (`target = undefined`). */
 export interface Landing {
@@ -46,7 +47,7 @@ export interface Transport {
   /** What a person would call the other end. */
   readonly peer: string;
   /** The memory of `quickSync`, this thread's; undefined where there is no `quickSync`. */
-  readonly quick: Buffer | undefined;
+  readonly quick: QuickMemory | undefined;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;
 
@@ -66,11 +67,12 @@ export interface Transport {
   /**
    * Sends `quick[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes. Returns how
    * many bytes of it stand at `quick[QUICK_REPLY_AT)`: nobody has looked at them yet, and the caller does, or calls
-   * `handOver`. Fds that come with them are closed. 0 where nothing came, or the transport has ended; -n where the last n
-   * bytes could not be sent. Where it is not negative the double at `quick[QUICK_WAITED_AT)` says how long that took, in
-   * milliseconds.
+   * `handOver`. Fds that come with them are closed. 0 where nothing came, the `other` transport had something first, or
+   * the transport has ended; -n where the last n bytes could not be sent. Where it is not negative the double at
+   * `quick[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is positive the word at
+   * `quick[QUICK_OTHER_AT)` is not 0 when the `other` transport has something to receive.
    */
-  quickSync(length: number, timeoutMs: number): number;
+  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number;
   /** Treats `count` bytes that `quickSync` has received as any others. */
   handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */

@@ -16,7 +16,9 @@ import {
   check,
   closeFds,
   native,
+  quickMemory,
   type NativeSocket,
+  type QuickMemory,
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
@@ -50,7 +52,7 @@ export class UnixTransport implements Transport {
   readonly canBlock = true;
   readonly takesMany = true;
   readonly peer: string;
-  readonly quick: Buffer | undefined;
+  readonly quick: QuickMemory | undefined;
   turn = 0;
   readonly #handler: TransportHandler;
   readonly #socket: NativeSocket;
@@ -73,8 +75,8 @@ export class UnixTransport implements Transport {
     this.passesFds = passesFds;
     this.peer = peer;
     this.#handler = handler;
-    const { Socket, quick } = native();
-    this.quick = quick;
+    const { Socket } = native();
+    this.quick = quickMemory();
     this.#socket = new Socket(fd, (events) => this.#onEvent(events), this.#status);
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
@@ -109,10 +111,11 @@ export class UnixTransport implements Transport {
     return result;
   }
 
-  quickSync(length: number, timeoutMs: number): number {
+  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number {
     if (!this.#isReading() || this.#framer.inMessage) return -length;
     this.turn++;
-    const result = this.#socket.roundTrip(length, Math.min(timeoutMs, SLICE_MS));
+    const slice = timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS;
+    const result = this.#socket.roundTrip(length, slice, UnixTransport.#socketOf(other));
     if (result > 0) {
       // Nobody waits for any, and the kernel closes them as well where they come early.
       if (this.#status[0] !== 0) closeFds(this.#socket.takeFds());
@@ -131,7 +134,7 @@ export class UnixTransport implements Transport {
     // Whoever handles these messages may make a quick call of another connection, which uses the same memory.
     const slab = borrowSlab();
     try {
-      this.quick!.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
+      this.quick!.bytes.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
       this.#framer.push(slab, 0, count, undefined);
     } catch (error) {
       this.#onThrown(error);

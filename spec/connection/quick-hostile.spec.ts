@@ -14,6 +14,9 @@ import { ScriptedPeer, message, words } from '../support/scripted-peer.js';
 const READ = 9;
 const WRITE = 10;
 const DMA_READ = 11;
+const DMA_WRITE = 12;
+/** Address and count, before the bytes of DMA_WRITE. */
+const DMA_HEAD = 16;
 const REPLY = 1;
 const OFFSET = 0x40;
 const REGION = 2;
@@ -125,6 +128,77 @@ describe('another connection', () => {
     other.peer.send(answer(7));
     expect(() => read()).toThrow(ClosedError);
     expect(read(other.connection)).toBe(7);
+  });
+});
+
+describe('a twin socket', () => {
+  let twin: ScriptedPeer;
+  let memory: Buffer;
+
+  function dmaWrite(id: number, bytes: Buffer): Buffer {
+    return message(id, DMA_WRITE, 0, 0, Buffer.concat([words([0n], [BigInt(bytes.byteLength)]), bytes]));
+  }
+
+  beforeEach(() => {
+    twin = new ScriptedPeer();
+    others.push({ peer: twin, connection });
+    connection.attachTwin(openFd(twin.clientFd));
+    memory = Buffer.alloc(16);
+    connection.requestHandler = {
+      serve(request) {
+        const { bytes, start, end } = request;
+        bytes.copy(memory, 0, start + DMA_HEAD, end);
+        request.refuse(22);
+      },
+    };
+  });
+
+  test('what the server wrote before it answered is there when the read returns', async () => {
+    twin.send(dmaWrite(5, Buffer.from('pushed by a read')));
+    peer.send(answer(7));
+    expect(read()).toBe(7);
+    expect(memory.toString()).toBe('pushed by a read');
+    expect(await twin.receive()).toMatchObject({ id: 5, command: DMA_WRITE, errno: 22 });
+  });
+
+  test('its requests are served while nothing is answered, and the call has its time', async () => {
+    twin.send(dmaWrite(5, Buffer.from('served meanwhile')));
+    const began = performance.now();
+    expect(() => read(connection, 100)).toThrow(TimeoutError);
+    expect(performance.now() - began).toBeGreaterThan(89);
+    expect(memory.toString()).toBe('served meanwhile');
+    expect(await twin.receive()).toMatchObject({ id: 5, command: DMA_WRITE });
+  });
+
+  test('a request that has come in part does not hold up the answer', () => {
+    twin.send(dmaWrite(5, Buffer.from('sixteen letters.')).subarray(0, 20));
+    peer.send(answer(7));
+    expect(read()).toBe(7);
+    peer.send(answer(8, 1));
+    expect(read()).toBe(8);
+    twin.send(dmaWrite(5, Buffer.from('sixteen letters.')).subarray(20));
+    peer.send(answer(9, 2));
+    expect(read()).toBe(9);
+    expect(memory.toString()).toBe('sixteen letters.');
+  });
+
+  test('that ends with the answer lets the answer through; the next call says so', () => {
+    peer.send(answer(7));
+    twin.close();
+    expect(read()).toBe(7);
+    expect(() => read()).toThrow(ClosedError);
+  });
+
+  test('what its handler throws comes out of the call, and the connection ends', () => {
+    connection.requestHandler = {
+      serve() {
+        throw new Error('a handler of the test');
+      },
+    };
+    twin.send(dmaWrite(5, Buffer.from('sixteen letters.')));
+    peer.send(answer(7));
+    expect(() => read()).toThrow('a handler of the test');
+    expect(() => read()).toThrow(ClosedError);
   });
 });
 

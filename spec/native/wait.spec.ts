@@ -1,7 +1,16 @@
 import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { native, OTHER_READABLE, QUICK_REPLY_AT, READABLE, UNSENT, WRITABLE } from '../../lib/native.js';
+import {
+  native,
+  OTHER_READABLE,
+  QUICK_OTHER_AT,
+  QUICK_REPLY_AT,
+  READABLE,
+  UNSENT,
+  WRITABLE,
+  type NativeSocket,
+} from '../../lib/native.js';
 import { makePair, sendText, startWorker, thrownName } from './support.js';
 import type { Pair } from './support.js';
 
@@ -148,9 +157,9 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 describe('roundTrip', () => {
   const quick = native().quick!;
 
-  function roundTrip(question: string, timeoutMs = 50): string | number {
+  function roundTrip(question: string, timeoutMs = 50, other: NativeSocket | null = null): string | number {
     const length = quick.write(question);
-    const result = pair.right.roundTrip(length, timeoutMs);
+    const result = pair.right.roundTrip(length, timeoutMs, other);
     return result > 0 ? quick.toString('utf8', QUICK_REPLY_AT, QUICK_REPLY_AT + result) : result;
   }
 
@@ -180,9 +189,26 @@ describe('roundTrip', () => {
     expect(roundTrip('question')).toBe(UNSENT);
   });
 
+  test('ends when another socket has something, and says with an answer whether it has', () => {
+    const isReadable = () => quick.readUInt32LE(QUICK_OTHER_AT);
+    sendText(pair.left, 'answer');
+    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(isReadable()).toBe(0);
+    sendText(other.left, 'first');
+    expect(roundTrip('question', 50, other.right)).toBe(-EAGAIN);
+    sendText(pair.left, 'answer');
+    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(isReadable()).toBe(1);
+    other.right.close();
+    sendText(pair.left, 'answer');
+    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(isReadable()).toBe(0);
+    expect(thrownName(() => pair.right.roundTrip(8, 50, {} as never))).toBe('TypeError');
+  });
+
   test('takes no more than there is memory for', () => {
-    expect(thrownName(() => pair.right.roundTrip(QUICK_REPLY_AT + 1, 50))).toBe('RangeError');
-    expect(thrownName(() => pair.right.roundTrip(-1, 50))).toBe('RangeError');
-    expect(thrownName(() => pair.right.roundTrip('1' as never, 50))).toBe('TypeError');
+    expect(thrownName(() => pair.right.roundTrip(QUICK_REPLY_AT + 1, 50, null))).toBe('RangeError');
+    expect(thrownName(() => pair.right.roundTrip(-1, 50, null))).toBe('RangeError');
+    expect(thrownName(() => pair.right.roundTrip('1' as never, 50, null))).toBe('TypeError');
   });
 });
