@@ -430,8 +430,8 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
     if (answered) return EndWait(now - start, result);
     now = Now();
   }
-  const int64_t result =
-      other == nullptr ? ReceiveBlocking(into, deadline, with_fds) : ReceivePolling(into, deadline, other);
+  const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
+                                          : ReceivePolling(into, deadline, other);
   return EndWait(Now() - start, result);
 }
 
@@ -445,8 +445,8 @@ int64_t Socket::EndWait(int64_t took, int64_t result) {
 }
 
 /// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.
-int64_t Socket::ReceiveBlocking(Bytes into, int64_t deadline, bool with_fds) {
-  for (int64_t rest = deadline - Now(); rest > 0; rest = deadline - Now()) {
+int64_t Socket::ReceiveBlocking(Bytes into, int64_t now, int64_t deadline, bool with_fds) {
+  for (int64_t rest = deadline - now; rest > 0; rest = deadline - Now()) {
     if (!PrepareToBlock(rest)) return ReceivePolling(into, deadline, nullptr);
     const int64_t result = with_fds ? ReceiveOnce(into, 0) : ReceiveBytesOnce(into, 0);
     if (result != -EINTR && result != -EAGAIN) return result;

@@ -47,7 +47,7 @@ class Socket : public PolledObject<Socket> {
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
   int64_t ReceiveEagerly(Bytes into, int64_t patience, bool whole);
-  int64_t ReceiveBlocking(Bytes into, int64_t deadline, bool with_fds);
+  int64_t ReceiveBlocking(Bytes into, int64_t now, int64_t deadline, bool with_fds);
   bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveBytesOnce(Bytes into, int flags) const;
   int64_t ReceiveBytes(Bytes into) const;

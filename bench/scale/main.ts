@@ -12,12 +12,14 @@ import { fileURLToPath } from 'node:url';
 import Table from 'cli-table3';
 import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { median } from '../stats.js';
 import { broken, EACH, FLOODED, OWN, STEADY, type Bounds, type Figures } from './bounds.js';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const FLOODS = ['read', 'unread', 'refused', 'stray', 'write'];
-/** Round trips whose median is taken. */
+/** Round trips whose median is taken, and how often that is done. */
 const READS = 20_000;
+const PAIRS = 7;
 const MODES = ['sync', 'async', 'pipelined', 'write', 'posted', 'dma'];
 
 interface Options {
@@ -76,19 +78,12 @@ async function run(name: string, ...args: (string | number)[]): Promise<Figures>
 
 function steps(server: string): Step[] {
   const { devices, requests, cycles } = options;
-  let alone: Figures | undefined;
   return [
     {
-      what: 'one device',
-      words: ['devices'],
-      bounds: {},
-      measure: async () => (alone = await run('client', server, 1, READS)),
-    },
-    {
-      what: `${devices} devices`,
+      what: `${devices} devices, beside one`,
       words: ['devices'],
       bounds: EACH,
-      measure: async () => beside(await run('client', server, devices, READS), alone),
+      measure: () => besideOne(devices),
     },
     ...FLOODS.map((kind) => ({
       what: `flood: ${kind}`,
@@ -112,11 +107,34 @@ function steps(server: string): Step[] {
   ];
 }
 
-/** With the round trips over all devices in relation to those of one, where both were measured. */
-function beside(all: Figures, alone: Figures | undefined): Figures {
-  if (alone === undefined) return all;
-  const ratio = (name: string) => Number(all[name]) / Number(alone[name]);
-  return { ...all, asyncRatio: ratio('asyncUs'), syncRatio: ratio('syncUs') };
+/**
+ * Processes with so many devices and with one in alternation, and the round trips of the one in relation to those of the
+ * other. The server sleeps after each answer: one that looked for the next request of the same client would serve a client
+ * that is alone in another way.
+ */
+async function besideOne(devices: number): Promise<Figures> {
+  const server = await start('server', '0');
+  const pairs: { all: Figures; one: Figures }[] = [];
+  while (pairs.length < PAIRS) {
+    const one = await run('client', server, 1, READS);
+    pairs.push({ one, all: await run('client', server, devices, READS) });
+  }
+  const medianOf = (name: string, side: 'all' | 'one') =>
+    median(pairs.map((pair) => Number(pair[side][name])));
+  const ratioOf = (name: string) =>
+    median(pairs.map(({ all, one }) => Number(all[name]) / Number(one[name])));
+  return {
+    pairs: PAIRS,
+    kibEach: Math.max(...pairs.map(({ all }) => Number(all['kibEach']))),
+    openSeconds: medianOf('openSeconds', 'all'),
+    interruptSeconds: medianOf('interruptSeconds', 'all'),
+    asyncUs: medianOf('asyncUs', 'all'),
+    asyncUsOfOne: medianOf('asyncUs', 'one'),
+    asyncRatio: ratioOf('asyncUs'),
+    syncUs: medianOf('syncUs', 'all'),
+    syncUsOfOne: medianOf('syncUs', 'one'),
+    syncRatio: ratioOf('syncUs'),
+  };
 }
 
 /** Whether all is within bounds. */
