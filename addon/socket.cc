@@ -11,6 +11,7 @@
 #include <ctime>
 #include <utility>
 
+#include "clock.h"
 #include "control.h"
 
 namespace vfio_user {
@@ -35,12 +36,6 @@ constexpr int64_t kMaxEagerWait = 100'000;
 constexpr unsigned kMaxEagerPieces = 256;
 /// How many failed receives go between two looks at the other socket while spinning.
 constexpr unsigned kLookEvery = 8;
-
-int64_t Now() {
-  timespec now;
-  clock_gettime(CLOCK_MONOTONIC, &now);
-  return int64_t{now.tv_sec} * 1'000'000'000 + now.tv_nsec;
-}
 
 /// poll(2) until `deadline`; 0 when it has passed. EINTR goes on with the time that remains.
 int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
@@ -79,6 +74,7 @@ Napi::Function Socket::Define(Napi::Env env) {
                          ClassMethod("recvEager", RecvEager),
                          ClassMethod("recvWait", RecvWait),
                          ClassMethod("wait", Wait),
+                         ClassMethod("relay", Relay),
                          ClassMethod("takeFds", TakeFds),
                          InstanceMethod("watch", &Socket::WatchEvents),
                          InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
@@ -171,7 +167,7 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   auto* self = ReadBoundCall<Socket>(env, info, arguments);
   uint64_t length;
   int64_t timeout;
-  const Socket* other;
+  Socket* other;
   if (!ReadInteger(env, arguments[0], "length", &length, Environment::kQuickReplyAt) ||
       !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
       !self->ReadSocket(env, arguments[2], &other)) {
@@ -382,7 +378,7 @@ void Socket::WriteStatus() {
 
 // ---------------------------------------------------------------------------------------------------------- waiting
 
-bool Socket::ReadSocket(napi_env env, napi_value value, const Socket** out) const {
+bool Socket::ReadSocket(napi_env env, napi_value value, Socket** out) const {
   *out = nullptr;
   if (IsNothing(env, value)) return true;
   // Any class's object unwraps to a pointer: only one of ours may be followed.
@@ -390,7 +386,7 @@ bool Socket::ReadSocket(napi_env env, napi_value value, const Socket** out) cons
   if (napi_unwrap(env, value, &object) != napi_ok || !environment_->sockets.contains(object)) {
     return ThrowTypeError(env, "other", "a Socket or null");
   }
-  const auto* socket = static_cast<const Socket*>(object);
+  auto* socket = static_cast<Socket*>(object);
   if (socket->fd() >= 0) *out = socket;
   return true;
 }
@@ -401,7 +397,7 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
   if (self == nullptr) return nullptr;
   Bytes into;
   int64_t timeout;
-  const Socket* other;
+  Socket* other;
   if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
       !ReadMilliseconds(env, arguments[3], kMaxWaitMs, &timeout) ||
       !self->ReadSocket(env, arguments[4], &other)) {
@@ -498,7 +494,7 @@ napi_value Socket::Wait(napi_env env, napi_callback_info info) {
   if (self == nullptr) return nullptr;
   uint64_t events;
   int64_t timeout;
-  const Socket* other;
+  Socket* other;
   if (!ReadInteger(env, arguments[0], "events", &events, kReadable | kWritable) ||
       !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
       !self->ReadSocket(env, arguments[2], &other)) {

@@ -32,6 +32,8 @@ class Socket : public PolledObject<Socket> {
   static napi_value RecvEager(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
+  /// In relay.cc.
+  static napi_value Relay(napi_env env, napi_callback_info info);
   static napi_value TakeFds(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
   void SetSpinCeiling(const Napi::CallbackInfo& info);
@@ -39,7 +41,7 @@ class Socket : public PolledObject<Socket> {
   void CloseSocket(const Napi::CallbackInfo& info);
 
   /// A Socket argument; null is none.
-  bool ReadSocket(napi_env env, napi_value value, const Socket** out) const;
+  bool ReadSocket(napi_env env, napi_value value, Socket** out) const;
 
   int64_t SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const;
   int64_t SendBytes(iovec bytes) const;

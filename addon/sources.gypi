@@ -13,6 +13,7 @@
       "addon/memory.cc",
       "addon/polled-fd.cc",
       "addon/processors.cc",
+      "addon/relay.cc",
       "addon/socket.cc"
     ],
     "addon_defines": [

@@ -28,6 +28,17 @@ export const QUICK_OTHER_AT = QUICK_WAITED_AT + 8;
 /** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
 export const UNSENT = -65_536;
 
+/** Where `NativeSocket.relay` says what it has done: by messages and bytes, from this socket and from the other. */
+export const RelayTally = {
+  MESSAGES: [0, 1],
+  BYTES: [2, 3],
+  /** 0 where this socket had what is left, 1 where the other had. */
+  SIDE: 4,
+  /** Where in `into` what is left begins. */
+  FROM: 5,
+} as const;
+export const RELAY_TALLY = 6;
+
 /** `recvmsg` had to drop fds (MSG_CTRUNC); those that came are closed. recvmsg itself never returns this errno. */
 export const ECTRUNC = 109; // ETOOMANYREFS
 
@@ -80,6 +91,22 @@ export interface NativeSocket {
   roundTrip(length: number, timeoutMs: number, other: NativeSocket | null): number;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
   wait(events: number, timeoutMs: number, other: NativeSocket | null): number;
+  /**
+   * Passes on what comes from this socket to `other` and the other way, message by message, until nothing has come for
+   * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
+   * what `recv` answered (bytes, 0 at an end, -errno), and what was received and not passed on is left in `into`: fds that
+   * came, a message that is not whole, is longer than `longest`, or that the receiver did not take. -EIO where it took a
+   * part, which it does not of what is short enough. A message is not
+   * looked at but for its size, in bytes 4 to 7. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
+   */
+  relay(
+    other: NativeSocket,
+    into: Uint8Array,
+    patienceUs: number,
+    turnUs: number,
+    longest: number,
+    tally: Float64Array,
+  ): number;
   /** The fds that came since the last call, in order, now the caller's. */
   takeFds(): number[];
   /**

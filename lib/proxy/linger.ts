@@ -9,7 +9,7 @@
 import { performance } from 'node:perf_hooks';
 
 /** The longest that the loop is held up: then others have their turn, interrupts too, before it goes on. */
-const TURN_MS = 0.1;
+const TURN_MS = 0.25;
 const MAX_HOPE = 8;
 /** After one link has looked the others do not for so long. */
 const OTHERS_MS = 1;
@@ -36,8 +36,11 @@ export class Linger {
     this.#patienceMs = patienceUs / 1000;
   }
 
-  /** Something has been passed on. `look` passes on what has come since, and says whether there was anything. */
-  run(look: () => boolean): void {
+  /**
+   * Something has been passed on. `look` passes on what has come since, for no longer than so many microseconds, and says
+   * whether there was anything.
+   */
+  run(look: (leftUs: number) => boolean): void {
     if (this.#isLooking || !this.#hasHope()) return;
     this.#isLooking = true;
     try {
@@ -51,7 +54,7 @@ export class Linger {
     clearImmediate(this.#later);
   }
 
-  #look(look: () => boolean): void {
+  #look(look: (leftUs: number) => boolean): void {
     const begun = performance.now();
     if (lastToLook !== this.#name && begun - leftOffAt < OTHERS_MS) return;
     lastToLook = this.#name;
@@ -65,9 +68,9 @@ export class Linger {
         });
         break;
       }
-      if (!look()) continue;
+      if (!look(Math.ceil((TURN_MS - (now - begun)) * 1e3))) continue;
       came = true;
-      last = now;
+      last = performance.now();
     }
     leftOffAt = performance.now();
     this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;

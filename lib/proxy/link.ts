@@ -65,8 +65,12 @@ export class Link implements PipeOwner {
     (side === 'client' ? this.#client : this.#server).receiveNow();
   }
 
-  /** What either side has sent since. */
-  readonly #takeMore = (): boolean => {
+  /** What either side has sent since; with nothing to be done to it for as long as something comes, up to `turnUs`. */
+  readonly #takeMore = (turnUs: number): boolean => {
+    if (this.#toServer.isPlain && this.#toClient.isPlain) {
+      const came = this.#client.relay(this.#server, turnUs);
+      if (came !== undefined) return came;
+    }
     const fromServer = this.#server.receiveNow();
     return (!this.#over && this.#client.receiveNow()) || fromServer;
   };
@@ -105,6 +109,7 @@ export class Link implements PipeOwner {
     const to = (): Pipe => (side === 'client' ? this.#toClient : this.#toServer);
     return {
       onChunk: (bytes, start, end, fds) => from().take(bytes, start, end, fds),
+      onRelayed: (messages, bytes) => from().count(messages, bytes),
       onTurn: () => {
         if (!this.#over && this.#client.canLook && this.#server.canLook) this.#linger.run(this.#takeMore);
       },

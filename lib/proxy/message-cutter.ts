@@ -47,6 +47,11 @@ export class MessageCutter {
     return this.#have;
   }
 
+  /** What comes next is a header, as far as is known. */
+  get isBetweenMessages(): boolean {
+    return this.#have === 0 && !this.#isUncut && !this.#stopped;
+  }
+
   /** @throws ProtocolError; the fds of the message begun are `clear`'s to close then. */
   push(chunk: Buffer, start: number, end: number, fds: readonly number[]): void {
     let at = start;

@@ -38,6 +38,8 @@ export interface PipeContext {
   readonly passesUncut: boolean;
   /** Traces and captures; undefined where nobody wants to know. */
   readonly told: Told | undefined;
+  /** Whether anybody does just now. */
+  readonly isWatched: () => boolean;
   /** May put other fds in the place of some, which it then owns. Undefined once there is nothing more to look for. */
   interpose:
     ((bytes: Buffer, start: number, end: number, fds: readonly number[]) => readonly number[]) | undefined;
@@ -91,6 +93,27 @@ export class Pipe {
 
   start(): void {
     this.#update();
+  }
+
+  /** A message that comes is passed on as it is, and nobody wants to know: all that is left to do is done by a relay. */
+  get isPlain(): boolean {
+    const { plan, isWatched, interpose } = this.#context;
+    return (
+      this.#state === 'flowing' &&
+      plan === undefined &&
+      interpose === undefined &&
+      !isWatched() &&
+      this.#disconnects === undefined &&
+      !this.#waitsForOther &&
+      this.#deliveries.isEmpty &&
+      this.#cutter.isBetweenMessages
+    );
+  }
+
+  /** A relay has passed so much on. */
+  count(messages: number, bytes: number): void {
+    this.#context.counters.messages += messages;
+    this.#context.counters.bytes += bytes;
   }
 
   /** The source's bytes. */

@@ -90,8 +90,8 @@ export class Session {
   }
 
   #context(socket: 'main' | 'twin', direction: Way): PipeContext {
-    const { settings, client } = this.#parts;
-    return {
+    const { settings, client, tap } = this.#parts;
+    const context: PipeContext = {
       direction,
       socket,
       counters: direction === 'to-server' ? this.toServer : this.toClient,
@@ -99,10 +99,13 @@ export class Session {
       maxMessageBytes: settings.maxMessageBytes,
       passesUncut: settings.passesUncut,
       told: this.#told(socket, direction),
-      interpose: socket === 'main' ? this.#interposer(direction) : undefined,
+      isWatched: () => tap.active,
+      interpose: undefined,
       onFault: (fault, message) => this.#say({ type: 'fault', client, fault, message }),
       onNotice: (text) => this.#notice(text),
     };
+    if (socket === 'main') context.interpose = this.#interposer(context);
+    return context;
   }
 
   #told(socket: 'main' | 'twin', way: Way): Told {
@@ -125,16 +128,18 @@ export class Session {
   }
 
   /** Of the messages on the main socket, those that hand over what the proxy wants to stand in between of. */
-  #interposer(direction: Way): PipeContext['interpose'] {
+  #interposer(context: PipeContext): PipeContext['interpose'] {
     const interrupts = this.#interrupts;
-    if (direction === 'to-server') {
+    if (context.direction === 'to-server') {
       return interrupts && ((bytes, start, end, fds) => interrupts.request(bytes, start, end, fds));
     }
-    let isNegotiated = false;
     return (bytes, start, end, fds) => {
       interrupts?.reply(bytes, start);
-      if (isNegotiated || !isVersionReply(bytes, start)) return fds;
-      isNegotiated = (headerFlags(bytes, start) & HEADER_FLAG_ERROR) === 0;
+      if (!isVersionReply(bytes, start)) return fds;
+      if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) === 0) {
+        // There is only one, so from now on only interrupts are looked for.
+        context.interpose = interrupts && ((later, at, _end, own) => (interrupts.reply(later, at), own));
+      }
       return fds.length === 0 ? fds : this.#interposeTwin(bytes, start, end, fds);
     };
   }

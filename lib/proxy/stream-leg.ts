@@ -57,6 +57,10 @@ class StreamLeg implements Leg {
     return false;
   }
 
+  relay(): undefined {
+    return undefined;
+  }
+
   endSending(): void {
     if (!this.#closed) this.#stream.end();
   }

@@ -1,10 +1,25 @@
 /** A leg over a Unix socket (or a vsock, which passes no fds): one `recvmsg`, one `sendmsg`. */
 import { Socket } from 'node:net';
 import { ProtocolError, TransportError, type VfioUserError } from '../errors.js';
-import { EAGAIN, ECTRUNC, READABLE, WRITABLE, native, type NativeSocket } from '../native.js';
+import {
+  EAGAIN,
+  ECTRUNC,
+  READABLE,
+  RELAY_TALLY,
+  RelayTally,
+  WRITABLE,
+  native,
+  type NativeSocket,
+} from '../native.js';
 import { borrowSlab, returnSlab } from '../transport/index.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
 
+/** Up to so much leaves a socket whole or not at all, even where its buffer is the smallest that Linux knows (4,608). */
+const LONGEST_RELAYED = 2_048;
+/** How long a relay looks in vain: its caller has more patience, and looks at more. */
+const RELAY_PATIENCE_US = 10;
+/** What the relays of this thread say, one at a time. */
+const tally = new Float64Array(RELAY_TALLY);
 /** `recvmsg` calls in one turn of the loop: a side that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
 const NO_BYTES = new Uint8Array(0);
@@ -49,7 +64,27 @@ class UnixLeg implements Leg {
   }
 
   receiveNow(): boolean {
-    return (this.#interest & READABLE) !== 0 && this.#receive();
+    return this.#isReading && this.#receive();
+  }
+
+  relay(other: Leg, turnUs: number): boolean | undefined {
+    if (!(other instanceof UnixLeg) || !this.#isReading || !other.#isReading) return undefined;
+    const slab = borrowSlab();
+    try {
+      const patienceUs = Math.min(RELAY_PATIENCE_US, turnUs);
+      const result = this.#socket.relay(other.#socket, slab, patienceUs, turnUs, LONGEST_RELAYED, tally);
+      const legs = [this, other];
+      const came = tally[0]! + tally[1]! > 0;
+      // What follows may relay again, over the same tally.
+      const side = tally[RelayTally.SIDE]!;
+      const from = tally[RelayTally.FROM]!;
+      if (came) for (const [i, leg] of legs.entries()) leg.#tellRelayed(i);
+      if (result === -EAGAIN) return came;
+      legs[side]!.#take(slab, from, result);
+      return true;
+    } finally {
+      returnSlab(slab);
+    }
   }
 
   /**
@@ -106,11 +141,11 @@ class UnixLeg implements Leg {
     const slab = borrowSlab();
     try {
       let count = 0;
-      while (count < RECEIVES_PER_TURN && (this.#interest & READABLE) !== 0) {
+      while (count < RECEIVES_PER_TURN && this.#isReading) {
         const length = this.#socket.recv(slab, 0, slab.byteLength);
         if (length === -EAGAIN) break;
         count++;
-        if (!this.#take(slab, length)) break;
+        if (!this.#take(slab, 0, length)) break;
       }
       return count > 0;
     } finally {
@@ -118,8 +153,16 @@ class UnixLeg implements Leg {
     }
   }
 
-  /** What a `recvmsg` brought. False when the socket is likely to be empty. */
-  #take(slab: Buffer, count: number): boolean {
+  get #isReading(): boolean {
+    return (this.#interest & READABLE) !== 0;
+  }
+
+  #tellRelayed(side: number): void {
+    this.#handler.onRelayed(tally[RelayTally.MESSAGES[side]!]!, tally[RelayTally.BYTES[side]!]!);
+  }
+
+  /** What a `recvmsg` brought, `slab[from, count)`. False when the socket is likely to be empty. */
+  #take(slab: Buffer, from: number, count: number): boolean {
     if (count === 0) {
       this.#ended = true;
       this.#watch(this.#interest & ~READABLE);
@@ -131,7 +174,7 @@ class UnixLeg implements Leg {
       return false;
     }
     const fds = this.#status[0] === 0 ? NO_FDS : this.#socket.takeFds();
-    this.#handler.onChunk(slab, 0, count, fds);
+    this.#handler.onChunk(slab, from, count, fds);
     // recvmsg stops after a buffer that carries fds, however much is behind it.
     return count === slab.byteLength || fds !== NO_FDS;
   }
