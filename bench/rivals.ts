@@ -15,7 +15,7 @@ export const compiler = process.env['CC'] ?? 'cc';
 const cargo = process.env['CARGO'] ?? 'cargo';
 
 /** A reference program, compiled where it is missing or older than its source. */
-export function reference(name: 'floor' | 'target'): string {
+export function reference(name: 'floor' | 'target' | 'many'): string {
   const binary = path.join(OUTPUT, name);
   const sources = [path.join(REFERENCE, `${name}.c`), path.join(REFERENCE, 'wire.h')];
   if (!isOlder(binary, sources)) return binary;

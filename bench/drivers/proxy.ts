@@ -16,8 +16,8 @@ import { timed, type Timing } from './timing.js';
 
 const [socket, length] = process.argv.slice(2);
 const rounds = length === 'quick' ? 3 : 5;
-const count = length === 'quick' ? 200 : 2_000;
-const warmUp = length === 'quick' ? 50 : 500;
+const count = length === 'quick' ? 200 : 10_000;
+const warmUp = length === 'quick' ? 50 : 5_000;
 
 const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-proxy-'));
 

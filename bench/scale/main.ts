@@ -12,6 +12,7 @@ import { fileURLToPath } from 'node:url';
 import Table from 'cli-table3';
 import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
+import { reference } from '../rivals.js';
 import { median } from '../stats.js';
 import { broken, EACH, FLOODED, OWN, STEADY, type Bounds, type Figures } from './bounds.js';
 
@@ -65,6 +66,15 @@ async function start(name: string, ...args: string[]): Promise<string> {
   return socket;
 }
 
+/** The reference target for many clients: see bench/reference/many.c. */
+async function startMany(): Promise<string> {
+  const socket = path.join(directory, `${children.length}.sock`);
+  const child = spawn(reference('many'), [socket], { stdio: ['ignore', 'pipe', 'inherit'] });
+  children.push(child);
+  await once(child.stdout, 'data');
+  return socket;
+}
+
 async function run(name: string, ...args: (string | number)[]): Promise<Figures> {
   const child = spawn(process.execPath, [path.join(HERE, `${name}.js`), ...args.map(String)], {
     stdio: ['ignore', 'pipe', 'inherit'],
@@ -80,9 +90,15 @@ function steps(server: string): Step[] {
   const { devices, requests, cycles } = options;
   return [
     {
-      what: `${devices} devices, beside one`,
+      what: `${devices} devices`,
       words: ['devices'],
       bounds: EACH,
+      measure: () => run('client', server, devices, READS),
+    },
+    {
+      what: `${devices} devices of the C target, beside one`,
+      words: ['devices'],
+      bounds: {},
       measure: () => besideOne(devices),
     },
     ...FLOODS.map((kind) => ({
@@ -109,11 +125,11 @@ function steps(server: string): Step[] {
 
 /**
  * Processes with so many devices and with one in alternation, and the round trips of the one in relation to those of the
- * other. The server sleeps after each answer: one that looked for the next request of the same client would serve a client
- * that is alone in another way.
+ * other. It is the client that is asked: the emulator would look for the next request of a client that is alone, and has
+ * as many cold objects for a thousand as the client has.
  */
 async function besideOne(devices: number): Promise<Figures> {
-  const server = await start('server', '0');
+  const server = await startMany();
   const pairs: { all: Figures; one: Figures }[] = [];
   while (pairs.length < PAIRS) {
     const one = await run('client', server, 1, READS);
@@ -125,9 +141,6 @@ async function besideOne(devices: number): Promise<Figures> {
     median(pairs.map(({ all, one }) => Number(all[name]) / Number(one[name])));
   return {
     pairs: PAIRS,
-    kibEach: Math.max(...pairs.map(({ all }) => Number(all['kibEach']))),
-    openSeconds: medianOf('openSeconds', 'all'),
-    interruptSeconds: medianOf('interruptSeconds', 'all'),
     asyncUs: medianOf('asyncUs', 'all'),
     asyncUsOfOne: medianOf('asyncUs', 'one'),
     asyncRatio: ratioOf('asyncUs'),

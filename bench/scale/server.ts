@@ -1,6 +1,6 @@
 /**
- * A server for many clients at once, in a process of its own: `server.js PATH [PATIENCE_US]`. Each client has a register
- * file and a vector to itself:
+ * A server for many clients at once, in a process of its own: `server.js PATH`. Each client has a register file and a
+ * vector to itself:
  * ```
  *   0x00   a write interrupts the client that made it
  *   0x08   a write of N makes the server read N bytes of the client's memory before it answers
@@ -61,8 +61,7 @@ class Exchange extends PciDevice {
   }
 }
 
-const [path, patience] = process.argv.slice(2);
-const settings = patience === undefined ? {} : { patienceUs: Number(patience) };
+const [path] = process.argv.slice(2);
 process.once('disconnect', () => process.exit());
-await serve(new Exchange(), { path: path!, backlog: BACKLOG, clients: 'many', ...settings });
+await serve(new Exchange(), { path: path!, backlog: BACKLOG, clients: 'many' });
 process.send!('listening');

@@ -1,9 +1,9 @@
 /** Whether memory grew: a slope that single peaks do not move. */
 import type { Sample } from './recorder.js';
 
-export type Memory = 'rss' | 'heapUsed' | 'external' | 'arrayBuffers';
+export type Memory = 'rss' | 'heapTotal' | 'heapUsed' | 'external' | 'arrayBuffers';
 
-export const MEMORIES: readonly Memory[] = ['rss', 'heapUsed', 'external', 'arrayBuffers'];
+export const MEMORIES: readonly Memory[] = ['rss', 'heapTotal', 'heapUsed', 'external', 'arrayBuffers'];
 
 /** The share of the time in which caches fill, code is compiled, and memory is first used. */
 const WARM_UP = 0.25;

@@ -14,6 +14,8 @@ export interface Sample {
   seconds: number;
   /** Bytes, after a collection of garbage. */
   rss: number;
+  /** What the JavaScript heap has of the system, used or not. */
+  heapTotal: number;
   heapUsed: number;
   external: number;
   arrayBuffers: number;
@@ -88,11 +90,21 @@ export class Recorder {
 
   sample(pending: number): Sample {
     globalThis.gc?.();
-    const { rss, heapUsed, external, arrayBuffers } = process.memoryUsage();
+    const { rss, heapTotal, heapUsed, external, arrayBuffers } = process.memoryUsage();
     const latencies: Record<string, Latency> = {};
     for (const [name, histogram] of this.#histograms) latencies[name] = histogram.take();
     const seconds = (performance.now() - this.#begun) / 1e3;
-    const sample = { seconds, rss, heapUsed, external, arrayBuffers, fds: openFds(), pending, latencies };
+    const sample = {
+      seconds,
+      rss,
+      heapTotal,
+      heapUsed,
+      external,
+      arrayBuffers,
+      fds: openFds(),
+      pending,
+      latencies,
+    };
     this.samples.push(sample);
     return sample;
   }

@@ -5,9 +5,10 @@ export {
   type SyncCallOptions,
   type TrackedCallOptions,
 } from './call-options.js';
-export { Connection, checkInFlight, type ConnectionOptions, type OpenTransport } from './connection.js';
+export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
 export type { Counters } from './counters.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
 export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
 export type { Decoder, Slot } from './slot.js';
+export { checkInFlight } from './flow.js';

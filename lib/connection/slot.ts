@@ -11,8 +11,9 @@
  * A tombstone keeps its id reserved until the late reply has been drained: the next call with that id would be given
  * somebody else's answer.
  */
+import { TimeoutError } from '../errors.js';
+import { commandName } from '../protocol/constants.js';
 import type { Landing } from '../transport/index.js';
-import type { WriteBatch } from './write-multi.js';
 
 /** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
 export type Decoder<T> = (slot: Slot, bytes: Buffer, start: number, end: number, fds: number[]) => T;
@@ -26,6 +27,15 @@ export interface QueuedMessage {
   head: Buffer;
   body: Uint8Array | null;
   fds: readonly number[] | null;
+}
+
+/** Writes that went as one message. A write of which `slot.batch` is another, or none, has been answered. */
+export interface WriteBatch {
+  readonly slots: readonly Slot[];
+  /** The call of the message. */
+  readonly carrier: Slot;
+  /** How many of the writes somebody waits for. */
+  waiting: number;
 }
 
 export type SlotState = 'free' | 'queued' | 'batched' | 'sent' | 'tombstone';
@@ -87,6 +97,25 @@ export function clearSlot(slot: Slot): void {
   slot.settled = false;
   slot.value = undefined;
   slot.error = undefined;
+}
+
+/** Says what was asked, for the decoders of region accesses. */
+export function aim(
+  slot: Slot,
+  region: number,
+  offset: number,
+  count: number,
+  target: Uint8Array | undefined,
+): void {
+  slot.region = region;
+  slot.offset = offset;
+  slot.count = count;
+  slot.target = target;
+}
+
+/** Why a call is given up whose time is over. */
+export function timeoutError(slot: Slot): TimeoutError {
+  return new TimeoutError(commandName(slot.command), slot.timeoutMs);
 }
 
 /** The caller is answered, or has gone. */

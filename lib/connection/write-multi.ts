@@ -22,15 +22,6 @@ const MAX_WRITE_BYTES = 8;
 const HEAD_BYTES = HEADER_SIZE + 8;
 const WRITE_BYTES = 24;
 
-/** Writes that went as one message. A write of which `slot.batch` is another, or none, has been answered. */
-export interface WriteBatch {
-  readonly slots: readonly Slot[];
-  /** The call of the message. */
-  readonly carrier: Slot;
-  /** How many of the writes somebody waits for. */
-  waiting: number;
-}
-
 /** The most writes in one message to a server that takes messages with `maxDataXferSize` bytes of data. */
 export function mostWrites(maxDataXferSize: number): number {
   const room = HEADER_SIZE + REGION_ACCESS_SIZE + maxDataXferSize - HEAD_BYTES;

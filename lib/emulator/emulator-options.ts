@@ -1,7 +1,7 @@
 /** What a server can be told about the way it treats its clients. */
 import type { VfioUserError } from '../errors.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
-import { ANSWER_PATIENCE_US, MAX_MESSAGE_FDS, MAX_PATIENCE_US } from '../transport/index.js';
+import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 
@@ -24,11 +24,6 @@ export interface EmulatorOptions {
   dirtyPages?: DirtyTelling;
   /** How long a client may take to answer DMA_READ and DMA_WRITE, in milliseconds; 5,000 by default. */
   dmaTimeoutMs?: number;
-  /**
-   * How long, in microseconds, a client that was answered is looked at for its next request before others have their
-   * turn; 20 by default, at most 100. With 0 the server sleeps after each answer, as those in C do.
-   */
-  patienceUs?: number;
   /** Is told of every client as it is accepted, before it has negotiated. */
   onClient?: (client: ConnectedClient) => void;
   /** Sees every command before it is carried out, and may make it fail: see `Intercept`. */
@@ -73,7 +68,6 @@ export function settingsOf(options: EmulatorOptions): Settings {
     pgsizes,
     dirtyPages: options.dirtyPages ?? 'none',
     dmaTimeoutMs: whole('dmaTimeoutMs', options.dmaTimeoutMs ?? 5_000, 1, 0x7fffffff),
-    patienceUs: whole('patienceUs', options.patienceUs ?? ANSWER_PATIENCE_US, 0, MAX_PATIENCE_US),
     intercept: options.intercept,
     onClient: options.onClient,
     onError: options.onError ?? warn,

@@ -22,7 +22,7 @@ import {
 } from '../protocol/constants.js';
 import { decodeHeader, writeHeader, type Header } from '../protocol/header.js';
 import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
-import { UnixTransport, type Transport, type TransportHandler } from '../transport/index.js';
+import type { Transport, TransportHandler } from '../transport/index.js';
 import { Client } from './client.js';
 import { CommandQueue } from './command-queue.js';
 import { Commands, type Message, type Reply } from './commands.js';
@@ -86,7 +86,6 @@ export class Session implements TransportHandler {
       this.#resolveClosed = resolve;
     });
     this.#transport = open(this);
-    if (this.#transport instanceof UnixTransport) this.#transport.setPatience(settings.patienceUs);
     this.#outbox = new Outbox(this.#transport);
   }
 

@@ -32,10 +32,8 @@ const EAGER_FROM = 16 * 1024;
 /** How long, in microseconds, before the loop goes on with something else. */
 const REST_PATIENCE_US = 40;
 
-/** A peer that was answered within a turn may speak again at once: it is looked at for so long, in microseconds. */
-export const ANSWER_PATIENCE_US = 20;
-/** The most: the loop stands still meanwhile. */
-export const MAX_PATIENCE_US = 100;
+/** A peer that was answered within a turn may speak again at once. */
+const ANSWER_PATIENCE_US = 20;
 /** How often a turn waits for that. */
 const HOPES_PER_TURN = 4;
 /** It is done while it pays: a wait in vain costs a chance, one that paid gives one back. */
@@ -69,7 +67,6 @@ export class UnixTransport implements Transport {
   #hasMore = false;
   /** Something went out in this turn. */
   #spoke = false;
-  #patienceUs = ANSWER_PATIENCE_US;
   #hope = MAX_HOPE;
   #hopelessTurns = 0;
 
@@ -89,11 +86,6 @@ export class UnixTransport implements Transport {
   /** The most that a synchronous call may spin before it blocks, in microseconds. */
   setSpinCeiling(microseconds: number): void {
     this.#socket.setSpinCeiling(microseconds);
-  }
-
-  /** How long a peer that was answered is looked at, in microseconds, up to `MAX_PATIENCE_US`. */
-  setPatience(microseconds: number): void {
-    this.#patienceUs = microseconds;
   }
 
   trySend(
@@ -232,7 +224,7 @@ export class UnixTransport implements Transport {
       if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading()) return;
       this.#spoke = false;
       hopes--;
-      const came = this.#receiveOnce(0, null, this.#patienceUs) > 0;
+      const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
       this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
       if (!came) return;
       // It waited for us before it went on: that is no flood.
@@ -241,7 +233,6 @@ export class UnixTransport implements Transport {
   }
 
   #hopesOfTurn(): number {
-    if (this.#patienceUs === 0) return 0;
     if (this.#hope === 0 && ++this.#hopelessTurns === HOPELESS_TURNS) {
       this.#hopelessTurns = 0;
       this.#hope = 1;

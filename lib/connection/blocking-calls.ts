@@ -1,0 +1,233 @@
+/**
+ * The calls of a connection that block the thread until they are answered.
+ *
+ * ```
+ *   quiet, and few bytes ── one native call ──▶ the plain reply ──▶ value
+ *        │ no                     │ anything else
+ *        ▼                        ▼
+ *      slot ── wait for its turn ── send ── block, a slice at a time ──▶ value or error
+ *                                             └ serves the server's requests, on both sockets
+ * ```
+ */
+import { performance } from 'node:perf_hooks';
+import { UnsupportedError } from '../errors.js';
+import { HEADER_SIZE, commandName } from '../protocol/constants.js';
+import {
+  QUICK_OTHER_AT,
+  QUICK_REPLY_AT,
+  QUICK_WAITED_AT,
+  SLICE_MS,
+  type MessageTap,
+  type QuickMemory,
+} from '../transport/index.js';
+import {
+  ACCESS_HEAD_SIZE,
+  encodeAccess,
+  encodeQuickly,
+  identifyQuickly,
+  isPlainReply,
+  isQuick,
+} from './access.js';
+import { timeoutOf, type SyncCallOptions } from './call-options.js';
+import { FLAGS_COMMAND } from './flags.js';
+import type { Flow } from './flow.js';
+import { Slot, aim, timeoutError, type Decoder } from './slot.js';
+
+const NO_FDS: number[] = [];
+/** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
+const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
+/** What a quick access was, for its decoder alone, once its reply is known to be the plain one. */
+const quickSlot = new Slot();
+quickSlot.isPlain = true;
+const QUICK_OTHER_WORD = QUICK_OTHER_AT >>> 2;
+
+export class BlockingCalls {
+  /** Refuses calls with this explanation, until set to undefined. */
+  whyNotSync: string | undefined;
+  readonly #flow: Flow;
+  readonly #tap: MessageTap | undefined;
+  /** The deadline of calls that say nothing. */
+  readonly #timeoutMs: number;
+
+  constructor(flow: Flow, tap: MessageTap | undefined, timeoutMs: number) {
+    this.#flow = flow;
+    this.#tap = tap;
+    this.#timeoutMs = timeoutMs;
+  }
+
+  /** `Connection.call`, blocking; `head` is of the command and its payload. */
+  call<T>(
+    command: number,
+    head: Buffer,
+    payload: Uint8Array | null,
+    fds: readonly number[] | null,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    const slot = this.#open(command, decode, options);
+    this.#waitForTurn(slot);
+    if (!slot.settled) this.#flow.dispatch(slot, head, payload, fds);
+    return this.#block(slot) as T;
+  }
+
+  /** `Connection.access`, blocking: the lowest latency. */
+  access<T>(
+    command: number,
+    region: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    const { quick } = this.#flow.main.transport;
+    if (quick !== undefined && isQuick(count, body) && this.#isQuiet()) {
+      return this.#accessQuickly(quick, command, region, offset, count, body, target, decode, options);
+    }
+    const slot = this.#open(command, decode, options);
+    aim(slot, region, offset, count, target);
+    this.#waitForTurn(slot);
+    encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
+    if (!slot.settled) this.#flow.dispatch(slot, accessHead, body, null);
+    return this.#block(slot) as T;
+  }
+
+  #open<T>(command: number, decode: Decoder<T>, options: SyncCallOptions | undefined): Slot {
+    this.#flow.refuseWhenClosed(command);
+    const { canBlock, peer } = this.#flow.main.transport;
+    if (!canBlock) throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${peer}`);
+    if (this.#flow.serving > 0) {
+      throw new UnsupportedError(
+        `${commandName(command)}: no synchronous call can be made while a request of the server is served`,
+      );
+    }
+    if (this.#tap?.telling === true) {
+      throw new UnsupportedError(
+        `${commandName(command)}: no synchronous call can be made by what listens to the messages`,
+      );
+    }
+    if (this.whyNotSync !== undefined)
+      throw new UnsupportedError(`${commandName(command)}: ${this.whyNotSync}`);
+    const slot = this.#flow.slots.take(timeoutOf(options, this.#timeoutMs));
+    slot.command = command;
+    slot.decode = decode;
+    slot.synchronous = true;
+    return slot;
+  }
+
+  /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
+  #isQuiet(): boolean {
+    const flow = this.#flow;
+    const { inFlight, tombstones } = flow.counters;
+    return (
+      inFlight === 0 &&
+      tombstones === 0 &&
+      flow.serving === 0 &&
+      flow.endReason === undefined &&
+      this.whyNotSync === undefined &&
+      flow.queue.peek() === undefined &&
+      flow.main.isQuiet &&
+      (flow.twin === undefined || flow.twin.isQuiet) &&
+      this.#tap?.active !== true &&
+      this.#tap?.telling !== true
+    );
+  }
+
+  /**
+   * `access` of a few bytes where there is nothing to mind: the answer is expected to be the next message. Where it is
+   * not the access becomes a call like any other.
+   */
+  #accessQuickly<T>(
+    quick: QuickMemory,
+    command: number,
+    region: number,
+    offset: number,
+    count: number,
+    body: Uint8Array | null,
+    target: Uint8Array | undefined,
+    decode: Decoder<T>,
+    options: SyncCallOptions | undefined,
+  ): T {
+    const flow = this.#flow;
+    const timeoutMs = timeoutOf(options, this.#timeoutMs);
+    const size = encodeQuickly(quick, command, region, offset, count, body);
+    const id = flow.slots.borrowId();
+    identifyQuickly(quick, id);
+    const { main, twin } = flow;
+    const result = main.quickSync(size, timeoutMs, twin);
+    if (result > 0 && isPlainReply(quick, result, body === null ? count : 0)) {
+      main.countReceived(result);
+      flow.slots.returnId(id);
+      quickSlot.count = count;
+      quickSlot.target = target;
+      const value = decode(
+        quickSlot,
+        quick.bytes,
+        QUICK_REPLY_AT + HEADER_SIZE,
+        QUICK_REPLY_AT + result,
+        NO_FDS,
+      );
+      quickSlot.target = undefined;
+      // What the server asked for before it answered comes before the answer: a read pushes writes.
+      if (twin !== undefined && quick.words[QUICK_OTHER_WORD] !== 0) twin.transport.receiveSync(0, undefined);
+      return value;
+    }
+    const slot = this.#open(command, decode, { timeoutMs });
+    aim(slot, region, offset, count, target);
+    // What was not sent whole was not waited for: what stands there is of another call.
+    if (result >= 0) slot.deadline -= quick.bytes.readDoubleLE(QUICK_WAITED_AT);
+    flow.giveId(slot, id);
+    if (result > 0) main.transport.handOver(result);
+    // None of it has gone: it is sent again, so that the transport tells when there is room.
+    else if (result === -size) main.outbox.send(slot, quick.bytes, size, null, null, false);
+    else if (result < 0) main.outbox.keepRest(slot, quick.bytes, size, null, size + result, null, false);
+    return this.#block(slot) as T;
+  }
+
+  /** Blocks until every earlier call has been sent and there is room for one more. */
+  #waitForTurn(slot: Slot): void {
+    this.#flow.main.hurry();
+    this.#flow.twin?.hurry();
+    this.#flow.main.outbox.sendGathered();
+    while (!slot.settled && (!this.#flow.hasRoom() || this.#flow.queue.peek() !== undefined))
+      this.#turn(slot);
+  }
+
+  /** Blocks until a synchronous call that was sent is answered. Its slot is free when this returns or throws. */
+  #block(slot: Slot): unknown {
+    while (!slot.settled) this.#turn(slot);
+    const { error, value } = slot;
+    // A tombstone is released by its late reply; `close` forgets ids, so anything else goes back now.
+    if (slot.state !== 'tombstone') this.#flow.slots.release(slot);
+    if (error !== undefined) throw error;
+    return value;
+  }
+
+  /** One slice of a blocking wait: sends what is stuck, receives what comes, ends the call when its time is over. */
+  #turn(slot: Slot): void {
+    const left = leftMs(slot);
+    if (left <= 0) {
+      this.#flow.giveUp(slot, timeoutError(slot));
+      return;
+    }
+    const wait = Math.min(SLICE_MS, left);
+    const main = this.#flow.main;
+    const twin = this.#flow.twin;
+    main.hurry();
+    twin?.hurry();
+    if (slot.settled) return;
+    const mainWaits = !main.outbox.isEmpty;
+    const twinWaits = twin !== undefined && !twin.outbox.isEmpty;
+    // One wait watches one socket for room: where both are full they take short turns.
+    if (twinWaits) twin.transport.flushSync(mainWaits ? 1 : wait, main.transport);
+    if (slot.settled) return;
+    if (mainWaits) main.transport.flushSync(twinWaits ? 1 : wait, twin?.transport);
+    else if (!twinWaits) main.transport.receiveSync(wait, twin?.transport);
+  }
+}
+
+/** Whole milliseconds until the call is given up. */
+function leftMs(slot: Slot): number {
+  return Math.ceil(slot.deadline - performance.now());
+}
