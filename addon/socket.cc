@@ -435,7 +435,7 @@ int64_t Socket::EndWait(int64_t took, int64_t result) {
   last_wait_ = took;
   governor().End(took);
   if (waits_ < SpinGovernor::kWaitsToVerdict && ++waits_ == SpinGovernor::kWaitsToVerdict) {
-    governor_ = environment_->spin;
+    governor_ = environment_->spin.Heir();
   }
   return result;
 }

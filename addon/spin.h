@@ -43,6 +43,14 @@ class SpinGovernor {
 
   explicit SpinGovernor(int64_t ceiling = kDefaultCeiling) : ceiling_(ceiling) {}
 
+  /// One that begins with what this one does, and finds out for itself whether that is right.
+  SpinGovernor Heir() const {
+    SpinGovernor heir(ceiling_);
+    heir.spinning_ = spinning_;
+    heir.block_mean_ = block_mean_;
+    return heir;
+  }
+
   /// The longest spin in nanoseconds; 0 never spins.
   int64_t ceiling() const { return ceiling_; }
 

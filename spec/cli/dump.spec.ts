@@ -4,9 +4,11 @@ import {
   DeviceError,
   PciConfigSpace,
   PciDevice,
+  RamDevice,
   serve,
   type EmulatorServer,
 } from '../../lib/emulator/index.js';
+import { connect } from '../../lib/index.js';
 import { HAS_SCRIPT, Scratch, outcomeOf, startOnTerminal, vfioUser, type Outcome } from './cli.js';
 import { DoomedServer } from './doomed-server.js';
 
@@ -96,6 +98,54 @@ describe('vfio-user dump', () => {
   test('reads registers in accesses of their width', async () => {
     await vfioUser('dump', socket, 'bar0', '--length', '16', '--width', '4', '--output', file);
     expect(device.reads).toEqual([0, 4, 8, 12].map((offset) => [offset, 4]));
+  });
+
+  describe('--mapped', () => {
+    const PAGE = 4096;
+
+    /** BAR1 can be mapped but for its first page; reads of what can be mapped are not answered well. */
+    async function withRam(check: (path: string, bytes: Buffer) => Promise<void>): Promise<void> {
+      const ram = new RamDevice();
+      const path = scratch.path('ram');
+      const asked: number[] = [];
+      await using _server = await serve(ram, {
+        path,
+        intercept: ({ command, payload }) => {
+          if (command !== 9 || payload.readUInt32LE(8) !== 1) return undefined;
+          asked.push(Number(payload.readBigUInt64LE(0)));
+          return asked.at(-1)! >= PAGE ? { errno: EIO } : undefined;
+        },
+      });
+      const { size } = ram.regions.find(({ index }) => index === 1)!;
+      const bytes = Buffer.from(Array.from({ length: size }, (_, i) => (i * 7) % 253));
+      await using own = await connect(path);
+      await own.region(1).write(0, bytes);
+      await own.close();
+      await check(path, bytes);
+      expect(asked.every((offset) => offset < PAGE)).toBe(true);
+    }
+
+    test('copies what can be mapped, and asks for the rest', async () => {
+      await withRam(async (path, bytes) => {
+        const { status, stderr } = await vfioUser('dump', path, 'bar1', '--mapped', '--output', file);
+        expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+        expect(readFileSync(file).equals(bytes)).toBe(true);
+      });
+    });
+
+    test('begins and ends anywhere', async () => {
+      await withRam(async (path, bytes) => {
+        const stretch = ['--offset', String(PAGE - 20), '--length', '100'];
+        const outcome = await vfioUser('dump', path, 'bar1', '--mapped', '--sparse', ...stretch);
+        expect(outcome.bytes.equals(bytes.subarray(PAGE - 20, PAGE + 80))).toBe(true);
+      });
+    });
+
+    test('says where there is nothing to map', async () => {
+      const { status, stderr } = await vfioUser('dump', socket, 'bar0', '--mapped');
+      expect(status).toBe(2);
+      expect(stderr).toContain('nothing there can be mapped');
+    });
   });
 
   test('leaves the file that was there, and no part of a new one, where it fails', async () => {

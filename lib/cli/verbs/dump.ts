@@ -6,6 +6,7 @@ import { UsageError } from '../errors.js';
 import { formatter, type Formatter } from '../formats.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, byteValue, length as parseLength, size, type AccessWidth } from '../numbers.js';
+import { readMapped } from '../mapped-read.js';
 import { OutputFile, STANDARD_STREAM, withFate } from '../output-file.js';
 import { print } from '../output.js';
 import { startProgress } from '../progress.js';
@@ -21,6 +22,7 @@ interface DumpOptions {
   width?: AccessWidth;
   enable: boolean;
   sparse: boolean;
+  mapped: boolean;
   fill: number;
   keepPartial: boolean;
 }
@@ -31,12 +33,15 @@ is whole; until then it is FILE.partial, which a failure removes unless --keep-p
 
 Registers want a --width, memory is read in as few accesses as can be. --sparse goes on where the server answers an
 error: what cannot be read has the bytes of --fill, and is listed on stderr (in steps of --width, or of 4096 bytes).
+--mapped copies what can be mapped out of the server's memory instead of asking for it, whatever the --width: SPDK's
+doorbells, for one, answer no read.
 
 Examples:
   $ vfio-user dump /run/dev.sock rom --output rom.bin
   $ vfio-user dump /run/dev.sock bar0 --offset 0x1000 --length 256 --width 4
   $ vfio-user dump /run/dev.sock config | xxd
-  $ vfio-user dump /run/dev.sock bar2 --sparse --output bar2.bin --enable`;
+  $ vfio-user dump /run/dev.sock bar2 --sparse --output bar2.bin --enable
+  $ vfio-user dump /run/nvme/cntrl bar0 --mapped --width 4 --output bar0.bin`;
 
 export function registerDump(program: Command): void {
   program
@@ -50,6 +55,7 @@ export function registerDump(program: Command): void {
     .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
     .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits', false)
     .option('--sparse', 'go on where something cannot be read', false)
+    .option('--mapped', 'read what can be mapped through its mapping', false)
     .option('--fill <byte>', 'with --sparse: what stands for bytes that cannot be read', byteValue, 0xff)
     .option('--keep-partial', 'after a failure, keep what was read', false)
     .addHelpText('after', HELP)
@@ -86,16 +92,18 @@ function wantedStretch(device: Device, index: number, { offset, length, width }:
 async function copy(
   stretch: Stretch,
   region: string,
-  { output, sparse, fill }: DumpOptions,
+  { output, sparse, mapped, fill }: DumpOptions,
   file: OutputFile,
   holes: Hole[],
 ): Promise<void> {
   const toTerminal = isStdout(output) && process.stdout.isTTY === true;
   const format = formatFor(toTerminal, stretch, region);
+  const byMessage = (part: Stretch) => (sparse ? readSparse(part, fill, holes) : readStretch(part));
+  const chunks = mapped ? readMapped(stretch, byMessage) : byMessage(stretch);
   const progress = startProgress(toTerminal ? 0 : stretch.length);
   try {
     await interruptible(async (signal) => {
-      for await (const chunk of sparse ? readSparse(stretch, fill, holes) : readStretch(stretch)) {
+      for await (const chunk of chunks) {
         signal.throwIfAborted();
         await file.write(format.push(chunk));
         progress.add(chunk.length);
