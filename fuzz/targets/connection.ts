@@ -46,6 +46,8 @@ class Pipe implements Transport {
     return took;
   }
 
+  look(): void {}
+
   quickSync(): number {
     throw new Error('it cannot block');
   }

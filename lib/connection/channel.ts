@@ -38,6 +38,7 @@ export class Channel implements TransportHandler {
   /** Reading, or flushing, goes on when the loop has turned. */
   #readsAgain: NodeJS.Immediate | undefined;
   #flushesAgain: NodeJS.Immediate | undefined;
+  #looks: NodeJS.Immediate | undefined;
 
   constructor(open: (handler: TransportHandler) => Transport, handler: ChannelHandler, counters: Counters) {
     this.#handler = handler;
@@ -75,6 +76,11 @@ export class Channel implements TransportHandler {
   countReceived(bytes: number): void {
     this.#counters.received++;
     this.#counters.bytesReceived += bytes;
+  }
+
+  /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
+  lookSoon(): void {
+    this.#looks ??= this.#afterTurn(this.#look);
   }
 
   /** See `Outbox.sendSoon`. */
@@ -138,6 +144,7 @@ export class Channel implements TransportHandler {
   close(): void {
     clearImmediate(this.#readsAgain);
     clearImmediate(this.#flushesAgain);
+    clearImmediate(this.#looks);
     this.outbox.close();
     this.transport.close();
   }
@@ -160,6 +167,11 @@ export class Channel implements TransportHandler {
     const immediate = setImmediate(work);
     return this.#referenced ? immediate : immediate.unref();
   }
+
+  readonly #look = (): void => {
+    this.#looks = undefined;
+    this.transport.look();
+  };
 
   #readAgain(): void {
     this.#readsAgain = undefined;

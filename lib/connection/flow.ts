@@ -19,6 +19,8 @@ import { decodeDone, encodeWrites, notDone, takeWrites } from './write-multi.js'
 const MAX_TOMBSTONES = 1_024;
 /** With so many under way a read may wait until the loop turns, and go with others. */
 const GATHER_FROM = 4;
+/** With so few under way an answer is looked for before the loop goes to sleep: with more there is always one to come. */
+const FEW = 2;
 /** The largest `inFlight`: ids must suffice for these and the tombstones. */
 const MAX_IN_FLIGHT = 16_384;
 
@@ -118,7 +120,10 @@ export class Flow {
     this.giveId(slot, this.slots.borrowId());
     writeHeaderId(head, 0, slot.id);
     if (gather) this.main.sendSoon(slot, head);
-    else this.main.send(slot, head, head.byteLength, body, fds, false);
+    else {
+      this.main.send(slot, head, head.byteLength, body, fds, false);
+      if (!slot.synchronous && this.counters.inFlight <= FEW) this.main.lookSoon();
+    }
   }
 
   /** The slot's message is sent with this id. */

@@ -18,6 +18,12 @@ const S_IFREG = 0o100000;
 /** The most bytes behind one ArrayBuffer. */
 const MAX_WINDOW = 2 ** 32;
 
+/**
+ * On x86-64 a load is a load: the processor keeps its order with others, and with stores before it that are locked, as
+ * those of `Atomics.store` are. `Atomics.load` makes the same instruction, and a call of some ten nanoseconds around it.
+ */
+const LOADS_ARE_ORDERED = process.arch === 'x64';
+
 export class MappedArea {
   /** Where the area begins in its region. */
   readonly offset: number;
@@ -74,25 +80,25 @@ export class MappedArea {
 
   /** One ordered 32-bit load. */
   readUInt32(offset: number): number {
-    this.#check(offset, 4, 4);
-    return Atomics.load(this.u32, offset >>> 2);
+    if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
+    return LOADS_ARE_ORDERED ? this.u32[offset >>> 2]! : Atomics.load(this.u32, offset >>> 2);
   }
 
   /** One ordered 32-bit store, after all earlier stores of this thread. */
   writeUInt32(offset: number, value: number): void {
-    this.#check(offset, 4, 4);
+    if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
     Atomics.store(this.u32, offset >>> 2, value);
   }
 
   /** One ordered 64-bit load. */
   readUInt64(offset: number): bigint {
-    this.#check(offset, 8, 8);
+    if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
     return Atomics.load(this.u64, offset >>> 3);
   }
 
   /** One ordered 64-bit store. */
   writeUInt64(offset: number, value: bigint): void {
-    this.#check(offset, 8, 8);
+    if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
     Atomics.store(this.u64, offset >>> 3, value);
   }
 
@@ -145,6 +151,11 @@ export class MappedArea {
   #wordBuffer(width: number): ArrayBufferLike {
     if (this.#lead % width === 0) return this.bytes.buffer;
     throw new UnsupportedError(`the area's memory does not begin on a boundary of ${width} bytes`);
+  }
+
+  /** Whether a word lies in the area: `#check` without its words, for those who count nanoseconds. */
+  #has(offset: number, width: number): boolean {
+    return offset >= 0 && offset % width === 0 && offset + width <= this.size && !this.#closed;
   }
 
   #check(offset: number, length: number, alignment: number): void {

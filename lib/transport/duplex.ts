@@ -62,6 +62,9 @@ export class DuplexTransport implements Transport {
     return message.byteLength;
   }
 
+  /** The stream hands over what it has by itself. */
+  look(): void {}
+
   quickSync(): number {
     throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
   }

@@ -116,6 +116,10 @@ class TappedTransport implements Transport, TransportHandler {
     return this.#inner.quickSync(length, timeoutMs, unwrap(other));
   }
 
+  look(): void {
+    this.#inner.look();
+  }
+
   handOver(count: number): void {
     this.#inner.handOver(count);
   }

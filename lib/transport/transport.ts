@@ -73,6 +73,8 @@ export interface Transport {
    * `quick[QUICK_OTHER_AT)` is not 0 when the `other` transport has something to receive.
    */
   quickSync(length: number, timeoutMs: number, other: Transport | undefined): number;
+  /** Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. */
+  look(): void;
   /** Treats `count` bytes that `quickSync` has received as any others. */
   handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */

@@ -69,6 +69,9 @@ export class UnixTransport implements Transport {
   #spoke = false;
   #hope = MAX_HOPE;
   #hopelessTurns = 0;
+  /** As `#hope`, of looks for the answers of calls that are awaited. */
+  #sight = MAX_HOPE;
+  #sightlessTurns = 0;
 
   /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
   constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
@@ -128,6 +131,14 @@ export class UnixTransport implements Transport {
     const sent = UNSENT - result;
     if (sent > 0) this.#watch(this.#interest | WRITABLE);
     return sent - length;
+  }
+
+  look(): void {
+    if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
+    this.turn++;
+    const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
+    this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
+    if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
 
   handOver(count: number): void {
@@ -230,6 +241,14 @@ export class UnixTransport implements Transport {
       // It waited for us before it went on: that is no flood.
       this.turn++;
     }
+  }
+
+  #maySee(): boolean {
+    if (this.#sight === 0 && ++this.#sightlessTurns === HOPELESS_TURNS) {
+      this.#sightlessTurns = 0;
+      this.#sight = 1;
+    }
+    return this.#sight > 0;
   }
 
   #hopesOfTurn(): number {
