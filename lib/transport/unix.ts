@@ -235,11 +235,11 @@ export class UnixTransport implements Transport {
       if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading()) return;
       this.#spoke = false;
       hopes--;
+      // What comes now waited for us before it went on: that is no flood, and is weighed as another turn's.
+      this.turn++;
       const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
       this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
       if (!came) return;
-      // It waited for us before it went on: that is no flood.
-      this.turn++;
     }
   }
 
