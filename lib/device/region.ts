@@ -275,7 +275,11 @@ export class Region {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(longest, pause * 2)) {
       const left = deadline - performance.now();
       if (left <= 0) throw this.#waitTimeout(offset, bits, wanted, timeoutMs);
-      const seen = await this.#readWidth(offset, width, { timeoutMs: left, signal: options.signal });
+      const reading = this.#readWidth(offset, width, { timeoutMs: left, signal: options.signal });
+      const seen = await reading.catch((error: unknown) => {
+        // The read had what was left of the time: what is over is the wait.
+        throw error instanceof TimeoutError ? this.#waitTimeout(offset, bits, wanted, timeoutMs) : error;
+      });
       if ((BigInt(seen) & bits) === wanted) return seen;
       if (pause >= 1) await sleep(Math.min(pause, left), undefined, { signal: options.signal });
     }
