@@ -19,6 +19,9 @@ import { cleanup, errorOf, opened, pattern, until, type Setup } from './fixture.
 const ABORT = 0x08;
 const CREATE_SQ = 0x01;
 
+/** Where a busy machine must not take an Abort for lost: it has a quarter of that time. */
+const patient: Setup = { nvme: { timeoutMs: 2_000 } };
+
 async function withQueue(setup: Setup = {}, options?: NvmeQueueOptions) {
   const pair = await opened({ ...setup, nvme: { timeoutMs: 200, ...setup.nvme } });
   const queue = await pair.controller.createQueue(options);
@@ -87,7 +90,7 @@ describe('the n-th command fails', () => {
 
 describe('a command that is not completed', () => {
   test('is aborted: its caller gets a TimeoutError, the controller is not reset', async () => {
-    const { queue, emulated } = await withQueue();
+    const { queue, emulated } = await withQueue(patient);
     let held = 0;
     const admin: number[] = [];
     emulated.intercept = ({ queue: id, opcode }) => {
@@ -115,12 +118,10 @@ describe('a command that is not completed', () => {
   });
 
   test('a deadline of its own', async () => {
-    const { queue, emulated } = await withQueue();
+    const { queue, emulated } = await withQueue({ nvme: { timeoutMs: 60_000 } });
     emulated.intercept = onNthCommand(1, 'hold');
-    const begin = performance.now();
     const error = await errorOf(queue.read(0, 1, { timeoutMs: 20 }));
     expect(error).toMatchObject({ name: 'TimeoutError', timeoutMs: 20 });
-    expect(performance.now() - begin).toBeLessThan(190);
   });
 
   test('that waits for its turn has a deadline too', async () => {
@@ -137,7 +138,7 @@ describe('a command that is not completed', () => {
     ['hold', 'ABORT_REQUESTED'],
     ['lose', 'ABORTED_BY_HOST'],
   ])('the submit/poll face: %s is reported as %s', async (verdict, name) => {
-    const { queue, emulated } = await withQueue({}, { buffers: {} });
+    const { queue, emulated } = await withQueue(patient, { buffers: {} });
     emulated.intercept = onNthCommand(1, verdict);
     queue.submitRead(0, 1, 0, 42);
     queue.ring();
@@ -183,16 +184,18 @@ describe('memory that the device may still write to', () => {
   test('bounce pages are not used again before', async () => {
     const { namespaces, state } = lateNamespace();
     const { queue } = await withQueue({ emulated: { namespaces } });
-    state.delayMs = 500;
-    const begin = performance.now();
+    let isLate = false;
+    state.delayMs = 1_000;
+    setTimeout(() => (isLate = true), 1_000);
     expect(await errorOf(queue.read(0, 8))).toBeInstanceOf(TimeoutError);
-    expect(performance.now() - begin).toBeLessThan(450);
+    expect(isLate).toBe(false);
     state.delayMs = 0;
     // While the late read is still to come.
     const ones = Buffer.alloc(256 * 512, 1);
     await queue.write(1000, ones);
     for (let i = 0; i < 4; i++) expect((await queue.read(1000, 256)).equals(ones)).toBe(true);
-    await sleep(400);
+    await until(() => isLate);
+    await sleep(100);
     expect((await queue.read(1000, 256)).equals(ones)).toBe(true);
   });
 });
@@ -285,7 +288,8 @@ describe('a reset by the user', () => {
 
 describe('a caller who does not want to wait', () => {
   test('gets the signal’s reason, and the command is aborted', async () => {
-    const { queue, emulated } = await withQueue();
+    // Nothing but the Abort gets the slot back in time.
+    const { queue, emulated } = await withQueue({ nvme: { timeoutMs: 60_000 } });
     let held = 0;
     const aborts = adminCount(emulated, ABORT, () => (held++ === 0 ? 'hold' : 'pass'));
     const stop = new AbortController();
