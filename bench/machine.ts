@@ -35,7 +35,8 @@ export async function versions(env: NodeJS.ProcessEnv = process.env): Promise<Re
   }
   // spdk_nvme_perf does not say its version; the target that it was built with does.
   const { BENCH_SPDK: spdk, BENCH_SPDK_RPC: rpc } = env;
-  if (rpc !== undefined) all['SPDK'] = await spdkVersion(rpc);
+  if (rpc !== undefined)
+    all['SPDK'] = await spdkVersion(rpc).catch((error: Error) => `unknown: ${error.message}`);
   else if (spdk !== undefined) all['SPDK'] = 'unknown: BENCH_SPDK_RPC is not set';
   return all;
 }

@@ -1,5 +1,5 @@
 /** The report as the documents have it. */
-import type { Report } from './report.js';
+import type { Report } from './report-data.js';
 import { PROCESS_SCOPE, rowsOf, type Row } from './words.js';
 
 export function markdown(report: Report): string {

@@ -1,6 +1,6 @@
 /** The page: one file that needs nothing else, light or dark as its reader has it. */
 import { depthPlots, latencyPlots, ratioPlot } from './plots.js';
-import type { Report } from './report.js';
+import type { Report } from './report-data.js';
 import type { Outcome } from './run.js';
 import { latencyWords, PROCESS_SCOPE, rowsOf, type Row } from './words.js';
 

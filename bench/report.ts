@@ -1,20 +1,8 @@
 /** What a run leaves behind: JSON for programs, and a page with plots for people. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import type { Machine } from './machine.js';
 import { page } from './page.js';
-import type { Outcome } from './run.js';
-
-export interface Report {
-  date: string;
-  /** What made it. */
-  command: string;
-  machine: Machine;
-  versions: Record<string, string>;
-  pairs: number;
-  quick: boolean;
-  outcomes: Outcome[];
-}
+import type { Report } from './report-data.js';
 
 /** Writes report.json and report.html. Returns the page's path. */
 export async function writeReport(report: Report, directory: string): Promise<string> {

@@ -22,9 +22,14 @@ import {
   commandName,
 } from '../protocol/constants.js';
 import { decodeHeader, headerId, type Header } from '../protocol/header.js';
-import { CaptureError, isMessage, type Direction, type TracedInterrupt } from '../trace/index.js';
+import {
+  CaptureError,
+  isMessage,
+  type Direction,
+  type TracedEvent,
+  type TracedInterrupt,
+} from '../trace/index.js';
 import { MAX_MESSAGE_SIZE } from '../transport/index.js';
-import type { NumberedEvent } from './recording.js';
 
 /** A message of the recording. */
 export interface RecordedMessage {
@@ -44,6 +49,15 @@ export type Step =
   | { kind: 'request'; time: bigint; message: RecordedMessage; answer: RecordedMessage | undefined }
   | { kind: 'answer'; time: bigint; message: RecordedMessage; request: RequestStep }
   | { kind: 'interrupt'; time: bigint; number: number; interrupt: TracedInterrupt };
+
+/** A message or an interrupt of a capture, in its place. */
+export interface NumberedEvent {
+  /** Counted from 1 over all files, as `capture show` prints their lines. */
+  number: number;
+  event: TracedEvent;
+  /** It went over the socket of the server's own requests. */
+  isTwin: boolean;
+}
 
 /** A request of the server's: `answer` is what the client replied. */
 export type RequestStep = Extract<Step, { kind: 'request' }>;

@@ -1,17 +1,9 @@
 /** Captures as recordings: all their messages, sorted by the connections that they went over. */
 import { Command, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK, HEADER_SIZE } from '../protocol/constants.js';
 import { headerCommand, headerFlags } from '../protocol/header.js';
-import { CaptureError, CaptureReader, isMessage, type TracedEvent } from '../trace/index.js';
-import { exchangesOf, type Exchange } from './exchange.js';
+import { CaptureError, CaptureReader, isMessage } from '../trace/index.js';
+import { exchangesOf, type Exchange, type NumberedEvent } from './exchange.js';
 import { limitsOf } from './limits.js';
-
-export interface NumberedEvent {
-  /** Counted from 1 over all files, as `capture show` prints their lines. */
-  number: number;
-  event: TracedEvent;
-  /** It went over the socket of the server's own requests. */
-  isTwin: boolean;
-}
 
 /** A connection of a recording. */
 export interface Recording {

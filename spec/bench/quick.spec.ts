@@ -4,7 +4,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { readFileSync } from 'node:fs';
 import { fileURLToPath } from 'node:url';
-import type { Report } from '../../bench/report.js';
+import type { Report } from '../../bench/report-data.js';
 import { Scratch } from '../cli/cli.js';
 
 jest.setTimeout(300_000);

@@ -4,7 +4,7 @@ import { compare, standAlone } from '../../bench/compare.js';
 import { atLeast, atMostInTime } from '../../bench/goal.js';
 import { markdown } from '../../bench/markdown.js';
 import { page } from '../../bench/page.js';
-import type { Report } from '../../bench/report.js';
+import type { Report } from '../../bench/report-data.js';
 import type { Outcome } from '../../bench/run.js';
 import { table } from '../../bench/table.js';
 import type { Trial } from '../../bench/trial.js';
