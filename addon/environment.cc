@@ -1,5 +1,9 @@
 #include "environment.h"
 
+#include <unistd.h>
+
+#include <new>
+
 #include "polled-fd.h"
 
 namespace vfio_user {
@@ -53,8 +57,26 @@ Napi::Value Environment::MakeQuick(Napi::Env env) {
 void Environment::OnCleanup(napi_async_cleanup_hook_handle /*hook*/, void* data) {
   auto* self = static_cast<Environment*>(data);
   self->ending_ = true;
+  self->CloseLent();
   for (Poll* poll : self->polls_) poll->Close();
   self->FinishCleanup();
+}
+
+int Environment::Lend(int fd) noexcept {
+  if (fd < 0) return fd;
+  try {
+    lent_.insert(fd);
+  } catch (const std::bad_alloc&) {
+    // Then it is as it would be without the list: open until the process ends, should a worker end just now.
+  }
+  return fd;
+}
+
+/// Of a worker: the process closes what the main thread has left, and its end has other things to wait for.
+void Environment::CloseLent() {
+  if (loop_ == uv_default_loop()) return;
+  for (const int fd : lent_) close(fd);
+  lent_.clear();
 }
 
 void Environment::Remove(Poll* poll) {

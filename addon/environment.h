@@ -5,6 +5,9 @@
 //
 //   cleanup hook ── closes every Poll ── close callbacks run ── the last one releases the hook ── finalizers
 //
+// A worker may be terminated between any two instructions of JavaScript. Fds that it has as bare numbers by then are
+// closed here, as nobody else knows of them.
+//
 // Objects hold it by shared_ptr: the order in which Node finalizes them and the instance data is its own
 // affair.
 #pragma once
@@ -39,6 +42,11 @@ class Environment {
   /// Called by a Poll's close callback.
   void Remove(Poll* poll);
 
+  /// Notes an fd that JavaScript is handed as a bare number, and gives it back; a negative number is an error.
+  int Lend(int fd) noexcept;
+  /// The number has an owner again, or is closed.
+  void TakeBack(int fd) noexcept { lent_.erase(fd); }
+
   /// The sockets that live, so that a method can tell a Socket argument from any other object's pointer.
   std::unordered_set<const void*> sockets;
   /// How sockets wait that have not waited often enough to know better: what one has learned is true of most.
@@ -55,10 +63,12 @@ class Environment {
  private:
   Environment() = default;
   static void OnCleanup(napi_async_cleanup_hook_handle hook, void* data);
+  void CloseLent();
   void FinishCleanup();
 
   uv_loop_t* loop_ = nullptr;
   std::unordered_set<Poll*> polls_;
+  std::unordered_set<int> lent_;
   napi_async_cleanup_hook_handle hook_ = nullptr;
   bool ending_ = false;
 };

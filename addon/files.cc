@@ -20,6 +20,7 @@
 
 #include "arguments.h"
 #include "available-memory.h"
+#include "environment.h"
 
 namespace vfio_user {
 
@@ -165,6 +166,11 @@ Napi::Value Number(const Info& info, int number) {
   return Napi::Number::New(info.Env(), number);
 }
 
+/// A new fd, for whoever called; or an error.
+Napi::Value NewFd(const Info& info, int fd) {
+  return Number(info, Environment::Of(info.Env())->Lend(fd));
+}
+
 bool ReadString(const Info& info, size_t index, const char* what, std::string* out) {
   if (!info[index].IsString()) return ThrowTypeError(info.Env(), what, "a string");
   *out = info[index].As<Napi::String>().Utf8Value();
@@ -174,7 +180,7 @@ bool ReadString(const Info& info, size_t index, const char* what, std::string* o
 Napi::Value ConnectUnix(const Info& info) {
   std::string path;
   if (!ReadString(info, 0, "path", &path)) return {};
-  return Number(info, ConnectTo(path));
+  return NewFd(info, ConnectTo(path));
 }
 
 Napi::Value ConnectVsock(const Info& info) {
@@ -184,7 +190,7 @@ Napi::Value ConnectVsock(const Info& info) {
       !ReadInteger(info.Env(), info[1], "port", &port, UINT32_MAX)) {
     return {};
   }
-  return Number(info, ConnectToVsock(static_cast<uint32_t>(cid), static_cast<uint32_t>(port)));
+  return NewFd(info, ConnectToVsock(static_cast<uint32_t>(cid), static_cast<uint32_t>(port)));
 }
 
 Napi::Value SocketError(const Info& info) {
@@ -205,7 +211,7 @@ Napi::Value ListenUnix(const Info& info) {
       !ReadInteger(info.Env(), info[2], "mode", &mode, ACCESSPERMS)) {
     return {};
   }
-  return Number(info, ListenAt(path, static_cast<int>(backlog), static_cast<mode_t>(mode)));
+  return NewFd(info, ListenAt(path, static_cast<int>(backlog), static_cast<mode_t>(mode)));
 }
 
 Napi::Value SocketPair(const Info& info) {
@@ -213,8 +219,8 @@ Napi::Value SocketPair(const Info& info) {
   if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0, fds) < 0)
     return Number(info, -errno);
   auto pair = Napi::Array::New(info.Env(), 2);
-  pair[0U] = Number(info, fds[0]);
-  pair[1U] = Number(info, fds[1]);
+  pair[0U] = NewFd(info, fds[0]);
+  pair[1U] = NewFd(info, fds[1]);
   return pair;
 }
 
@@ -241,14 +247,14 @@ Napi::Value Memfd(const Info& info) {
   std::string name;
   uint64_t size;
   if (!ReadString(info, 0, "name", &name) || !ReadInteger(info.Env(), info[1], "size", &size)) return {};
-  return Number(info, MakeMemfd(name, static_cast<off_t>(size), info[2].ToBoolean()));
+  return NewFd(info, MakeMemfd(name, static_cast<off_t>(size), info[2].ToBoolean()));
 }
 
 Napi::Value MakeEventFd(const Info& info) {
   uint64_t initial;
   if (!ReadInteger(info.Env(), info[0], "initial", &initial, UINT32_MAX)) return {};
   const int fd = eventfd(static_cast<unsigned>(initial), EFD_CLOEXEC | EFD_NONBLOCK);
-  return Number(info, fd < 0 ? -errno : fd);
+  return NewFd(info, fd < 0 ? -errno : fd);
 }
 
 Napi::Value GetFdInfo(const Info& info) {
@@ -270,14 +276,22 @@ Napi::Value DupFd(const Info& info) {
   int fd;
   if (!ReadFd(info.Env(), info[0], &fd)) return {};
   const int copy = fcntl(fd, F_DUPFD_CLOEXEC, 0);
-  return Number(info, copy < 0 ? -errno : copy);
+  return NewFd(info, copy < 0 ? -errno : copy);
 }
 
 Napi::Value CloseFd(const Info& info) {
   int fd;
   if (!ReadFd(info.Env(), info[0], &fd)) return {};
+  Environment::Of(info.Env())->TakeBack(fd);
   // After EINTR the fd is closed all the same.
   return Number(info, close(fd) < 0 && errno != EINTR ? -errno : 0);
+}
+
+Napi::Value ReleaseFd(const Info& info) {
+  int fd;
+  if (!ReadFd(info.Env(), info[0], &fd)) return {};
+  Environment::Of(info.Env())->TakeBack(fd);
+  return info.Env().Undefined();
 }
 
 }  // namespace
@@ -298,6 +312,7 @@ void ExportFiles(Napi::Env env, Napi::Object exports) {
   add("fdInfo", GetFdInfo);
   add("dupFd", DupFd);
   add("closeFd", CloseFd);
+  add("releaseFd", ReleaseFd);
 }
 
 }  // namespace vfio_user

@@ -33,7 +33,7 @@ Napi::Value Listener::Accept(const Napi::CallbackInfo& info) {
       // A client that gave up while it was queued is no concern of ours: the next one may be there.
     } while (result == -EINTR || result == -ECONNABORTED);
   }
-  return Napi::Number::New(info.Env(), result);
+  return Napi::Number::New(info.Env(), environment_->Lend(result));
 }
 
 Napi::Value Listener::WatchOn(const Napi::CallbackInfo& info) {

@@ -57,7 +57,10 @@ class PolledFd {
   virtual ~PolledFd() { Close(); }
 
   /// Takes the fd over. The last step of a constructor: where it throws, the fd stays the caller's.
-  void Own(int fd) { fd_ = fd; }
+  void Own(int fd) {
+    fd_ = fd;
+    environment_->TakeBack(fd);
+  }
   void Close();
 
   /// Says which readiness ends in OnReady, none for 0. `resource` and `name` are for async_hooks. 0 or

@@ -17,9 +17,14 @@ namespace {
 
 /// The longest that one call may go on: it holds up the loop.
 constexpr uint64_t kMaxTurnUs = 1'000;
-/// A message begins with so many bytes, and at kSizeAt with its own size, 32 bits, little-endian.
-constexpr size_t kHeaderSize = 16;
-constexpr size_t kSizeAt = 4;
+/// More than any head of a message has.
+constexpr size_t kMaxHead = 4096;
+
+/// How long a message is: its own words, at a place of its head, 32 bits, little-endian.
+struct Cut {
+  uint64_t head;
+  uint64_t size_at;
+};
 
 /// What a call has done, in doubles, as JavaScript reads them. See NativeSocket.relay.
 struct Tally {
@@ -44,30 +49,41 @@ bool ReadTally(napi_env env, napi_value value, Tally** out) {
   return true;
 }
 
-/// The size of the message that begins at `at`; 0 while its header is not whole.
-size_t SizeOfMessage(Bytes bytes, size_t at, size_t end) {
-  if (end - at < kHeaderSize) return 0;
+bool ReadCut(napi_env env, napi_value head, napi_value size_at, Cut* out) {
+  if (!ReadInteger(env, head, "headBytes", &out->head, kMaxHead) ||
+      !ReadInteger(env, size_at, "sizeAt", &out->size_at, kMaxHead)) {
+    return false;
+  }
+  if (out->size_at + sizeof(uint32_t) <= out->head) return true;
+  return ThrowRangeError(env, "sizeAt", "not within the head");
+}
+
+/// The size of the message that begins at `at`; 0 while its head is not whole.
+size_t SizeOfMessage(Cut cut, Bytes bytes, size_t at, size_t end) {
+  if (end - at < cut.head) return 0;
   uint32_t size;
-  memcpy(&size, bytes.data + at + kSizeAt, sizeof(size));
+  memcpy(&size, bytes.data + at + cut.size_at, sizeof(size));
   return size;
 }
 
 }  // namespace
 
 napi_value Socket::Relay(napi_env env, napi_callback_info info) {
-  napi_value arguments[6];
+  napi_value arguments[8];
   auto* self = ReadCall<Socket>(env, info, arguments);
   if (self == nullptr) return nullptr;
   Socket* other;
   Bytes into;
   uint64_t patience;
   uint64_t turn;
+  Cut cut;
   uint64_t longest;
   Tally* tally;
   if (!self->ReadSocket(env, arguments[0], &other) || !ReadBytes(env, arguments[1], "into", &into) ||
       !ReadInteger(env, arguments[2], "patienceUs", &patience, kMaxTurnUs) ||
       !ReadInteger(env, arguments[3], "turnUs", &turn, kMaxTurnUs) ||
-      !ReadInteger(env, arguments[4], "longest", &longest) || !ReadTally(env, arguments[5], &tally)) {
+      !ReadCut(env, arguments[4], arguments[5], &cut) ||
+      !ReadInteger(env, arguments[6], "longest", &longest) || !ReadTally(env, arguments[7], &tally)) {
     return nullptr;
   }
   if (into.length == 0) {
@@ -91,8 +107,8 @@ napi_value Socket::Relay(napi_env env, napi_callback_info info) {
       const auto end = static_cast<size_t>(count);
       size_t at = 0;
       while (at < end) {
-        const size_t size = SizeOfMessage(into, at, end);
-        if (size < kHeaderSize || size > longest || size > end - at) break;
+        const size_t size = SizeOfMessage(cut, into, at, end);
+        if (size < cut.head || size > longest || size > end - at) break;
         const int64_t sent = sides[1 - side]->SendBytes({into.data + at, size});
         if (sent <= 0) break;
         // Whoever asked said that this cannot be: the rest would be taken for a message.

@@ -76,6 +76,7 @@ Napi::Function Socket::Define(Napi::Env env) {
                          ClassMethod("wait", Wait),
                          ClassMethod("relay", Relay),
                          ClassMethod("takeFds", TakeFds),
+                         ClassMethod("endSending", EndSending),
                          InstanceMethod("watch", &Socket::WatchEvents),
                          InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
                          InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
@@ -351,6 +352,7 @@ napi_value Socket::TakeFds(napi_env env, napi_callback_info info) {
     }
   }
   if (!self->fds_.empty()) {
+    for (const int fd : self->fds_) self->environment_->Lend(fd);
     self->fds_.clear();
     self->WriteStatus();
   }
@@ -546,6 +548,14 @@ void Socket::GrowSendBuffer(const Napi::CallbackInfo& info) {
   if (getsockopt(fd(), SOL_SOCKET, SO_SNDBUF, &now, &size) < 0 || now / 2 >= static_cast<int>(bytes)) return;
   const int wanted = static_cast<int>(bytes);
   setsockopt(fd(), SOL_SOCKET, SO_SNDBUF, &wanted, sizeof(wanted));
+}
+
+napi_value Socket::EndSending(napi_env env, napi_callback_info info) {
+  napi_value arguments[1];
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
+  if (self->fd() < 0) return MakeNumber(env, -EBADF);
+  return MakeNumber(env, shutdown(self->fd(), SHUT_WR) < 0 ? -errno : 0);
 }
 
 void Socket::CloseSocket(const Napi::CallbackInfo& /*info*/) {

@@ -35,6 +35,7 @@ class Socket : public PolledObject<Socket> {
   /// In relay.cc.
   static napi_value Relay(napi_env env, napi_callback_info info);
   static napi_value TakeFds(napi_env env, napi_callback_info info);
+  static napi_value EndSending(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
   void SetSpinCeiling(const Napi::CallbackInfo& info);
   void GrowSendBuffer(const Napi::CallbackInfo& info);

@@ -6,7 +6,9 @@
  * in test runners. A wrong argument type is a TypeError, a range outside the given buffer a RangeError.
  *
  * One owner for each fd: an object made from an fd owns it, closes it in `close()` (idempotent) and, as a safety
- * net only, in its finalizer. A bare number belongs to whoever was handed it last.
+ * net only, in its finalizer. A bare number belongs to whoever was handed it last; at the end of a worker, which may come
+ * between any two instructions, the addon closes those that it has handed out and nobody has given an owner, closed or
+ * released.
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
@@ -96,19 +98,23 @@ export interface NativeSocket {
    * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
    * what `recv` answered (bytes, 0 at an end, -errno), and what was received and not passed on is left in `into`: fds that
    * came, a message that is not whole, is longer than `longest`, or that the receiver did not take. -EIO where it took a
-   * part, which it does not of what is short enough. A message is not
-   * looked at but for its size, in bytes 4 to 7. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
+   * part, which it does not of what is short enough. A message begins with `headBytes`, of which the 32 bits at `sizeAt`,
+   * little-endian, say how long it is as a whole. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
    */
   relay(
     other: NativeSocket,
     into: Uint8Array,
     patienceUs: number,
     turnUs: number,
+    headBytes: number,
+    sizeAt: number,
     longest: number,
     tally: Float64Array,
   ): number;
   /** The fds that came since the last call, in order, now the caller's. */
   takeFds(): number[];
+  /** shutdown(2) of the one way: the peer finds the end of the stream, and what it sends still comes. 0 or -errno. */
+  endSending(): number;
   /**
    * Which readiness calls `onEvent` on the environment's loop; 0 for none. An error or a hang-up is READABLE, and
    * WRITABLE where that is watched. A watched object is not collected.
@@ -231,6 +237,8 @@ export interface Native {
   fdInfo(fd: number): FdInfo | number;
   dupFd(fd: number): number;
   closeFd(fd: number): number;
+  /** The fd is another thread's, or somebody's who closes it without this addon. */
+  releaseFd(fd: number): void;
 }
 
 /** `Native.quick` by bytes and by words: a word at once is an instruction, a field byte by byte five. */
@@ -322,4 +330,4 @@ export function closeFds(fds: readonly number[]): void {
 }
 
 /** Positive errno numbers that the layers above compare with. */
-export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, EPIPE } = constants.errno;
+export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, ENOTCONN, EPIPE } = constants.errno;

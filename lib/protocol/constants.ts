@@ -6,6 +6,8 @@
 
 /** Bytes before every message's payload ("Header"). */
 export const HEADER_SIZE = 16;
+/** Where in it the size of the whole message stands, 32 bits. */
+export const HEADER_SIZE_AT = 4;
 
 /** Command numbers ("Commands"). */
 export const Command = {

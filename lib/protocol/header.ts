@@ -18,6 +18,7 @@ import {
   HEADER_FLAG_REPLY,
   HEADER_FLAG_TYPE_MASK,
   HEADER_SIZE,
+  HEADER_SIZE_AT,
 } from './constants.js';
 
 /** A decoded header. */
@@ -44,7 +45,7 @@ export function writeHeader(
 ): void {
   writeUInt16(into, at, id);
   writeUInt16(into, at + 2, command);
-  writeUInt32(into, at + 4, size);
+  writeUInt32(into, at + HEADER_SIZE_AT, size);
   writeUInt32(into, at + 8, flags);
   writeUInt32(into, at + 12, errno);
 }
@@ -63,7 +64,7 @@ export function headerCommand(bytes: Buffer, at: number): number {
 }
 
 export function headerSize(bytes: Buffer, at: number): number {
-  return readUInt32(bytes, at + 4);
+  return readUInt32(bytes, at + HEADER_SIZE_AT);
 }
 
 export function headerFlags(bytes: Buffer, at: number): number {

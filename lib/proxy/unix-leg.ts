@@ -1,9 +1,9 @@
 /** A leg over a Unix socket (or a vsock, which passes no fds): one `recvmsg`, one `sendmsg`. */
-import { Socket } from 'node:net';
 import { ProtocolError, TransportError, type VfioUserError } from '../errors.js';
 import {
   EAGAIN,
   ECTRUNC,
+  ENOTCONN,
   READABLE,
   RELAY_TALLY,
   RelayTally,
@@ -11,6 +11,7 @@ import {
   native,
   type NativeSocket,
 } from '../native.js';
+import { HEADER_SIZE, HEADER_SIZE_AT } from '../protocol/constants.js';
 import { borrowSlab, returnSlab } from '../transport/index.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
 
@@ -72,7 +73,16 @@ class UnixLeg implements Leg {
     const slab = borrowSlab();
     try {
       const patienceUs = Math.min(RELAY_PATIENCE_US, turnUs);
-      const result = this.#socket.relay(other.#socket, slab, patienceUs, turnUs, LONGEST_RELAYED, tally);
+      const result = this.#socket.relay(
+        other.#socket,
+        slab,
+        patienceUs,
+        turnUs,
+        HEADER_SIZE,
+        HEADER_SIZE_AT,
+        LONGEST_RELAYED,
+        tally,
+      );
       const legs = [this, other];
       const came = tally[0]! + tally[1]! > 0;
       // What follows may relay again, over the same tally.
@@ -87,27 +97,11 @@ class UnixLeg implements Leg {
     }
   }
 
-  /**
-   * Only `shutdown(2)` ends one way and leaves the other. A stream of Node's own does it, over a duplicate of the fd:
-   * the end belongs to the connection, not to the fd.
-   */
   endSending(): void {
     if (this.#closed) return;
-    const copy = native().dupFd(this.#socket.fd);
-    if (copy < 0) {
-      this.#fail(new TransportError('dup', -copy, this.name));
-      return;
-    }
-    try {
-      const stream = new Socket({ fd: copy, readable: false, writable: true });
-      // The other side may be gone already.
-      stream.on('error', () => undefined);
-      stream.end();
-      stream.unref();
-    } catch (cause) {
-      native().closeFd(copy);
-      this.#fail(new TransportError('shutdown', 0, this.name, { cause }));
-    }
+    const result = this.#socket.endSending();
+    // The other side may be gone already.
+    if (result < 0 && result !== -ENOTCONN) this.#fail(new TransportError('shutdown', -result, this.name));
   }
 
   /** A hang-up is reported whatever is asked for; READABLE is not asked for here. */

@@ -42,7 +42,7 @@ function received(by: Pair['left']): Buffer {
 
 /** The client's end is `left` of its pair, the server's of its own: the relay has the others. */
 function relay(patienceUs = 10, turnUs = 1_000): number {
-  return client.right.relay(server.right, into, patienceUs, turnUs, LONGEST, tally);
+  return client.right.relay(server.right, into, patienceUs, turnUs, 16, 4, LONGEST, tally);
 }
 
 const told = () => ({
@@ -128,20 +128,24 @@ describe('leaves to the caller', () => {
 test('refuses what is no socket, no memory, no tally, and sockets that are closed', () => {
   const { right } = client;
   const other = server.right;
-  expect(thrownName(() => right.relay({} as never, into, 1, 1, 1, tally))).toBe('TypeError');
-  expect(thrownName(() => right.relay(other, 'into' as never, 1, 1, 1, tally))).toBe('TypeError');
-  expect(thrownName(() => right.relay(other, Buffer.alloc(0), 1, 1, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1_001, 1, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1_001, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, -1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, 1, new Float64Array(RELAY_TALLY - 1)))).toBe(
+  expect(thrownName(() => right.relay({} as never, into, 1, 1, 16, 4, 1, tally))).toBe('TypeError');
+  expect(thrownName(() => right.relay(other, 'into' as never, 1, 1, 16, 4, 1, tally))).toBe('TypeError');
+  expect(thrownName(() => right.relay(other, Buffer.alloc(0), 1, 1, 16, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1_001, 1, 16, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1_001, 16, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, -1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 13, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1, 4_097, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, new Float64Array(RELAY_TALLY - 1)))).toBe(
     'RangeError',
   );
-  expect(thrownName(() => right.relay(other, into, 1, 1, 1, new Uint8Array(64) as never))).toBe('TypeError');
+  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, new Uint8Array(64) as never))).toBe(
+    'TypeError',
+  );
   const gone = new Float64Array(RELAY_TALLY);
   structuredClone(gone.buffer, { transfer: [gone.buffer] });
-  expect(thrownName(() => right.relay(other, into, 1, 1, 1, gone))).toBe('RangeError');
-  expect(right.relay(right, into, 1, 1, 1, tally)).toBe(-EBADF);
+  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, gone))).toBe('RangeError');
+  expect(right.relay(right, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
   other.close();
-  expect(right.relay(other, into, 1, 1, 1, tally)).toBe(-EBADF);
+  expect(right.relay(other, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
 });

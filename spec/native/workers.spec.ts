@@ -46,6 +46,49 @@ describe('a worker', () => {
     expect(await worker.terminate()).toBe(1);
   });
 
+  test.each([
+    ['is terminated', 'for (;;);'],
+    ['ends', ''],
+  ])('that %s leaves none of the fds that it had as bare numbers', async (_what, rest) => {
+    const worker = startWorker(`${makeSocket}
+      const { left, right } = makePair();
+      const [a, b] = addon.socketPair();
+      left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0, 1]);
+      right.recv(Buffer.alloc(1), 0, 1);
+      const fds = [a, b, addon.memfd('spec', 4096, false), addon.eventfd(0), addon.dupFd(0), ...right.takeFds()];
+      // Connects to itself.
+      const name = '\\0vfio-user-spec-' + process.pid + '-' + a;
+      const listener = new addon.Listener(addon.listenUnix(name, 1, 0o600), () => {});
+      fds.push(addon.connectUnix(name), listener.accept());
+      addon.closeFd(addon.dupFd(0));
+      if (fds.some((fd) => fd < 0)) throw new Error(fds.join());
+      parentPort.postMessage(fds.length);
+      ${rest}
+    `);
+    expect(await once(worker, 'message')).toEqual([9]);
+    await worker.terminate();
+  });
+
+  test('leaves what it has released, and what it has closed is not closed again', async () => {
+    const worker = startWorker(`
+      const fd = addon.eventfd(0);
+      addon.releaseFd(fd);
+      const closed = addon.eventfd(0);
+      addon.closeFd(closed);
+      parentPort.postMessage([fd, closed]);
+      setInterval(() => {}, 1000);
+    `);
+    const [[released, closed]] = (await once(worker, 'message')) as [[number, number]];
+    // The number is free, and the lowest of those: it is another file's now.
+    const own = native().dupFd(0);
+    expect(own).toBe(closed);
+    await worker.terminate();
+    for (const fd of [released, own]) {
+      expect(native().fdInfo(fd)).toMatchObject({ size: expect.any(Number) });
+      expect(native().closeFd(fd)).toBe(0);
+    }
+  });
+
   test('is terminated in the middle of a callback', async () => {
     const worker = startWorker(`${makeSocket}
       const { left, right } = makePair(() => {
