@@ -4,6 +4,8 @@
 // closed with the socket. Their number is mirrored into the caller's Int32Array, so that the hot path need
 // not ask.
 //
+// Waiting is in socket-wait.cc, passing on in relay.cc.
+//
 // The methods that each message takes are bound to the object (see DefineBoundMethod), the others are the class's.
 #pragma once
 
@@ -32,7 +34,6 @@ class Socket : public PolledObject<Socket> {
   static napi_value RecvEager(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
-  /// In relay.cc.
   static napi_value Relay(napi_env env, napi_callback_info info);
   static napi_value TakeFds(napi_env env, napi_callback_info info);
   static napi_value EndSending(napi_env env, napi_callback_info info);

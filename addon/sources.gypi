@@ -14,7 +14,8 @@
       "addon/polled-fd.cc",
       "addon/processors.cc",
       "addon/relay.cc",
-      "addon/socket.cc"
+      "addon/socket.cc",
+      "addon/socket-wait.cc"
     ],
     "addon_defines": [
       "NAPI_VERSION=9",

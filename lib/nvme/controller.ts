@@ -9,17 +9,7 @@
  * Memory that the controller may still write to is not given back: that of a controller that failed, or that is closed
  * without having been disabled, stays reserved until the device is closed.
  */
-import {
-  ClosedError,
-  ProtocolError,
-  RemoteError,
-  UnsupportedError,
-  type CallOptions,
-  type Device,
-  type DmaBuffer,
-  type Region,
-} from '../index.js';
-import { findCapability, MsixControl, PciCommand, PciConfig } from '../pci/index.js';
+import { ClosedError, type CallOptions, type Device, type DmaBuffer, type Region } from '../index.js';
 import {
   Admin,
   ADMIN_TRANSFER_BYTES,
@@ -45,7 +35,6 @@ import {
   OptionalAdminCommands,
   type ControllerIdentity,
 } from './identify-controller.js';
-import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify-namespace.js';
 import { IoQueues, type IoQueuesHost } from './io-queues.js';
 import {
   decodeErrorLog,
@@ -59,12 +48,15 @@ import {
   type SmartLog,
 } from './log-pages.js';
 import { NvmeNamespace } from './namespace.js';
+import { Namespaces } from './namespaces.js';
 import { FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
+import { probe, queuesWithDoorbells, type Probed } from './probe.js';
+import { quietInterrupts } from './quiet-interrupts.js';
 import type { NvmeQueue } from './queue.js';
 import { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 import { Recovery } from './recovery.js';
-import { decodeCapabilities, NvmeRegister, versionText, type ControllerCapabilities } from './registers.js';
+import type { ControllerCapabilities } from './registers.js';
 
 export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
 
@@ -75,18 +67,11 @@ const ADMIN_POOL_BYTES = 4 * ADMIN_TRANSFER_BYTES;
 const PAGE_SIZE = 4096;
 /** An orderly shutdown may take RTD3E, and where that is not known this. */
 const SHUTDOWN_MS = 5_000;
-const MOST_NAMESPACES = 1 << 16;
 /** LPA bit. */
 const LOG_PAGE_OFFSETS = 1 << 2;
-/** CAP.CSS bits: the NVM command set, or a set of I/O command sets, which the NVM command set is in. */
-const USABLE_COMMAND_SETS = 0b0100_0001;
-
 /** Parts that exist from the beginning. */
-interface Parts {
+interface Parts extends Probed {
   device: Device;
-  bar: Region;
-  capabilities: ControllerCapabilities;
-  version: string;
   pageSize: number;
   settings: NvmeSettings;
   adminMemory: QueueMemory;
@@ -111,7 +96,7 @@ export class NvmeController {
   readonly #queues: IoQueues;
   /** What the parts know of the controller; kept up to date. */
   readonly #context: Mutable<IoQueuesHost>;
-  readonly #namespaces = new Map<number, NvmeNamespace>();
+  readonly #namespaces: Namespaces;
   #identityBytes: Buffer = Buffer.alloc(0);
   #identity!: ControllerIdentity;
   #state: ControllerState = 'opening';
@@ -134,17 +119,7 @@ export class NvmeController {
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
     const settings = nvmeSettings(options);
     await device.enable();
-    const bar = controllerRegisters(device);
-    const capabilities = decodeCapabilities(await bar.readUInt64(NvmeRegister.CAP));
-    if ((capabilities.commandSets & USABLE_COMMAND_SETS) === 0) {
-      throw new UnsupportedError('the controller does not support the NVM command set');
-    }
-    if (queuesWithDoorbells(bar, capabilities) < 1) {
-      throw new UnsupportedError(
-        `BAR 0 has ${bar.size} bytes, and no room for doorbells ${capabilities.doorbellStride} bytes apart`,
-      );
-    }
-    const version = versionText(await bar.readUInt32(NvmeRegister.VS));
+    const { bar, capabilities, version } = await probe(device);
     const pageSize = Math.max(PAGE_SIZE, capabilities.minPageSize);
     const memory = { entries: ADMIN_ENTRIES, slots: ADMIN_ENTRIES - 1, pageSize };
     const adminMemory = await QueueMemory.allocate(device, {
@@ -171,6 +146,7 @@ export class NvmeController {
     this.#ended = new Promise((resolve) => (this.#resolveEnded = resolve));
     this.#doorbells = new DoorbellMap(bar, capabilities.doorbellStride, () => void this.#resetOrFail());
     this.#admin = new Admin(this.#adminQueue(parts));
+    this.#namespaces = new Namespaces(this.#admin);
     this.#context = this.#makeContext();
     this.#recovery = new Recovery(bar, this.#context, () => this.#resetOrFail());
     this.#queues = new IoQueues(this.#context);
@@ -222,35 +198,16 @@ export class NvmeController {
   }
 
   /** The identifiers of the active namespaces (Identify, CNS 02h). */
-  async namespaceIds(options?: CallOptions): Promise<number[]> {
-    const ids: number[] = [];
-    for (let after = 0; ids.length < MOST_NAMESPACES;) {
-      const list = decodeNamespaceList(
-        await this.#admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, options),
-      );
-      for (const id of list) {
-        if (id <= after) throw new ProtocolError(`the list of active namespaces has ${id} after ${after}`);
-        ids.push((after = id));
-      }
-      if (list.length < NAMESPACES_A_LIST) break;
-    }
-    return ids;
+  namespaceIds(options?: CallOptions): Promise<number[]> {
+    return this.#namespaces.ids(options);
   }
 
   /**
    * A namespace; the first active one where no number is given. Asked for once, until `refresh`.
    * @throws NvmeStatusError for one that the controller does not have; UnsupportedError where there is none.
    */
-  async namespace(id?: number, options: CallOptions & { refresh?: boolean } = {}): Promise<NvmeNamespace> {
-    const nsid = id ?? (await this.namespaceIds(options))[0];
-    if (nsid === undefined) throw new UnsupportedError('the controller has no active namespace');
-    const known = this.#namespaces.get(nsid);
-    if (known !== undefined && options.refresh !== true) return known;
-    const bytes = await this.#admin.identify(IdentifyCns.NAMESPACE, nsid, options);
-    const identity = decodeNamespaceIdentity(bytes);
-    const namespace = new NvmeNamespace(nsid, identity);
-    this.#namespaces.set(nsid, namespace);
-    return namespace;
+  namespace(id?: number, options: CallOptions & { refresh?: boolean } = {}): Promise<NvmeNamespace> {
+    return this.#namespaces.get(id, options);
   }
 
   /**
@@ -339,7 +296,7 @@ export class NvmeController {
   /** Section 3.5.1, in its order. The queues of before are made again. */
   async #start(): Promise<void> {
     const { queue } = this.#admin;
-    await this.#quietInterrupts();
+    await quietInterrupts(this.device);
     await disable(this.#bar, this.capabilities);
     queue.recover();
     this.#queues.recover();
@@ -425,24 +382,6 @@ export class NvmeController {
   #comeBack(): void {
     this.#back = undefined;
     this.#resolveBack?.();
-  }
-
-  /**
-   * Completions are polled for, or come as MSI-X vectors that are enabled for them. What another driver has left enabled
-   * would be signalled in vain, and SPDK's controller takes that for fatal.
-   */
-  async #quietInterrupts(): Promise<void> {
-    if (!this.device.hasConfig) return;
-    const { config, irqs } = this.device;
-    try {
-      await config.update(PciConfig.COMMAND, 2, PciCommand.INTX_DISABLE, PciCommand.INTX_DISABLE);
-      const msix = findCapability(config.capabilities, 'msix');
-      if (msix !== undefined && !irqs.msix.enabled)
-        await config.update(msix.controlOffset, 2, MsixControl.ENABLE, 0);
-    } catch (error) {
-      // A device that cannot be told so signals in vain.
-      if (!(error instanceof RemoteError)) throw error;
-    }
   }
 
   async #close(): Promise<void> {
@@ -558,23 +497,6 @@ export class NvmeController {
       onUnwanted: (queue, slot, claim) => this.#recovery.unwanted(queue, slot, claim),
     };
   }
-}
-
-/** For how many queue pairs BAR 0 has doorbells. */
-function queuesWithDoorbells(bar: Region, { doorbellStride }: ControllerCapabilities): number {
-  return Math.floor((bar.size - NvmeRegister.DOORBELLS) / (2 * doorbellStride));
-}
-
-/** BAR 0, where it can be the registers of a controller. */
-function controllerRegisters(device: Device): Region {
-  const bar =
-    device.isPci && (device.regions[0]?.size ?? 0) > NvmeRegister.DOORBELLS ? device.bar(0) : undefined;
-  if (bar === undefined)
-    throw new UnsupportedError('the device is no NVMe controller: its BAR 0 has no room for one');
-  const { classCode } = device.hasConfig ? device.config.header : { classCode: undefined };
-  const isNvme = classCode === undefined || (classCode.base === 0x01 && classCode.sub === 0x08);
-  if (!isNvme) throw new UnsupportedError('the device is no NVMe controller: its class says so');
-  return bar;
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

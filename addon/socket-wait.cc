@@ -1,0 +1,219 @@
+// What a Socket does while it waits for an answer: how long, spinning or blocked, and for which of two sockets.
+//
+//   roundTrip ── send ──┐
+//   recvWait ───────────┴──▶ spin, as far as the governor says ──▶ block in recvmsg, or poll where there is another socket
+#include <fcntl.h>
+#include <poll.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cstring>
+#include <ctime>
+
+#include "clock.h"
+#include "socket.h"
+
+namespace vfio_user {
+
+namespace {
+
+/// A worker is terminated between calls: none may last longer.
+constexpr int64_t kMaxWaitMs = 50;
+/// How much longer than asked for a wait may last: the kernel's clock ticks no finer.
+constexpr int64_t kTick = 4'000'000;
+/// In the answer of `roundTrip`: not all of it went out, but this less the answer.
+constexpr int64_t kUnsent = -(1 << 16);
+/// In the answer of `wait`: the other socket is readable.
+constexpr int kOtherReadable = 4;
+/// How many failed receives go between two looks at the other socket while spinning.
+constexpr unsigned kLookEvery = 8;
+
+/// poll(2) until `deadline`; 0 when it has passed. EINTR goes on with the time that remains.
+int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
+  for (;;) {
+    const int64_t rest = std::max<int64_t>(deadline - Now(), 0);
+    const timespec timeout = {.tv_sec = rest / 1'000'000'000, .tv_nsec = rest % 1'000'000'000};
+    const int ready = ppoll(fds, count, &timeout, nullptr);
+    if (ready >= 0) return ready;
+    if (errno != EINTR) return -errno;
+  }
+}
+
+}  // namespace
+
+bool Socket::ReadSocket(napi_env env, napi_value value, Socket** out) const {
+  *out = nullptr;
+  if (IsNothing(env, value)) return true;
+  // Any class's object unwraps to a pointer: only one of ours may be followed.
+  void* object;
+  if (napi_unwrap(env, value, &object) != napi_ok || !environment_->sockets.contains(object)) {
+    return ThrowTypeError(env, "other", "a Socket or null");
+  }
+  auto* socket = static_cast<Socket*>(object);
+  if (socket->fd() >= 0) *out = socket;
+  return true;
+}
+
+napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
+  Bytes into;
+  int64_t timeout;
+  Socket* other;
+  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
+      !ReadMilliseconds(env, arguments[3], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[4], &other)) {
+    return nullptr;
+  }
+  if (into.length == 0) {
+    ThrowRangeError(env, "length", "0");
+    return nullptr;
+  }
+  return MakeNumber(env, self->ReceiveWithin(into, timeout, other, true));
+}
+
+int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
+  if (fd() < 0) return -EBADF;
+  last_wait_ = 0;
+  if (nanoseconds == 0) return Receive(into);
+  const int64_t start = Now();
+  const int64_t deadline = start + nanoseconds;
+  const int64_t spin_until = std::min(start + governor().Begin(), deadline);
+  int64_t now = start;
+  for (unsigned turn = 1; now < spin_until; ++turn) {
+    const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
+    const bool answered =
+        result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
+    // With the clock as it was before the last look: who was answered asks again at once, and every look delays it.
+    if (answered) return EndWait(now - start, result);
+    now = Now();
+  }
+  const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
+                                          : ReceivePolling(into, deadline, other);
+  return EndWait(Now() - start, result);
+}
+
+int64_t Socket::EndWait(int64_t took, int64_t result) {
+  last_wait_ = took;
+  governor().End(took);
+  if (waits_ < SpinGovernor::kWaitsToVerdict && ++waits_ == SpinGovernor::kWaitsToVerdict) {
+    governor_ = environment_->spin.Heir();
+  }
+  return result;
+}
+
+/// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.
+int64_t Socket::ReceiveBlocking(Bytes into, int64_t now, int64_t deadline, bool with_fds) {
+  for (int64_t rest = deadline - now; rest > 0; rest = deadline - Now()) {
+    if (!PrepareToBlock(rest)) return ReceivePolling(into, deadline, nullptr);
+    const int64_t result = with_fds ? ReceiveOnce(into, 0) : ReceiveBytesOnce(into, 0);
+    if (result != -EINTR && result != -EAGAIN) return result;
+    // An EAGAIN before the time is over: somebody has set O_NONBLOCK again, as libuv does at the first watch.
+    if (result == -EAGAIN) blocks_ = false;
+  }
+  return Receive(into);
+}
+
+/// Makes recvmsg block for this long at the most. False where the socket does not let it.
+bool Socket::PrepareToBlock(int64_t nanoseconds) {
+  if (fd() < 0) return false;
+  if (!blocks_) {
+    const int flags = fcntl(fd(), F_GETFL);
+    // Everything else here says MSG_DONTWAIT, so nothing depends on the flag.
+    if (flags < 0 || fcntl(fd(), F_SETFL, flags & ~O_NONBLOCK) < 0) return false;
+    blocks_ = true;
+  }
+  // Most waits are of one length, and the clock's tick is some milliseconds: only a shorter one needs saying.
+  if (receive_timeout_ != 0 && receive_timeout_ <= nanoseconds + kTick) return true;
+  const int64_t microseconds = std::max<int64_t>(nanoseconds / 1000, 1);
+  const timeval timeout = {.tv_sec = microseconds / 1'000'000, .tv_usec = microseconds % 1'000'000};
+  if (setsockopt(fd(), SOL_SOCKET, SO_RCVTIMEO, &timeout, sizeof(timeout)) < 0) return false;
+  receive_timeout_ = nanoseconds;
+  return true;
+}
+
+int64_t Socket::ReceivePolling(Bytes into, int64_t deadline, const Socket* other) {
+  pollfd fds[2] = {{fd(), POLLIN, 0}, {other != nullptr ? other->fd() : -1, POLLIN, 0}};
+  for (;;) {
+    const int ready = PollUntil(fds, 2, deadline);
+    if (ready <= 0) return ready < 0 ? ready : -EAGAIN;
+    if (fds[0].revents != 0) {
+      const int64_t result = Receive(into);
+      if (result != -EAGAIN) return result;
+    }
+    if (fds[1].revents != 0 || Now() >= deadline) return -EAGAIN;
+  }
+}
+
+bool Socket::IsReadable() const {
+  pollfd poll = {fd(), POLLIN, 0};
+  return ::poll(&poll, 1, 0) > 0;
+}
+
+napi_value Socket::Wait(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadCall<Socket>(env, info, arguments);
+  if (self == nullptr) return nullptr;
+  uint64_t events;
+  int64_t timeout;
+  Socket* other;
+  if (!ReadInteger(env, arguments[0], "events", &events, kReadable | kWritable) ||
+      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[2], &other)) {
+    return nullptr;
+  }
+  if (self->fd() < 0) return MakeNumber(env, -EBADF);
+
+  const bool read = (events & kReadable) != 0;
+  const bool write = (events & kWritable) != 0;
+  const int asked = (read ? POLLIN : 0) | (write ? POLLOUT : 0);
+  pollfd fds[2] = {{self->fd(), static_cast<short>(asked), 0},
+                   {other != nullptr ? other->fd() : -1, POLLIN, 0}};
+  const int ready = PollUntil(fds, 2, Now() + timeout);
+  if (ready < 0) return MakeNumber(env, ready);
+
+  // A hang-up or an error is something to read, and lets no write block.
+  const bool broken = (fds[0].revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+  int result = 0;
+  if (broken || (fds[0].revents & POLLIN) != 0) result |= kReadable;
+  if (write && (broken || (fds[0].revents & POLLOUT) != 0)) result |= kWritable;
+  if (fds[1].revents != 0) result |= kOtherReadable;
+  return MakeNumber(env, result);
+}
+
+napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  uint64_t length;
+  int64_t timeout;
+  Socket* other;
+  if (!ReadInteger(env, arguments[0], "length", &length, Environment::kQuickReplyAt) ||
+      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
+      !self->ReadSocket(env, arguments[2], &other)) {
+    return nullptr;
+  }
+  auto& quick = self->environment_->quick;
+  const int64_t sent = self->SendBytes({quick.data(), length});
+  if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
+  const Bytes into = {quick.data() + Environment::kQuickReplyAt,
+                      Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
+  const int64_t result = self->ReceiveWithin(into, timeout, other, false);
+  const double waited = static_cast<double>(self->last_wait_) / 1e6;
+  memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
+  const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
+  memcpy(quick.data() + Environment::kQuickOtherAt, &readable, sizeof(readable));
+  return MakeNumber(env, result);
+}
+
+void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
+  uint64_t microseconds;
+  if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
+  const int64_t ceiling = static_cast<int64_t>(microseconds) * 1000;
+  // What was learned under another ceiling says nothing.
+  if (ceiling == governor().ceiling()) return;
+  governor_ = SpinGovernor(ceiling);
+  waits_ = SpinGovernor::kWaitsToVerdict;
+}
+
+}  // namespace vfio_user
