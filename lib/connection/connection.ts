@@ -28,6 +28,7 @@ import { headerCommand, headerErrno, headerFlags, headerId, writeHeaderId } from
 import {
   LANDING_PREFIX,
   tapped,
+  withSpin,
   type Landing,
   type MessageTap,
   type Transport,
@@ -60,6 +61,8 @@ export interface ConnectionOptions {
   timeoutMs?: number | undefined;
   /** How many commands may wait for their replies at once. Default 128. */
   inFlight?: number | undefined;
+  /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins. Default 50. */
+  spinUs?: number | undefined;
   /** Hears of every message on this connection's sockets. */
   tap?: MessageTap | undefined;
 }
@@ -79,6 +82,7 @@ export class Connection implements ChannelHandler {
   readonly mutex = new Mutex();
   /** The deadline of calls that say nothing. */
   readonly timeoutMs: number;
+  readonly #spinUs: number | undefined;
   readonly #tap: MessageTap | undefined;
   readonly #flow: Flow;
   readonly #blocking: BlockingCalls;
@@ -94,7 +98,8 @@ export class Connection implements ChannelHandler {
     this.closed = new Promise((resolve) => (this.#settleClosed = resolve));
     this.#tap = options.tap;
     const { counters } = this;
-    const main = new Channel(tapped(open, this.#tap), this, counters);
+    this.#spinUs = options.spinUs;
+    const main = new Channel(tapped(withSpin(open, this.#spinUs), this.#tap), this, counters);
     this.#flow = new Flow({ main, counters, inFlight, onOverdue: (reason) => this.close(reason) });
     this.#blocking = new BlockingCalls(this.#flow, this.#tap, this.timeoutMs);
   }
@@ -154,7 +159,8 @@ export class Connection implements ChannelHandler {
   attachTwin(open: OpenTransport): void {
     this.#flow.refuseWhenClosed('twin_socket');
     if (this.#flow.twin !== undefined) throw new ProtocolError('a second twin socket');
-    this.#flow.twin = new Channel(tapped(open, this.#tap, `${this.peer} (twin)`), this, this.counters);
+    const spun = withSpin(open, this.#spinUs);
+    this.#flow.twin = new Channel(tapped(spun, this.#tap, `${this.peer} (twin)`), this, this.counters);
   }
 
   /**

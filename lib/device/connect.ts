@@ -7,13 +7,12 @@ import {
   timeoutOf,
   type CallOptions,
   type MessageTap,
-  type OpenTransport,
 } from '../connection/index.js';
 import type { VfioUserError } from '../errors.js';
 import { requireLittleEndian } from '../native.js';
 import { Command, DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { openTap, type TraceOptions } from '../trace/tap.js';
-import { UnixTransport, openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
+import { openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
 import { interrogate, type DeviceDescription } from './interrogate.js';
@@ -47,7 +46,11 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   inFlight?: number | undefined;
   /** The most data in one REGION_WRITE. Default 32 KiB (8 KiB over a stream): more is not sent in one piece by Linux. */
   writeChunkBytes?: number | undefined;
-  /** The most time that a synchronous call may spin before it blocks, in microseconds; 0 never spins. Default 50. */
+  /**
+   * The most time that a wait may spin, in microseconds: a synchronous call before it blocks; the event loop, for no more
+   * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again. 0 never spins.
+   * Default 50.
+   */
   spinUs?: number | undefined;
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
   secureDma?: boolean | undefined;
@@ -135,7 +138,8 @@ async function dial(
     socketPermissions: options.socketPermissions,
     serverUid: options.serverUid,
   });
-  const connection = new Connection(withSpin(open, options.spinUs), { timeoutMs: options.timeoutMs, tap });
+  const { timeoutMs, spinUs } = options;
+  const connection = new Connection(open, { timeoutMs, spinUs, tap });
   connection.inFlightLimit = options.inFlight ?? (connection.passesFds ? connection.inFlightLimit : 1);
   try {
     const negotiated = await negotiate(connection, options, call);
@@ -198,15 +202,6 @@ async function shadow(
   );
   await config.refresh(options);
   return config;
-}
-
-function withSpin(open: OpenTransport, spinUs: number | undefined): OpenTransport {
-  if (spinUs === undefined) return open;
-  return (handler) => {
-    const transport = open(handler);
-    if (transport instanceof UnixTransport) transport.setSpinCeiling(spinUs);
-    return transport;
-  };
 }
 
 /** An option goes before the quirk of its name. */

@@ -72,6 +72,8 @@ export class UnixTransport implements Transport {
   /** As `#hope`, of looks for the answers of calls that are awaited. */
   #sight = MAX_HOPE;
   #sightlessTurns = 0;
+  /** How long a hope and a look take, in microseconds; 0 where nothing may spin. */
+  #patienceUs = ANSWER_PATIENCE_US;
 
   /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
   constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
@@ -86,9 +88,10 @@ export class UnixTransport implements Transport {
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
   }
 
-  /** The most that a synchronous call may spin before it blocks, in microseconds. */
+  /** The most that a wait may spin, in microseconds: a synchronous call before it blocks, the loop before it sleeps. */
   setSpinCeiling(microseconds: number): void {
     this.#socket.setSpinCeiling(microseconds);
+    this.#patienceUs = Math.min(ANSWER_PATIENCE_US, microseconds);
   }
 
   trySend(
@@ -136,7 +139,7 @@ export class UnixTransport implements Transport {
   look(): void {
     if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
     this.turn++;
-    const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
+    const came = this.#receiveOnce(0, null, this.#patienceUs) > 0;
     this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
     if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
@@ -237,13 +240,14 @@ export class UnixTransport implements Transport {
       hopes--;
       // What comes now waited for us before it went on: that is no flood, and is weighed as another turn's.
       this.turn++;
-      const came = this.#receiveOnce(0, null, ANSWER_PATIENCE_US) > 0;
+      const came = this.#receiveOnce(0, null, this.#patienceUs) > 0;
       this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
       if (!came) return;
     }
   }
 
   #maySee(): boolean {
+    if (this.#patienceUs === 0) return false;
     if (this.#sight === 0 && ++this.#sightlessTurns === HOPELESS_TURNS) {
       this.#sightlessTurns = 0;
       this.#sight = 1;
@@ -252,6 +256,7 @@ export class UnixTransport implements Transport {
   }
 
   #hopesOfTurn(): number {
+    if (this.#patienceUs === 0) return 0;
     if (this.#hope === 0 && ++this.#hopelessTurns === HOPELESS_TURNS) {
       this.#hopelessTurns = 0;
       this.#hope = 1;
@@ -320,6 +325,19 @@ export class UnixTransport implements Transport {
     this.close();
     this.#handler.onEnd(reason);
   }
+}
+
+/** Opens a transport whose waits spin no longer than that; undefined leaves it as it is. Others than this one do not spin. */
+export function withSpin(
+  open: (handler: TransportHandler) => Transport,
+  spinUs: number | undefined,
+): (handler: TransportHandler) => Transport {
+  if (spinUs === undefined) return open;
+  return (handler) => {
+    const transport = open(handler);
+    if (transport instanceof UnixTransport) transport.setSpinCeiling(spinUs);
+    return transport;
+  };
 }
 
 function endOfStream(inMessage: boolean): VfioUserError {
