@@ -145,6 +145,8 @@ const OTHER_FIGURES = [
   'addedSyncUs',
   'addedAsyncSpin0Us',
   'addedSyncSpin0Us',
+  'addedAsyncByDefaultUs',
+  'addedSyncByDefaultUs',
 ] as const;
 
 function otherFigures(trials: readonly Trial[]): Record<string, number> {

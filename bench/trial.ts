@@ -34,6 +34,8 @@ export interface Measurement {
   addedSyncUs?: number;
   addedAsyncSpin0Us?: number;
   addedSyncSpin0Us?: number;
+  addedAsyncByDefaultUs?: number;
+  addedSyncByDefaultUs?: number;
 }
 
 /** With the whole process, from its start to its end. */

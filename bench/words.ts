@@ -81,6 +81,8 @@ const FIGURES: Readonly<Record<string, string>> = {
   addedSyncUs: 'to a blocking one',
   addedAsyncSpin0Us: 'with --spin 0 asynchronous',
   addedSyncSpin0Us: 'blocking',
+  addedAsyncByDefaultUs: 'to a client as it is by default, asynchronous',
+  addedSyncByDefaultUs: 'blocking',
 };
 
 function processorWords({

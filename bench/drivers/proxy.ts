@@ -1,7 +1,8 @@
 /**
  * What `vfio-user proxy` adds to a round trip: one read at a time, asynchronous and blocking, directly and through a
- * proxy in a process of its own, in alternation; once with a proxy as it is by default, once with one that never spins.
- * Arguments: SOCKET quick|full. Prints one line of JSON: asynchronous reads a second through the first of them, and the
+ * proxy in a process of its own, in alternation: by a client that never spins and a proxy as it is by default, by that client
+ * and a proxy that never spins, and with all as it is by default.
+ * Arguments: SOCKET quick|full. Prints one line of JSON: asynchronous reads a second by the first of them, and the
  * medians of the microseconds that are added.
  */
 import { spawn } from 'node:child_process';
@@ -9,7 +10,7 @@ import { once } from 'node:events';
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { connect } from 'vfio-user';
+import { connect, type ConnectOptions } from 'vfio-user';
 import { CLI } from '../places.js';
 import { median } from '../stats.js';
 import { timed, type Timing } from './timing.js';
@@ -46,8 +47,8 @@ interface Reads {
 }
 
 /** The target serves one client at a time: each is closed before the next. */
-async function readsAt(at: string): Promise<Reads> {
-  await using device = await connect(at, { spinUs: 0 });
+async function readsAt(at: string, options: ConnectOptions): Promise<Reads> {
+  await using device = await connect(at, options);
   const bar1 = device.bar(1);
   const readAll = async (n: number) => {
     for (let i = 0; i < n; i++) await bar1.readUInt32(0);
@@ -64,13 +65,18 @@ async function readsAt(at: string): Promise<Reads> {
 class Pairs {
   readonly through: Reads[] = [];
   readonly #direct: Reads[] = [];
+  readonly #options: ConnectOptions;
+
+  constructor(options: ConnectOptions) {
+    this.#options = options;
+  }
 
   async add(front: string): Promise<void> {
     // The first of a pair changes, so that neither always has the warmer machine.
     const directFirst = this.through.length % 2 === 0;
-    if (directFirst) this.#direct.push(await readsAt(socket!));
-    this.through.push(await readsAt(front));
-    if (!directFirst) this.#direct.push(await readsAt(socket!));
+    if (directFirst) this.#direct.push(await readsAt(socket!, this.#options));
+    this.through.push(await readsAt(front, this.#options));
+    if (!directFirst) this.#direct.push(await readsAt(socket!, this.#options));
   }
 
   addedUs(kind: keyof Reads): number {
@@ -79,14 +85,17 @@ class Pairs {
   }
 }
 
-const spinning = new Pairs();
-const sleeping = new Pairs();
+const NEVER = { spinUs: 0 };
+const spinning = new Pairs(NEVER);
+const sleeping = new Pairs(NEVER);
+const byDefault = new Pairs({});
 try {
   await using first = await startProxy('default');
   await using second = await startProxy('spin-0', '--spin', '0');
   for (let round = 0; round < rounds; round++) {
     await spinning.add(first.front);
     await sleeping.add(second.front);
+    await byDefault.add(first.front);
   }
 } finally {
   rmSync(directory, { recursive: true, force: true });
@@ -105,5 +114,7 @@ console.log(
     addedSyncUs: spinning.addedUs('sync'),
     addedAsyncSpin0Us: sleeping.addedUs('async'),
     addedSyncSpin0Us: sleeping.addedUs('sync'),
+    addedAsyncByDefaultUs: byDefault.addedUs('async'),
+    addedSyncByDefaultUs: byDefault.addedUs('sync'),
   }),
 );

@@ -77,6 +77,8 @@ describe('a quick run', () => {
       addedSyncUs: expect.any(Number),
       addedAsyncSpin0Us: expect.any(Number),
       addedSyncSpin0Us: expect.any(Number),
+      addedAsyncByDefaultUs: expect.any(Number),
+      addedSyncByDefaultUs: expect.any(Number),
     });
     expect(stdout).toMatch(/added to an asynchronous read -?[\d.]+ µs/);
 
