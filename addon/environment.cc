@@ -25,6 +25,7 @@ void Require(Napi::Env env, napi_status status) {
 std::shared_ptr<Environment> Environment::Create(Napi::Env env) {
   Holder self(new Environment());
   Require(env, napi_get_uv_event_loop(env, &self->loop_));
+  self->is_worker_ = self->loop_ != uv_default_loop();
   auto holder = std::make_unique<Holder>(self);
   Require(env, napi_set_instance_data(env, holder.get(), DeleteHolder, nullptr));
   holder.release();
@@ -57,26 +58,20 @@ Napi::Value Environment::MakeQuick(Napi::Env env) {
 void Environment::OnCleanup(napi_async_cleanup_hook_handle /*hook*/, void* data) {
   auto* self = static_cast<Environment*>(data);
   self->ending_ = true;
-  self->CloseLent();
+  for (const int fd : self->lent_) close(fd);
+  self->lent_.clear();
   for (Poll* poll : self->polls_) poll->Close();
   self->FinishCleanup();
 }
 
 int Environment::Lend(int fd) noexcept {
-  if (fd < 0) return fd;
+  if (fd < 0 || !is_worker_) return fd;
   try {
     lent_.insert(fd);
   } catch (const std::bad_alloc&) {
     // Then it is as it would be without the list: open until the process ends, should a worker end just now.
   }
   return fd;
-}
-
-/// Of a worker: the process closes what the main thread has left, and its end has other things to wait for.
-void Environment::CloseLent() {
-  if (loop_ == uv_default_loop()) return;
-  for (const int fd : lent_) close(fd);
-  lent_.clear();
 }
 
 void Environment::Remove(Poll* poll) {

@@ -63,12 +63,13 @@ class Environment {
  private:
   Environment() = default;
   static void OnCleanup(napi_async_cleanup_hook_handle hook, void* data);
-  void CloseLent();
   void FinishCleanup();
 
   uv_loop_t* loop_ = nullptr;
   std::unordered_set<Poll*> polls_;
+  /// Of a worker alone: the process closes what its main thread leaves.
   std::unordered_set<int> lent_;
+  bool is_worker_ = false;
   napi_async_cleanup_hook_handle hook_ = nullptr;
   bool ending_ = false;
 };
