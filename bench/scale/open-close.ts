@@ -1,6 +1,6 @@
 /**
  * Devices that are opened, used and closed: `open-close.js PATH COUNT`. Prints one line of JSON, with what resident memory
- * grew by and how many more fds are open after a warm-up of a quarter as many.
+ * grew by and how many more fds are open after a warm-up of a quarter as many, or as many as the heap's growing takes.
  */
 import { connect } from 'vfio-user';
 import { openFds, settledRss } from './memory.js';
@@ -8,6 +8,7 @@ import { openFds, settledRss } from './memory.js';
 const [path, countText] = process.argv.slice(2);
 const count = Number(countText);
 const AT_ONCE = 4;
+const LEAST_WARM_UP = 1_500;
 
 async function cycle(): Promise<void> {
   const device = await connect(path!);
@@ -25,7 +26,7 @@ async function cycles(total: number): Promise<void> {
   }
 }
 
-await cycles(count / 4);
+await cycles(Math.max(count / 4, LEAST_WARM_UP));
 const rss = await settledRss();
 const fds = openFds();
 const begin = performance.now();

@@ -158,7 +158,6 @@ export class BlockingCalls {
     const result = main.quickSync(size, timeoutMs, twin);
     if (result > 0 && isPlainReply(quick, result, body === null ? count : 0)) {
       main.countReceived(result);
-      flow.slots.returnId(id);
       quickSlot.count = count;
       quickSlot.target = target;
       const value = decode(
@@ -176,7 +175,8 @@ export class BlockingCalls {
     const slot = this.#open(command, decode, { timeoutMs });
     aim(slot, region, offset, count, target);
     // What was not sent whole was not waited for: what stands there is of another call.
-    if (result >= 0) slot.deadline -= quick.bytes.readDoubleLE(QUICK_WAITED_AT);
+    if (result >= 0 && slot.deadline !== 0)
+      slot.deadline -= Math.floor(quick.bytes.readDoubleLE(QUICK_WAITED_AT));
     flow.giveId(slot, id);
     if (result > 0) main.transport.handOver(result);
     // None of it has gone: it is sent again, so that the transport tells when there is room.
@@ -228,6 +228,6 @@ export class BlockingCalls {
 }
 
 /** Whole milliseconds until the call is given up. */
-function leftMs(slot: Slot): number {
-  return Math.ceil(slot.deadline - performance.now());
+function leftMs({ deadline }: Slot): number {
+  return deadline === 0 ? Infinity : Math.ceil(deadline - performance.now());
 }

@@ -27,18 +27,18 @@ export interface ChannelHandler {
 export class Channel implements TransportHandler {
   readonly transport: Transport;
   readonly outbox: Outbox;
-  readonly #handler: ChannelHandler;
   readonly #counters: Counters;
+  readonly #handler: ChannelHandler;
   /** False while more answers wait than is good. */
   #reading = true;
+  #looks: NodeJS.Immediate | undefined;
   #referenced = true;
-  #unasked = 0;
-  /** The transport's turn that this is for. */
-  #turn = 0;
   /** Reading, or flushing, goes on when the loop has turned. */
   #readsAgain: NodeJS.Immediate | undefined;
   #flushesAgain: NodeJS.Immediate | undefined;
-  #looks: NodeJS.Immediate | undefined;
+  #unasked = 0;
+  /** The transport's turn that this is for. */
+  #turn = 0;
 
   constructor(open: (handler: TransportHandler) => Transport, handler: ChannelHandler, counters: Counters) {
     this.#handler = handler;

@@ -74,18 +74,29 @@ const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
 
 const NOTHING: ReadonlySet<number> = new Set();
 
+/** What settles the promise made last. One executor for all: of its own, each would have a closure and its context. */
+const settlers: { resolve: (value: never) => void; reject: (reason: unknown) => void } = {
+  resolve: () => undefined,
+  reject: () => undefined,
+};
+
+function takeSettlers(resolve: (value: never) => void, reject: (reason: unknown) => void): void {
+  settlers.resolve = resolve;
+  settlers.reject = reject;
+}
+
 export class Connection implements ChannelHandler {
+  readonly #flow: Flow;
   readonly counters: Counters = newCounters();
+  /** The deadline of calls that say nothing. */
+  readonly timeoutMs: number;
+  readonly #blocking: BlockingCalls;
+  readonly #tap: MessageTap | undefined;
+  readonly #spinUs: number | undefined;
   /** Settles, never rejects, with the reason when the connection ends. */
   readonly closed: Promise<VfioUserError>;
   /** Guards what must not interleave on this socket: the handshake, transactions, read-modify-write. */
   readonly mutex = new Mutex();
-  /** The deadline of calls that say nothing. */
-  readonly timeoutMs: number;
-  readonly #spinUs: number | undefined;
-  readonly #tap: MessageTap | undefined;
-  readonly #flow: Flow;
-  readonly #blocking: BlockingCalls;
   #handler: RequestHandler | undefined;
   #postedId = POSTED_ID_BASE;
   #settleClosed!: (reason: VfioUserError) => void;
@@ -213,7 +224,9 @@ export class Connection implements ChannelHandler {
     decode: Decoder<T>,
     options: CallOptions | undefined,
   ): Promise<T> {
-    return new Promise<T>((resolve, reject) => {
+    const promise = new Promise<T>(takeSettlers);
+    const { resolve, reject } = settlers;
+    try {
       const slot = this.#open(command, decode, options);
       slot.resolve = resolve;
       slot.reject = reject;
@@ -221,7 +234,10 @@ export class Connection implements ChannelHandler {
       aim(slot, region, offset, count, target);
       encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
       this.#flow.submit(slot, accessHead, body, null);
-    });
+    } catch (error) {
+      reject(error);
+    }
+    return promise;
   }
 
   /** `access`, blocking: the lowest latency. */

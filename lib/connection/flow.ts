@@ -102,7 +102,7 @@ export class Flow {
 
   /** Sends the slot's message now, or when it is its turn. */
   submit(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
-    if (this.hasRoom() && this.queue.peek() === undefined) {
+    if (this.hasRoom() && this.counters.queued === 0) {
       this.dispatch(slot, head, body, fds);
       return;
     }

@@ -5,12 +5,13 @@ import type { QueuedMessage } from './slot.js';
 const CUT_AT = 256;
 
 export class MessageQueue {
-  #messages: QueuedMessage[] = [];
+  /** Undefined while there are none, as there are mostly. */
+  #messages: QueuedMessage[] | undefined;
   #first = 0;
 
   /** The message whose turn it is. */
   peek(): QueuedMessage | undefined {
-    while (this.#first < this.#messages.length) {
+    while (this.#messages !== undefined) {
       const message = this.#messages[this.#first]!;
       if (message.posted || message.slot !== undefined) return message;
       this.shift();
@@ -20,29 +21,27 @@ export class MessageQueue {
 
   /** The messages that wait, without those given up. */
   *waiting(): Generator<QueuedMessage> {
-    for (let i = this.#first; i < this.#messages.length; i++) {
-      const message = this.#messages[i]!;
+    for (const message of this.#messages?.slice(this.#first) ?? []) {
       if (message.posted || message.slot !== undefined) yield message;
     }
   }
 
   push(message: QueuedMessage): void {
-    this.#messages.push(message);
+    (this.#messages ??= []).push(message);
   }
 
+  /** Takes the first away, of which there is one. */
   shift(): void {
     this.#first++;
-    if (this.#first === this.#messages.length) {
-      this.#messages = [];
-      this.#first = 0;
-    } else if (this.#first === CUT_AT) {
-      this.#messages.splice(0, CUT_AT);
+    if (this.#first === this.#messages!.length) this.clear();
+    else if (this.#first === CUT_AT) {
+      this.#messages!.splice(0, CUT_AT);
       this.#first = 0;
     }
   }
 
   clear(): void {
-    this.#messages = [];
+    this.#messages = undefined;
     this.#first = 0;
   }
 }

@@ -28,13 +28,14 @@ const CUT_AT = 256;
 
 export class Outbox {
   readonly #transport: Transport;
-  #entries: Entry[] = [];
+  /** Undefined while nothing waits, as it is mostly. */
+  #entries: Entry[] | undefined;
   /** Entries before this one have gone. */
   #first = 0;
-  #bytes = 0;
   /** What has been gathered: `#gathered[0, #gatheredLength)`, which goes out after all entries. */
   #gathered: Buffer | undefined;
   #gatheredLength = 0;
+  #bytes = 0;
 
   constructor(transport: Transport) {
     this.#transport = transport;
@@ -46,7 +47,7 @@ export class Outbox {
   }
 
   get isEmpty(): boolean {
-    return this.#entries.length === this.#first;
+    return this.#entries === undefined;
   }
 
   /** Memory that what waits takes. */
@@ -83,7 +84,7 @@ export class Outbox {
   ): void {
     const total = headLength + (body === null ? 0 : body.byteLength);
     if (sent === total) return;
-    this.#entries.push({
+    (this.#entries ??= []).push({
       owner,
       // Buffer.slice would be a view.
       head: Buffer.from(head.subarray(0, headLength)),
@@ -130,7 +131,7 @@ export class Outbox {
 
   /** Sends what waits, as far as there is room, but no more than `most` messages. False where there may be room still. */
   flush(most: number): boolean {
-    for (let left = most; !this.isEmpty; left--) {
+    for (let left = most; this.#entries !== undefined; left--) {
       if (left === 0) return false;
       const entry = this.#entries[this.#first]!;
       const total = entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength);
@@ -152,10 +153,12 @@ export class Outbox {
 
   /** Takes back the owner's message if not a byte of it has gone. */
   takeBack(owner: object): boolean {
-    const index = this.#entries.findIndex((entry, i) => i >= this.#first && entry.owner === owner);
-    const entry = this.#entries[index];
+    const entries = this.#entries ?? [];
+    const index = entries.findIndex((entry, i) => i >= this.#first && entry.owner === owner);
+    const entry = entries[index];
     if (entry === undefined || entry.sent > 0) return false;
-    this.#entries.splice(index, 1);
+    entries.splice(index, 1);
+    if (entries.length === this.#first) this.#forget();
     this.#bytes -= entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength) + ENTRY_BYTES;
     return true;
   }
@@ -163,8 +166,8 @@ export class Outbox {
   /** Copies what waits of stable bodies: their memory is about to change or to go. */
   copyBodies(): void {
     // Asked before each DMA write, nearly always with nothing waiting.
-    for (let i = this.#first; i < this.#entries.length; i++) {
-      const entry = this.#entries[i]!;
+    if (this.#entries === undefined) return;
+    for (const entry of this.#entries.slice(this.#first)) {
       if (!entry.lent) continue;
       entry.body = Buffer.from(entry.body!);
       entry.lent = false;
@@ -174,19 +177,22 @@ export class Outbox {
   /** What was gathered still goes, like everything that was sent before: the rest is dropped. */
   close(): void {
     this.sendGathered();
-    this.#entries = [];
-    this.#first = 0;
+    this.#forget();
     this.#bytes = 0;
   }
 
+  /** The first has gone. */
   #shift(): void {
     this.#first++;
-    if (this.isEmpty) {
-      this.#entries = [];
-      this.#first = 0;
-    } else if (this.#first === CUT_AT) {
-      this.#entries.splice(0, CUT_AT);
+    if (this.#first === this.#entries!.length) this.#forget();
+    else if (this.#first === CUT_AT) {
+      this.#entries!.splice(0, CUT_AT);
       this.#first = 0;
     }
+  }
+
+  #forget(): void {
+    this.#entries = undefined;
+    this.#first = 0;
   }
 }

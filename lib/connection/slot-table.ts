@@ -5,27 +5,32 @@ import { Slot, clearSlot } from './slot.js';
 /** Calls use the lower half of the id space, posted writes the upper: some servers answer errors even to those. */
 export const POSTED_ID_BASE = 0x8000;
 
-/** An id rests while this many others are used, so that a reply sent twice is seen to be one. */
-const RESTING_IDS = 64;
+/** Room for as many ids at first; a power of two, as it always is. */
+const FIRST_PLACES = 8;
 const KEPT_SLOTS = 256;
 /** The longest time that Node's timers take. */
 const MAX_TIMER_MS = 0x7fff_ffff;
 
+/**
+ * A process may have a thousand connections, each of which calls now and then: what a call touches here is little, and lies
+ * close together, since most of it has to be fetched from memory.
+ */
 export class SlotTable {
-  readonly #byId: (Slot | undefined)[] = [];
-  /** Ids that were used and rest, the longest first; a ring. */
-  #resting = new Uint16Array(RESTING_IDS * 2);
-  #restingFirst = 0;
-  #restingCount = 0;
-  /** Slots that no call uses. Of this connection alone: a mistake with one must not reach another server's calls. */
-  readonly #spare: Slot[] = [];
+  /** Slots by their ids modulo its length. Ids count up, passing over those whose place is taken. */
+  #places = newPlaces(FIRST_PLACES);
+  #taken = 0;
+  #nextId = 0;
+  /** Slots that no call uses, by `next`. Of this connection alone: a mistake with one must not reach another server's calls. */
+  #spare: Slot | undefined;
+  #spareCount = 0;
   /** The list of calls that somebody waits for. */
   #first: Slot | undefined;
   #last: Slot | undefined;
 
   readonly #onDeadline: (slot: Slot) => void;
   #timer: NodeJS.Timeout | undefined;
-  #timerAt = Infinity;
+  /** 0 without a timer. */
+  #timerAt = 0;
   #referenced = true;
   #closed = false;
 
@@ -35,44 +40,49 @@ export class SlotTable {
 
   /** The slot that a reply's id names, if any call or tombstone has it. */
   get(id: number): Slot | undefined {
-    return this.#byId[id];
+    const slot = this.#places[id & (this.#places.length - 1)];
+    return slot?.id === id ? slot : undefined;
   }
 
   /** A slot for a new call, in the list of those that wait. */
   take(timeoutMs: number): Slot {
-    const slot = this.#spare.pop() ?? new Slot();
-    slot.timeoutMs = timeoutMs;
+    const slot = this.#takeSpare() ?? new Slot();
     slot.previous = this.#last;
-    slot.next = undefined;
     if (this.#last === undefined) this.#first = slot;
     else this.#last.next = slot;
     this.#last = slot;
-    slot.deadline = timeoutMs === Infinity ? Infinity : performance.now() + timeoutMs;
+    if (timeoutMs === Infinity) slot.deadline = 0;
+    else {
+      // In whole milliseconds: V8 keeps a fraction in memory of its own.
+      slot.timeoutMs = Math.ceil(timeoutMs);
+      slot.deadline = Math.ceil(performance.now() + timeoutMs);
+    }
     return slot;
   }
 
   /** From now on the slot's deadline ends it. Synchronous calls watch theirs alone. */
-  watchDeadline(slot: Slot): void {
+  watchDeadline({ deadline }: Slot): void {
     // A timer that fires early looks again: so it is moved only for a deadline that lies before it.
-    if (slot.deadline < this.#timerAt) this.#arm(slot.deadline);
+    if (deadline !== 0 && (this.#timerAt === 0 || deadline < this.#timerAt)) this.#arm(deadline);
   }
 
-  /** An id that nobody uses: for `adopt`, or for `returnId`. */
+  /**
+   * The id for the next call, which `adopt` follows, or nothing where there is none after all. It is used again after all
+   * others: so a reply that is sent twice, or far too late, is seen to be one.
+   */
   borrowId(): number {
-    const fresh = this.#byId.length;
-    if (this.#restingCount > RESTING_IDS || fresh >= POSTED_ID_BASE) return this.#wake();
-    this.#byId.push(undefined);
-    return fresh;
-  }
-
-  returnId(id: number): void {
-    this.#rest(id);
+    const places = this.#roomyPlaces();
+    let id = this.#nextId;
+    while (places[id & (places.length - 1)] !== undefined) id = successor(id);
+    this.#nextId = successor(id);
+    return id;
   }
 
   /** The slot has the id from now on, which was borrowed. */
   adopt(slot: Slot, id: number): void {
     slot.id = id;
-    this.#byId[id] = slot;
+    this.#places[id & (this.#places.length - 1)] = slot;
+    this.#taken++;
   }
 
   /** Nobody waits for the slot any more: its deadline is over or its reply has come. */
@@ -90,11 +100,14 @@ export class SlotTable {
   /** The slot and its id may be used again. */
   release(slot: Slot): void {
     if (slot.id >= 0) {
-      this.#byId[slot.id] = undefined;
-      this.#rest(slot.id);
+      this.#places[slot.id & (this.#places.length - 1)] = undefined;
+      this.#taken--;
     }
     clearSlot(slot);
-    if (this.#spare.length < KEPT_SLOTS) this.#spare.push(slot);
+    if (this.#spareCount === KEPT_SLOTS) return;
+    slot.next = this.#spare;
+    this.#spare = slot;
+    this.#spareCount++;
   }
 
   /** The call that waits longest. */
@@ -102,9 +115,11 @@ export class SlotTable {
     return this.#first;
   }
 
-  /** Lets go of the slots that no call uses: a burst is over. */
+  /** Lets go of what no call uses: a burst is over. */
   trim(): void {
-    this.#spare.length = 0;
+    this.#spare = undefined;
+    this.#spareCount = 0;
+    if (this.#taken === 0) this.#places = newPlaces(FIRST_PLACES);
   }
 
   setReferenced(on: boolean): void {
@@ -117,7 +132,7 @@ export class SlotTable {
     this.#closed = true;
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    this.#timerAt = Infinity;
+    this.#timerAt = 0;
   }
 
   #arm(deadline: number): void {
@@ -130,39 +145,48 @@ export class SlotTable {
 
   readonly #onTimer = (): void => {
     this.#timer = undefined;
-    this.#timerAt = Infinity;
+    this.#timerAt = 0;
     const now = performance.now();
-    let earliest = Infinity;
+    let earliest = 0;
     // Giving one call up may end the connection, and with it all the others.
     for (let slot = this.#first; slot !== undefined && !this.#closed;) {
       const next: Slot | undefined = slot.next;
-      if (!slot.synchronous) {
-        if (slot.deadline <= now) this.#onDeadline(slot);
-        else if (slot.deadline < earliest) earliest = slot.deadline;
+      const { deadline } = slot;
+      if (!slot.synchronous && deadline !== 0) {
+        if (deadline <= now) this.#onDeadline(slot);
+        else if (earliest === 0 || deadline < earliest) earliest = deadline;
       }
       slot = next;
     }
-    if (earliest < this.#timerAt && !this.#closed) this.#arm(earliest);
+    if (earliest === 0 || this.#closed) return;
+    if (this.#timerAt === 0 || earliest < this.#timerAt) this.#arm(earliest);
   };
 
-  #rest(id: number): void {
-    if (this.#restingCount === this.#resting.length) {
-      const grown = new Uint16Array(this.#resting.length * 2);
-      for (let i = 0; i < this.#restingCount; i++) grown[i] = this.#resting[this.#ringIndex(i)]!;
-      this.#resting = grown;
-      this.#restingFirst = 0;
+  #takeSpare(): Slot | undefined {
+    const slot = this.#spare;
+    if (slot === undefined) return undefined;
+    this.#spare = slot.next;
+    this.#spareCount--;
+    slot.next = undefined;
+    return slot;
+  }
+
+  /** Places of which half are free, unless there is one for each id: then more are than calls may be in flight. */
+  #roomyPlaces(): (Slot | undefined)[] {
+    const { length } = this.#places;
+    if (this.#taken * 2 >= length && length < POSTED_ID_BASE) {
+      const places = newPlaces(length * 2);
+      for (const slot of this.#places) if (slot !== undefined) places[slot.id & (places.length - 1)] = slot;
+      this.#places = places;
     }
-    this.#resting[this.#ringIndex(this.#restingCount++)] = id;
+    return this.#places;
   }
+}
 
-  #wake(): number {
-    const id = this.#resting[this.#restingFirst]!;
-    this.#restingFirst = this.#ringIndex(1);
-    this.#restingCount--;
-    return id;
-  }
+function newPlaces(length: number): (Slot | undefined)[] {
+  return new Array<Slot | undefined>(length).fill(undefined);
+}
 
-  #ringIndex(i: number): number {
-    return (this.#restingFirst + i) & (this.#resting.length - 1);
-  }
+function successor(id: number): number {
+  return (id + 1) & (POSTED_ID_BASE - 1);
 }

@@ -46,6 +46,8 @@ export class Slot implements Landing {
   id = -1;
   command = 0;
   decode: Decoder<unknown> = decodeNothing;
+  /** A synchronous call looks into the slot: `settled`, then `value` or `error`. */
+  synchronous = false;
 
   /** What was asked, for the decoders of region accesses; a field that a command does not have is 0. */
   region = 0;
@@ -57,30 +59,30 @@ export class Slot implements Landing {
   isPlain = false;
   /** The reply's data went to `target` while it was received. */
   landed = false;
-  /** The message, while it waits for room in flight. */
-  message: QueuedMessage | undefined;
-  /** The message that carries this write with others, while it is `batched`: the id is the carrier's. */
-  batch: WriteBatch | undefined;
 
   resolve: (value: never) => void = ignore;
   reject: (reason: unknown) => void = ignore;
-  /** A synchronous call looks here instead: `settled`, then `value` or `error`. */
-  synchronous = false;
-  settled = false;
-  value: unknown;
-  error: unknown;
 
-  /** When the call is given up, on `performance.now()`'s clock. */
-  deadline = Infinity;
-  timeoutMs = Infinity;
-  signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
-  /** See `TrackedCallOptions`. */
-  onAbandoned: (() => void) | undefined;
+  /** When the call is given up, on `performance.now()`'s clock, rounded up; 0 for never. */
+  deadline = 0;
+  /** How long that is, rounded up. */
+  timeoutMs = 0;
 
   /** Neighbours in the list of calls that somebody waits for, in the order of the calls. */
   previous: Slot | undefined;
   next: Slot | undefined;
+
+  /** The message, while it waits for room in flight. */
+  message: QueuedMessage | undefined;
+  /** The message that carries this write with others, while it is `batched`: the id is the carrier's. */
+  batch: WriteBatch | undefined;
+  settled = false;
+  value: unknown;
+  error: unknown;
+  signal: AbortSignal | undefined;
+  onAbort: (() => void) | undefined;
+  /** See `TrackedCallOptions`. */
+  onAbandoned: (() => void) | undefined;
 }
 
 /** Makes a slot ready to be used by another call; nothing of the last one may stay reachable. */

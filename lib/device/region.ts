@@ -46,14 +46,14 @@ export class Region {
   readonly size: number;
   /** VFIO_REGION_INFO_FLAG_* bits. */
   readonly flags: number;
-  /** The areas that can be mapped; empty where none can. */
-  readonly areas: readonly MmapArea[];
   readonly #session: Session;
-  readonly #isHost: boolean;
-  /** Made with the first: a process may have thousands of regions. */
-  #mapped: Set<MappedArea> | undefined;
   /** How accesses have to be cut; undefined where the server takes any. */
   readonly #pieces: AccessPieces | undefined;
+  readonly #isHost: boolean;
+  /** The areas that can be mapped; empty where none can. */
+  readonly areas: readonly MmapArea[];
+  /** Made with the first: a process may have thousands of regions. */
+  #mapped: Set<MappedArea> | undefined;
   #description: RegionDescription;
 
   /** @internal A host's region works while the device is being set up again (reconnect), a user's does not. */

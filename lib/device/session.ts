@@ -40,14 +40,14 @@ export interface SessionOptions {
 const MAX_DATA_BYTES = 1 << 20;
 
 export class Session {
+  #connection: Connection;
+  #gate: ClosedError | undefined;
+  #negotiated: Negotiated;
   readonly options: SessionOptions;
   /** Settles, never rejects, with the reason when the device is lost for good. */
   readonly ended: Promise<VfioUserError>;
-  readonly #resources = new Set<Resource>();
-  #connection: Connection;
-  #negotiated: Negotiated;
   #settleEnded!: (reason: VfioUserError) => void;
-  #gate: ClosedError | undefined;
+  readonly #resources = new Set<Resource>();
   #isClosed = false;
 
   constructor(connection: Connection, negotiated: Negotiated, options: SessionOptions) {
