@@ -134,26 +134,4 @@ inline napi_property_descriptor ClassMethod(const char* name, napi_callback meth
   return {name, nullptr, method, nullptr, nullptr, nullptr, napi_default_method, nullptr};
 }
 
-/// Gives `object` a method of its own that carries the native object as its data. Finding that by `this`
-/// takes napi_unwrap some 60 ns, more than everything else that a call costs; making the function takes 3
-/// µs once. The function holds the object, so the native object lives whenever the function can be called.
-inline void DefineBoundMethod(Napi::Object object, void* native, const char* name, napi_callback method) {
-  napi_value function;
-  if (napi_create_function(object.Env(), name, NAPI_AUTO_LENGTH, method, native, &function) != napi_ok) {
-    throw Napi::Error::New(object.Env());
-  }
-  Napi::Object bound(object.Env(), function);
-  bound.DefineProperty(Napi::PropertyDescriptor::Value("object", object, napi_default));
-  object.DefineProperty(Napi::PropertyDescriptor::Value(name, bound, napi_default_method));
-}
-
-/// The native object of a bound method, and the call's arguments.
-template <typename T, size_t count>
-T* ReadBoundCall(napi_env env, napi_callback_info info, napi_value (&arguments)[count]) {
-  size_t argc = count;
-  void* object = nullptr;
-  napi_get_cb_info(env, info, &argc, arguments, nullptr, &object);
-  return static_cast<T*>(object);
-}
-
 }  // namespace vfio_user

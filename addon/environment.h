@@ -19,11 +19,13 @@
 #include <memory>
 #include <unordered_set>
 
+#include "handle-table.h"
 #include "spin.h"
 
 namespace vfio_user {
 
 class Memory;
+class Socket;
 struct Poll;
 
 class Environment {
@@ -47,8 +49,8 @@ class Environment {
   /// The number has an owner again, or is closed.
   void TakeBack(int fd) noexcept { lent_.erase(fd); }
 
-  /// The sockets that live, so that a method can tell a Socket argument from any other object's pointer.
-  std::unordered_set<const void*> sockets;
+  /// The sockets that live.
+  HandleTable<Socket> sockets;
   /// How sockets wait that have not waited often enough to know better: what one has learned is true of most.
   SpinGovernor spin;
   /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.

@@ -11,7 +11,7 @@
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   const auto environment = vfio_user::Environment::Create(env);
   environment->mapping_constructor = Napi::Persistent(vfio_user::Mapping::Define(env));
-  exports.Set("Socket", vfio_user::Socket::Define(env));
+  vfio_user::Socket::Export(env, exports);
   exports.Set("Listener", vfio_user::Listener::Define(env));
   exports.Set("EventFd", vfio_user::EventFd::Define(env));
   exports.Set("map", Napi::Function::New(env, vfio_user::Mapping::Map, "map"));

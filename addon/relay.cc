@@ -26,7 +26,7 @@ struct Cut {
   uint64_t size_at;
 };
 
-/// What a call has done, in doubles, as JavaScript reads them. See NativeSocket.relay.
+/// What a call has done, in doubles, as JavaScript reads them. See SocketCalls.relay.
 struct Tally {
   double messages[2];
   double bytes[2];
@@ -69,8 +69,8 @@ size_t SizeOfMessage(Cut cut, Bytes bytes, size_t at, size_t end) {
 }  // namespace
 
 napi_value Socket::Relay(napi_env env, napi_callback_info info) {
-  napi_value arguments[8];
-  auto* self = ReadCall<Socket>(env, info, arguments);
+  napi_value arguments[9];
+  auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
   Socket* other;
   Bytes into;
@@ -79,11 +79,11 @@ napi_value Socket::Relay(napi_env env, napi_callback_info info) {
   Cut cut;
   uint64_t longest;
   Tally* tally;
-  if (!self->ReadSocket(env, arguments[0], &other) || !ReadBytes(env, arguments[1], "into", &into) ||
-      !ReadInteger(env, arguments[2], "patienceUs", &patience, kMaxTurnUs) ||
-      !ReadInteger(env, arguments[3], "turnUs", &turn, kMaxTurnUs) ||
-      !ReadCut(env, arguments[4], arguments[5], &cut) ||
-      !ReadInteger(env, arguments[6], "longest", &longest) || !ReadTally(env, arguments[7], &tally)) {
+  if (!self->ReadOther(env, arguments[1], &other) || !ReadBytes(env, arguments[2], "into", &into) ||
+      !ReadInteger(env, arguments[3], "patienceUs", &patience, kMaxTurnUs) ||
+      !ReadInteger(env, arguments[4], "turnUs", &turn, kMaxTurnUs) ||
+      !ReadCut(env, arguments[5], arguments[6], &cut) ||
+      !ReadInteger(env, arguments[7], "longest", &longest) || !ReadTally(env, arguments[8], &tally)) {
     return nullptr;
   }
   if (into.length == 0) {
@@ -103,7 +103,7 @@ napi_value Socket::Relay(napi_env env, napi_callback_info info) {
       const int64_t count = sides[side]->Receive(into);
       if (count == -EAGAIN) continue;
       tally->side = static_cast<double>(side);
-      if (count <= 0 || !sides[side]->fds_.empty()) return MakeNumber(env, count);
+      if (count <= 0 || !sides[side]->fds_.empty()) return sides[side]->Received(env, count);
       const auto end = static_cast<size_t>(count);
       size_t at = 0;
       while (at < end) {

@@ -41,36 +41,23 @@ int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
 
 }  // namespace
 
-bool Socket::ReadSocket(napi_env env, napi_value value, Socket** out) const {
-  *out = nullptr;
-  if (IsNothing(env, value)) return true;
-  // Any class's object unwraps to a pointer: only one of ours may be followed.
-  void* object;
-  if (napi_unwrap(env, value, &object) != napi_ok || !environment_->sockets.contains(object)) {
-    return ThrowTypeError(env, "other", "a Socket or null");
-  }
-  auto* socket = static_cast<Socket*>(object);
-  if (socket->fd() >= 0) *out = socket;
-  return true;
-}
-
 napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
-  napi_value arguments[5];
-  auto* self = ReadCall<Socket>(env, info, arguments);
+  napi_value arguments[6];
+  auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
   Bytes into;
   int64_t timeout;
   Socket* other;
-  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
-      !ReadMilliseconds(env, arguments[3], kMaxWaitMs, &timeout) ||
-      !self->ReadSocket(env, arguments[4], &other)) {
+  if (!ReadRange(env, arguments[1], arguments[2], arguments[3], "into", &into) ||
+      !ReadMilliseconds(env, arguments[4], kMaxWaitMs, &timeout) ||
+      !self->ReadOther(env, arguments[5], &other)) {
     return nullptr;
   }
   if (into.length == 0) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return MakeNumber(env, self->ReceiveWithin(into, timeout, other, true));
+  return self->Received(env, self->ReceiveWithin(into, timeout, other, true));
 }
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
@@ -152,15 +139,15 @@ bool Socket::IsReadable() const {
 }
 
 napi_value Socket::Wait(napi_env env, napi_callback_info info) {
-  napi_value arguments[3];
-  auto* self = ReadCall<Socket>(env, info, arguments);
+  napi_value arguments[4];
+  const auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
   uint64_t events;
   int64_t timeout;
   Socket* other;
-  if (!ReadInteger(env, arguments[0], "events", &events, kReadable | kWritable) ||
-      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
-      !self->ReadSocket(env, arguments[2], &other)) {
+  if (!ReadInteger(env, arguments[1], "events", &events, kReadable | kWritable) ||
+      !ReadMilliseconds(env, arguments[2], kMaxWaitMs, &timeout) ||
+      !self->ReadOther(env, arguments[3], &other)) {
     return nullptr;
   }
   if (self->fd() < 0) return MakeNumber(env, -EBADF);
@@ -183,14 +170,15 @@ napi_value Socket::Wait(napi_env env, napi_callback_info info) {
 }
 
 napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
-  napi_value arguments[3];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  napi_value arguments[4];
+  auto* self = ReadSocketCall(env, info, arguments);
+  if (self == nullptr) return nullptr;
   uint64_t length;
   int64_t timeout;
   Socket* other;
-  if (!ReadInteger(env, arguments[0], "length", &length, Environment::kQuickReplyAt) ||
-      !ReadMilliseconds(env, arguments[1], kMaxWaitMs, &timeout) ||
-      !self->ReadSocket(env, arguments[2], &other)) {
+  if (!ReadInteger(env, arguments[1], "length", &length, Environment::kQuickReplyAt) ||
+      !ReadMilliseconds(env, arguments[2], kMaxWaitMs, &timeout) ||
+      !self->ReadOther(env, arguments[3], &other)) {
     return nullptr;
   }
   auto& quick = self->environment_->quick;
@@ -203,7 +191,7 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
   const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
   memcpy(quick.data() + Environment::kQuickOtherAt, &readable, sizeof(readable));
-  return MakeNumber(env, result);
+  return self->Received(env, result);
 }
 
 void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {

@@ -18,6 +18,8 @@ namespace {
 constexpr size_t kMaxFds = 253;
 /// Room for them, and for the credentials and the like that a socket's former owner may have asked for.
 constexpr size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int)) + 256;
+/// Added to the answer of a receive while fds wait: more than any has bytes.
+constexpr int64_t kWithFds = int64_t{1} << 40;
 /// The longest that one eager receive may spin: it holds up the loop.
 constexpr int64_t kMaxEagerWait = 100'000;
 /// How often one eager receive finds bytes: a megabyte comes in some thirty pieces, one that drips in a million.
@@ -42,55 +44,81 @@ bool ReadFds(napi_env env, napi_value array, std::vector<int>* out) {
 
 }  // namespace
 
-Napi::Function Socket::Define(Napi::Env env) {
-  return DefineClass(env, "Socket",
-                     {
-                         InstanceAccessor("fd", &Socket::GetFd, nullptr),
-                         ClassMethod("recvEager", RecvEager),
-                         ClassMethod("recvWait", RecvWait),
-                         ClassMethod("wait", Wait),
-                         ClassMethod("relay", Relay),
-                         ClassMethod("takeFds", TakeFds),
-                         ClassMethod("endSending", EndSending),
-                         InstanceMethod("watch", &Socket::WatchEvents),
-                         InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
-                         InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
-                         InstanceMethod("ref", &Socket::RefLoop),
-                         InstanceMethod("unref", &Socket::UnrefLoop),
-                         InstanceMethod("close", &Socket::CloseSocket),
-                     });
+void Socket::Export(Napi::Env env, Napi::Object exports) {
+  exports.Set("Socket", DefineClass(env, "Socket",
+                                    {
+                                        InstanceAccessor("fd", &Socket::GetFd, nullptr),
+                                        InstanceAccessor("handle", &Socket::GetHandle, nullptr),
+                                        ClassMethod("takeFds", TakeFds),
+                                        ClassMethod("endSending", EndSending),
+                                        InstanceMethod("watch", &Socket::WatchEvents),
+                                        InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
+                                        InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
+                                        InstanceMethod("ref", &Socket::RefLoop),
+                                        InstanceMethod("unref", &Socket::UnrefLoop),
+                                        InstanceMethod("close", &Socket::CloseSocket),
+                                    }));
+  // The environment outlives what is called in it.
+  auto* environment = Environment::Of(env).get();
+  const auto add = [&](const char* name, napi_callback function) {
+    napi_value value;
+    if (napi_create_function(env, name, NAPI_AUTO_LENGTH, function, environment, &value) != napi_ok) {
+      throw Napi::Error::New(env);
+    }
+    exports.Set(name, Napi::Value(env, value));
+  };
+  add("send", Send);
+  add("recv", Recv);
+  add("recvEager", RecvEager);
+  add("recvWait", RecvWait);
+  add("roundTrip", RoundTrip);
+  add("wait", Wait);
+  add("relay", Relay);
 }
 
 Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
   int fd;
   if (!ReadFd(info.Env(), info[0], &fd)) throw Napi::Error::New(info.Env());
-  if (!info[2].IsTypedArray() || info[2].As<Napi::TypedArray>().TypedArrayType() != napi_int32_array) {
-    throw Napi::TypeError::New(info.Env(), "status must be an Int32Array");
-  }
-  if (info[2].As<Napi::TypedArray>().ElementLength() == 0) {
-    throw Napi::RangeError::New(info.Env(), "status is empty or detached");
-  }
-  status_ = Keep(info, "status", info[2]);
-  const auto object = info.This().As<Napi::Object>();
-  DefineBoundMethod(object, this, "send", Send);
-  DefineBoundMethod(object, this, "recv", Recv);
-  DefineBoundMethod(object, this, "roundTrip", RoundTrip);
-  environment_->sockets.insert(this);
+  handle_ = environment_->sockets.Add(this);
+  if (handle_ < 0) throw Napi::Error::New(info.Env(), "too many sockets, or no memory is left");
   Own(fd);
-  WriteStatus();
 }
 
 Socket::~Socket() {
-  environment_->sockets.erase(this);
+  environment_->sockets.Remove(handle_);
   CloseFds();
+}
+
+Socket* Socket::FindSocket(napi_env env, const Environment& environment, napi_value handle) {
+  double number;
+  if (napi_get_value_double(env, handle, &number) == napi_ok && number >= 0 && number <= INT32_MAX) {
+    const auto integer = static_cast<int32_t>(number);
+    Socket* const socket = integer == number ? environment.sockets.Find(integer) : nullptr;
+    if (socket != nullptr) [[likely]]
+      return socket;
+  }
+  ThrowTypeError(env, "handle", "that of a Socket");
+  return nullptr;
+}
+
+bool Socket::ReadOther(napi_env env, napi_value handle, Socket** out) const {
+  *out = nullptr;
+  int32_t number;
+  if (napi_get_value_int32(env, handle, &number) == napi_ok && number == HandleTable<Socket>::kNone)
+    return true;
+  Socket* const socket = FindSocket(env, *environment_, handle);
+  if (socket == nullptr) return false;
+  if (socket->fd() >= 0) *out = socket;
+  return true;
 }
 
 // ---------------------------------------------------------------------------------------------------------- sending
 
 napi_value Socket::Send(napi_env env, napi_callback_info info) {
-  napi_value arguments[7];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
-  const auto [head_array, head_length, body_array, body_offset, body_length, sent_before, fd_array] =
+  napi_value arguments[8];
+  const auto* self = ReadSocketCall(env, info, arguments);
+  if (self == nullptr) return nullptr;
+  const auto [handle, head_array, head_length, body_array, body_offset, body_length, sent_before, fd_array] =
       arguments;
 
   // First, as an array's getters may run code that detaches the buffers.
@@ -177,16 +205,21 @@ int64_t Socket::SendBytes(iovec bytes) const {
 // -------------------------------------------------------------------------------------------------------- receiving
 
 napi_value Socket::Recv(napi_env env, napi_callback_info info) {
-  napi_value arguments[3];
-  auto* self = ReadBoundCall<Socket>(env, info, arguments);
+  napi_value arguments[4];
+  auto* self = ReadSocketCall(env, info, arguments);
+  if (self == nullptr) return nullptr;
   Bytes into;
-  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into)) return nullptr;
+  if (!ReadRange(env, arguments[1], arguments[2], arguments[3], "into", &into)) return nullptr;
   if (into.length == 0) {
     // The answer would look like the end of the stream.
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return MakeNumber(env, self->Receive(into));
+  return self->Received(env, self->Receive(into));
+}
+
+napi_value Socket::Received(napi_env env, int64_t result) const {
+  return MakeNumber(env, result > 0 && !fds_.empty() ? result + kWithFds : result);
 }
 
 int64_t Socket::ReceiveOnce(Bytes into, int flags) {
@@ -226,17 +259,17 @@ int64_t Socket::ReceiveBytes(Bytes into) const {
 }
 
 napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
-  napi_value arguments[5];
-  auto* self = ReadCall<Socket>(env, info, arguments);
+  napi_value arguments[6];
+  auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
   Bytes into;
   uint64_t patience;
   bool whole;
-  if (!ReadRange(env, arguments[0], arguments[1], arguments[2], "into", &into) ||
-      !ReadInteger(env, arguments[3], "patienceUs", &patience, kMaxEagerWait / 1000)) {
+  if (!ReadRange(env, arguments[1], arguments[2], arguments[3], "into", &into) ||
+      !ReadInteger(env, arguments[4], "patienceUs", &patience, kMaxEagerWait / 1000)) {
     return nullptr;
   }
-  if (napi_get_value_bool(env, arguments[4], &whole) != napi_ok) {
+  if (napi_get_value_bool(env, arguments[5], &whole) != napi_ok) {
     ThrowTypeError(env, "whole", "a boolean");
     return nullptr;
   }
@@ -244,7 +277,7 @@ napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return MakeNumber(env, self->ReceiveEagerly(into, static_cast<int64_t>(patience) * 1000, whole));
+  return self->Received(env, self->ReceiveEagerly(into, static_cast<int64_t>(patience) * 1000, whole));
 }
 
 /// Receives the first bytes, or `whole` of `into`, as long as no pause before more of them is longer than `patience`.
@@ -285,7 +318,6 @@ bool Socket::ClaimFds(const msghdr& message) {
     for (size_t i = before; i < fds_.size(); ++i) close(fds_[i]);
     fds_.resize(before);
   }
-  if (fds_.size() != before) WriteStatus();
   return whole;
 }
 
@@ -305,7 +337,6 @@ napi_value Socket::TakeFds(napi_env env, napi_callback_info info) {
   if (!self->fds_.empty()) {
     for (const int fd : self->fds_) self->environment_->Lend(fd);
     self->fds_.clear();
-    self->WriteStatus();
   }
   return result;
 }
@@ -313,20 +344,6 @@ napi_value Socket::TakeFds(napi_env env, napi_callback_info info) {
 void Socket::CloseFds() {
   for (const int fd : fds_) close(fd);
   fds_.clear();
-}
-
-/// The array may have been detached since: then there is nowhere to write.
-void Socket::WriteStatus() {
-  const Napi::HandleScope scope(Env());
-  napi_value array = status_.Value();
-  size_t length = 0;
-  void* data = nullptr;
-  if (array == nullptr ||
-      napi_get_typedarray_info(Env(), array, nullptr, &length, &data, nullptr, nullptr) != napi_ok ||
-      length == 0) {
-    return;
-  }
-  *static_cast<int32_t*>(data) = static_cast<int32_t>(fds_.size());
 }
 
 // ------------------------------------------------------------------------------------------------------------- rest
@@ -358,9 +375,7 @@ napi_value Socket::EndSending(napi_env env, napi_callback_info info) {
 
 void Socket::CloseSocket(const Napi::CallbackInfo& /*info*/) {
   CloseObject();
-  if (fds_.empty()) return;
   CloseFds();
-  WriteStatus();
 }
 
 void Socket::OnReady(int events) {

@@ -1,12 +1,11 @@
 // A connected stream socket: sendmsg and recvmsg with fds, without ever blocking; and a wait that is bounded.
 //
 // Fds that came in belong to the socket until `takeFds` hands them to JavaScript; what nobody took is
-// closed with the socket. Their number is mirrored into the caller's Int32Array, so that the hot path need
-// not ask.
+// closed with the socket. The answer of a receive says whether any wait.
 //
 // Waiting is in socket-wait.cc, passing on in relay.cc.
 //
-// The methods that each message takes are bound to the object (see DefineBoundMethod), the others are the class's.
+// What messages take are functions that are told the socket's handle, the rest is methods: see handle-table.h.
 #pragma once
 
 #include <sys/socket.h>
@@ -23,7 +22,7 @@ class Socket : public PolledObject<Socket> {
  public:
   static constexpr const char* kName = "VfioUserSocket";
 
-  static Napi::Function Define(Napi::Env env);
+  static void Export(Napi::Env env, Napi::Object exports);
   explicit Socket(const Napi::CallbackInfo& info);
   ~Socket() override;
 
@@ -35,6 +34,7 @@ class Socket : public PolledObject<Socket> {
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
   static napi_value Relay(napi_env env, napi_callback_info info);
+  Napi::Value GetHandle(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), handle_); }
   static napi_value TakeFds(napi_env env, napi_callback_info info);
   static napi_value EndSending(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
@@ -42,8 +42,18 @@ class Socket : public PolledObject<Socket> {
   void GrowSendBuffer(const Napi::CallbackInfo& info);
   void CloseSocket(const Napi::CallbackInfo& info);
 
-  /// A Socket argument; null is none.
-  bool ReadSocket(napi_env env, napi_value value, Socket** out) const;
+  /// The socket that the first argument of a function names, and all its arguments. Throws, and gives nullptr, for none.
+  template <size_t count>
+  static Socket* ReadSocketCall(napi_env env, napi_callback_info info, napi_value (&arguments)[count]) {
+    size_t argc = count;
+    void* environment;
+    if (napi_get_cb_info(env, info, &argc, arguments, nullptr, &environment) != napi_ok) return nullptr;
+    return FindSocket(env, *static_cast<Environment*>(environment), arguments[0]);
+  }
+  /// Throws, and gives nullptr, for what names no socket.
+  static Socket* FindSocket(napi_env env, const Environment& environment, napi_value handle);
+  /// Another socket that an argument names; nullptr for none, and for one that is closed.
+  bool ReadOther(napi_env env, napi_value handle, Socket** out) const;
 
   int64_t SendMessage(iovec* parts, size_t count, const std::vector<int>& fds) const;
   int64_t SendBytes(iovec bytes) const;
@@ -63,11 +73,12 @@ class Socket : public PolledObject<Socket> {
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);
   void CloseFds();
-  void WriteStatus();
+  /// The answer of a receive, for JavaScript.
+  napi_value Received(napi_env env, int64_t result) const;
 
   void OnReady(int events) override;
 
-  Napi::ObjectReference status_;
+  int32_t handle_ = HandleTable<Socket>::kNone;
   std::vector<int> fds_;
   /// Its own, once it has waited as often as it takes to know; the environment's before.
   SpinGovernor governor_;

@@ -30,7 +30,7 @@ export const QUICK_OTHER_AT = QUICK_WAITED_AT + 8;
 /** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
 export const UNSENT = -65_536;
 
-/** Where `NativeSocket.relay` says what it has done: by messages and bytes, from this socket and from the other. */
+/** Where `SocketCalls.relay` says what it has done: by messages and bytes, from this socket and from the other. */
 export const RelayTally = {
   MESSAGES: [0, 1],
   BYTES: [2, 3],
@@ -41,76 +41,18 @@ export const RelayTally = {
 } as const;
 export const RELAY_TALLY = 6;
 
+/** Added to the answer of a receive while fds wait for `takeFds`: more than any has bytes. */
+export const WITH_FDS = 2 ** 40;
+
 /** `recvmsg` had to drop fds (MSG_CTRUNC); those that came are closed. recvmsg itself never returns this errno. */
 export const ECTRUNC = 109; // ETOOMANYREFS
 
-/** A connected stream socket. */
+/** A connected stream socket: its fd and readiness. What messages take is in `SocketCalls`. */
 export interface NativeSocket {
   /** -1 once closed. */
   readonly fd: number;
-  /**
-   * One `sendmsg`, never blocking. The message is `head[0..headLength)` followed by
-   * `body[bodyOffset..bodyOffset+bodyLength)`; the first `sent` bytes of it went out before. `fds` go with the first
-   * byte sent. Returns the number of bytes that went out now; -EAGAIN when the socket is full.
-   */
-  send(
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    bodyOffset: number,
-    bodyLength: number,
-    sent: number,
-    fds: readonly number[] | null,
-  ): number;
-  /**
-   * One `recvmsg` with MSG_CMSG_CLOEXEC, never blocking. Returns the bytes read, 0 at the end of the stream, -EAGAIN
-   * when there is nothing, -ECTRUNC when fds were lost. The number of fds that wait for `takeFds` is in `status[0]`.
-   * `length` is at least 1.
-   */
-  recv(into: Uint8Array, offset: number, length: number): number;
-  /**
-   * `recv` that spins up to `patienceUs` for bytes, and with `whole` goes on until it has `length` bytes or a pause has
-   * been longer than that. It spins no more than 100 µs in all.
-   */
-  recvEager(into: Uint8Array, offset: number, length: number, patienceUs: number, whole: boolean): number;
-  /**
-   * `recv` that waits up to `timeoutMs` (at most 50) for bytes, spinning first for as long as that has lately paid.
-   * -EAGAIN when the time is over or when `other` became readable meanwhile.
-   */
-  recvWait(
-    into: Uint8Array,
-    offset: number,
-    length: number,
-    timeoutMs: number,
-    other: NativeSocket | null,
-  ): number;
-  /**
-   * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
-   * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
-   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel, which
-   * has less to do then, or wait for `takeFds`.
-   */
-  roundTrip(length: number, timeoutMs: number, other: NativeSocket | null): number;
-  /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
-  wait(events: number, timeoutMs: number, other: NativeSocket | null): number;
-  /**
-   * Passes on what comes from this socket to `other` and the other way, message by message, until nothing has come for
-   * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
-   * what `recv` answered (bytes, 0 at an end, -errno), and what was received and not passed on is left in `into`: fds that
-   * came, a message that is not whole, is longer than `longest`, or that the receiver did not take. -EIO where it took a
-   * part, which it does not of what is short enough. A message begins with `headBytes`, of which the 32 bits at `sizeAt`,
-   * little-endian, say how long it is as a whole. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
-   */
-  relay(
-    other: NativeSocket,
-    into: Uint8Array,
-    patienceUs: number,
-    turnUs: number,
-    headBytes: number,
-    sizeAt: number,
-    longest: number,
-    tally: Float64Array,
-  ): number;
+  /** What `SocketCalls` know it by: good for as long as this object is reachable, and a TypeError afterwards. */
+  readonly handle: number;
   /** The fds that came since the last call, in order, now the caller's. */
   takeFds(): number[];
   /** shutdown(2) of the one way: the peer finds the end of the stream, and what it sends still comes. 0 or -errno. */
@@ -128,6 +70,89 @@ export interface NativeSocket {
   ref(): void;
   unref(): void;
   close(): void;
+}
+
+/** An `other` that is none. */
+export const NO_SOCKET = -1;
+
+/**
+ * What messages take: functions that are the same for all sockets, as methods of a thousand would be cold in the
+ * processor's caches. `socket` and `other` are handles; `other` may be NO_SOCKET, and one that is closed is as none.
+ */
+export interface SocketCalls {
+  /**
+   * One `sendmsg`, never blocking. The message is `head[0..headLength)` followed by
+   * `body[bodyOffset..bodyOffset+bodyLength)`; the first `sent` bytes of it went out before. `fds` go with the first
+   * byte sent. Returns the number of bytes that went out now; -EAGAIN when the socket is full.
+   */
+  send(
+    socket: number,
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    bodyOffset: number,
+    bodyLength: number,
+    sent: number,
+    fds: readonly number[] | null,
+  ): number;
+  /**
+   * One `recvmsg` with MSG_CMSG_CLOEXEC, never blocking. Returns the bytes read, 0 at the end of the stream, -EAGAIN
+   * when there is nothing, -ECTRUNC when fds were lost. `WITH_FDS` is added while fds wait for `takeFds`. `length` is at
+   * least 1.
+   */
+  recv(socket: number, into: Uint8Array, offset: number, length: number): number;
+  /**
+   * `recv` that spins up to `patienceUs` for bytes, and with `whole` goes on until it has `length` bytes or a pause has
+   * been longer than that. It spins no more than 100 µs in all.
+   */
+  recvEager(
+    socket: number,
+    into: Uint8Array,
+    offset: number,
+    length: number,
+    patienceUs: number,
+    whole: boolean,
+  ): number;
+  /**
+   * `recv` that waits up to `timeoutMs` (at most 50) for bytes, spinning first for as long as that has lately paid.
+   * -EAGAIN when the time is over or when `other` became readable meanwhile.
+   */
+  recvWait(
+    socket: number,
+    into: Uint8Array,
+    offset: number,
+    length: number,
+    timeoutMs: number,
+    other: number,
+  ): number;
+  /**
+   * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
+   * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
+   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel, which
+   * has less to do then, or wait for `takeFds`.
+   */
+  roundTrip(socket: number, length: number, timeoutMs: number, other: number): number;
+  /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
+  wait(socket: number, events: number, timeoutMs: number, other: number): number;
+  /**
+   * Passes on what comes from `socket` to `other` and the other way, message by message, until nothing has come for
+   * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
+   * what `recv` answered (bytes, 0 at an end, -errno), and what was received and not passed on is left in `into`: fds that
+   * came, a message that is not whole, is longer than `longest`, or that the receiver did not take. -EIO where it took a
+   * part, which it does not of what is short enough. A message begins with `headBytes`, of which the 32 bits at `sizeAt`,
+   * little-endian, say how long it is as a whole. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
+   */
+  relay(
+    socket: number,
+    other: number,
+    into: Uint8Array,
+    patienceUs: number,
+    turnUs: number,
+    headBytes: number,
+    sizeAt: number,
+    longest: number,
+    tally: Float64Array,
+  ): number;
 }
 
 /** A listening socket. */
@@ -199,9 +224,9 @@ export const F_SEAL_SEAL = 1;
 export const F_SEAL_SHRINK = 2;
 export const F_SEAL_GROW = 4;
 
-export interface Native {
-  /** `status` is written by `recv`: [0] is the number of fds that wait. The socket owns `fd`. */
-  readonly Socket: new (fd: number, onEvent: (events: number) => void, status: Int32Array) => NativeSocket;
+export interface Native extends SocketCalls {
+  /** The socket owns `fd`. */
+  readonly Socket: new (fd: number, onEvent: (events: number) => void) => NativeSocket;
   readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
   /** This thread's memory for `roundTrip`; undefined in hosts that allow none from outside, as Electron. */
   readonly quick: Buffer | undefined;
@@ -255,7 +280,7 @@ export function native(): Native {
   return (loaded ??= load());
 }
 
-/** This thread's memory for `NativeSocket.roundTrip`; undefined in hosts that allow none from outside. */
+/** This thread's memory for `SocketCalls.roundTrip`; undefined in hosts that allow none from outside. */
 export function quickMemory(): QuickMemory | undefined {
   const { quick } = native();
   if (quick === undefined) return undefined;

@@ -4,12 +4,15 @@ import {
   EAGAIN,
   ECTRUNC,
   ENOTCONN,
+  NO_SOCKET,
   READABLE,
   RELAY_TALLY,
   RelayTally,
+  WITH_FDS,
   WRITABLE,
   native,
   type NativeSocket,
+  type SocketCalls,
 } from '../native.js';
 import { HEADER_SIZE, HEADER_SIZE_AT } from '../protocol/constants.js';
 import { borrowSlab, returnSlab } from '../transport/index.js';
@@ -36,9 +39,10 @@ class UnixLeg implements Leg {
   readonly passesFds: boolean;
   readonly canLook = true;
   readonly #handler: LegHandler;
+  readonly #calls: SocketCalls = native();
   readonly #socket: NativeSocket;
-  /** Written by the addon: [0] is the number of fds that wait. */
-  readonly #status = new Int32Array(1);
+  /** Of `#socket`, for `#calls`. */
+  readonly #handle: number;
   #interest = 0;
   #ended = false;
   #closed = false;
@@ -47,13 +51,23 @@ class UnixLeg implements Leg {
     this.name = name;
     this.passesFds = passesFds;
     this.#handler = handler;
-    this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events), this.#status);
+    this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events));
+    this.#handle = this.#socket.handle;
   }
 
   trySend(bytes: Buffer, start: number, end: number, fds: readonly number[]): number {
     if (this.#closed) return 0;
     const length = end - start;
-    const took = this.#socket.send(NO_BYTES, 0, bytes, start, length, 0, fds.length === 0 ? null : fds);
+    const took = this.#calls.send(
+      this.#handle,
+      NO_BYTES,
+      0,
+      bytes,
+      start,
+      length,
+      0,
+      fds.length === 0 ? null : fds,
+    );
     if (took < 0 && took !== -EAGAIN) return took;
     if (took < length) this.#watch(this.#interest | WRITABLE);
     return Math.max(took, 0);
@@ -73,8 +87,9 @@ class UnixLeg implements Leg {
     const slab = borrowSlab();
     try {
       const patienceUs = Math.min(RELAY_PATIENCE_US, turnUs);
-      const result = this.#socket.relay(
-        other.#socket,
+      const result = this.#calls.relay(
+        this.#handle,
+        other.#handle,
         slab,
         patienceUs,
         turnUs,
@@ -106,7 +121,7 @@ class UnixLeg implements Leg {
 
   /** A hang-up is reported whatever is asked for; READABLE is not asked for here. */
   isGone(): boolean {
-    return this.#closed || (this.#socket.wait(WRITABLE, 0, null) & READABLE) !== 0;
+    return this.#closed || (this.#calls.wait(this.#handle, WRITABLE, 0, NO_SOCKET) & READABLE) !== 0;
   }
 
   close(): void {
@@ -136,7 +151,7 @@ class UnixLeg implements Leg {
     try {
       let count = 0;
       while (count < RECEIVES_PER_TURN && this.#isReading) {
-        const length = this.#socket.recv(slab, 0, slab.byteLength);
+        const length = this.#calls.recv(this.#handle, slab, 0, slab.byteLength);
         if (length === -EAGAIN) break;
         count++;
         if (!this.#take(slab, 0, length)) break;
@@ -155,19 +170,20 @@ class UnixLeg implements Leg {
     this.#handler.onRelayed(tally[RelayTally.MESSAGES[side]!]!, tally[RelayTally.BYTES[side]!]!);
   }
 
-  /** What a `recvmsg` brought, `slab[from, count)`. False when the socket is likely to be empty. */
-  #take(slab: Buffer, from: number, count: number): boolean {
-    if (count === 0) {
+  /** What a `recvmsg` brought, `slab[from, came)`. False when the socket is likely to be empty. */
+  #take(slab: Buffer, from: number, came: number): boolean {
+    if (came === 0) {
       this.#ended = true;
       this.#watch(this.#interest & ~READABLE);
       this.#handler.onEnd();
       return false;
     }
-    if (count < 0) {
-      this.#fail(receiveError(-count, this.name));
+    if (came < 0) {
+      this.#fail(receiveError(-came, this.name));
       return false;
     }
-    const fds = this.#status[0] === 0 ? NO_FDS : this.#socket.takeFds();
+    const fds = came < WITH_FDS ? NO_FDS : this.#socket.takeFds();
+    const count = fds === NO_FDS ? came : came - WITH_FDS;
     this.#handler.onChunk(slab, from, count, fds);
     // recvmsg stops after a buffer that carries fds, however much is behind it.
     return count === slab.byteLength || fds !== NO_FDS;

@@ -9,9 +9,11 @@ import {
   EAGAIN,
   EPIPE,
   ECTRUNC,
+  NO_SOCKET,
   QUICK_REPLY_AT,
   READABLE,
   UNSENT,
+  WITH_FDS,
   WRITABLE,
   check,
   closeFds,
@@ -19,6 +21,7 @@ import {
   quickMemory,
   type NativeSocket,
   type QuickMemory,
+  type SocketCalls,
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
@@ -48,32 +51,35 @@ const SEND_BUFFER = 1 << 20;
 export const SLICE_MS = 50;
 
 export class UnixTransport implements Transport {
-  readonly passesFds: boolean;
-  readonly canBlock = true;
-  readonly takesMany = true;
-  readonly peer: string;
-  readonly quick: QuickMemory | undefined;
-  turn = 0;
-  readonly #handler: TransportHandler;
-  readonly #socket: NativeSocket;
-  readonly #framer: Framer;
-  /** Written by the addon: [0] is the number of fds that wait. */
-  readonly #status = new Int32Array(1);
-  #interest = READABLE;
+  // What each message takes stands first, as it does in the classes above: with a thousand connections it is fetched from
+  // memory for each, and what is close together comes together.
   #ended = false;
+  /** Something went out in this turn. */
+  #spoke = false;
+  readonly #calls: SocketCalls = native();
+  /** Of `#socket`, for `#calls`. */
+  readonly #handle: number;
+  readonly #framer: Framer;
+  #interest = READABLE;
+  turn = 0;
   /** The peer has let us wait for the rest of the message that is coming. */
   #restIsLate = false;
   /** The last receive stopped before the socket was empty. */
   #hasMore = false;
-  /** Something went out in this turn. */
-  #spoke = false;
-  #hope = MAX_HOPE;
-  #hopelessTurns = 0;
   /** As `#hope`, of looks for the answers of calls that are awaited. */
   #sight = MAX_HOPE;
   #sightlessTurns = 0;
   /** How long a hope and a look take, in microseconds; 0 where nothing may spin. */
   #patienceUs = ANSWER_PATIENCE_US;
+  readonly quick: QuickMemory | undefined;
+  #hope = MAX_HOPE;
+  #hopelessTurns = 0;
+  readonly passesFds: boolean;
+  readonly canBlock = true;
+  readonly takesMany = true;
+  readonly peer: string;
+  readonly #handler: TransportHandler;
+  readonly #socket: NativeSocket;
 
   /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
   constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
@@ -82,7 +88,8 @@ export class UnixTransport implements Transport {
     this.#handler = handler;
     const { Socket } = native();
     this.quick = quickMemory();
-    this.#socket = new Socket(fd, (events) => this.#onEvent(events), this.#status);
+    this.#socket = new Socket(fd, (events) => this.#onEvent(events));
+    this.#handle = this.#socket.handle;
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
@@ -104,7 +111,7 @@ export class UnixTransport implements Transport {
     if (this.#ended) return 0;
     this.#spoke = true;
     const bodyLength = body === null ? 0 : body.byteLength;
-    const result = this.#socket.send(head, headLength, body, 0, bodyLength, sent, fds);
+    const result = this.#calls.send(this.#handle, head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
       if (result === -EAGAIN) this.#watch(this.#interest | WRITABLE);
       // Reading finds a dead peer too, and what it said before it died is still to be read; but while reading waits for
@@ -121,12 +128,13 @@ export class UnixTransport implements Transport {
     if (!this.#isReading() || this.#framer.inMessage) return -length;
     this.turn++;
     const slice = timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS;
-    const result = this.#socket.roundTrip(length, slice, UnixTransport.#socketOf(other));
-    if (result > 0) {
+    const result = this.#calls.roundTrip(this.#handle, length, slice, UnixTransport.#socketOf(other));
+    if (result >= WITH_FDS) {
       // Nobody waits for any, and the kernel closes them as well where they come early.
-      if (this.#status[0] !== 0) closeFds(this.#socket.takeFds());
-      return result;
+      closeFds(this.#socket.takeFds());
+      return result - WITH_FDS;
     }
+    if (result > 0) return result;
     if (result > UNSENT) {
       this.#onNothing(result);
       return 0;
@@ -139,7 +147,7 @@ export class UnixTransport implements Transport {
   look(): void {
     if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
     this.turn++;
-    const came = this.#receiveOnce(0, null, this.#patienceUs) > 0;
+    const came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
     this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
     if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
@@ -160,12 +168,13 @@ export class UnixTransport implements Transport {
   flushSync(timeoutMs: number, other: Transport | undefined): void {
     if (this.#ended) return;
     const twin = UnixTransport.#socketOf(other);
-    const events = this.#socket.wait(
+    const events = this.#calls.wait(
+      this.#handle,
       (this.#interest & READABLE) | WRITABLE,
       Math.min(timeoutMs, SLICE_MS),
       twin,
     );
-    if (twin !== null) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
+    if (twin !== NO_SOCKET) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
     if (events > 0) this.#onEvent(events);
   }
 
@@ -174,7 +183,7 @@ export class UnixTransport implements Transport {
     const twin = UnixTransport.#socketOf(other);
     this.turn++;
     this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, 0);
-    if (twin !== null) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
+    if (twin !== NO_SOCKET) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
   }
 
   setReading(on: boolean): void {
@@ -204,8 +213,8 @@ export class UnixTransport implements Transport {
     this.#socket.close();
   }
 
-  static #socketOf(other: Transport | undefined): NativeSocket | null {
-    return other instanceof UnixTransport && other.#isReading() ? other.#socket : null;
+  static #socketOf(other: Transport | undefined): number {
+    return other instanceof UnixTransport && other.#isReading() ? other.#handle : NO_SOCKET;
   }
 
   #isReading(): boolean {
@@ -234,13 +243,13 @@ export class UnixTransport implements Transport {
     let hopes = this.#hopesOfTurn();
     this.#spoke = false;
     for (let i = 0; i < times && this.#isReading(); i++) {
-      if (this.#receiveOnce(0, null, 0) > 0 && this.#hasMore) continue;
+      if (this.#receiveOnce(0, NO_SOCKET, 0) > 0 && this.#hasMore) continue;
       if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading()) return;
       this.#spoke = false;
       hopes--;
       // What comes now waited for us before it went on: that is no flood, and is weighed as another turn's.
       this.turn++;
-      const came = this.#receiveOnce(0, null, this.#patienceUs) > 0;
+      const came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
       this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
       if (!came) return;
     }
@@ -265,7 +274,7 @@ export class UnixTransport implements Transport {
   }
 
   /** One receive, which waits for `waitMs`, or spins for `patienceUs`, where there is nothing. Returns its bytes. */
-  #receiveOnce(waitMs: number, other: NativeSocket | null, patienceUs: number): number {
+  #receiveOnce(waitMs: number, other: number, patienceUs: number): number {
     if (this.#framer.isPaused) return 0;
     const direct = this.#framer.direct();
     const slab = direct === undefined ? borrowSlab() : undefined;
@@ -274,17 +283,25 @@ export class UnixTransport implements Transport {
       const offset = direct === undefined ? 0 : this.#framer.directOffset;
       const wanted = direct === undefined ? slab!.byteLength : this.#framer.missing;
       const isRest = direct !== undefined && wanted >= EAGER_FROM && !this.#restIsLate;
-      const count =
+      const came =
         waitMs > 0
-          ? this.#socket.recvWait(into, offset, wanted, waitMs, other)
+          ? this.#calls.recvWait(this.#handle, into, offset, wanted, waitMs, other)
           : isRest || patienceUs > 0
-            ? this.#socket.recvEager(into, offset, wanted, isRest ? REST_PATIENCE_US : patienceUs, isRest)
-            : this.#socket.recv(into, offset, wanted);
-      if (count <= 0) {
-        this.#onNothing(count);
+            ? this.#calls.recvEager(
+                this.#handle,
+                into,
+                offset,
+                wanted,
+                isRest ? REST_PATIENCE_US : patienceUs,
+                isRest,
+              )
+            : this.#calls.recv(this.#handle, into, offset, wanted);
+      if (came <= 0) {
+        this.#onNothing(came);
         return 0;
       }
-      const fds = this.#status[0] === 0 ? undefined : this.#socket.takeFds();
+      const fds = came < WITH_FDS ? undefined : this.#socket.takeFds();
+      const count = fds === undefined ? came : came - WITH_FDS;
       // recvmsg stops after a buffer that carries fds, however much is behind it.
       this.#hasMore = count === wanted || fds !== undefined;
       if (slab === undefined) this.#framer.advance(count, fds);

@@ -51,7 +51,7 @@ async function connected(
   let cleanUp = (): void => undefined;
   try {
     await new Promise<void>((resolve, reject) => {
-      const socket = new (native().Socket)(watched, () => resolve(), new Int32Array(1));
+      const socket = new (native().Socket)(watched, () => resolve());
       const onAbort = () => reject(signal!.reason as Error);
       const timer = setTimeout(() => reject(new TimeoutError(`connect to ${name}`, timeoutMs)), timeoutMs);
       cleanUp = () => {

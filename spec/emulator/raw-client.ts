@@ -2,7 +2,7 @@
  * The client's side of a connection, driven by a spec: it sends the bytes that `wire.ts` builds and takes replies apart
  * by hand. It shares nothing with lib/ but the addon's socket.
  */
-import { native, type NativeSocket } from '../../lib/native.js';
+import { WITH_FDS, native, type NativeSocket } from '../../lib/native.js';
 import { errorReply, regionReadRequest, regionWriteRequest, versionRequest, wire } from '../support/wire.js';
 
 const HEADER = 16;
@@ -41,7 +41,6 @@ export function socketPair(): [number, number] {
 
 export class RawClient {
   readonly #socket: NativeSocket;
-  readonly #status = new Int32Array(1);
   readonly #inbox: Received[] = [];
   #bytes: Buffer = Buffer.alloc(0);
   #fds: number[] = [];
@@ -52,7 +51,7 @@ export class RawClient {
 
   /** Owns `fd`. */
   constructor(fd: number) {
-    this.#socket = new (native().Socket)(fd, () => this.#read(), this.#status);
+    this.#socket = new (native().Socket)(fd, () => this.#read());
     this.#socket.watch(READABLE);
   }
 
@@ -108,7 +107,16 @@ export class RawClient {
 
   /** Bytes as they are, in one `sendmsg`. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    const sent = this.#socket.send(bytes, bytes.byteLength, null, 0, 0, 0, fds.length === 0 ? null : fds);
+    const sent = native().send(
+      this.#socket.handle,
+      bytes,
+      bytes.byteLength,
+      null,
+      0,
+      0,
+      0,
+      fds.length === 0 ? null : fds,
+    );
     if (sent !== bytes.byteLength) throw new Error(`sent ${sent} of ${bytes.byteLength} bytes`);
   }
 
@@ -202,15 +210,15 @@ export class RawClient {
   #read(): void {
     const chunk = Buffer.alloc(65536);
     while (!this.ended) {
-      const count = this.#socket.recv(chunk, 0, chunk.byteLength);
+      const count = native().recv(this.#socket.handle, chunk, 0, chunk.byteLength);
       if (count === -EAGAIN) break;
       if (count <= 0) {
         this.ended = true;
         this.#socket.watch(0);
         break;
       }
-      if (this.#status[0] !== 0) this.#fds.push(...this.#socket.takeFds());
-      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count)]);
+      if (count > WITH_FDS) this.#fds.push(...this.#socket.takeFds());
+      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count % WITH_FDS)]);
       this.#cut();
     }
     this.#wake();

@@ -84,8 +84,8 @@ test('native objects that nobody closed give their fds back when they are collec
       (() => {
         for (let i = 0; i < 20; i++) {
           const [a, b] = native().socketPair();
-          new (native().Socket)(a, () => {}, new Int32Array(1));
-          new (native().Socket)(b, () => {}, new Int32Array(1));
+          new (native().Socket)(a, () => {});
+          new (native().Socket)(b, () => {});
           new (native().EventFd)(native().eventfd(0), () => {});
         }
       })();

@@ -1,7 +1,7 @@
 /** Messages that go from one socket to another within one call, and what is left to the caller. */
 import { constants } from 'node:os';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { native, RELAY_TALLY, RelayTally } from '../../lib/native.js';
+import { native, RELAY_TALLY, RelayTally, WITH_FDS } from '../../lib/native.js';
 import { makePair, thrownName, type Pair } from './support.js';
 
 const { EAGAIN, EBADF } = constants.errno;
@@ -31,18 +31,28 @@ function message(id: number, size: number, length = size): Buffer {
 }
 
 function send(from: Pair['left'], bytes: Buffer, fds: number[] | null = null): void {
-  expect(from.send(bytes, bytes.length, null, 0, 0, 0, fds)).toBe(bytes.length);
+  expect(native().send(from.handle, bytes, bytes.length, null, 0, 0, 0, fds)).toBe(bytes.length);
 }
 
 function received(by: Pair['left']): Buffer {
   const bytes = Buffer.alloc(65_536);
-  const count = by.recv(bytes, 0, bytes.length);
+  const count = native().recv(by.handle, bytes, 0, bytes.length);
   return bytes.subarray(0, Math.max(count, 0));
 }
 
 /** The client's end is `left` of its pair, the server's of its own: the relay has the others. */
 function relay(patienceUs = 10, turnUs = 1_000): number {
-  return client.right.relay(server.right, into, patienceUs, turnUs, 16, 4, LONGEST, tally);
+  return native().relay(
+    client.right.handle,
+    server.right.handle,
+    into,
+    patienceUs,
+    turnUs,
+    16,
+    4,
+    LONGEST,
+    tally,
+  );
 }
 
 const told = () => ({
@@ -64,7 +74,7 @@ test('sends each message by itself', () => {
   send(client.left, Buffer.concat([message(1, 16), message(2, 40)]));
   relay();
   const bytes = Buffer.alloc(16);
-  expect(server.left.recv(bytes, 0, 16)).toBe(16);
+  expect(native().recv(server.left.handle, bytes, 0, 16)).toBe(16);
   expect(received(server.left)).toEqual(message(2, 40));
 });
 
@@ -95,7 +105,7 @@ describe('leaves to the caller', () => {
   test('what came with fds, all of it', () => {
     const fd = native().eventfd(0);
     send(client.left, message(1, 16), [fd]);
-    expect(relay()).toBe(16);
+    expect(relay()).toBe(16 + WITH_FDS);
     expect(left()).toEqual({ side: 0, from: 0 });
     expect(client.right.takeFds().map((own) => native().closeFd(own))).toEqual([0]);
     native().closeFd(fd);
@@ -116,7 +126,10 @@ describe('leaves to the caller', () => {
   test('what the other does not take', () => {
     const filling = message(9, LONGEST);
     let room = 0;
-    while (server.right.send(filling, filling.length, null, 0, 0, 0, null) === filling.length) room++;
+    while (
+      native().send(server.right.handle, filling, filling.length, null, 0, 0, 0, null) === filling.length
+    )
+      room++;
     expect(room).toBeGreaterThan(0);
     send(client.left, Buffer.concat([message(1, LONGEST), message(2, 16)]));
     expect(relay()).toBe(LONGEST + 16);
@@ -126,26 +139,30 @@ describe('leaves to the caller', () => {
 });
 
 test('refuses what is no socket, no memory, no tally, and sockets that are closed', () => {
-  const { right } = client;
-  const other = server.right;
-  expect(thrownName(() => right.relay({} as never, into, 1, 1, 16, 4, 1, tally))).toBe('TypeError');
-  expect(thrownName(() => right.relay(other, 'into' as never, 1, 1, 16, 4, 1, tally))).toBe('TypeError');
-  expect(thrownName(() => right.relay(other, Buffer.alloc(0), 1, 1, 16, 4, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1_001, 1, 16, 4, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1_001, 16, 4, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, -1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 13, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, 4_097, 4, 1, tally))).toBe('RangeError');
-  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, new Float64Array(RELAY_TALLY - 1)))).toBe(
-    'RangeError',
-  );
-  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, new Uint8Array(64) as never))).toBe(
+  const right = client.right.handle;
+  const other = server.right.handle;
+  expect(thrownName(() => native().relay(right, {} as never, into, 1, 1, 16, 4, 1, tally))).toBe('TypeError');
+  expect(thrownName(() => native().relay(right, other, 'into' as never, 1, 1, 16, 4, 1, tally))).toBe(
     'TypeError',
   );
+  expect(thrownName(() => native().relay(right, other, Buffer.alloc(0), 1, 1, 16, 4, 1, tally))).toBe(
+    'RangeError',
+  );
+  expect(thrownName(() => native().relay(right, other, into, 1_001, 1, 16, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => native().relay(right, other, into, 1, 1_001, 16, 4, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => native().relay(right, other, into, 1, 1, 16, 4, -1, tally))).toBe('RangeError');
+  expect(thrownName(() => native().relay(right, other, into, 1, 1, 16, 13, 1, tally))).toBe('RangeError');
+  expect(thrownName(() => native().relay(right, other, into, 1, 1, 4_097, 4, 1, tally))).toBe('RangeError');
+  expect(
+    thrownName(() => native().relay(right, other, into, 1, 1, 16, 4, 1, new Float64Array(RELAY_TALLY - 1))),
+  ).toBe('RangeError');
+  expect(
+    thrownName(() => native().relay(right, other, into, 1, 1, 16, 4, 1, new Uint8Array(64) as never)),
+  ).toBe('TypeError');
   const gone = new Float64Array(RELAY_TALLY);
   structuredClone(gone.buffer, { transfer: [gone.buffer] });
-  expect(thrownName(() => right.relay(other, into, 1, 1, 16, 4, 1, gone))).toBe('RangeError');
-  expect(right.relay(right, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
-  other.close();
-  expect(right.relay(other, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
+  expect(thrownName(() => native().relay(right, other, into, 1, 1, 16, 4, 1, gone))).toBe('RangeError');
+  expect(native().relay(right, right, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
+  server.right.close();
+  expect(native().relay(right, other, into, 1, 1, 16, 4, 1, tally)).toBe(-EBADF);
 });

@@ -1,7 +1,7 @@
 import { constants } from 'node:os';
 import { closeSync, fstatSync, openSync } from 'node:fs';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
-import { ECTRUNC, native, READABLE, WRITABLE } from '../../lib/native.js';
+import { ECTRUNC, NO_SOCKET, native, READABLE, WITH_FDS, WRITABLE } from '../../lib/native.js';
 import { openFds } from '../support/fds.js';
 import {
   descriptorFlags,
@@ -31,7 +31,16 @@ afterEach(() => {
 
 describe('send', () => {
   test('sends the head and a part of the body as one message', () => {
-    const sent = pair.left.send(Buffer.from('head....'), 4, Buffer.from('..body..'), 2, 4, 0, null);
+    const sent = native().send(
+      pair.left.handle,
+      Buffer.from('head....'),
+      4,
+      Buffer.from('..body..'),
+      2,
+      4,
+      0,
+      null,
+    );
     expect(sent).toBe(8);
     expect(recvText(pair.right)).toBe('headbody');
   });
@@ -42,7 +51,9 @@ describe('send', () => {
     [4, 'body'],
     [7, 'y'],
   ])('goes on after %d bytes', (sent, rest) => {
-    expect(pair.left.send(Buffer.from('head'), 4, Buffer.from('body'), 0, 4, sent, null)).toBe(8 - sent);
+    expect(
+      native().send(pair.left.handle, Buffer.from('head'), 4, Buffer.from('body'), 0, 4, sent, null),
+    ).toBe(8 - sent);
     expect(recvText(pair.right)).toBe(rest);
   });
 
@@ -50,14 +61,15 @@ describe('send', () => {
     const chunk = Buffer.alloc(30_000, 'x');
     let queued = 0;
     let result: number;
-    while ((result = pair.left.send(chunk, chunk.length, null, 0, 0, 0, null)) > 0) queued += result;
+    while ((result = native().send(pair.left.handle, chunk, chunk.length, null, 0, 0, 0, null)) > 0)
+      queued += result;
     expect(result).toBe(-EAGAIN);
-    expect(pair.left.wait(WRITABLE, 0, null)).toBe(0);
+    expect(native().wait(pair.left.handle, WRITABLE, 0, NO_SOCKET)).toBe(0);
 
     const into = Buffer.alloc(1 << 16);
-    while (queued > 0) queued -= pair.right.recv(into, 0, into.length);
+    while (queued > 0) queued -= native().recv(pair.right.handle, into, 0, into.length);
     expect(queued).toBe(0);
-    expect(pair.left.wait(WRITABLE, 0, null)).toBe(WRITABLE);
+    expect(native().wait(pair.left.handle, WRITABLE, 0, NO_SOCKET)).toBe(WRITABLE);
     expect(sendText(pair.left, 'again')).toBe(5);
   });
 
@@ -69,13 +81,13 @@ describe('send', () => {
     const into = Buffer.alloc(1 << 16);
     let sent = 0;
     while (sent < head.length + body.length) {
-      const result = pair.left.send(head, head.length, body, 0, body.length, sent, null);
+      const result = native().send(pair.left.handle, head, head.length, body, 0, body.length, sent, null);
       if (result > 0) sent += result;
       else expect(result).toBe(-EAGAIN);
-      const size = pair.right.recv(into, 0, into.length);
+      const size = native().recv(pair.right.handle, into, 0, into.length);
       if (size > 0) received.push(Buffer.from(into.subarray(0, size)));
     }
-    for (let size; (size = pair.right.recv(into, 0, into.length)) > 0;) {
+    for (let size; (size = native().recv(pair.right.handle, into, 0, into.length)) > 0;) {
       received.push(Buffer.from(into.subarray(0, size)));
     }
     expect(Buffer.concat(received).equals(Buffer.concat([head, body]))).toBe(true);
@@ -153,7 +165,7 @@ describe('send', () => {
       ...{ ...usual, bodyLength: 4, sent: 0, fds: null },
       ...change,
     } satisfies SendArguments;
-    return pair.left.send(head, headLength, body, bodyOffset, bodyLength, sent, fds);
+    return native().send(pair.left.handle, head, headLength, body, bodyOffset, bodyLength, sent, fds);
   }
 });
 
@@ -167,9 +179,9 @@ describe('recv', () => {
   test('reads a message in parts, into the range that it was given', () => {
     sendText(pair.left, 'abcdef');
     const into = Buffer.from('........');
-    expect(pair.right.recv(into, 2, 4)).toBe(4);
+    expect(native().recv(pair.right.handle, into, 2, 4)).toBe(4);
     expect(into.toString()).toBe('..abcd..');
-    expect(pair.right.recv(into, 0, 8)).toBe(2);
+    expect(native().recv(pair.right.handle, into, 0, 8)).toBe(2);
     expect(into.toString()).toBe('efabcd..');
   });
 
@@ -195,23 +207,27 @@ describe('recv', () => {
     ['an offset that overflows', Number.MAX_SAFE_INTEGER, 8],
   ])('throws a RangeError for %s', (_what, offset, length) => {
     sendText(pair.left, 'x');
-    expect(thrownName(() => pair.right.recv(new Uint8Array(8), offset, length))).toBe('RangeError');
-    expect(thrownName(() => pair.right.recvWait(new Uint8Array(8), offset, length, 0, null))).toBe(
+    expect(thrownName(() => native().recv(pair.right.handle, new Uint8Array(8), offset, length))).toBe(
       'RangeError',
     );
+    expect(
+      thrownName(() => native().recvWait(pair.right.handle, new Uint8Array(8), offset, length, 0, NO_SOCKET)),
+    ).toBe('RangeError');
     expect(recvText(pair.right)).toBe('x');
   });
 
   test('throws a TypeError for anything but a Uint8Array', () => {
     for (const into of [null, undefined, {}, new ArrayBuffer(8), new Int8Array(8), 'text']) {
-      expect(thrownName(() => pair.right.recv(into as Uint8Array, 0, 1))).toBe('TypeError');
+      expect(thrownName(() => native().recv(pair.right.handle, into as Uint8Array, 0, 1))).toBe('TypeError');
     }
   });
 
   test('writes into a view of a larger buffer at the right place', () => {
     const whole = Buffer.alloc(16, '.');
     sendText(pair.left, 'ab');
-    expect(pair.right.recv(new Uint8Array(whole.buffer, whole.byteOffset + 4, 4), 1, 3)).toBe(2);
+    expect(
+      native().recv(pair.right.handle, new Uint8Array(whole.buffer, whole.byteOffset + 4, 4), 1, 3),
+    ).toBe(2);
     expect(whole.toString()).toBe('.....ab.........');
   });
 });
@@ -224,9 +240,7 @@ describe('fds', () => {
     files.forEach((fd) => closeSync(fd));
 
     expect(recvText(pair.right)).toBe('x');
-    expect(pair.status[0]).toBe(3);
     const received = pair.right.takeFds();
-    expect(pair.status[0]).toBe(0);
     expect(pair.right.takeFds()).toEqual([]);
     expect(received.map((fd) => fstatSync(fd).rdev)).toEqual(expected);
     for (const fd of received) expect(descriptorFlags(fd) & O_CLOEXEC).toBe(O_CLOEXEC);
@@ -238,10 +252,27 @@ describe('fds', () => {
     recvText(pair.right);
     sendText(pair.left, 'b', [1, 2]);
     recvText(pair.right);
-    expect(pair.status[0]).toBe(3);
     const received = pair.right.takeFds();
     expect(received).toHaveLength(3);
     received.forEach((fd) => native().closeFd(fd));
+  });
+
+  test('are announced by every receive until they are taken', () => {
+    const receives = [
+      (into: Buffer) => native().recv(pair.right.handle, into, 0, 1),
+      (into: Buffer) => native().recvEager(pair.right.handle, into, 0, 1, 0, false),
+      (into: Buffer) => native().recvWait(pair.right.handle, into, 0, 1, 50, NO_SOCKET),
+    ];
+    for (const receive of receives) {
+      sendText(pair.left, 'a', [0]);
+      expect(receive(Buffer.alloc(1))).toBe(1 + WITH_FDS);
+      sendText(pair.left, 'b');
+      expect(receive(Buffer.alloc(1))).toBe(1 + WITH_FDS);
+      expect(receive(Buffer.alloc(1))).toBe(-EAGAIN);
+      for (const fd of pair.right.takeFds()) native().closeFd(fd);
+      sendText(pair.left, 'c');
+      expect(receive(Buffer.alloc(1))).toBe(1);
+    }
   });
 
   test('glued to earlier bytes end that receive', () => {
@@ -249,18 +280,21 @@ describe('fds', () => {
     sendText(pair.left, 'with', [0]);
     sendText(pair.left, 'after');
     expect(recvText(pair.right)).toBe('plainwith');
-    expect(pair.status[0]).toBe(1);
+    const fds = pair.right.takeFds();
+    expect(fds).toHaveLength(1);
+    native().closeFd(fds[0]!);
     expect(recvText(pair.right)).toBe('after');
   });
 
   test('stay with the first byte of a message that is sent in parts', () => {
     const [head, body] = [Buffer.from('head'), Buffer.from('body')];
-    expect(pair.left.send(head, 4, body, 0, 4, 0, [0])).toBe(8);
-    expect(pair.left.send(head, 4, body, 0, 4, 4, [0])).toBe(4);
+    expect(native().send(pair.left.handle, head, 4, body, 0, 4, 0, [0])).toBe(8);
+    expect(native().send(pair.left.handle, head, 4, body, 0, 4, 4, [0])).toBe(4);
     recvText(pair.right, 8);
-    expect(pair.status[0]).toBe(1);
     recvText(pair.right);
-    expect(pair.status[0]).toBe(1);
+    const fds = pair.right.takeFds();
+    expect(fds).toHaveLength(1);
+    native().closeFd(fds[0]!);
   });
 
   test('are closed with the socket when nobody took them', () => {
@@ -269,7 +303,6 @@ describe('fds', () => {
     const before = openFds();
     pair.right.close();
     expect(openFds()).toBe(before - 4);
-    expect(pair.status[0]).toBe(0);
     expect(pair.right.takeFds()).toEqual([]);
   });
 
@@ -281,46 +314,38 @@ describe('fds', () => {
   test('are sent up to the kernel limit', () => {
     expect(sendText(pair.left, 'x', new Array<number>(253).fill(0))).toBe(1);
     expect(recvText(pair.right)).toBe('x');
-    expect(pair.status[0]).toBe(253);
+    const received = pair.right.takeFds();
+    expect(received).toHaveLength(253);
+    received.forEach((fd) => native().closeFd(fd));
     expect(sendText(pair.left, 'x', new Array<number>(254).fill(0))).toBe(-EINVAL);
     expect(sendText(pair.left, 'x', [1 << 30])).toBe(-EBADF);
     expect(recvText(pair.right)).toBe(-EAGAIN);
   });
 
   test('are not sent without a byte to go with', () => {
-    expect(pair.left.send(Buffer.alloc(0), 0, null, 0, 0, 0, [0])).toBe(-EINVAL);
-    expect(pair.left.send(Buffer.alloc(0), 0, null, 0, 0, 0, [])).toBe(0);
+    expect(native().send(pair.left.handle, Buffer.alloc(0), 0, null, 0, 0, 0, [0])).toBe(-EINVAL);
+    expect(native().send(pair.left.handle, Buffer.alloc(0), 0, null, 0, 0, 0, [])).toBe(0);
   });
 
   test('that do not fit into the process are reported, the others closed', () => {
     expect(
       runScript(
         `
-        const status = new Int32Array(1);
         const [a, b] = addon.socketPair();
-        const left = new addon.Socket(a, () => {}, new Int32Array(1));
-        const right = new addon.Socket(b, () => {}, status);
-        left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0, 1, 2, 0, 1, 2, 0, 1]);
+        const left = new addon.Socket(a, () => {});
+        const right = new addon.Socket(b, () => {});
+        addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [0, 1, 2, 0, 1, 2, 0, 1]);
         const fillers = [];
         for (let fd; (fd = addon.dupFd(0)) > 0; ) fillers.push(fd);
         fillers.splice(-3).forEach((fd) => addon.closeFd(fd));
         const before = countFds();
         const into = Buffer.alloc(8);
-        const result = right.recv(into, 0, 8);
-        report([result, countFds() - before, status[0], right.takeFds().length, right.recv(into, 0, 8)]);
+        const result = addon.recv(right.handle, into, 0, 8);
+        report([result, countFds() - before, right.takeFds().length, addon.recv(right.handle, into, 0, 8)]);
       `,
         '-n 64',
       ),
-    ).toEqual([-ECTRUNC, 0, 0, 0, -EAGAIN]);
-  });
-
-  test('are counted in an array that may be detached later', () => {
-    structuredClone(pair.status.buffer, { transfer: [pair.status.buffer as ArrayBuffer] });
-    sendText(pair.left, 'x', [0]);
-    expect(recvText(pair.right)).toBe('x');
-    const received = pair.right.takeFds();
-    expect(received).toHaveLength(1);
-    received.forEach((fd) => native().closeFd(fd));
+    ).toEqual([-ECTRUNC, 0, 0, -EAGAIN]);
   });
 });
 
@@ -334,8 +359,8 @@ describe('a socket', () => {
     expect(pair.left.fd).toBe(-1);
     expect(sendText(pair.left, 'x')).toBe(-EBADF);
     expect(recvText(pair.left)).toBe(-EBADF);
-    expect(pair.left.recvWait(into, 0, 8, 10, null)).toBe(-EBADF);
-    expect(pair.left.wait(READABLE, 10, null)).toBe(-EBADF);
+    expect(native().recvWait(pair.left.handle, into, 0, 8, 10, NO_SOCKET)).toBe(-EBADF);
+    expect(native().wait(pair.left.handle, READABLE, 10, NO_SOCKET)).toBe(-EBADF);
     expect(pair.left.watch(READABLE)).toBe(-EBADF);
     pair.left.ref();
     pair.left.unref();
@@ -344,32 +369,63 @@ describe('a socket', () => {
   test('leaves the fd alone when it cannot be made', () => {
     const fd = native().eventfd(0);
     const { Socket } = native();
-    const detached = new Int32Array(1);
-    structuredClone(detached.buffer, { transfer: [detached.buffer] });
-    expect(thrownName(() => new Socket(fd, undefined as never, new Int32Array(1)))).toBe('TypeError');
-    expect(thrownName(() => new Socket(fd, () => {}, new Uint8Array(4) as never))).toBe('TypeError');
-    expect(thrownName(() => new Socket(fd, () => {}, new Int32Array(0)))).toBe('RangeError');
-    expect(thrownName(() => new Socket(fd, () => {}, detached))).toBe('RangeError');
-    expect(thrownName(() => new Socket('1' as never, () => {}, new Int32Array(1)))).toBe('TypeError');
-    expect(thrownName(() => new Socket(-1, () => {}, new Int32Array(1)))).toBe('RangeError');
+    expect(thrownName(() => new Socket(fd, undefined as never))).toBe('TypeError');
+    expect(thrownName(() => new Socket('1' as never, () => {}))).toBe('TypeError');
+    expect(thrownName(() => new Socket(-1, () => {}))).toBe('RangeError');
     expect(native().closeFd(fd)).toBe(0);
+  });
+
+  test('is known by its handle, and by nothing else', () => {
+    const { handle } = pair.right;
+    for (const socket of [
+      pair.right,
+      handle + 1_000,
+      handle + 0.5,
+      handle + 2 ** 32,
+      -2,
+      NaN,
+      String(handle),
+    ]) {
+      expect(thrownName(() => native().recv(socket as never, new Uint8Array(1), 0, 1))).toBe('TypeError');
+      expect(
+        thrownName(() => native().send(socket as never, new Uint8Array(1), 1, null, 0, 0, 0, null)),
+      ).toBe('TypeError');
+    }
+  });
+
+  test('has a handle of its own, also where another was before', async () => {
+    expect(
+      runScript(`
+        const make = () => addon.socketPair().map((fd) => new addon.Socket(fd, () => {}));
+        const kept = make();
+        let gone = (() => {
+          const sockets = make();
+          sockets.forEach((socket) => socket.close());
+          return sockets.map(({ handle }) => handle);
+        })();
+        const isGone = (handle) => {
+          try { addon.recv(handle, Buffer.alloc(1), 0, 1); return false; } catch { return true; }
+        };
+        collect(() => gone.every(isGone)).then(() => {
+          const later = make();
+          const handles = [...kept, ...later].map(({ handle }) => handle);
+          report([gone.every(isGone), gone.some((handle) => handles.includes(handle)), new Set(handles).size]);
+        });
+      `),
+    ).toEqual([true, false, 4]);
   });
 
   test('accepts only a socket as the other one', () => {
     const eventFd = new (native().EventFd)(native().eventfd(0), () => {});
-    for (const other of [eventFd, {}, 1, Object.create(pair.right)]) {
-      expect(thrownName(() => pair.left.wait(READABLE, 0, other as never))).toBe('TypeError');
-      expect(thrownName(() => pair.left.recvWait(new Uint8Array(1), 0, 1, 0, other as never))).toBe(
+    for (const other of [eventFd, {}, pair.right, null, undefined, -2, 1e9, 0.5]) {
+      expect(thrownName(() => native().wait(pair.left.handle, READABLE, 0, other as never))).toBe(
         'TypeError',
       );
+      expect(
+        thrownName(() => native().recvWait(pair.left.handle, new Uint8Array(1), 0, 1, 0, other as never)),
+      ).toBe('TypeError');
     }
     eventFd.close();
-  });
-
-  test('works through functions that were taken off it, for as long as they are held', () => {
-    const { send } = pair.left;
-    expect(send(Buffer.from('x'), 1, null, 0, 0, 0, null)).toBe(1);
-    expect(recvText(pair.right)).toBe('x');
   });
 
   test('is closed when it is collected', () => {
@@ -379,10 +435,10 @@ describe('a socket', () => {
         (function make() {
           for (let i = 0; i < 20; i++) {
             const [a, b] = addon.socketPair();
-            const left = new addon.Socket(a, () => left.recv, new Int32Array(1));
-            const right = new addon.Socket(b, () => right, new Int32Array(1));
-            left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0]);
-            right.recv(Buffer.alloc(1), 0, 1);
+            const left = new addon.Socket(a, () => left.handle);
+            const right = new addon.Socket(b, () => right);
+            addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [0]);
+            addon.recv(right.handle, Buffer.alloc(1), 0, 1);
             left.watch(1);
             left.watch(0);
           }

@@ -3,7 +3,7 @@ import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
-import { native } from '../../lib/native.js';
+import { WITH_FDS, native } from '../../lib/native.js';
 import type { NativeMapping, NativeSocket } from '../../lib/native.js';
 
 const require = createRequire(import.meta.url);
@@ -16,8 +16,6 @@ export const addonPath: string =
 export interface Pair {
   left: NativeSocket;
   right: NativeSocket;
-  /** The status of `right`. */
-  status: Int32Array;
   close(): void;
 }
 
@@ -25,13 +23,11 @@ export interface Pair {
 export function makePair(onLeft = (_events: number) => {}, onRight = (_events: number) => {}): Pair {
   const fds = native().socketPair();
   if (typeof fds === 'number') throw new Error(`socketpair: ${fds}`);
-  const status = new Int32Array(1);
-  const left = new (native().Socket)(fds[0], onLeft, new Int32Array(1));
-  const right = new (native().Socket)(fds[1], onRight, status);
+  const left = new (native().Socket)(fds[0], onLeft);
+  const right = new (native().Socket)(fds[1], onRight);
   return {
     left,
     right,
-    status,
     close: () => {
       left.close();
       right.close();
@@ -42,14 +38,14 @@ export function makePair(onLeft = (_events: number) => {}, onRight = (_events: n
 /** Sends a whole small message. */
 export function sendText(socket: NativeSocket, text: string, fds: number[] | null = null): number {
   const bytes = Buffer.from(text);
-  return socket.send(bytes, bytes.length, null, 0, 0, 0, fds);
+  return native().send(socket.handle, bytes, bytes.length, null, 0, 0, 0, fds);
 }
 
-/** What one recv brings, as text, or its negative result. */
+/** What one recv brings, as text, or its negative result; whether fds came says `takeFds`. */
 export function recvText(socket: NativeSocket, length = 4096): string | number {
   const bytes = Buffer.alloc(length);
-  const size = socket.recv(bytes, 0, length);
-  return size < 0 ? size : bytes.toString('utf8', 0, size);
+  const size = native().recv(socket.handle, bytes, 0, length);
+  return size < 0 ? size : bytes.toString('utf8', 0, size % WITH_FDS);
 }
 
 export const O_CLOEXEC = 0o2000000;

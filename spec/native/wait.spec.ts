@@ -2,6 +2,7 @@ import { constants } from 'node:os';
 import { performance } from 'node:perf_hooks';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import {
+  NO_SOCKET,
   native,
   OTHER_READABLE,
   QUICK_OTHER_AT,
@@ -9,7 +10,6 @@ import {
   READABLE,
   UNSENT,
   WRITABLE,
-  type NativeSocket,
 } from '../../lib/native.js';
 import { makePair, sendText, startWorker, thrownName } from './support.js';
 import type { Pair } from './support.js';
@@ -29,49 +29,51 @@ afterEach(() => {
   other.close();
 });
 
-function recvWait(timeoutMs: number, otherSocket = other.right): string | number {
+function recvWait(timeoutMs: number, otherSocket = other.right.handle): string | number {
   const into = Buffer.alloc(64);
-  const size = pair.right.recvWait(into, 0, into.length, timeoutMs, otherSocket);
+  const size = native().recvWait(pair.right.handle, into, 0, into.length, timeoutMs, otherSocket);
   return size < 0 ? size : into.toString('utf8', 0, size);
 }
 
 describe('wait', () => {
   test('says what is ready', () => {
-    expect(pair.right.wait(READABLE, 0, null)).toBe(0);
-    expect(pair.right.wait(READABLE | WRITABLE, 0, null)).toBe(WRITABLE);
+    expect(native().wait(pair.right.handle, READABLE, 0, NO_SOCKET)).toBe(0);
+    expect(native().wait(pair.right.handle, READABLE | WRITABLE, 0, NO_SOCKET)).toBe(WRITABLE);
     sendText(pair.left, 'x');
-    expect(pair.right.wait(READABLE | WRITABLE, 50, null)).toBe(READABLE | WRITABLE);
-    expect(pair.right.wait(WRITABLE, 50, null)).toBe(WRITABLE);
-    expect(pair.right.wait(0, 0, null)).toBe(0);
+    expect(native().wait(pair.right.handle, READABLE | WRITABLE, 50, NO_SOCKET)).toBe(READABLE | WRITABLE);
+    expect(native().wait(pair.right.handle, WRITABLE, 50, NO_SOCKET)).toBe(WRITABLE);
+    expect(native().wait(pair.right.handle, 0, 0, NO_SOCKET)).toBe(0);
   });
 
   test('says that the other socket is readable', () => {
-    expect(pair.right.wait(READABLE, 0, other.right)).toBe(0);
+    expect(native().wait(pair.right.handle, READABLE, 0, other.right.handle)).toBe(0);
     sendText(other.left, 'x');
-    expect(pair.right.wait(READABLE, 50, other.right)).toBe(OTHER_READABLE);
-    expect(pair.right.wait(0, 50, other.right)).toBe(OTHER_READABLE);
+    expect(native().wait(pair.right.handle, READABLE, 50, other.right.handle)).toBe(OTHER_READABLE);
+    expect(native().wait(pair.right.handle, 0, 50, other.right.handle)).toBe(OTHER_READABLE);
     sendText(pair.left, 'x');
-    expect(pair.right.wait(READABLE, 50, other.right)).toBe(READABLE | OTHER_READABLE);
+    expect(native().wait(pair.right.handle, READABLE, 50, other.right.handle)).toBe(
+      READABLE | OTHER_READABLE,
+    );
   });
 
   test('takes a hang-up for something to read, and to write where that was asked', () => {
     pair.left.close();
-    expect(pair.right.wait(READABLE, 50, null)).toBe(READABLE);
-    expect(pair.right.wait(WRITABLE, 50, null)).toBe(READABLE | WRITABLE);
+    expect(native().wait(pair.right.handle, READABLE, 50, NO_SOCKET)).toBe(READABLE);
+    expect(native().wait(pair.right.handle, WRITABLE, 50, NO_SOCKET)).toBe(READABLE | WRITABLE);
     other.left.close();
-    expect(pair.right.wait(0, 50, other.right)).toBe(READABLE | OTHER_READABLE);
+    expect(native().wait(pair.right.handle, 0, 50, other.right.handle)).toBe(READABLE | OTHER_READABLE);
   });
 
   test('ignores another socket that is closed', () => {
     other.right.close();
-    expect(pair.right.wait(READABLE, 1, other.right)).toBe(0);
+    expect(native().wait(pair.right.handle, READABLE, 1, other.right.handle)).toBe(0);
     expect(recvWait(1)).toBe(-EAGAIN);
   });
 
   test('waits no longer than 50 ms, whatever it is told', () => {
     for (const timeoutMs of [1e9, Infinity]) {
       const start = performance.now();
-      expect(pair.right.wait(READABLE, timeoutMs, null)).toBe(0);
+      expect(native().wait(pair.right.handle, READABLE, timeoutMs, NO_SOCKET)).toBe(0);
       expect(recvWait(timeoutMs)).toBe(-EAGAIN);
       // Only that it does end: a busy machine may take its time.
       expect(performance.now() - start).toBeLessThan(10_000);
@@ -80,15 +82,17 @@ describe('wait', () => {
 
   test('takes a time that has passed for none', () => {
     for (const timeoutMs of [0, -1, -Infinity, NaN]) {
-      expect(pair.right.wait(READABLE, timeoutMs, null)).toBe(0);
+      expect(native().wait(pair.right.handle, READABLE, timeoutMs, NO_SOCKET)).toBe(0);
       expect(recvWait(timeoutMs)).toBe(-EAGAIN);
     }
   });
 
   test('refuses what it does not know', () => {
-    expect(thrownName(() => pair.right.wait(8, 0, null))).toBe('RangeError');
-    expect(thrownName(() => pair.right.wait('1' as never, 0, null))).toBe('TypeError');
-    expect(thrownName(() => pair.right.wait(READABLE, '1' as never, null))).toBe('TypeError');
+    expect(thrownName(() => native().wait(pair.right.handle, 8, 0, NO_SOCKET))).toBe('RangeError');
+    expect(thrownName(() => native().wait(pair.right.handle, '1' as never, 0, NO_SOCKET))).toBe('TypeError');
+    expect(thrownName(() => native().wait(pair.right.handle, READABLE, '1' as never, NO_SOCKET))).toBe(
+      'TypeError',
+    );
     expect(thrownName(() => pair.right.setSpinCeiling(-1))).toBe('RangeError');
     expect(thrownName(() => pair.right.setSpinCeiling('1' as never))).toBe('TypeError');
   });
@@ -122,16 +126,16 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 
   test('gets every answer of a peer, whichever way it waits', async () => {
     const fds = native().socketPair() as [number, number];
-    const socket = new (native().Socket)(fds[0], () => {}, new Int32Array(1));
+    const socket = new (native().Socket)(fds[0], () => {});
     socket.setSpinCeiling(ceiling);
     const worker = startWorker(
       `
-      const socket = new addon.Socket(workerData, () => {}, new Int32Array(1));
+      const socket = new addon.Socket(workerData, () => {});
       const bytes = Buffer.alloc(64);
       for (;;) {
-        const size = socket.recvWait(bytes, 0, 64, 50, null);
+        const size = addon.recvWait(socket.handle, bytes, 0, 64, 50, -1);
         if (size === 0) break;
-        if (size > 0) socket.send(bytes, size, null, 0, 0, 0, null);
+        if (size > 0) addon.send(socket.handle, bytes, size, null, 0, 0, 0, null);
       }
       socket.close();
     `,
@@ -141,10 +145,10 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
     const answers: number[] = [];
     for (let i = 0; i < 1000; i++) {
       bytes.writeUInt32LE(i);
-      socket.send(bytes, 64, null, 0, 0, 0, null);
+      native().send(socket.handle, bytes, 64, null, 0, 0, 0, null);
       bytes.fill(0);
       let size: number;
-      while ((size = socket.recvWait(bytes, 0, 64, 50, null)) === -EAGAIN);
+      while ((size = native().recvWait(socket.handle, bytes, 0, 64, 50, NO_SOCKET)) === -EAGAIN);
       expect(size).toBe(64);
       answers.push(bytes.readUInt32LE());
     }
@@ -157,9 +161,9 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 describe('roundTrip', () => {
   const quick = native().quick!;
 
-  function roundTrip(question: string, timeoutMs = 50, other: NativeSocket | null = null): string | number {
+  function roundTrip(question: string, timeoutMs = 50, other = NO_SOCKET): string | number {
     const length = quick.write(question);
-    const result = pair.right.roundTrip(length, timeoutMs, other);
+    const result = native().roundTrip(pair.right.handle, length, timeoutMs, other);
     return result > 0 ? quick.toString('utf8', QUICK_REPLY_AT, QUICK_REPLY_AT + result) : result;
   }
 
@@ -167,7 +171,7 @@ describe('roundTrip', () => {
     sendText(pair.left, 'answer');
     expect(roundTrip('question')).toBe('answer');
     const bytes = Buffer.alloc(64);
-    expect(bytes.toString('utf8', 0, pair.left.recv(bytes, 0, 64))).toBe('question');
+    expect(bytes.toString('utf8', 0, native().recv(pair.left.handle, bytes, 0, 64))).toBe('question');
   });
 
   test('waits no longer than it is told', () => {
@@ -177,7 +181,7 @@ describe('roundTrip', () => {
 
   test('says how much was not sent, and then does not wait', () => {
     const bytes = Buffer.alloc(1 << 20);
-    while (pair.right.send(bytes, bytes.length, null, 0, 0, 0, null) > 0);
+    while (native().send(pair.right.handle, bytes, bytes.length, null, 0, 0, 0, null) > 0);
     sendText(pair.left, 'answer');
     expect(roundTrip('question')).toBe(UNSENT);
     pair.right.close();
@@ -192,23 +196,27 @@ describe('roundTrip', () => {
   test('ends when another socket has something, and says with an answer whether it has', () => {
     const isReadable = () => quick.readUInt32LE(QUICK_OTHER_AT);
     sendText(pair.left, 'answer');
-    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(roundTrip('question', 50, other.right.handle)).toBe('answer');
     expect(isReadable()).toBe(0);
     sendText(other.left, 'first');
-    expect(roundTrip('question', 50, other.right)).toBe(-EAGAIN);
+    expect(roundTrip('question', 50, other.right.handle)).toBe(-EAGAIN);
     sendText(pair.left, 'answer');
-    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(roundTrip('question', 50, other.right.handle)).toBe('answer');
     expect(isReadable()).toBe(1);
     other.right.close();
     sendText(pair.left, 'answer');
-    expect(roundTrip('question', 50, other.right)).toBe('answer');
+    expect(roundTrip('question', 50, other.right.handle)).toBe('answer');
     expect(isReadable()).toBe(0);
-    expect(thrownName(() => pair.right.roundTrip(8, 50, {} as never))).toBe('TypeError');
+    expect(thrownName(() => native().roundTrip(pair.right.handle, 8, 50, {} as never))).toBe('TypeError');
   });
 
   test('takes no more than there is memory for', () => {
-    expect(thrownName(() => pair.right.roundTrip(QUICK_REPLY_AT + 1, 50, null))).toBe('RangeError');
-    expect(thrownName(() => pair.right.roundTrip(-1, 50, null))).toBe('RangeError');
-    expect(thrownName(() => pair.right.roundTrip('1' as never, 50, null))).toBe('TypeError');
+    expect(thrownName(() => native().roundTrip(pair.right.handle, QUICK_REPLY_AT + 1, 50, NO_SOCKET))).toBe(
+      'RangeError',
+    );
+    expect(thrownName(() => native().roundTrip(pair.right.handle, -1, 50, NO_SOCKET))).toBe('RangeError');
+    expect(thrownName(() => native().roundTrip(pair.right.handle, '1' as never, 50, NO_SOCKET))).toBe(
+      'TypeError',
+    );
   });
 });

@@ -2,7 +2,7 @@ import { once } from 'node:events';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { openFds } from '../support/fds.js';
 import { makePair, runScript, sendText, startWorker } from './support.js';
-import { native } from '../../lib/native.js';
+import { NO_SOCKET, native } from '../../lib/native.js';
 
 let fdsBefore: number;
 beforeEach(async () => {
@@ -15,26 +15,26 @@ afterEach(() => expect(openFds()).toBe(fdsBefore));
 const makeSocket = `
   const makePair = (onEvent = () => {}) => {
     const [a, b] = addon.socketPair();
-    const left = new addon.Socket(a, () => {}, new Int32Array(1));
-    const right = new addon.Socket(b, onEvent, new Int32Array(1));
+    const left = new addon.Socket(a, () => {});
+    const right = new addon.Socket(b, onEvent);
     return { left, right };
   };
 `;
 
 describe('a worker', () => {
   test.each([
-    ['recvWait', 'right.recvWait(Buffer.alloc(8), 0, 8, 50, left);'],
+    ['recvWait', 'addon.recvWait(right.handle, Buffer.alloc(8), 0, 8, 50, left.handle);'],
     [
       'recvWait without spinning',
-      'right.setSpinCeiling(0); right.recvWait(Buffer.alloc(8), 0, 8, 50, null);',
+      'right.setSpinCeiling(0); addon.recvWait(right.handle, Buffer.alloc(8), 0, 8, 50, -1);',
     ],
     [
       'recvWait all spinning',
-      'right.setSpinCeiling(50000); right.recvWait(Buffer.alloc(8), 0, 8, 50, null);',
+      'right.setSpinCeiling(50000); addon.recvWait(right.handle, Buffer.alloc(8), 0, 8, 50, -1);',
     ],
-    ['recv', 'right.recv(Buffer.alloc(8), 0, 8);'],
-    ['wait', 'right.wait(1, 50, left);'],
-    ['wrong arguments', "try { right.recv('x', 0, 8); } catch {}"],
+    ['recv', 'addon.recv(right.handle, Buffer.alloc(8), 0, 8);'],
+    ['wait', 'addon.wait(right.handle, 1, 50, left.handle);'],
+    ['wrong arguments', "try { addon.recv(right.handle, 'x', 0, 8); } catch {}"],
   ])('is terminated in the middle of %s', async (_what, call) => {
     const worker = startWorker(`${makeSocket}
       const { left, right } = makePair();
@@ -53,8 +53,8 @@ describe('a worker', () => {
     const worker = startWorker(`${makeSocket}
       const { left, right } = makePair();
       const [a, b] = addon.socketPair();
-      left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0, 1]);
-      right.recv(Buffer.alloc(1), 0, 1);
+      addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [0, 1]);
+      addon.recv(right.handle, Buffer.alloc(1), 0, 1);
       const fds = [a, b, addon.memfd('spec', 4096, false), addon.eventfd(0), addon.dupFd(0), ...right.takeFds()];
       // Connects to itself.
       const name = '\\0vfio-user-spec-' + process.pid + '-' + a;
@@ -99,7 +99,7 @@ describe('a worker', () => {
         for (;;);
       });
       right.watch(1);
-      left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0, 1, 2]);
+      addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [0, 1, 2]);
     `);
     await once(worker, 'message');
     await worker.terminate();
@@ -112,8 +112,8 @@ describe('a worker', () => {
         const { left, right } = makePair();
         right.watch(1);
         left.watch(i % 2);
-        left.send(Buffer.from('x'), 1, null, 0, 0, 0, [0, fd]);
-        right.recv(Buffer.alloc(8), 0, 8);
+        addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [0, fd]);
+        addon.recv(right.handle, Buffer.alloc(8), 0, 8);
         const eventFd = new addon.EventFd(addon.eventfd(0), () => {});
         eventFd.watch(true);
         const listener = new addon.Listener(addon.listenUnix('\\0spec-' + process.pid + '-' + i, 1, 0o600), () => {});
@@ -146,7 +146,7 @@ describe('a worker', () => {
     const worker = startWorker(`${makeSocket}
       const { left, right } = makePair(() => process.exit(7));
       right.watch(1);
-      left.send(Buffer.from('x'), 1, null, 0, 0, 0, null);
+      addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, null);
     `);
     expect(await once(worker, 'exit')).toEqual([7]);
   });
@@ -155,7 +155,7 @@ describe('a worker', () => {
     const worker = startWorker(`${makeSocket}
       const { left, right } = makePair(() => { throw new Error('thrown in a worker'); });
       right.watch(1);
-      left.send(Buffer.from('x'), 1, null, 0, 0, 0, null);
+      addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, null);
     `);
     const exit = new Promise((resolve) => worker.once('exit', resolve));
     const [error] = (await once(worker, 'error')) as [Error];
@@ -171,17 +171,17 @@ describe('a worker', () => {
       `
       const socket = new addon.Socket(workerData, () => {
         const bytes = Buffer.alloc(64);
-        const size = socket.recv(bytes, 0, 64);
-        socket.send(bytes, size, null, 0, 0, 0, null);
+        const size = addon.recv(socket.handle, bytes, 0, 64);
+        addon.send(socket.handle, bytes, size, null, 0, 0, 0, null);
         socket.close();
-      }, new Int32Array(1));
+      });
       socket.watch(1);
     `,
       fd,
     );
     sendText(pair.left, 'echo');
     const bytes = Buffer.alloc(64);
-    while (pair.left.recvWait(bytes, 0, 64, 50, null) < 0);
+    while (native().recvWait(pair.left.handle, bytes, 0, 64, 50, NO_SOCKET) < 0);
     expect(bytes.toString('utf8', 0, 4)).toBe('echo');
     await once(worker, 'exit');
     pair.close();
@@ -202,7 +202,7 @@ test('several workers use the addon at once', async () => {
         }
         const fd = addon.memfd('spec', 4096, false);
         const { left, right } = makePair(() => {
-          right.recv(bytes, 0, 64);
+          addon.recv(right.handle, bytes, 0, 64);
           const [received] = right.takeFds();
           const mapping = addon.map(received, 0, 4096, true, true);
           new Uint8Array(mapping.view(0, 4096))[i] = i;
@@ -214,7 +214,7 @@ test('several workers use the addon at once', async () => {
         });
         const bytes = Buffer.alloc(64);
         right.watch(1);
-        left.send(Buffer.from('x'), 1, null, 0, 0, 0, [fd]);
+        addon.send(left.handle, Buffer.from('x'), 1, null, 0, 0, 0, [fd]);
         addon.closeFd(fd);
         eventFd.signal(1);
       };
@@ -243,11 +243,11 @@ test('the process ends while workers are busy', () => {
           const { parentPort, workerData } = require('node:worker_threads');
           const addon = require(workerData);
           const [a, b] = addon.socketPair();
-          const left = new addon.Socket(a, () => {}, new Int32Array(1));
-          const right = new addon.Socket(b, () => {}, new Int32Array(1));
+          const left = new addon.Socket(a, () => {});
+          const right = new addon.Socket(b, () => {});
           left.watch(3);
           parentPort.postMessage('ready');
-          for (;;) right.recvWait(Buffer.alloc(8), 0, 8, 50, left);
+          for (;;) addon.recvWait(right.handle, Buffer.alloc(8), 0, 8, 50, left.handle);
         \`, { eval: true, workerData: addonPath });
         worker.once('message', () => {
           if (++ready === 3) {

@@ -18,29 +18,31 @@ const HEADER = 16;
 const READABLE = 1;
 const WRITABLE = 2;
 const EAGAIN = 11;
+/** As in lib/native.ts. */
+const NO_SOCKET = -1;
+const WITH_FDS = 2 ** 40;
 const VERSION = 1;
 const DMA_UNMAP = 3;
 const REGION_READ = 9;
 const REGION_WRITE = 10;
 
 class Stream {
-  #status = new Int32Array(1);
   #socket;
   #bytes = Buffer.alloc(0);
 
   constructor(fd) {
-    this.#socket = new addon.Socket(fd, () => undefined, this.#status);
+    this.#socket = new addon.Socket(fd, () => undefined);
   }
 
   /** The next message; undefined at the end. */
   receive() {
     while (this.#bytes.length < HEADER || this.#bytes.length < this.#bytes.readUInt32LE(4)) {
       const chunk = Buffer.alloc(1 << 20);
-      const count = this.#socket.recvWait(chunk, 0, chunk.length, 50, null);
+      const count = addon.recvWait(this.#socket.handle, chunk, 0, chunk.length, 50, NO_SOCKET);
       if (count === -EAGAIN) continue;
       if (count <= 0) return undefined;
-      if (this.#status[0] !== 0) for (const fd of this.#socket.takeFds()) addon.closeFd(fd);
-      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count)]);
+      for (const fd of this.#socket.takeFds()) addon.closeFd(fd);
+      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count % WITH_FDS)]);
     }
     const message = Buffer.from(this.#bytes.subarray(0, this.#bytes.readUInt32LE(4)));
     this.#bytes = this.#bytes.subarray(message.length);
@@ -49,9 +51,18 @@ class Stream {
 
   send(bytes, fds = null) {
     for (let sent = 0; sent < bytes.length;) {
-      const took = this.#socket.send(bytes, bytes.length, null, 0, 0, sent, sent === 0 ? fds : null);
+      const took = addon.send(
+        this.#socket.handle,
+        bytes,
+        bytes.length,
+        null,
+        0,
+        0,
+        sent,
+        sent === 0 ? fds : null,
+      );
       if (took > 0) sent += took;
-      else if (took === -EAGAIN) this.#socket.wait(WRITABLE | READABLE, 1, null);
+      else if (took === -EAGAIN) addon.wait(this.#socket.handle, WRITABLE | READABLE, 1, NO_SOCKET);
       else return;
     }
   }

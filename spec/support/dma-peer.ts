@@ -2,7 +2,7 @@
  * A server's end of a socket for DMA messages in great number and of any size: nothing is copied about on its side. One
  * exchange at a time, and whatever else comes is an error.
  */
-import { native, type NativeSocket } from '../../lib/native.js';
+import { WITH_FDS, native, type NativeSocket } from '../../lib/native.js';
 
 const READABLE = 1;
 const WRITABLE = 2;
@@ -33,7 +33,7 @@ export class DmaPeer {
     const pair = native().socketPair();
     if (typeof pair === 'number') throw new Error(`socketpair: errno ${-pair}`);
     this.clientFd = pair[0];
-    this.#socket = new (native().Socket)(pair[1], () => this.#turn(), new Int32Array(1));
+    this.#socket = new (native().Socket)(pair[1], () => this.#turn());
   }
 
   /** The client's next message; its bytes last until the next exchange. */
@@ -62,7 +62,7 @@ export class DmaPeer {
 
   /** Sends a message without waiting for another. */
   async send(head: Uint8Array, fds: readonly number[] | null = null): Promise<void> {
-    const sent = this.#socket.send(head, head.byteLength, null, 0, 0, 0, fds);
+    const sent = native().send(this.#socket.handle, head, head.byteLength, null, 0, 0, 0, fds);
     if (sent !== head.byteLength) throw new Error(`the peer could not send: ${sent}`);
     await Promise.resolve();
   }
@@ -105,7 +105,16 @@ export class DmaPeer {
       const head = this.#outHead;
       const body = this.#outBody;
       const fds = this.#sent === 0 ? this.#outFds : null;
-      const took = this.#socket.send(head, head.byteLength, body, 0, body?.byteLength ?? 0, this.#sent, fds);
+      const took = native().send(
+        this.#socket.handle,
+        head,
+        head.byteLength,
+        body,
+        0,
+        body?.byteLength ?? 0,
+        this.#sent,
+        fds,
+      );
       if (took === -EAGAIN) return;
       if (took < 0) return this.#fail(new Error(`the peer cannot send: errno ${-took}`));
       this.#sent += took;
@@ -119,10 +128,10 @@ export class DmaPeer {
       const size = this.#filled < HEADER ? ROOM : into.readUInt32LE(4);
       if (size > ROOM) return this.#fail(new Error(`a message of ${size} bytes`));
       if (this.#filled === size) break;
-      const count = this.#socket.recv(into, this.#filled, ROOM - this.#filled);
+      const count = native().recv(this.#socket.handle, into, this.#filled, ROOM - this.#filled);
       if (count === -EAGAIN) return;
       if (count <= 0) return this.#fail(new Error('the client has closed its end'));
-      this.#filled += count;
+      this.#filled += count % WITH_FDS;
       if (this.#filled >= HEADER && this.#filled > into.readUInt32LE(4))
         return this.#fail(new Error('more than one message came'));
     }

@@ -3,7 +3,7 @@
  * the spec wants, sound or not. It shares nothing with lib/ but the addon's socket: bytes are built here, by hand, from
  * the protocol's text.
  */
-import { native, type NativeSocket } from '../../lib/native.js';
+import { WITH_FDS, native, type NativeSocket } from '../../lib/native.js';
 
 const HEADER = 16;
 const READABLE = 1;
@@ -65,7 +65,6 @@ export class ScriptedPeer {
   /** The client's end; whoever connects with it owns it. */
   readonly clientFd: number;
   readonly #socket: NativeSocket;
-  readonly #status = new Int32Array(1);
   readonly #queue: Received[] = [];
   #bytes: Buffer = Buffer.alloc(0);
   #fds: number[] = [];
@@ -78,7 +77,7 @@ export class ScriptedPeer {
     const pair = native().socketPair();
     if (typeof pair === 'number') throw new Error(`socketpair: errno ${-pair}`);
     this.clientFd = pair[0];
-    this.#socket = new (native().Socket)(pair[1], () => this.#read(), this.#status);
+    this.#socket = new (native().Socket)(pair[1], () => this.#read());
     this.#socket.watch(READABLE);
   }
 
@@ -126,7 +125,16 @@ export class ScriptedPeer {
 
   /** Bytes as they are, in one `sendmsg`. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    const sent = this.#socket.send(bytes, bytes.byteLength, null, 0, 0, 0, fds.length === 0 ? null : fds);
+    const sent = native().send(
+      this.#socket.handle,
+      bytes,
+      bytes.byteLength,
+      null,
+      0,
+      0,
+      0,
+      fds.length === 0 ? null : fds,
+    );
     if (sent !== bytes.byteLength)
       throw new Error(`the peer could send ${sent} of ${bytes.byteLength} bytes`);
   }
@@ -134,7 +142,7 @@ export class ScriptedPeer {
   /** Bytes of any length, going on when there is room. */
   async sendAll(bytes: Uint8Array): Promise<void> {
     for (let sent = 0; sent < bytes.byteLength;) {
-      const took = this.#socket.send(bytes, bytes.byteLength, null, 0, 0, sent, null);
+      const took = native().send(this.#socket.handle, bytes, bytes.byteLength, null, 0, 0, sent, null);
       if (took > 0) sent += took;
       else if (took === -EAGAIN) await new Promise((resolve) => setTimeout(resolve, 1));
       else throw new Error(`the peer cannot send: errno ${-took}`);
@@ -194,15 +202,15 @@ export class ScriptedPeer {
   #read(): void {
     const chunk = Buffer.alloc(65536);
     while (!this.ended) {
-      const count = this.#socket.recv(chunk, 0, chunk.byteLength);
+      const count = native().recv(this.#socket.handle, chunk, 0, chunk.byteLength);
       if (count === -EAGAIN) break;
       if (count <= 0) {
         this.ended = true;
         this.#socket.watch(0);
         break;
       }
-      if (this.#status[0] !== 0) this.#fds.push(...this.#socket.takeFds());
-      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count)]);
+      if (count > WITH_FDS) this.#fds.push(...this.#socket.takeFds());
+      this.#bytes = Buffer.concat([this.#bytes, chunk.subarray(0, count % WITH_FDS)]);
       this.#cut();
     }
     this.#wake?.();
