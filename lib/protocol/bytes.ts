@@ -82,7 +82,9 @@ export function readSize(message: string, field: string, bytes: Buffer, at: numb
     const value = bytes.readBigUInt64LE(at);
     throw new ProtocolError(`${message}: ${field} is 0x${value.toString(16)}, more than 2^53-1`);
   }
-  return readUInt32(bytes, at) + high * TWO_TO_32;
+  const low = readUInt32(bytes, at);
+  // V8 keeps what floating-point arithmetic gives in memory of its own; what is compared at each access is better close by.
+  return high === 0 ? low : low + high * TWO_TO_32;
 }
 
 /** The other way: `value` is a non-negative safe integer, checked by `size()` where it came from a caller. */

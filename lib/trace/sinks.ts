@@ -92,13 +92,14 @@ export interface MessageEvent extends TracedMessage {
 
 const messages = diagnosticsChannel.channel(MESSAGE_CHANNEL);
 
-/** Events for whoever subscribes, at any time. */
+/** Whether anybody subscribes to the diagnostics channel, as they may at any time. */
+export function hasSubscribers(): boolean {
+  return messages.hasSubscribers;
+}
+
+/** Events for whoever subscribes. */
 export class DiagnosticsSink implements Sink {
   readonly #latencies = new LatencyTracker();
-
-  get hasSubscribers(): boolean {
-    return messages.hasSubscribers;
-  }
 
   message(message: TracedMessage): void {
     if (!messages.hasSubscribers) return;

@@ -10,7 +10,7 @@ import { captureName } from './capture-name.js';
 import { CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './line.js';
 import { now, type Direction } from './message.js';
-import { CaptureSink, DiagnosticsSink, LineSink, type Sink } from './sinks.js';
+import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Sink } from './sinks.js';
 
 export type { CaptureOptions } from './capture-writer.js';
 
@@ -64,16 +64,18 @@ function lineWriter(trace: TraceOptions['trace']): ((line: string) => void) | un
 }
 
 export class TraceTap implements MessageTap {
-  readonly #sinks: Sink[];
-  readonly #diagnostics = new DiagnosticsSink();
+  /** Undefined where there are none: that is asked before each message. */
+  #sinks: readonly Sink[] | undefined;
   #telling = false;
+  /** Made with the first message that somebody hears of. */
+  #diagnostics: DiagnosticsSink | undefined;
 
-  constructor(sinks: Sink[]) {
-    this.#sinks = sinks;
+  constructor(sinks: readonly Sink[]) {
+    this.#sinks = sinks.length === 0 ? undefined : sinks;
   }
 
   get active(): boolean {
-    return this.#sinks.length > 0 || this.#diagnostics.hasSubscribers;
+    return this.#sinks !== undefined || hasSubscribers();
   }
 
   get telling(): boolean {
@@ -131,7 +133,9 @@ export class TraceTap implements MessageTap {
 
   /** Ends what was opened; idempotent. The diagnostics channel stays. */
   close(): void {
-    for (const sink of this.#sinks.splice(0)) sink.close();
+    const sinks = this.#sinks ?? [];
+    this.#sinks = undefined;
+    for (const sink of sinks) sink.close();
   }
 
   #message(socket: string, direction: Direction, bytes: Buffer, fds: readonly number[], note?: string): void {
@@ -151,7 +155,8 @@ export class TraceTap implements MessageTap {
   #tell(say: (sink: Sink) => void): void {
     const before = this.#telling;
     this.#telling = true;
-    for (const sink of [...this.#sinks, this.#diagnostics]) {
+    this.#diagnostics ??= new DiagnosticsSink();
+    for (const sink of [...(this.#sinks ?? []), this.#diagnostics]) {
       try {
         say(sink);
       } catch (error) {

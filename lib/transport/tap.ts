@@ -58,13 +58,13 @@ export function tapped(open: Open, tap: MessageTap | undefined, socket?: string)
 }
 
 class TappedTransport implements Transport, TransportHandler {
-  readonly passesFds: boolean;
-  readonly canBlock: boolean;
-  readonly quick: QuickMemory | undefined;
-  readonly peer: string;
+  readonly #tap: MessageTap;
   readonly #inner: Transport;
   readonly #handler: TransportHandler;
-  readonly #tap: MessageTap;
+  readonly quick: QuickMemory | undefined;
+  readonly passesFds: boolean;
+  readonly canBlock: boolean;
+  readonly peer: string;
   readonly #socket: string;
   /** The message that is being handed to the socket, until the tap has heard of it. */
   #head: Uint8Array | undefined;
