@@ -2,9 +2,13 @@
  * The two rings of a queue pair (NVM Express Base 2.0, sections 3.3.1 and 4.2), as typed arrays over shared memory.
  *
  * ```
- *   claim ──▶ a slot, its number is the command identifier ──▶ entry() ──▶ 16 dwords ──▶ ring()
+ *   claim ──▶ a slot, its number is the command identifier ──▶ entry() ──▶ 16 dwords ──▶ ring() ──▶ the shared ring
  *   poll, reap ◀── completion entries whose phase tag is the current one
  * ```
+ * Commands are composed in memory that only this thread touches, and copied to the ring that the controller fetches them
+ * from before it is told of them: each entry of that ring is in the controller's cache, and to take it over store by store
+ * takes longer than composing it.
+ *
  * A slot is tagged (the completion goes to whoever polls, under a tag of theirs) or owned (the completion goes to
  * `onCompletion`). Nothing here allocates, and nothing here waits.
  *
@@ -20,6 +24,9 @@ import { STATUS_ABORTED_BY_HOST } from './status.js';
 /** Dwords of a submission entry and of a completion entry, as powers of two. */
 const SQE_SHIFT = 4;
 const CQE_SHIFT = 2;
+
+/** How many entries at once are copied by the engine, which makes an object for it: a pipeline of cache lines. */
+const LEAST_IN_BULK = 8;
 
 /** What a slot is in use for. */
 const FREE = 0;
@@ -41,6 +48,7 @@ export interface QueuePairOptions {
   entries: number;
   /** Commands that may be outstanding; fewer than entries. */
   slots: number;
+  /** Where the controller fetches commands: 16 dwords an entry. */
   sq: Uint32Array;
   cq: Uint32Array;
   /** The head of the completion queue is told after every batch: who waits for interrupts has it coalesced by that. */
@@ -50,8 +58,8 @@ export interface QueuePairOptions {
 export class QueuePair {
   readonly id: number;
   readonly slots: number;
-  /** The submission ring: 16 dwords an entry. */
-  sq: Uint32Array;
+  /** Where commands are composed, as they lie in the submission ring: 16 dwords an entry. */
+  readonly sq: Uint32Array;
   /** Tags of the commands that the last `poll` reported, in the order of their completion. */
   readonly completedTags: Uint32Array;
   /** Their status fields without the phase tag: 0 is success, `decodeStatus` has the rest. */
@@ -63,6 +71,7 @@ export class QueuePair {
   /** Counted up from time to time by whoever watches for overdue commands. */
   epoch = 0;
   readonly #entries: number;
+  #shownSq: Uint32Array;
   #cq: Uint32Array;
   readonly #tellsHeadAtOnce: boolean;
   readonly #use: Uint8Array;
@@ -89,7 +98,8 @@ export class QueuePair {
   constructor({ id, entries, slots, sq, cq, tellsHeadAtOnce }: QueuePairOptions) {
     this.id = id;
     this.slots = slots;
-    this.sq = sq;
+    this.sq = new Uint32Array(sq.length);
+    this.#shownSq = sq;
     this.#entries = entries;
     this.#cq = cq;
     this.#tellsHeadAtOnce = tellsHeadAtOnce;
@@ -119,7 +129,7 @@ export class QueuePair {
   clear(): void {
     this.#tail = this.#toldTail = this.#head = this.#untold = 0;
     this.#phase = 1;
-    this.sq.fill(0);
+    this.#shownSq.fill(0);
     this.#cq.fill(0);
   }
 
@@ -139,7 +149,7 @@ export class QueuePair {
   detach(): void {
     this.#isOpen = false;
     this.#phase = 1;
-    this.sq = this.#cq = NO_MEMORY;
+    this.#shownSq = this.#cq = NO_MEMORY;
   }
 
   /** Takes a free slot; -1 where there is none, or the pair is closed. */
@@ -160,12 +170,20 @@ export class QueuePair {
     return at << SQE_SHIFT;
   }
 
-  /** Tells the controller of all entries since the last time. */
+  /** Shows all entries since the last time to the controller, and tells it. */
   ring(): void {
-    if (this.#tail === this.#toldTail) return;
+    const from = this.#toldTail;
+    const tail = this.#tail;
+    // A pair that was closed may have no queue any more.
+    if (tail === from || !this.#isOpen) return;
+    if (from < tail) this.#show(from, tail);
+    else {
+      this.#show(from, this.#entries);
+      this.#show(0, tail);
+    }
     if (this.#untold > 0) this.#tellHead();
-    this.#toldTail = this.#tail;
-    this.#sqDoorbell!.write(this.#tail);
+    this.#toldTail = tail;
+    this.#sqDoorbell!.write(tail);
   }
 
   /**
@@ -272,6 +290,16 @@ export class QueuePair {
   /** Whether that command is still out. */
   isOut(slot: number, claim: number): boolean {
     return this.#claims[slot] === claim && (this.#use[slot] === TAGGED || this.#use[slot] === OWNED);
+  }
+
+  /** Copies entries `[from, to)` to where the controller fetches them. */
+  #show(from: number, to: number): void {
+    const begin = from << SQE_SHIFT;
+    const end = to << SQE_SHIFT;
+    const shown = this.#shownSq;
+    const { sq } = this;
+    if (to - from >= LEAST_IN_BULK) shown.set(sq.subarray(begin, end), begin);
+    else for (let i = begin; i < end; i++) shown[i] = sq[i]!;
   }
 
   #consumed(count: number, head: number, phase: number): void {
