@@ -47,7 +47,9 @@ class Bench {
 
   submit(tag: number): number {
     const slot = this.pair.claim(SLOT_TAGGED, tag);
-    if (slot >= 0) this.sq[this.pair.entry()] = slot;
+    if (slot < 0) return slot;
+    const at = this.pair.entry();
+    for (let i = 0; i < 16; i++) this.pair.sq[at + i] = tag * 16 + i;
     return slot;
   }
 }
@@ -93,6 +95,38 @@ describe('rings', () => {
     bench.pair.ring();
     bench.pair.ring();
     expect(bench.tail.values).toEqual([10]);
+  });
+
+  test.each([1, 7, 8, 20])('the controller finds %d commands at a time, once it is told of them', (many) => {
+    const entries = 32;
+    const bench = new Bench(entries);
+    const expected = new Uint32Array(entries * 16);
+    let tag = 1;
+    for (let round = 0; round < 3 * entries; round += many) {
+      const slots: number[] = [];
+      const before = bench.sq.slice();
+      for (let i = 0; i < many; i++, tag++) {
+        const at = ((tag - 1) % entries) * 16;
+        for (let word = 0; word < 16; word++) expected[at + word] = tag * 16 + word;
+        slots.push(bench.submit(tag));
+      }
+      expect(bench.sq).toEqual(before);
+      bench.pair.ring();
+      expect(bench.sq).toEqual(expected);
+      for (const slot of slots) bench.complete(slot);
+      expect(bench.pair.poll()).toBe(many);
+    }
+  });
+
+  test('a pair that was closed, or whose memory went, shows and tells nothing more', () => {
+    for (const end of [(pair: QueuePair) => pair.close(), (pair: QueuePair) => pair.detach()]) {
+      const bench = new Bench(16);
+      for (let i = 0; i < 10; i++) bench.submit(i + 1);
+      end(bench.pair);
+      bench.pair.ring();
+      expect(bench.tail.values).toEqual([]);
+      expect(bench.sq).toEqual(new Uint32Array(16 * 16));
+    }
   });
 
   test('the head is told with the next tail', () => {
