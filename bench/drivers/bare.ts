@@ -4,29 +4,48 @@ import { fileURLToPath } from 'node:url';
 
 /** What is used of the addon here; lib/native.ts has it all. */
 interface BareSocket {
-  send(head: Uint8Array, length: number, body: null, offset: 0, bodyLength: 0, sent: 0, fds: null): number;
-  recvWait(into: Uint8Array, offset: number, length: number, timeoutMs: number, other: null): number;
+  readonly handle: number;
   close(): void;
 }
 
 interface BareAddon {
   connectUnix(path: string): number;
-  Socket: new (fd: number, onEvent: () => void, status: Int32Array) => BareSocket;
+  Socket: new (fd: number, onEvent: () => void) => BareSocket;
+  send(
+    socket: number,
+    head: Uint8Array,
+    length: number,
+    body: null,
+    offset: 0,
+    bodyLength: 0,
+    sent: 0,
+    fds: null,
+  ): number;
+  recvWait(
+    socket: number,
+    into: Uint8Array,
+    offset: number,
+    length: number,
+    timeoutMs: number,
+    other: number,
+  ): number;
 }
 
 const HEADER = 16;
+const NO_SOCKET = -1;
 
 /** Seconds that `count` reads of 4 bytes from region 1 take. */
 export function bareRoundTrips(path: string, count: number): Promise<number> {
   const require = createRequire(import.meta.url);
   const root = fileURLToPath(new URL('../../../..', import.meta.url));
   const addon = (require('node-gyp-build') as (directory: string) => BareAddon)(root);
-  const socket = new addon.Socket(addon.connectUnix(path), () => undefined, new Int32Array(1));
+  const socket = new addon.Socket(addon.connectUnix(path), () => undefined);
+  const { handle } = socket;
   const answer = Buffer.alloc(65_536);
   const roundTrip = (message: Buffer): number => {
-    socket.send(message, message.length, null, 0, 0, 0, null);
+    addon.send(handle, message, message.length, null, 0, 0, 0, null);
     let got: number;
-    do got = socket.recvWait(answer, 0, answer.length, 50, null);
+    do got = addon.recvWait(handle, answer, 0, answer.length, 50, NO_SOCKET);
     while (got < 0);
     return got;
   };
