@@ -21,7 +21,9 @@ export class MessageQueue {
 
   /** The messages that wait, without those given up. */
   *waiting(): Generator<QueuedMessage> {
-    for (const message of this.#messages?.slice(this.#first) ?? []) {
+    // Who looks stops early: the rest of a long queue is not copied for it.
+    for (let i = this.#first; this.#messages !== undefined && i < this.#messages.length; i++) {
+      const message = this.#messages[i]!;
       if (message.posted || message.slot !== undefined) yield message;
     }
   }

@@ -167,7 +167,8 @@ export class Outbox {
   copyBodies(): void {
     // Asked before each DMA write, nearly always with nothing waiting.
     if (this.#entries === undefined) return;
-    for (const entry of this.#entries.slice(this.#first)) {
+    for (let i = this.#first; i < this.#entries.length; i++) {
+      const entry = this.#entries[i]!;
       if (!entry.lent) continue;
       entry.body = Buffer.from(entry.body!);
       entry.lent = false;
@@ -183,10 +184,12 @@ export class Outbox {
 
   /** The first has gone. */
   #shift(): void {
+    // A stream may bring the end of the connection while it takes a message.
+    if (this.#entries === undefined) return;
     this.#first++;
-    if (this.#first === this.#entries!.length) this.#forget();
+    if (this.#first === this.#entries.length) this.#forget();
     else if (this.#first === CUT_AT) {
-      this.#entries!.splice(0, CUT_AT);
+      this.#entries.splice(0, CUT_AT);
       this.#first = 0;
     }
   }

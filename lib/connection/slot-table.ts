@@ -51,8 +51,7 @@ export class SlotTable {
     if (this.#last === undefined) this.#first = slot;
     else this.#last.next = slot;
     this.#last = slot;
-    if (timeoutMs === Infinity) slot.deadline = 0;
-    else {
+    if (timeoutMs !== Infinity) {
       // In whole milliseconds: V8 keeps a fraction in memory of its own.
       slot.timeoutMs = Math.ceil(timeoutMs);
       slot.deadline = Math.ceil(performance.now() + timeoutMs);
@@ -147,16 +146,17 @@ export class SlotTable {
     this.#timer = undefined;
     this.#timerAt = 0;
     const now = performance.now();
+    const late: Slot[] = [];
     let earliest = 0;
-    // Giving one call up may end the connection, and with it all the others.
-    for (let slot = this.#first; slot !== undefined && !this.#closed;) {
-      const next: Slot | undefined = slot.next;
+    for (let slot = this.#first; slot !== undefined; slot = slot.next) {
       const { deadline } = slot;
-      if (!slot.synchronous && deadline !== 0) {
-        if (deadline <= now) this.#onDeadline(slot);
-        else if (earliest === 0 || deadline < earliest) earliest = deadline;
-      }
-      slot = next;
+      if (slot.synchronous || deadline === 0) continue;
+      if (deadline <= now) late.push(slot);
+      else if (earliest === 0 || deadline < earliest) earliest = deadline;
+    }
+    // Giving one call up may answer others, whose slots are free then or another call's, and end the connection.
+    for (const slot of late) {
+      if (!this.#closed && slot.deadline !== 0 && slot.deadline <= now) this.#onDeadline(slot);
     }
     if (earliest === 0 || this.#closed) return;
     if (this.#timerAt === 0 || earliest < this.#timerAt) this.#arm(earliest);

@@ -95,6 +95,7 @@ export function clearSlot(slot: Slot): void {
   slot.message = undefined;
   slot.batch = undefined;
   forgetCaller(slot);
+  slot.deadline = 0;
   slot.synchronous = false;
   slot.settled = false;
   slot.value = undefined;

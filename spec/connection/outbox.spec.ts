@@ -1,0 +1,38 @@
+/** The outbox over a stream that brings news while it takes a message, as any Duplex may. */
+import { Duplex } from 'node:stream';
+import { expect, test } from '@jest/globals';
+import { Outbox } from '../../lib/connection/outbox.js';
+import { DuplexTransport } from '../../lib/transport/index.js';
+
+const MANY = 1_000;
+
+test('the connection may end while a message that waited is being taken', async () => {
+  const written: string[] = [];
+  let goOn: (() => void) | undefined;
+  const stream = new Duplex({
+    writableHighWaterMark: 1,
+    read: () => undefined,
+    write: (chunk: Buffer, _encoding, done) => {
+      written.push(chunk.toString());
+      if (written.length === 2) outbox.close();
+      goOn = done;
+    },
+  });
+  const transport = new DuplexTransport(stream, 'a stream', {
+    onMessage: () => undefined,
+    findLanding: () => undefined,
+    onLanded: () => undefined,
+    onWritable: () => void outbox.flush(MANY),
+    onEnd: () => undefined,
+  });
+  const outbox: Outbox = new Outbox(transport);
+  for (const text of ['first', 'second', 'third']) {
+    outbox.send(undefined, Buffer.from(text), text.length, null, null, false);
+  }
+  expect(outbox.isEmpty).toBe(false);
+  goOn!();
+  await new Promise((resolve) => setImmediate(resolve));
+  expect(written).toEqual(['first', 'second']);
+  expect(outbox.isEmpty).toBe(true);
+  transport.close();
+});
