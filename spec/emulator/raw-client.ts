@@ -3,6 +3,7 @@
  * by hand. It shares nothing with lib/ but the addon's socket.
  */
 import { WITH_FDS, native, type NativeSocket } from '../../lib/native.js';
+import { sendBytes } from '../support/send-bytes.js';
 import { errorReply, regionReadRequest, regionWriteRequest, versionRequest, wire } from '../support/wire.js';
 
 const HEADER = 16;
@@ -107,16 +108,7 @@ export class RawClient {
 
   /** Bytes as they are, in one `sendmsg`. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    const sent = native().send(
-      this.#socket.handle,
-      bytes,
-      bytes.byteLength,
-      null,
-      0,
-      0,
-      0,
-      fds.length === 0 ? null : fds,
-    );
+    const sent = sendBytes(this.#socket, bytes, fds.length === 0 ? null : fds);
     if (sent !== bytes.byteLength) throw new Error(`sent ${sent} of ${bytes.byteLength} bytes`);
   }
 

@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { WITH_FDS, native } from '../../lib/native.js';
 import type { NativeMapping, NativeSocket } from '../../lib/native.js';
+import { sendBytes } from '../support/send-bytes.js';
 
 const require = createRequire(import.meta.url);
 const root = fileURLToPath(new URL('../..', import.meta.url));
@@ -37,8 +38,7 @@ export function makePair(onLeft = (_events: number) => {}, onRight = (_events: n
 
 /** Sends a whole small message. */
 export function sendText(socket: NativeSocket, text: string, fds: number[] | null = null): number {
-  const bytes = Buffer.from(text);
-  return native().send(socket.handle, bytes, bytes.length, null, 0, 0, 0, fds);
+  return sendBytes(socket, Buffer.from(text), fds);
 }
 
 /** What one recv brings, as text, or its negative result; whether fds came says `takeFds`. */

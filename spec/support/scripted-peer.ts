@@ -4,6 +4,7 @@
  * the protocol's text.
  */
 import { WITH_FDS, native, type NativeSocket } from '../../lib/native.js';
+import { sendBytes } from './send-bytes.js';
 
 const HEADER = 16;
 const READABLE = 1;
@@ -125,16 +126,7 @@ export class ScriptedPeer {
 
   /** Bytes as they are, in one `sendmsg`. */
   send(bytes: Uint8Array, fds: readonly number[] = []): void {
-    const sent = native().send(
-      this.#socket.handle,
-      bytes,
-      bytes.byteLength,
-      null,
-      0,
-      0,
-      0,
-      fds.length === 0 ? null : fds,
-    );
+    const sent = sendBytes(this.#socket, bytes, fds.length === 0 ? null : fds);
     if (sent !== bytes.byteLength)
       throw new Error(`the peer could send ${sent} of ${bytes.byteLength} bytes`);
   }
