@@ -47,6 +47,9 @@ class Pipe implements Transport {
   }
 
   look(): void {}
+  touch(): number {
+    return this.turn;
+  }
 
   quickSync(): number {
     throw new Error('it cannot block');

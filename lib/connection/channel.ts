@@ -4,6 +4,7 @@ import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
 import type { Counters } from './counters.js';
 import { Outbox } from './outbox.js';
+import { resign, succeed, type Successor } from './succession.js';
 
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
 const OUTBOX_HIGH_WATER = 4 << 20;
@@ -22,16 +23,21 @@ export interface ChannelHandler {
   findLanding(channel: Channel, bytes: Buffer, start: number): Landing | undefined;
   onLanded(channel: Channel, bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void;
   onEnd(channel: Channel, reason: VfioUserError): void;
+  /** See `Touchable`: what a call needs. */
+  touch(): number;
 }
 
-export class Channel implements TransportHandler {
+export class Channel implements TransportHandler, Successor {
   readonly transport: Transport;
-  readonly outbox: Outbox;
+  /** Made for the first message that does not go at once: so a process with a thousand connections fetches less for each. */
+  #outbox: Outbox | undefined;
   readonly #counters: Counters;
   readonly #handler: ChannelHandler;
   /** False while more answers wait than is good. */
   #reading = true;
   #looks: NodeJS.Immediate | undefined;
+  previous: Successor | undefined;
+  next: Successor | undefined;
   #referenced = true;
   /** Reading, or flushing, goes on when the loop has turned. */
   #readsAgain: NodeJS.Immediate | undefined;
@@ -44,7 +50,11 @@ export class Channel implements TransportHandler {
     this.#handler = handler;
     this.#counters = counters;
     this.transport = open(this);
-    this.outbox = new Outbox(this.transport);
+  }
+
+  /** What waits to be sent. */
+  get outbox(): Outbox {
+    return (this.#outbox ??= new Outbox(this.transport));
   }
 
   /** See `Outbox.send`. */
@@ -56,14 +66,20 @@ export class Channel implements TransportHandler {
     fds: readonly number[] | null,
     stable: boolean,
   ): void {
-    this.#count(headLength + (body === null ? 0 : body.byteLength));
-    this.outbox.send(owner, head, headLength, body, fds, stable);
+    const total = headLength + (body === null ? 0 : body.byteLength);
+    this.#count(total);
+    if (this.#outbox === undefined) {
+      const sent = this.transport.trySend(head, headLength, body, 0, fds);
+      if (sent === total) return;
+      this.outbox.keepRest(owner, head, headLength, body, sent, fds, stable);
+    } else this.#outbox.send(owner, head, headLength, body, fds, stable);
     this.#mindTheOutbox();
   }
 
   /** Nothing waits to be sent or received: a message that goes now is the next, and what comes is new. */
   get isQuiet(): boolean {
-    return this.outbox.isQuiet && this.#reading && this.#readsAgain === undefined;
+    const isQuiet = this.#outbox === undefined || this.#outbox.isQuiet;
+    return isQuiet && this.#reading && this.#readsAgain === undefined;
   }
 
   /** See `Transport.quickSync`, for a channel that is quiet. */
@@ -80,7 +96,12 @@ export class Channel implements TransportHandler {
 
   /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
   lookSoon(): void {
+    succeed(this);
     this.#looks ??= this.#afterTurn(this.#look);
+  }
+
+  touch(): number {
+    return this.#handler.touch();
   }
 
   /** See `Outbox.sendSoon`. */
@@ -145,7 +166,8 @@ export class Channel implements TransportHandler {
     clearImmediate(this.#readsAgain);
     clearImmediate(this.#flushesAgain);
     clearImmediate(this.#looks);
-    this.outbox.close();
+    resign(this);
+    this.#outbox?.close();
     this.transport.close();
   }
 
@@ -170,7 +192,7 @@ export class Channel implements TransportHandler {
 
   readonly #look = (): void => {
     this.#looks = undefined;
-    this.transport.look();
+    this.transport.look(this.next);
   };
 
   #readAgain(): void {

@@ -345,6 +345,10 @@ export class Connection implements ChannelHandler {
     } else this.close(reason);
   }
 
+  touch(): number {
+    return this.timeoutMs + this.#flow.touch();
+  }
+
   #open<T>(command: number, decode: Decoder<T>, options: CallOptions | undefined): Slot {
     this.#flow.refuseWhenClosed(command);
     const slot = this.#flow.slots.take(

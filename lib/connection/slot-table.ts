@@ -16,8 +16,8 @@ const MAX_TIMER_MS = 0x7fff_ffff;
  * close together, since most of it has to be fetched from memory.
  */
 export class SlotTable {
-  /** Slots by their ids modulo its length. Ids count up, passing over those whose place is taken. */
-  #places = newPlaces(FIRST_PLACES);
+  /** The slot that was given an id while no other had one, as most are: it needs no place. */
+  #alone: Slot | undefined;
   #taken = 0;
   #nextId = 0;
   /** Slots that no call uses, by `next`. Of this connection alone: a mistake with one must not reach another server's calls. */
@@ -33,6 +33,8 @@ export class SlotTable {
   #timerAt = 0;
   #referenced = true;
   #closed = false;
+  /** The other slots by their ids modulo its length. Ids count up, passing over those whose place is taken. */
+  #places = newPlaces(FIRST_PLACES);
 
   constructor(onDeadline: (slot: Slot) => void) {
     this.#onDeadline = onDeadline;
@@ -40,6 +42,7 @@ export class SlotTable {
 
   /** The slot that a reply's id names, if any call or tombstone has it. */
   get(id: number): Slot | undefined {
+    if (this.#alone?.id === id) return this.#alone;
     const slot = this.#places[id & (this.#places.length - 1)];
     return slot?.id === id ? slot : undefined;
   }
@@ -70,9 +73,11 @@ export class SlotTable {
    * others: so a reply that is sent twice, or far too late, is seen to be one.
    */
   borrowId(): number {
-    const places = this.#roomyPlaces();
     let id = this.#nextId;
-    while (places[id & (places.length - 1)] !== undefined) id = successor(id);
+    if (this.#taken > 0) {
+      const places = this.#roomyPlaces();
+      while (places[id & (places.length - 1)] !== undefined || this.#alone?.id === id) id = successor(id);
+    }
     this.#nextId = successor(id);
     return id;
   }
@@ -80,7 +85,8 @@ export class SlotTable {
   /** The slot has the id from now on, which was borrowed. */
   adopt(slot: Slot, id: number): void {
     slot.id = id;
-    this.#places[id & (this.#places.length - 1)] = slot;
+    if (this.#taken === 0) this.#alone = slot;
+    else this.#places[id & (this.#places.length - 1)] = slot;
     this.#taken++;
   }
 
@@ -99,7 +105,8 @@ export class SlotTable {
   /** The slot and its id may be used again. */
   release(slot: Slot): void {
     if (slot.id >= 0) {
-      this.#places[slot.id & (this.#places.length - 1)] = undefined;
+      if (slot === this.#alone) this.#alone = undefined;
+      else this.#places[slot.id & (this.#places.length - 1)] = undefined;
       this.#taken--;
     }
     clearSlot(slot);
@@ -112,6 +119,12 @@ export class SlotTable {
   /** The call that waits longest. */
   get first(): Slot | undefined {
     return this.#first;
+  }
+
+  /** See `Touchable`: the slot of the next call. */
+  touch(): number {
+    const slot = this.#spare;
+    return slot === undefined ? 0 : slot.id + slot.count + slot.deadline + slot.timeoutMs;
   }
 
   /** Lets go of what no call uses: a burst is over. */

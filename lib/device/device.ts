@@ -51,6 +51,8 @@ export class Device extends EventEmitter<DeviceEvents> {
   readonly features: Features;
   /** The device's state as a stream. */
   readonly migration: Migration;
+  /** What `bar` gave last: mostly it is asked for again, and `regions` lies elsewhere in memory. */
+  #lastBar: Region | undefined;
   readonly #session: Session;
   readonly #hostRegions: readonly Region[];
   readonly #config: ConfigSpace | undefined;
@@ -125,11 +127,13 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** BAR `index`, 0 to 5. @throws RangeError where the device does not have it. */
   bar(index: number): Region {
+    if (this.#lastBar?.index === index) return this.#lastBar;
     if (!Number.isInteger(index) || index < PciRegion.BAR0 || index > PciRegion.BAR5) {
       throw new RangeError(`BARs are 0 to 5, not ${index}`);
     }
     const region = this.region(index);
     if (region.size === 0) throw new RangeError(`the device has no BAR ${index}`);
+    this.#lastBar = region;
     return region;
   }
 

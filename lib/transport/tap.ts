@@ -11,7 +11,7 @@
  */
 import type { VfioUserError } from '../errors.js';
 import type { QuickMemory } from '../native.js';
-import type { Landing, Transport, TransportHandler } from './transport.js';
+import type { Landing, Touchable, Transport, TransportHandler } from './transport.js';
 import { LANDING_PREFIX } from './transport.js';
 
 /**
@@ -116,8 +116,12 @@ class TappedTransport implements Transport, TransportHandler {
     return this.#inner.quickSync(length, timeoutMs, unwrap(other));
   }
 
-  look(): void {
-    this.#inner.look();
+  look(next: Touchable | undefined): void {
+    this.#inner.look(next);
+  }
+
+  touch(): number {
+    return this.#inner.touch();
   }
 
   handOver(count: number): void {

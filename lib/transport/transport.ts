@@ -36,6 +36,12 @@ export interface TransportHandler {
   onEnd(reason: VfioUserError): void;
 }
 
+/** What lies in memory and is about to be needed. */
+export interface Touchable {
+  /** Reads it, so that it is in the processor's caches. The result means nothing. */
+  touch(): number;
+}
+
 /** One stream of messages. */
 export interface Transport {
   /** Whether file descriptors can be passed. */
@@ -73,8 +79,13 @@ export interface Transport {
    * `quick[QUICK_OTHER_AT)` is not 0 when the `other` transport has something to receive.
    */
   quickSync(length: number, timeoutMs: number, other: Transport | undefined): number;
-  /** Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. */
-  look(): void;
+  /**
+   * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. Where
+   * nothing has come yet `next` is touched meanwhile.
+   */
+  look(next: Touchable | undefined): void;
+  /** See `Touchable`: what sending a message needs. */
+  touch(): number;
   /** Treats `count` bytes that `quickSync` has received as any others. */
   handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */

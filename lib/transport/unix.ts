@@ -25,7 +25,7 @@ import {
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
-import type { Transport, TransportHandler } from './transport.js';
+import type { Touchable, Transport, TransportHandler } from './transport.js';
 
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
@@ -49,6 +49,9 @@ const SEND_BUFFER = 1 << 20;
 
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
+
+/** What `touch` gave: somebody has to want it. */
+let _touched = 0;
 
 export class UnixTransport implements Transport {
   // What each message takes stands first, as it does in the classes above: with a thousand connections it is fetched from
@@ -144,12 +147,21 @@ export class UnixTransport implements Transport {
     return sent - length;
   }
 
-  look(): void {
+  look(next: Touchable | undefined): void {
     if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
     this.turn++;
-    const came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
+    let came = next !== undefined && this.#receiveOnce(0, NO_SOCKET, 0) > 0;
+    if (!came && this.#isReading()) {
+      if (next !== undefined) _touched = next.touch();
+      came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
+    }
     this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
     if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
+  }
+
+  /** The kernel's socket as well. */
+  touch(): number {
+    return this.#calls.wait(this.#handle, 0, 0, NO_SOCKET);
   }
 
   handOver(count: number): void {
