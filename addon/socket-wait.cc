@@ -78,7 +78,9 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
   }
   const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
                                           : ReceivePolling(into, deadline, other);
-  return EndWait(Now() - start, result);
+  const int64_t took = Now() - start;
+  if (result > 0) vicinity_.AfterBlocking(fd(), took);
+  return EndWait(took, result);
 }
 
 int64_t Socket::EndWait(int64_t took, int64_t result) {

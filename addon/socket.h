@@ -15,6 +15,7 @@
 
 #include "polled-fd.h"
 #include "spin.h"
+#include "vicinity.h"
 
 namespace vfio_user {
 
@@ -83,6 +84,7 @@ class Socket : public PolledObject<Socket> {
   /// Its own, once it has waited as often as it takes to know; the environment's before.
   SpinGovernor governor_;
   uint32_t waits_ = 0;
+  Vicinity vicinity_;
   /// How long the last wait took, in nanoseconds.
   int64_t last_wait_ = 0;
   /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.

@@ -15,7 +15,8 @@
       "addon/processors.cc",
       "addon/relay.cc",
       "addon/socket.cc",
-      "addon/socket-wait.cc"
+      "addon/socket-wait.cc",
+      "addon/vicinity.cc"
     ],
     "addon_defines": [
       "NAPI_VERSION=9",

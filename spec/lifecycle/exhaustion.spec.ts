@@ -2,20 +2,13 @@
  * File descriptors and memory run out at every place where they are needed, one after the other: each time there is an
  * error by name, what was open before is still open and in order, and nothing is left of what failed.
  */
-import { spawnSync } from 'node:child_process';
 import { mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { fileURLToPath } from 'node:url';
+import { canPreload, compilePreload, isPlain } from '../support/preload.js';
 import { startRamServer, type RamServer } from '../support/ram-server.js';
 import { runScript } from './child.js';
-
-const SOURCE = fileURLToPath(new URL('../support/failing-calls.c', import.meta.url));
-const compiler = process.env['CC'] ?? 'cc';
-// A sanitizer stands between the addon and the calls that fail, and UBSan needs a pipe to look at an object.
-const isPlain = process.env['LD_PRELOAD'] === undefined;
-const canFail = isPlain && spawnSync(compiler, ['--version']).status === 0;
 
 /** What the addon asks of the kernel, where the kernel may have nothing left to give. */
 const CALLS = ['socket', 'connect', 'send', 'recv', 'fcntl', 'mmap', 'memfd_create', 'ftruncate'].concat([
@@ -102,12 +95,10 @@ const SCENARIO = `
 );
 
 describe('a system call of the addon that fails', () => {
-  (canFail ? test : test.skip).each(['ENOMEM', 'EMFILE', 'ENFILE', 'ENOBUFS'])(
+  (canPreload ? test : test.skip).each(['ENOMEM', 'EMFILE', 'ENFILE', 'ENOBUFS'])(
     'with %s, each in its turn, is an error by name or makes no difference (needs a C compiler, and no sanitizer)',
     async (errno) => {
-      const preload = join(scratch, 'failing-calls.so');
-      const built = spawnSync(compiler, ['-shared', '-fPIC', '-o', preload, SOURCE], { encoding: 'utf8' });
-      expect({ status: built.status, stderr: built.stderr }).toEqual({ status: 0, stderr: '' });
+      const preload = compilePreload('failing-calls', scratch);
       const control = join(scratch, 'control');
       writeFileSync(control, Buffer.alloc(4096));
       const { status, signal, stderr, reports } = await runScript(

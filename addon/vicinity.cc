@@ -1,0 +1,92 @@
+#include "vicinity.h"
+
+#include <fcntl.h>
+#include <sched.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstring>
+#include <utility>
+
+#include "processors.h"
+
+namespace vfio_user {
+
+namespace {
+
+/// Where the first thread of a process last ran; -1 where nothing says.
+int ProcessorOf(pid_t process) {
+  char path[32];
+  snprintf(path, sizeof(path), "/proc/%d/stat", static_cast<int>(process));
+  const int fd = open(path, O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return -1;
+  char line[1024];
+  const ssize_t length = read(fd, line, sizeof(line) - 1);
+  close(fd);
+  if (length <= 0) return -1;
+  line[length] = '\0';
+  // The second field, a name in parentheses, may contain anything. `processor` is the 39th.
+  const char* field = strrchr(line, ')');
+  for (int i = 2; field != nullptr && i < 39; ++i) field = strchr(field + 1, ' ');
+  int processor;
+  if (field == nullptr || sscanf(field, " %d", &processor) != 1) return -1;
+  return processor;
+}
+
+/// Who was at the other end when it was connected; -1 for this process (which thread answers nothing says), for one that
+/// cannot be seen from here, and for what is no Unix socket.
+pid_t PeerOf(int fd) {
+  ucred peer;
+  socklen_t size = sizeof(peer);
+  if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &peer, &size) < 0) return -1;
+  return peer.pid > 0 && peer.pid != getpid() ? peer.pid : -1;
+}
+
+/// Moves the calling thread to a processor that it may run on. False where it has not been moved.
+bool MoveTo(int processor) {
+  cpu_set_t allowed;
+  if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0) return false;
+  if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed)) return false;
+  cpu_set_t there;
+  CPU_ZERO(&there);
+  CPU_SET(processor, &there);
+  if (sched_setaffinity(0, sizeof(there), &there) < 0) return false;
+  if (sched_setaffinity(0, sizeof(allowed), &allowed) == 0) return true;
+  // What was allowed has changed meanwhile. Of all processors the kernel leaves those that are.
+  memset(&allowed, 0xff, sizeof(allowed));
+  sched_setaffinity(0, sizeof(allowed), &allowed);
+  return true;
+}
+
+}  // namespace
+
+void Vicinity::AfterBlocking(int fd, int64_t took) {
+  sum_ += std::min(took, kMostCounted);
+  if (++waits_ < kPeriod) return;
+  waits_ = 0;
+  EndPeriod(fd, std::exchange(sum_, 0) / kPeriod);
+}
+
+void Vicinity::EndPeriod(int fd, int64_t mean) {
+  if (before_ != 0) {
+    const bool helped = mean < before_ - before_ / 4;
+    pause_ = helped ? 1 : std::min(pause_ * 2, kLongestPause);
+    left_ = pause_ - 1;
+    before_ = 0;
+  }
+  if (left_ > 0) {
+    --left_;
+    return;
+  }
+  if (mean < kSlow || !ProcessorsAreTaken()) return;
+  const int processor = ProcessorOf(PeerOf(fd));
+  if (processor >= 0 && processor == sched_getcpu()) return;
+  if (processor >= 0 && MoveTo(processor))
+    before_ = mean;
+  else
+    left_ = kLongestPause;
+}
+
+}  // namespace vfio_user
