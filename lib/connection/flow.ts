@@ -122,7 +122,9 @@ export class Flow {
     if (gather) this.main.sendSoon(slot, head);
     else {
       this.main.send(slot, head, head.byteLength, body, fds, false);
-      if (!slot.synchronous && this.counters.inFlight <= FEW) this.main.lookSoon();
+      const isAwaited = !slot.synchronous && this.counters.inFlight <= FEW;
+      // Sending may have ended the connection.
+      if (isAwaited && this.#endReason === undefined) this.main.lookSoon();
     }
   }
 

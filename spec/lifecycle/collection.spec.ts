@@ -35,6 +35,31 @@ test('closed devices are collected, and so is all that they had', async () => {
   expect(left).toBe(0);
 });
 
+test('closed devices are collected, too, where others that were asked before and after them stay open', async () => {
+  expect(
+    await reports(`
+      const stays = await open();
+      const ask = async ({ device }) => await device.bar(0).readUInt32(8);
+      const use = async () => {
+        const goes = await open();
+        for (let i = 0; i < 3; i++) { await ask(goes); await ask(stays); }
+        await goes.device.close();
+        await goes.server.close();
+        goes.model.close();
+        return new WeakRef(goes.device);
+      };
+      const weak = [];
+      for (let i = 0; i < 5; i++) weak.push(await use());
+      const left = () => weak.filter((reference) => reference.deref() !== undefined).length;
+      await collect(() => left() === 0);
+      report([left(), await ask(stays)]);
+      await stays.device.close();
+      await stays.server.close();
+      stays.model.close();
+    `),
+  ).toEqual([[0, 4]]);
+});
+
 test('a device that nobody holds goes on, as its socket is watched', async () => {
   expect(
     await reports(`
