@@ -18,12 +18,19 @@ interface NvmeReport extends Omit<Measurement, 'opsPerSecond'> {
   iops: number;
 }
 
+/**
+ * Where the buffers of writes begin in a page, as those of spdk_nvme_perf do not begin with one either: SPDK's malloc
+ * namespace copies some 4 % faster from there. Into such buffers it copies 5 % slower, so those of reads begin with a page.
+ */
+const WRITE_OFFSET = 1024;
+
 function bench(socket: string, { rw, depth, api }: NvmePlace, ...options: string[]): TrialCommand {
   return {
     command: process.execPath,
     args: [
       ...[CLI, '--wait', 'nvme', 'bench', socket, '--rw', rw, '--size', String(SIZE), '--json'],
       ...['--qd', String(depth), '--api', api, ...options],
+      ...(api === 'poll' && rw.endsWith('write') ? ['--page-offset', String(WRITE_OFFSET)] : []),
     ],
     parse: (output) => {
       const { iops, ...report } = parseLast(output) as NvmeReport;

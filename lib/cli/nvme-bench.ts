@@ -15,6 +15,7 @@ interface BenchOptions {
   nsid?: number;
   rw: Rw;
   size: number;
+  pageOffset?: number;
   qd: number;
   seconds: number;
   api: 'poll' | 'promise';
@@ -41,6 +42,8 @@ export interface BenchReport {
   systemSeconds: number;
   rw: Rw;
   size: number;
+  /** Where the submit/poll face's buffers begin in a page of memory. */
+  pageOffset: number;
   qd: number;
   api: 'poll' | 'promise';
   completion: 'poll' | 'interrupt';
@@ -70,6 +73,7 @@ export function registerNvmeBench(nvme: Command): void {
     .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
     .addOption(new Option('--rw <rw>', 'what to do').choices(RWS).default('randread'))
     .option('--size <bytes>', 'of each transfer, whole blocks', byteSize, 4096)
+    .option('--page-offset <bytes>', 'where buffers begin in a page of memory, with --api poll', byteSize)
     .option('--qd <n>', 'transfers under way at once', length, 32)
     .option('--seconds <s>', 'for how long', seconds, 3)
     .addOption(
@@ -106,19 +110,20 @@ async function bench(controller: NvmeController, options: BenchOptions): Promise
   const checked = verify && !load.isRead ? await checkAll(queue, span, maxTransferBytes) : 0;
   const totalReads = checked + (load.isRead ? transfers : 0);
   const totalWrites = stamped + (load.isRead ? 0 : transfers);
-  const { completion } = options;
+  const { completion, pageOffset = 0 } = options;
   return {
     ...timed,
     ...{ totalIos: totalReads + totalWrites, totalReads, totalWrites },
     bytesPerSecond: timed.iops * size,
-    ...{ rw, size, qd, api, completion, nsid: id, doorbell: queue.doorbell, verified: verify },
+    ...{ rw, size, pageOffset, qd, api, completion, nsid: id, doorbell: queue.doorbell, verified: verify },
   };
 }
 
 async function openQueue(controller: NvmeController, options: BenchOptions): Promise<NvmeQueue> {
-  const { nsid, qd, size, api, completion } = options;
+  const { nsid, qd, size, api, completion, pageOffset } = options;
   if (api === 'poll' && completion === 'interrupt')
     throw new UsageError('--completion interrupt is for --api promise');
+  if (api === 'promise' && pageOffset !== undefined) throw new UsageError('--page-offset is for --api poll');
   const namespace = await activeNamespace(controller, nsid);
   const { blockSize } = namespace;
   if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
@@ -130,7 +135,7 @@ async function openQueue(controller: NvmeController, options: BenchOptions): Pro
   const entries = Math.min(Math.max(256, qd + 1), controller.maxQueueEntries);
   if (qd >= entries)
     throw new UsageError(`--qd is at most ${entries - 1}: the controller has no deeper queues`);
-  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size } } : {};
+  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size, pageOffset } } : {};
   const queue = await controller.createQueue({ namespace, entries, completion, ...buffers });
   if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
   return queue;

@@ -24,10 +24,22 @@ export interface NvmeQueueOptions {
    * `'interrupt'` waits for an MSI-X vector. Default `'poll'`.
    */
   completion?: 'poll' | 'interrupt' | undefined;
-  /** Buffers for the submit/poll face: how many (default: as many as can be in flight) and how long (default 4,096). */
-  buffers?: { count?: number | undefined; bytes?: number | undefined } | undefined;
+  /** Buffers for the submit/poll face. Without them it has none. */
+  buffers?: NvmeBufferOptions | undefined;
   /** Milliseconds; default: the controller's. */
   timeoutMs?: number | undefined;
+}
+
+export interface NvmeBufferOptions {
+  /** How many. Default: as many as commands can be in flight. */
+  count?: number | undefined;
+  /** The length of each. Default 4,096. */
+  bytes?: number | undefined;
+  /**
+   * Where each begins within a page of memory: a multiple of 4, less than a page. Default 0. A buffer of one page then lies
+   * on two, and takes two pointers; there are controllers in software that copy faster from there (docs/benchmarks.md).
+   */
+  pageOffset?: number | undefined;
 }
 
 export interface NvmeSettings {

@@ -18,7 +18,7 @@ export type {
   SetFeatureOptions,
 } from './admin.js';
 export { NvmeController, type ControllerState } from './controller.js';
-export type { NvmeOptions, NvmeQueueOptions } from './controller-options.js';
+export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
 export type { DoorbellKind } from './doorbells.js';
 export { NvmeControllerError, NvmeResetError } from './errors.js';
 export {

@@ -5,7 +5,7 @@ import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import { wholeNumber, type NvmeQueueOptions } from './controller-options.js';
 import type { DoorbellMap } from './doorbell-map.js';
 import { NvmeControllerError, NvmeResetError } from './errors.js';
-import { IoBuffers } from './io-buffers.js';
+import { IoBuffers, type BufferSizes } from './io-buffers.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmeQueue, type QueueHost } from './queue.js';
 import { QueueMemory } from './queue-memory.js';
@@ -72,7 +72,7 @@ export class IoQueues {
       maxQueueEntries,
     );
     const slots = maxOutstanding === 0 ? entries - 1 : Math.min(entries - 1, maxOutstanding);
-    const sizes = bufferSizes(options, slots, this.#host.maxTransferBytes);
+    const sizes = bufferSizes(options, slots, this.#host);
     const id = this.#reserve();
     const owned: DmaBuffer[] = [];
     try {
@@ -272,10 +272,13 @@ async function freeMemory({ commands, queue, memory, buffers, stopListening }: M
 function bufferSizes(
   { buffers }: NvmeQueueOptions,
   slots: number,
-  maxTransferBytes: number,
-): { count: number; bytes: number } | undefined {
+  { maxTransferBytes, pageSize }: Pick<IoQueuesHost, 'maxTransferBytes' | 'pageSize'>,
+): BufferSizes | undefined {
   if (buffers === undefined) return undefined;
+  const pageOffset = wholeNumber('buffers.pageOffset', buffers.pageOffset ?? 0, 0, pageSize - 4);
+  if (pageOffset % 4 !== 0) throw new RangeError(`buffers.pageOffset is a multiple of 4, not ${pageOffset}`);
   return {
+    pageOffset,
     count: wholeNumber('buffers.count', buffers.count ?? slots, 1, 0xffff),
     bytes: wholeNumber('buffers.bytes', buffers.bytes ?? DEFAULT_BUFFER_BYTES, 1, maxTransferBytes),
   };

@@ -55,7 +55,9 @@ export class SubmitQueue {
   readonly #nsid: number;
   readonly #blocks: number;
   readonly #blockSize: number;
-  readonly #pageSize: number;
+  /** How much of a transfer lies on its first page, and on the first two. */
+  readonly #firstBytes: number;
+  readonly #twoPageBytes: number;
   #rounds = 0;
   /** What the loop of `#pause` works on, so that it is not optimized away. */
   #noise = 1;
@@ -82,7 +84,8 @@ export class SubmitQueue {
     this.#nsid = namespace.id;
     this.#blocks = namespace.blocks;
     this.#blockSize = namespace.blockSize;
-    this.#pageSize = pageSize;
+    this.#firstBytes = buffers?.firstBytes ?? 0;
+    this.#twoPageBytes = this.#firstBytes + pageSize;
   }
 
   /** Commands of both faces that are in flight, or completed and not yet reported. */
@@ -199,11 +202,11 @@ export class SubmitQueue {
     sq[at + 5] = 0;
     sq[at + 6] = pointers[from]!;
     sq[at + 7] = pointers[from + 1]!;
-    if (bytes <= this.#pageSize) {
+    if (bytes <= this.#firstBytes) {
       sq[at + 8] = 0;
       sq[at + 9] = 0;
     } else {
-      const second = bytes <= 2 * this.#pageSize ? from + 2 : from + 4;
+      const second = bytes <= this.#twoPageBytes ? from + 2 : from + 4;
       sq[at + 8] = pointers[second]!;
       sq[at + 9] = pointers[second + 1]!;
     }

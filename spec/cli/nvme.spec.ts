@@ -230,6 +230,7 @@ describe('nvme bench', () => {
   test.each([
     ['--rw', 'randread', '--api', 'poll'],
     ['--rw', 'randwrite', '--api', 'poll', '--size', '16K', '--qd', '4'],
+    ['--rw', 'randwrite', '--api', 'poll', '--page-offset', '1024'],
     ['--rw', 'read', '--api', 'promise'],
     ['--rw', 'write', '--api', 'promise', '--completion', 'interrupt', '--qd', '1'],
     ['--rw', 'randread', '--api', 'promise', '--nsid', '2', '--size', '128K', '--qd', '3'],

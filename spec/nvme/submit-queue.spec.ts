@@ -84,8 +84,17 @@ describe('the submit/poll face', () => {
     expect([queue.poll(4), queue.poll(4), queue.poll(4)]).toEqual([4, 2, 0]);
   });
 
-  test.each([1, 2, 3, 32])('buffers of %i pages', async (pages) => {
-    const { queue } = await withQueue({ buffers: { count: 3, bytes: pages * 4096 } });
+  test.each([
+    [1, 0],
+    [2, 0],
+    [3, 0],
+    [32, 0],
+    [1, 1024],
+    [2, 4],
+    [3, 4092],
+    [32, 2048],
+  ])('buffers of %i pages that begin %i bytes behind the beginning of one', async (pages, pageOffset) => {
+    const { queue } = await withQueue({ buffers: { count: 3, bytes: pages * 4096, pageOffset } });
     expect([queue.bufferCount, queue.bufferBytes]).toEqual([3, pages * 4096]);
     for (let blocks = 1; blocks <= pages * 8; blocks = blocks * 2 + 1) {
       const data = pattern(blocks * 512, blocks);
@@ -104,6 +113,13 @@ describe('the submit/poll face', () => {
           .equals(data),
       ).toBe(true);
     }
+  });
+
+  test.each([-4, 2, 4096, 0.5])('buffers cannot begin at %d of a page', async (pageOffset) => {
+    const { controller } = await opened();
+    await expect(controller.createQueue({ buffers: { pageOffset } })).rejects.toThrow(
+      /buffers\.pageOffset is a (whole number from 0 to 4092|multiple of 4), not /,
+    );
   });
 
   test('compare, write zeroes, flush', async () => {
