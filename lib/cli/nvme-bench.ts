@@ -123,7 +123,7 @@ async function openQueue(controller: NvmeController, options: BenchOptions): Pro
   const { nsid, qd, size, api, completion, pageOffset } = options;
   if (api === 'poll' && completion === 'interrupt')
     throw new UsageError('--completion interrupt is for --api promise');
-  if (api === 'promise' && pageOffset !== undefined) throw new UsageError('--page-offset is for --api poll');
+  checkPageOffset(options, controller.pageSize);
   const namespace = await activeNamespace(controller, nsid);
   const { blockSize } = namespace;
   if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
@@ -139,6 +139,14 @@ async function openQueue(controller: NvmeController, options: BenchOptions): Pro
   const queue = await controller.createQueue({ namespace, entries, completion, ...buffers });
   if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
   return queue;
+}
+
+function checkPageOffset({ api, pageOffset }: BenchOptions, pageSize: number): void {
+  if (pageOffset === undefined) return;
+  if (api === 'promise') throw new UsageError('--page-offset is for --api poll');
+  if (pageOffset % 4 !== 0 || pageOffset >= pageSize) {
+    throw new UsageError(`--page-offset is a multiple of 4, less than the page of ${pageSize} bytes`);
+  }
 }
 
 type Timed = Pick<
