@@ -1,5 +1,5 @@
 /** Where every processor is wanted a thread that blocks for answers moves to the server's, and is bound to none. */
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
@@ -15,7 +15,7 @@ const processors = Array.from({ length: 64 }, (_, i) => i).filter(
 );
 /** Where the server is, and where the client is said to be. */
 const [there, here] = [processors.at(-1)!, processors[0]!];
-const canMove = canPreload && here !== there;
+const canMove = canPreload && here !== there && spawnSync('taskset', ['--version']).status === 0;
 
 /** Answers each read after a millisecond: to wait on the same processor is no quicker. */
 const SERVER = `
@@ -90,7 +90,7 @@ const WELL = { values: [4], isBound: false };
 const BUSY = 10_000;
 
 moveIf(
-  'moves, less often as long as it does not help (needs a C compiler, two processors, no sanitizer)',
+  'moves, less often as long as it does not help (needs a C compiler, taskset, two processors, no sanitizer)',
   async () => {
     const { outcome, moves } = await run(CLIENT, BUSY);
     expect(outcome).toEqual(WELL);
