@@ -53,6 +53,8 @@ class Environment {
   HandleTable<Socket> sockets;
   /// How sockets wait that have not waited often enough to know better: what one has learned is true of most.
   SpinGovernor spin;
+  /// Whose last wait its governor has not been told of yet: that is done while the next answer is awaited.
+  Socket* last_waiter = nullptr;
   /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.
   static constexpr size_t kQuickReplyAt = 128;
   static constexpr size_t kQuickWaitedAt = kQuickReplyAt + 8192;

@@ -9,6 +9,7 @@
 #include <cerrno>
 #include <cstring>
 #include <ctime>
+#include <utility>
 
 #include "clock.h"
 #include "socket.h"
@@ -27,6 +28,8 @@ constexpr int64_t kUnsent = -(1 << 16);
 constexpr int kOtherReadable = 4;
 /// How many failed receives go between two looks at the other socket while spinning.
 constexpr unsigned kLookEvery = 8;
+/// And between two looks at the clock.
+constexpr unsigned kClockEvery = 2;
 
 /// poll(2) until `deadline`; 0 when it has passed. EINTR goes on with the time that remains.
 int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
@@ -61,6 +64,7 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
 }
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
+  AccountForLastWait();
   if (fd() < 0) return -EBADF;
   last_wait_ = 0;
   if (nanoseconds == 0) return Receive(into);
@@ -74,7 +78,7 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
     // With the clock as it was before the last look: who was answered asks again at once, and every look delays it.
     if (answered) return EndWait(now - start, result);
-    now = Now();
+    if (turn % kClockEvery == 0) now = Now();
   }
   const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
                                           : ReceivePolling(into, deadline, other);
@@ -83,13 +87,13 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
   return EndWait(took, result);
 }
 
-int64_t Socket::EndWait(int64_t took, int64_t result) {
-  last_wait_ = took;
-  governor().End(took);
-  if (waits_ < SpinGovernor::kWaitsToVerdict && ++waits_ == SpinGovernor::kWaitsToVerdict) {
-    governor_ = environment_->spin.Heir();
+void Socket::AccountForLastWait() {
+  Socket* const waiter = std::exchange(environment_->last_waiter, nullptr);
+  if (waiter == nullptr) return;
+  waiter->governor().End(waiter->last_wait_);
+  if (waiter->waits_ < SpinGovernor::kWaitsToVerdict && ++waiter->waits_ == SpinGovernor::kWaitsToVerdict) {
+    waiter->governor_ = environment_->spin.Heir();
   }
-  return result;
 }
 
 /// One system call where polling takes two: with nobody else to look after, recvmsg itself may block.
@@ -189,7 +193,7 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   const Bytes into = {quick.data() + Environment::kQuickReplyAt,
                       Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
   const int64_t result = self->ReceiveWithin(into, timeout, other, false);
-  const double waited = static_cast<double>(self->last_wait_) / 1e6;
+  const double waited = static_cast<double>(self->last_wait_) * 1e-6;
   memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
   const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
   memcpy(quick.data() + Environment::kQuickOtherAt, &readable, sizeof(readable));
@@ -199,6 +203,7 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
 void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   uint64_t microseconds;
   if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
+  AccountForLastWait();
   const int64_t ceiling = static_cast<int64_t>(microseconds) * 1000;
   // What was learned under another ceiling says nothing.
   if (ceiling == governor().ceiling()) return;

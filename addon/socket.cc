@@ -9,6 +9,7 @@
 
 #include "clock.h"
 #include "control.h"
+#include "system-calls.h"
 
 namespace vfio_user {
 
@@ -85,6 +86,7 @@ Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
 }
 
 Socket::~Socket() {
+  if (environment_->last_waiter == this) environment_->last_waiter = nullptr;
   environment_->sockets.Remove(handle_);
   CloseFds();
 }
@@ -196,7 +198,7 @@ int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& 
 /// The kernel reads less of us than for sendmsg: some 100 ns.
 int64_t Socket::SendBytes(iovec bytes) const {
   for (;;) {
-    const ssize_t sent = ::send(fd(), bytes.iov_base, bytes.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = CallSend(fd(), bytes.iov_base, bytes.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) return sent;
     if (errno != EINTR) return -errno;
   }
@@ -231,7 +233,7 @@ int64_t Socket::ReceiveOnce(Bytes into, int flags) {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const ssize_t received = recvmsg(fd(), &message, flags | MSG_CMSG_CLOEXEC);
+  const ssize_t received = CallRecvmsg(fd(), &message, flags | MSG_CMSG_CLOEXEC);
   if (received < 0) return -errno;
   if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
     return received;
@@ -247,7 +249,7 @@ int64_t Socket::Receive(Bytes into) {
 
 /// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
 int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
-  const ssize_t received = ::recv(fd(), into.data, into.length, flags);
+  const ssize_t received = CallRecv(fd(), into.data, into.length, flags);
   return received >= 0 ? received : -errno;
 }
 

@@ -69,7 +69,13 @@ class Socket : public PolledObject<Socket> {
   int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds);
   SpinGovernor& governor() { return waits_ < SpinGovernor::kWaitsToVerdict ? environment_->spin : governor_; }
   /// Notes how long a wait took. Gives `result` back.
-  int64_t EndWait(int64_t took, int64_t result);
+  int64_t EndWait(int64_t took, int64_t result) {
+    last_wait_ = took;
+    environment_->last_waiter = this;
+    return result;
+  }
+  /// Tells its governor of the last wait of this thread.
+  void AccountForLastWait();
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);

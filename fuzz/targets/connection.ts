@@ -23,6 +23,7 @@ class Pipe implements Transport {
   readonly canBlock = false;
   readonly takesMany = false;
   readonly quick = undefined;
+  readonly canRoundTrip = false;
   readonly peer = 'fuzzer';
   turn = 0;
   readonly sent: Buffer[] = [];
@@ -51,7 +52,7 @@ class Pipe implements Transport {
     return this.turn;
   }
 
-  quickSync(): number {
+  afterRoundTrip(): number {
     throw new Error('it cannot block');
   }
 

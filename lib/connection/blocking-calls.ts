@@ -18,7 +18,7 @@ import {
   QUICK_WAITED_AT,
   SLICE_MS,
   type MessageTap,
-  type QuickMemory,
+  type QuickFace,
 } from '../transport/index.js';
 import {
   ACCESS_HEAD_SIZE,
@@ -30,6 +30,7 @@ import {
 } from './access.js';
 import { timeoutOf, type SyncCallOptions } from './call-options.js';
 import { FLAGS_COMMAND } from './flags.js';
+import { countReceived, countSent, type Counters } from './counters.js';
 import type { Flow } from './flow.js';
 import { Slot, aim, timeoutError, type Decoder } from './slot.js';
 
@@ -42,17 +43,33 @@ quickSlot.isPlain = true;
 const QUICK_OTHER_WORD = QUICK_OTHER_AT >>> 2;
 
 export class BlockingCalls {
-  /** Refuses calls with this explanation, until set to undefined. */
-  whyNotSync: string | undefined;
   readonly #flow: Flow;
+  readonly #counters: Counters;
+  readonly #quick: QuickFace | undefined;
+  /** Of the twin, where there was one when it was looked for the last time. */
+  #quickTwin: QuickFace | undefined;
+  #whyNotSync: string | undefined;
   readonly #tap: MessageTap | undefined;
   /** The deadline of calls that say nothing. */
   readonly #timeoutMs: number;
 
   constructor(flow: Flow, tap: MessageTap | undefined, timeoutMs: number) {
     this.#flow = flow;
+    this.#counters = flow.counters;
+    this.#quick = flow.main.transport.quick;
     this.#tap = tap;
     this.#timeoutMs = timeoutMs;
+  }
+
+  /** Refuses calls with this explanation, until set to undefined. */
+  set whyNotSync(reason: string | undefined) {
+    this.#whyNotSync = reason;
+    this.disturb();
+  }
+
+  /** What has to be minded has changed, other than by a message: the next call looks anew. */
+  disturb(): void {
+    if (this.#quick !== undefined) this.#quick.isUndisturbed = false;
   }
 
   /** `Connection.call`, blocking; `head` is of the command and its payload. */
@@ -81,9 +98,35 @@ export class BlockingCalls {
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
-    const { quick } = this.#flow.main.transport;
-    if (quick !== undefined && isQuick(count, body) && this.#isQuiet()) {
-      return this.#accessQuickly(quick, command, region, offset, count, body, target, decode, options);
+    const quick = this.#quick;
+    if (quick !== undefined && isQuick(count, body) && this.#isQuiet(quick)) {
+      const timeoutMs = timeoutOf(options, this.#timeoutMs);
+      const { memory } = quick;
+      const size = encodeQuickly(memory, command, region, offset, count, body);
+      const id = this.#flow.slots.borrowId();
+      identifyQuickly(memory, id);
+      countSent(this.#counters, size);
+      const twin = this.#quickTwin;
+      let came = quick.roundTrip(size, timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS, twin);
+      const dataBytes = body === null ? count : 0;
+      if (!isPlainReply(memory, came, dataBytes)) {
+        came = this.#flow.main.transport.afterRoundTrip(came, size);
+        if (!isPlainReply(memory, came, dataBytes)) {
+          const slot = this.#open(command, decode, { timeoutMs });
+          aim(slot, region, offset, count, target);
+          return this.#goOn(quick, slot, id, size, came) as T;
+        }
+      }
+      countReceived(this.#counters, came);
+      quickSlot.count = count;
+      quickSlot.target = target;
+      const start = QUICK_REPLY_AT + HEADER_SIZE;
+      const value = decode(quickSlot, memory.bytes, start, QUICK_REPLY_AT + came, NO_FDS);
+      quickSlot.target = undefined;
+      // What the server asked for before it answered comes before the answer: a read pushes writes.
+      if (twin !== undefined && memory.words[QUICK_OTHER_WORD] !== 0)
+        this.#flow.twin!.transport.receiveSync(0, undefined);
+      return value;
     }
     const slot = this.#open(command, decode, options);
     aim(slot, region, offset, count, target);
@@ -107,8 +150,9 @@ export class BlockingCalls {
         `${commandName(command)}: no synchronous call can be made by what listens to the messages`,
       );
     }
-    if (this.whyNotSync !== undefined)
-      throw new UnsupportedError(`${commandName(command)}: ${this.whyNotSync}`);
+    if (this.#whyNotSync !== undefined) {
+      throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
+    }
     const slot = this.#flow.slots.take(timeoutOf(options, this.#timeoutMs));
     slot.command = command;
     slot.decode = decode;
@@ -117,72 +161,44 @@ export class BlockingCalls {
   }
 
   /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
-  #isQuiet(): boolean {
-    const flow = this.#flow;
-    const { inFlight, tombstones } = flow.counters;
-    return (
-      inFlight === 0 &&
-      tombstones === 0 &&
-      flow.serving === 0 &&
-      flow.endReason === undefined &&
-      this.whyNotSync === undefined &&
-      flow.queue.peek() === undefined &&
-      flow.main.isQuiet &&
-      (flow.twin === undefined || flow.twin.isQuiet) &&
-      this.#tap?.active !== true &&
-      this.#tap?.telling !== true
-    );
+  #isQuiet(quick: QuickFace): boolean {
+    const tap = this.#tap;
+    if (tap !== undefined && (tap.active || tap.telling)) return false;
+    // Whatever ends the quiet goes through one of the transports, or is told to `disturb`.
+    const isStill = quick.isUndisturbed && (this.#quickTwin === undefined || this.#quickTwin.isUndisturbed);
+    return isStill || this.#isQuietAgain(quick);
   }
 
-  /**
-   * `access` of a few bytes where there is nothing to mind: the answer is expected to be the next message. Where it is
-   * not the access becomes a call like any other.
-   */
-  #accessQuickly<T>(
-    quick: QuickMemory,
-    command: number,
-    region: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: SyncCallOptions | undefined,
-  ): T {
-    const flow = this.#flow;
-    const timeoutMs = timeoutOf(options, this.#timeoutMs);
-    const size = encodeQuickly(quick, command, region, offset, count, body);
-    const id = flow.slots.borrowId();
-    identifyQuickly(quick, id);
-    const { main, twin } = flow;
-    const result = main.quickSync(size, timeoutMs, twin);
-    if (result > 0 && isPlainReply(quick, result, body === null ? count : 0)) {
-      main.countReceived(result);
-      quickSlot.count = count;
-      quickSlot.target = target;
-      const value = decode(
-        quickSlot,
-        quick.bytes,
-        QUICK_REPLY_AT + HEADER_SIZE,
-        QUICK_REPLY_AT + result,
-        NO_FDS,
-      );
-      quickSlot.target = undefined;
-      // What the server asked for before it answered comes before the answer: a read pushes writes.
-      if (twin !== undefined && quick.words[QUICK_OTHER_WORD] !== 0) twin.transport.receiveSync(0, undefined);
-      return value;
-    }
-    const slot = this.#open(command, decode, { timeoutMs });
-    aim(slot, region, offset, count, target);
+  #isQuietAgain(quick: QuickFace): boolean {
+    const { counters, serving, endReason, queue, main, twin } = this.#flow;
+    const isQuiet =
+      counters.inFlight === 0 &&
+      counters.tombstones === 0 &&
+      serving === 0 &&
+      endReason === undefined &&
+      this.#whyNotSync === undefined &&
+      queue.peek() === undefined &&
+      main.isQuiet &&
+      (twin === undefined || (twin.isQuiet && twin.transport.quick !== undefined));
+    if (!isQuiet) return false;
+    this.#quickTwin = twin?.transport.quick;
+    if (this.#quickTwin !== undefined) this.#quickTwin.isUndisturbed = true;
+    quick.isUndisturbed = true;
+    return true;
+  }
+
+  /** A quick access becomes a call like any other: `came`, of its answer, is not what was expected. */
+  #goOn(quick: QuickFace, slot: Slot, id: number, size: number, came: number): unknown {
+    const { main } = this.#flow;
+    const { bytes } = quick.memory;
     // What was not sent whole was not waited for: what stands there is of another call.
-    if (result >= 0 && slot.deadline !== 0)
-      slot.deadline -= Math.floor(quick.bytes.readDoubleLE(QUICK_WAITED_AT));
-    flow.giveId(slot, id);
-    if (result > 0) main.transport.handOver(result);
+    if (came >= 0 && slot.deadline !== 0) slot.deadline -= Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
+    this.#flow.giveId(slot, id);
+    if (came > 0) main.transport.handOver(came);
     // None of it has gone: it is sent again, so that the transport tells when there is room.
-    else if (result === -size) main.outbox.send(slot, quick.bytes, size, null, null, false);
-    else if (result < 0) main.outbox.keepRest(slot, quick.bytes, size, null, size + result, null, false);
-    return this.#block(slot) as T;
+    else if (came === -size) main.outbox.send(slot, bytes, size, null, null, false);
+    else if (came < 0) main.outbox.keepRest(slot, bytes, size, null, size + came, null, false);
+    return this.#block(slot);
   }
 
   /** Blocks until every earlier call has been sent and there is room for one more. */

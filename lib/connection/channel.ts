@@ -2,7 +2,7 @@
 import type { VfioUserError } from '../errors.js';
 import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
-import type { Counters } from './counters.js';
+import { countReceived, countSent, type Counters } from './counters.js';
 import { Outbox } from './outbox.js';
 import { resign, succeed, type Successor } from './succession.js';
 
@@ -67,7 +67,7 @@ export class Channel implements TransportHandler, Successor {
     stable: boolean,
   ): void {
     const total = headLength + (body === null ? 0 : body.byteLength);
-    this.#count(total);
+    countSent(this.#counters, total);
     if (this.#outbox === undefined) {
       const sent = this.transport.trySend(head, headLength, body, 0, fds);
       if (sent === total) return;
@@ -79,19 +79,7 @@ export class Channel implements TransportHandler, Successor {
   /** Nothing waits to be sent or received: a message that goes now is the next, and what comes is new. */
   get isQuiet(): boolean {
     const isQuiet = this.#outbox === undefined || this.#outbox.isQuiet;
-    return isQuiet && this.#reading && this.#readsAgain === undefined;
-  }
-
-  /** See `Transport.quickSync`, for a channel that is quiet. */
-  quickSync(length: number, timeoutMs: number, other: Channel | undefined): number {
-    this.#count(length);
-    return this.transport.quickSync(length, timeoutMs, other?.transport);
-  }
-
-  /** Whoever called `quickSync` has dealt with the message that it brought. */
-  countReceived(bytes: number): void {
-    this.#counters.received++;
-    this.#counters.bytesReceived += bytes;
+    return isQuiet && this.#reading && this.#readsAgain === undefined && this.transport.canRoundTrip;
   }
 
   /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
@@ -106,12 +94,12 @@ export class Channel implements TransportHandler, Successor {
 
   /** See `Outbox.sendSoon`. */
   sendSoon(owner: object, head: Uint8Array): void {
-    this.#count(head.byteLength);
+    countSent(this.#counters, head.byteLength);
     this.outbox.sendSoon(owner, head);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
-    this.countReceived(end - start);
+    countReceived(this.#counters, end - start);
     this.#handler.onMessage(this, bytes, start, end, fds);
   }
 
@@ -120,7 +108,7 @@ export class Channel implements TransportHandler, Successor {
   }
 
   onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void {
-    this.countReceived(headerSize(bytes, start));
+    countReceived(this.#counters, headerSize(bytes, start));
     this.#handler.onLanded(this, bytes, start, landing, fds);
   }
 
@@ -169,11 +157,6 @@ export class Channel implements TransportHandler, Successor {
     resign(this);
     this.#outbox?.close();
     this.transport.close();
-  }
-
-  #count(bytes: number): void {
-    this.#counters.sent++;
-    this.#counters.bytesSent += bytes;
   }
 
   #mindTheOutbox(): void {

@@ -171,6 +171,7 @@ export class Connection implements ChannelHandler {
     this.#flow.refuseWhenClosed('twin_socket');
     if (this.#flow.twin !== undefined) throw new ProtocolError('a second twin socket');
     const spun = withSpin(open, this.#spinUs);
+    this.#blocking.disturb();
     this.#flow.twin = new Channel(tapped(spun, this.#tap, `${this.peer} (twin)`), this, this.counters);
   }
 

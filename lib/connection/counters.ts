@@ -24,6 +24,16 @@ export interface Counters {
   refused: number;
 }
 
+export function countSent(counters: Counters, bytes: number): void {
+  counters.sent++;
+  counters.bytesSent += bytes;
+}
+
+export function countReceived(counters: Counters, bytes: number): void {
+  counters.received++;
+  counters.bytesReceived += bytes;
+}
+
 export function newCounters(): Counters {
   return {
     sent: 0,

@@ -18,6 +18,7 @@ export class DuplexTransport implements Transport {
   readonly canBlock = false;
   readonly takesMany = false;
   readonly quick = undefined;
+  readonly canRoundTrip = false;
   readonly peer: string;
   turn = 0;
   readonly #handler: TransportHandler;
@@ -69,7 +70,7 @@ export class DuplexTransport implements Transport {
     return this.turn;
   }
 
-  quickSync(): number {
+  afterRoundTrip(): number {
     throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
   }
 

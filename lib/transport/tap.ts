@@ -10,8 +10,7 @@
  * ```
  */
 import type { VfioUserError } from '../errors.js';
-import type { QuickMemory } from '../native.js';
-import type { Landing, Touchable, Transport, TransportHandler } from './transport.js';
+import type { Landing, QuickFace, Touchable, Transport, TransportHandler } from './transport.js';
 import { LANDING_PREFIX } from './transport.js';
 
 /**
@@ -61,7 +60,8 @@ class TappedTransport implements Transport, TransportHandler {
   readonly #tap: MessageTap;
   readonly #inner: Transport;
   readonly #handler: TransportHandler;
-  readonly quick: QuickMemory | undefined;
+  /** Only while nobody listens: what is sent and received there is not told. */
+  readonly quick: QuickFace | undefined;
   readonly passesFds: boolean;
   readonly canBlock: boolean;
   readonly peer: string;
@@ -85,6 +85,10 @@ class TappedTransport implements Transport, TransportHandler {
 
   get turn(): number {
     return this.#inner.turn;
+  }
+
+  get canRoundTrip(): boolean {
+    return this.#inner.canRoundTrip;
   }
 
   /** Whoever listens hears of one message at a time. */
@@ -111,9 +115,8 @@ class TappedTransport implements Transport, TransportHandler {
     return took;
   }
 
-  /** Only while nobody listens: what is sent and received here is not told. */
-  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number {
-    return this.#inner.quickSync(length, timeoutMs, unwrap(other));
+  afterRoundTrip(answer: number, length: number): number {
+    return this.#inner.afterRoundTrip(answer, length);
   }
 
   look(next: Touchable | undefined): void {

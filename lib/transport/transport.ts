@@ -42,6 +42,26 @@ export interface Touchable {
   touch(): number;
 }
 
+/**
+ * The short way of a small synchronous call: one native call sends it, from memory that the thread's connections share, and
+ * brings what comes next there. It is for whoever has nothing else to mind on the transport, and goes past whoever listens
+ * to it.
+ */
+export interface QuickFace {
+  readonly memory: QuickMemory;
+  /**
+   * Nothing has gone through the transport, other than by `roundTrip` with the answer that was expected, and nothing has
+   * changed about it since its user set this: what was true of it then still is. The transport clears it.
+   */
+  isUndisturbed: boolean;
+  /**
+   * Sends `memory[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes, on this
+   * transport or the `other`. Returns how many bytes of it stand at `memory[QUICK_REPLY_AT)`: nobody has looked at them
+   * yet. Where that is not what was expected, `Transport.afterRoundTrip` follows.
+   */
+  roundTrip(length: number, timeoutMs: number, other: QuickFace | undefined): number;
+}
+
 /** One stream of messages. */
 export interface Transport {
   /** Whether file descriptors can be passed. */
@@ -52,8 +72,10 @@ export interface Transport {
   readonly takesMany: boolean;
   /** What a person would call the other end. */
   readonly peer: string;
-  /** The memory of `quickSync`, this thread's; undefined where there is no `quickSync`. */
-  readonly quick: QuickMemory | undefined;
+  /** Undefined where there is none. Its user sees to it that `canRoundTrip` is true, and nobody listens. */
+  readonly quick: QuickFace | undefined;
+  /** Whether a message sent now goes whole, or not at all, and what comes next is the beginning of one. */
+  readonly canRoundTrip: boolean;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;
 
@@ -71,14 +93,13 @@ export interface Transport {
   ): number;
 
   /**
-   * Sends `quick[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes. Returns how
-   * many bytes of it stand at `quick[QUICK_REPLY_AT)`: nobody has looked at them yet, and the caller does, or calls
-   * `handOver`. Fds that come with them are closed. 0 where nothing came, the `other` transport had something first, or
-   * the transport has ended; -n where the last n bytes could not be sent. Where it is not negative the double at
-   * `quick[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is positive the word at
-   * `quick[QUICK_OTHER_AT)` is not 0 when the `other` transport has something to receive.
+   * What `quick.roundTrip` of `length` bytes answered, where it was not expected: how many bytes stand there, which the
+   * caller looks at, or has `handOver` treat as any others. Fds that came with them are closed. 0 where nothing came, the
+   * other transport had something first, or the transport has ended; -n where the last n bytes could not be sent. Where it
+   * is not negative the double at `memory[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is
+   * positive the word at `memory[QUICK_OTHER_AT)` is not 0 when the other transport has something to receive.
    */
-  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number;
+  afterRoundTrip(answer: number, length: number): number;
   /**
    * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. Where
    * nothing has come yet `next` is touched meanwhile.
@@ -86,7 +107,7 @@ export interface Transport {
   look(next: Touchable | undefined): void;
   /** See `Touchable`: what sending a message needs. */
   touch(): number;
-  /** Treats `count` bytes that `quickSync` has received as any others. */
+  /** Treats `count` bytes that `quick.roundTrip` has received as any others. */
   handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
   flushSync(timeoutMs: number, other: Transport | undefined): void;

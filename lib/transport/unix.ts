@@ -25,7 +25,7 @@ import {
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
-import type { Touchable, Transport, TransportHandler } from './transport.js';
+import type { QuickFace, Touchable, Transport, TransportHandler } from './transport.js';
 
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
@@ -50,15 +50,18 @@ const SEND_BUFFER = 1 << 20;
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
 
-/** What `touch` gave: somebody has to want it. */
+/** What `touch` gave: reads whose result nobody keeps are left out by the compiler. */
 let _touched = 0;
 
-export class UnixTransport implements Transport {
+export class UnixTransport implements Transport, QuickFace {
   // What each message takes stands first, as it does in the classes above: with a thousand connections it is fetched from
   // memory for each, and what is close together comes together.
   #ended = false;
   /** Something went out in this turn. */
   #spoke = false;
+  /** See `QuickFace`. */
+  isUndisturbed = false;
+  readonly #memory = quickMemory();
   readonly #calls: SocketCalls = native();
   /** Of `#socket`, for `#calls`. */
   readonly #handle: number;
@@ -74,7 +77,7 @@ export class UnixTransport implements Transport {
   #sightlessTurns = 0;
   /** How long a hope and a look take, in microseconds; 0 where nothing may spin. */
   #patienceUs = ANSWER_PATIENCE_US;
-  readonly quick: QuickMemory | undefined;
+  readonly quick: QuickFace | undefined;
   #hope = MAX_HOPE;
   #hopelessTurns = 0;
   readonly passesFds: boolean;
@@ -90,7 +93,7 @@ export class UnixTransport implements Transport {
     this.peer = peer;
     this.#handler = handler;
     const { Socket } = native();
-    this.quick = quickMemory();
+    this.quick = this.#memory === undefined ? undefined : this;
     this.#socket = new Socket(fd, (events) => this.#onEvent(events));
     this.#handle = this.#socket.handle;
     this.#socket.growSendBuffer(SEND_BUFFER);
@@ -113,6 +116,7 @@ export class UnixTransport implements Transport {
   ): number {
     if (this.#ended) return 0;
     this.#spoke = true;
+    this.isUndisturbed = false;
     const bodyLength = body === null ? 0 : body.byteLength;
     const result = this.#calls.send(this.#handle, head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
@@ -127,22 +131,37 @@ export class UnixTransport implements Transport {
     return result;
   }
 
-  quickSync(length: number, timeoutMs: number, other: Transport | undefined): number {
-    if (!this.#isReading() || this.#framer.inMessage) return -length;
+  get memory(): QuickMemory {
+    return this.#memory!;
+  }
+
+  get canRoundTrip(): boolean {
+    return this.#isReading() && !this.#framer.inMessage && !this.#framer.isPaused;
+  }
+
+  roundTrip(length: number, timeoutMs: number, other: UnixTransport | undefined): number {
+    return this.#calls.roundTrip(
+      this.#handle,
+      length,
+      timeoutMs,
+      other === undefined ? NO_SOCKET : other.#handle,
+    );
+  }
+
+  afterRoundTrip(answer: number, length: number): number {
+    this.isUndisturbed = false;
     this.turn++;
-    const slice = timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS;
-    const result = this.#calls.roundTrip(this.#handle, length, slice, UnixTransport.#socketOf(other));
-    if (result >= WITH_FDS) {
+    if (answer >= WITH_FDS) {
       // Nobody waits for any, and the kernel closes them as well where they come early.
       closeFds(this.#socket.takeFds());
-      return result - WITH_FDS;
+      return answer - WITH_FDS;
     }
-    if (result > 0) return result;
-    if (result > UNSENT) {
-      this.#onNothing(result);
+    if (answer > 0) return answer;
+    if (answer > UNSENT) {
+      this.#onNothing(answer);
       return 0;
     }
-    const sent = UNSENT - result;
+    const sent = UNSENT - answer;
     if (sent > 0) this.#watch(this.#interest | WRITABLE);
     return sent - length;
   }
@@ -150,11 +169,12 @@ export class UnixTransport implements Transport {
   look(next: Touchable | undefined): void {
     if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
     this.turn++;
-    let came = next !== undefined && this.#receiveOnce(0, NO_SOCKET, 0) > 0;
-    if (!came && this.#isReading()) {
-      if (next !== undefined) _touched = next.touch();
-      came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
+    let came = false;
+    if (next !== undefined) {
+      came = this.#receiveOnce(0, NO_SOCKET, 0) > 0;
+      if (!came) _touched = next.touch();
     }
+    if (!came && this.#isReading()) came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
     this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
     if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
@@ -168,7 +188,7 @@ export class UnixTransport implements Transport {
     // Whoever handles these messages may make a quick call of another connection, which uses the same memory.
     const slab = borrowSlab();
     try {
-      this.quick!.bytes.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
+      this.memory.bytes.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
       this.#framer.push(slab, 0, count, undefined);
     } catch (error) {
       this.#onThrown(error);
@@ -199,6 +219,7 @@ export class UnixTransport implements Transport {
   }
 
   setReading(on: boolean): void {
+    this.isUndisturbed = false;
     this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
     if (!on) {
       this.#framer.pause();
@@ -221,6 +242,7 @@ export class UnixTransport implements Transport {
 
   close(): void {
     this.#ended = true;
+    this.isUndisturbed = false;
     this.#framer.stop();
     this.#socket.close();
   }
@@ -312,6 +334,7 @@ export class UnixTransport implements Transport {
         this.#onNothing(came);
         return 0;
       }
+      this.isUndisturbed = false;
       const fds = came < WITH_FDS ? undefined : this.#socket.takeFds();
       const count = fds === undefined ? came : came - WITH_FDS;
       // recvmsg stops after a buffer that carries fds, however much is behind it.
