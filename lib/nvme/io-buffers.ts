@@ -3,8 +3,12 @@ import type { Device, DmaBuffer } from '../index.js';
 import { PrpLists } from './prp-lists.js';
 import { roundUp } from './queue-memory.js';
 
-/** Dwords for each buffer in `pointers`: its first page, its second, its list. */
+/** Dwords for each buffer in `pointers`, as a power of two. */
 export const POINTER_SHIFT = 3;
+/** Where among them what a command has as PRP2 is: the second page, the list, the list that begins an entry later. */
+const SECOND_PAGE = 2;
+const LIST = 4;
+const LATER_LIST = 6;
 
 export interface BufferSizes {
   count: number;
@@ -14,51 +18,76 @@ export interface BufferSizes {
   pageOffset: number;
 }
 
+interface Layout extends BufferSizes {
+  pageSize: number;
+  /** From one buffer to the next. */
+  stride: number;
+  /** From one list to the next. A buffer has two where its lists are chained: what is shorter may need the other. */
+  listStride: number;
+  listsEach: 1 | 2;
+  /** All lists, which stand before the buffers. */
+  listBytes: number;
+}
+
 export class IoBuffers {
   readonly count: number;
+  /** The length of each. */
   readonly bytes: number;
   /** What of each lies on its first page, at most. */
   readonly firstBytes: number;
-  /** Eight dwords a buffer: PRP1, PRP2 for two pages, PRP2 for more; low dword first. */
+  /** Eight dwords a buffer, low dword first: PRP1, then PRP2 for two pages, for more, and for more with the later list. */
   readonly pointers: Uint32Array;
   readonly buffer: DmaBuffer;
+  readonly #pageSize: number;
+  readonly #isChained: boolean;
   /** Where the first begins. */
   readonly #begin: number;
   readonly #stride: number;
 
   static async allocate(device: Device, sizes: BufferSizes & { pageSize: number }): Promise<IoBuffers> {
     const { count, bytes, pageOffset, pageSize } = sizes;
-    const prpStride = PrpLists.stride(bytes, pageSize);
-    const listBytes = roundUp(count * prpStride, pageSize);
-    const size = roundUp(listBytes + pageOffset + count * roundUp(bytes, pageSize), pageSize);
+    const stride = roundUp(bytes, pageSize);
+    const listStride = PrpLists.stride(bytes, pageSize);
+    const listsEach = PrpLists.isChained(bytes, pageSize) ? 2 : 1;
+    const listBytes = roundUp(count * listsEach * listStride, pageSize);
+    const size = roundUp(listBytes + pageOffset + count * stride, pageSize);
     const buffer = await device.dma.alloc(size, { alignment: pageSize });
-    return new IoBuffers(buffer, sizes, prpStride);
+    return new IoBuffers(buffer, { ...sizes, stride, listStride, listsEach, listBytes });
   }
 
-  private constructor(
-    buffer: DmaBuffer,
-    { count, bytes, pageOffset, pageSize }: BufferSizes & { pageSize: number },
-    prpStride: number,
-  ) {
+  private constructor(buffer: DmaBuffer, layout: Layout) {
+    const { count, bytes, pageOffset, pageSize, stride, listStride, listsEach, listBytes } = layout;
     this.buffer = buffer;
     this.count = count;
     this.bytes = bytes;
     this.firstBytes = pageSize - pageOffset;
-    this.#stride = roundUp(bytes, pageSize);
     this.pointers = new Uint32Array(count << POINTER_SHIFT);
-    const listBytes = roundUp(count * prpStride, pageSize);
-    const words = new Uint32Array(buffer.bytes.buffer, buffer.bytes.byteOffset, listBytes >>> 2);
-    const lists = new PrpLists(words, buffer.iova, prpStride, pageSize);
+    this.#pageSize = pageSize;
+    this.#isChained = listsEach === 2;
     this.#begin = listBytes + pageOffset;
+    this.#stride = stride;
+    const words = new Uint32Array(buffer.bytes.buffer, buffer.bytes.byteOffset, listBytes >>> 2);
+    const lists = new PrpLists(words, buffer.iova, listStride, pageSize);
     const first = buffer.iova + BigInt(this.#begin);
     for (let i = 0; i < count; i++) {
-      const address = first + BigInt(i * this.#stride);
+      const address = first + BigInt(i * stride);
       const second = address + BigInt(this.firstBytes);
-      lists.contiguous(i, low(address), high(address), bytes);
       const at = i << POINTER_SHIFT;
       this.pointers.set([low(address), high(address), low(second), high(second)], at);
-      this.pointers.set(lists.entries.subarray(2), at + 4);
+      for (let list = 0; list < listsEach; list++) {
+        lists.contiguous(i * listsEach + list, low(address), high(address), bytes, list);
+        this.pointers.set(lists.entries.subarray(2), at + (list === 0 ? LIST : LATER_LIST));
+      }
     }
+  }
+
+  /** Where among a buffer's `pointers` PRP2 is, for its first `bytes`, which are more than `firstBytes`. */
+  secondPointer(bytes: number): number {
+    const rest = bytes - this.firstBytes;
+    if (rest <= this.#pageSize) return SECOND_PAGE;
+    if (!this.#isChained) return LIST;
+    const entries = Math.ceil(rest / this.#pageSize);
+    return PrpLists.endsAtPointer(entries, this.#pageSize) ? LATER_LIST : LIST;
   }
 
   /** The memory of buffer `index`. */

@@ -8,6 +8,9 @@
  * ```
  * Only the first page may begin within. Every command slot has a list of its own, so that none is ever built while
  * another is in use.
+ *
+ * What begins a list is the list of a shorter transfer, unless that ends where the long one's has the pointer to the next
+ * page of the list. A list that begins one entry further on has it elsewhere.
  */
 const ENTRY_SIZE = 8;
 const TWO_32 = 2 ** 32;
@@ -24,15 +27,27 @@ export class PrpLists {
   #cursor = 0;
   #left = 0;
 
-  /** Bytes that the list of one slot takes, for transfers of at most `maxBytes`. */
+  /** Whether the list of a transfer of `maxBytes` may go on in another page. */
+  static isChained(maxBytes: number, pageSize: number): boolean {
+    return Math.ceil(maxBytes / pageSize) * ENTRY_SIZE > pageSize;
+  }
+
+  /** Whether a list that begins with a page and has `count` entries ends where longer ones have a pointer. */
+  static endsAtPointer(count: number, pageSize: number): boolean {
+    const entriesAPage = pageSize / ENTRY_SIZE - 1;
+    return count > entriesAPage && count % entriesAPage === 1;
+  }
+
+  /** Bytes that the list of one slot takes, for transfers of at most `maxBytes`, an entry that is skipped included. */
   static stride(maxBytes: number, pageSize: number): number {
     // An unaligned transfer touches one page more; the first page is in PRP1.
     const count = Math.ceil(maxBytes / pageSize);
-    const bytes = count * ENTRY_SIZE;
     // A power of two never runs across a page.
-    if (bytes <= pageSize) return Math.max(ENTRY_SIZE, 2 ** Math.ceil(Math.log2(bytes)));
+    if (!PrpLists.isChained(maxBytes, pageSize)) {
+      return Math.max(ENTRY_SIZE, 2 ** Math.ceil(Math.log2(count * ENTRY_SIZE)));
+    }
     const entriesAPage = pageSize / ENTRY_SIZE - 1;
-    return Math.ceil((count - 1) / entriesAPage) * pageSize;
+    return Math.ceil(count / entriesAPage) * pageSize;
   }
 
   /** Lists in `words`, which the controller finds at `iova`, at the beginning of a page. */
@@ -44,8 +59,8 @@ export class PrpLists {
     this.#strideWords = stride >>> 2;
   }
 
-  /** Builds `entries` for contiguous memory at `high * 2^32 + low`. */
-  contiguous(slot: number, low: number, high: number, length: number): void {
+  /** Builds `entries` for contiguous memory at `high * 2^32 + low`. Where the list is chained it may begin `skip` entries late, 0 or 1. */
+  contiguous(slot: number, low: number, high: number, length: number, skip = 0): void {
     const page = this.#pageSize;
     const { entries } = this;
     entries[0] = low;
@@ -61,7 +76,7 @@ export class PrpLists {
       entries[3] = high + Math.floor(next / TWO_32);
       return;
     }
-    this.#begin(slot, Math.ceil((length - first) / page));
+    this.#begin(slot, Math.ceil((length - first) / page), skip);
     for (let at = first; at < length; at += page, next += page) {
       this.#put(next >>> 0, high + Math.floor(next / TWO_32));
     }
@@ -81,7 +96,7 @@ export class PrpLists {
       entries[3] = high + Math.floor(address(1) / TWO_32);
     }
     if (pages.length <= 2) return;
-    this.#begin(slot, pages.length - 1);
+    this.#begin(slot, pages.length - 1, 0);
     for (let i = 1; i < pages.length; i++) {
       this.#put(address(i) >>> 0, high + Math.floor(address(i) / TWO_32));
     }
@@ -96,8 +111,8 @@ export class PrpLists {
     entries[3] = second === 0n ? 0 : Number(second >> 32n);
   }
 
-  #begin(slot: number, count: number): void {
-    this.#cursor = slot * this.#strideWords;
+  #begin(slot: number, count: number, skip: number): void {
+    this.#cursor = slot * this.#strideWords + (skip * ENTRY_SIZE) / 4;
     this.#left = count;
     const at = this.#low + this.#cursor * 4;
     this.entries[2] = at >>> 0;

@@ -79,7 +79,7 @@ export class NvmeQueue extends SubmitQueue {
     buffers: IoBuffers | undefined,
     doorbell: DoorbellKind,
   ) {
-    super(commands, namespace, buffers, host.pageSize);
+    super(commands, namespace, buffers);
     this.doorbell = doorbell;
     this.#host = host;
     this.#maxTransferBytes = host.maxTransferBytes;

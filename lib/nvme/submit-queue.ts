@@ -55,20 +55,14 @@ export class SubmitQueue {
   readonly #nsid: number;
   readonly #blocks: number;
   readonly #blockSize: number;
-  /** How much of a transfer lies on its first page, and on the first two. */
+  /** How much of a transfer lies on its first page. */
   readonly #firstBytes: number;
-  readonly #twoPageBytes: number;
   #rounds = 0;
   /** What the loop of `#pause` works on, so that it is not optimized away. */
   #noise = 1;
 
   /** @internal */
-  constructor(
-    commands: CommandQueue,
-    namespace: NvmeNamespace,
-    buffers: IoBuffers | undefined,
-    pageSize: number,
-  ) {
+  constructor(commands: CommandQueue, namespace: NvmeNamespace, buffers: IoBuffers | undefined) {
     const { pair } = commands;
     this.commands = commands;
     this.id = pair.id;
@@ -85,7 +79,6 @@ export class SubmitQueue {
     this.#blocks = namespace.blocks;
     this.#blockSize = namespace.blockSize;
     this.#firstBytes = buffers?.firstBytes ?? 0;
-    this.#twoPageBytes = this.#firstBytes + pageSize;
   }
 
   /** Commands of both faces that are in flight, or completed and not yet reported. */
@@ -206,7 +199,7 @@ export class SubmitQueue {
       sq[at + 8] = 0;
       sq[at + 9] = 0;
     } else {
-      const second = bytes <= this.#twoPageBytes ? from + 2 : from + 4;
+      const second = from + this.#buffers!.secondPointer(bytes);
       sq[at + 8] = pointers[second]!;
       sq[at + 9] = pointers[second + 1]!;
     }

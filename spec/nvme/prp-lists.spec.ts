@@ -91,6 +91,18 @@ describe('contiguous memory', () => {
     },
   );
 
+  test.each([511, 512, 513, 1022, 1023, 1024, 1534])(
+    'a longer list is that of its first %i entries, where it begins with a page or an entry later',
+    (entries) => {
+      const start = 0x5_0000_8000n;
+      const area = new Area(1700 * PAGE, 4, 0xffff_f000n);
+      const isLater = PrpLists.endsAtPointer(entries, PAGE);
+      area.lists.contiguous(2, 0x8000, 5, 1700 * PAGE, isLater ? 1 : 0);
+      const length = (1 + entries) * PAGE;
+      expect(area.walk(length)).toEqual(expected(start, length));
+    },
+  );
+
   test('larger pages', () => {
     const area = new Area(1 << 20, 2, 0x10_0000n, 65_536);
     area.lists.contiguous(1, 0x2_0000 + 512, 0, 1 << 20);

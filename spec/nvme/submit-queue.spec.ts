@@ -115,6 +115,29 @@ describe('the submit/poll face', () => {
     }
   });
 
+  // A list of more than 512 entries has a pointer where the list of 512 has its last page.
+  test.each([0, 1024])('buffers with lists of several pages that begin at %i of one', async (pageOffset) => {
+    const { queue } = await withQueue(
+      { buffers: { count: 2, bytes: 4 << 20, pageOffset } },
+      { emulated: { namespaces: [{ store: new MemoryStore(8 << 20) }], mdts: 10 } },
+    );
+    for (const bytes of [511, 512, 513, 514, 1023, 1024].map((pages) => pages * 4096)) {
+      const data = pattern(bytes, bytes >>> 12);
+      data.copy(queue.buffer(1));
+      queue.submitWrite(3, bytes / 512, 1, 0);
+      queue.ring();
+      await collect(queue, 1);
+      queue.buffer(0).fill(0);
+      queue.submitRead(3, bytes / 512, 0, 0);
+      queue.ring();
+      await collect(queue, 1);
+      expect(queue.buffer(0).subarray(0, bytes).equals(data)).toBe(true);
+      const half = (bytes >>> 13) * 8;
+      const [first, second] = [await queue.read(3, half), await queue.read(3 + half, bytes / 512 - half)];
+      expect(Buffer.concat([first, second]).equals(data)).toBe(true);
+    }
+  });
+
   test.each([-4, 2, 4096, 0.5])('buffers cannot begin at %d of a page', async (pageOffset) => {
     const { controller } = await opened();
     await expect(controller.createQueue({ buffers: { pageOffset } })).rejects.toThrow(
