@@ -9,7 +9,6 @@
 
 #include "clock.h"
 #include "control.h"
-#include "system-calls.h"
 
 namespace vfio_user {
 
@@ -198,7 +197,7 @@ int64_t Socket::SendMessage(iovec* parts, size_t count, const std::vector<int>& 
 /// The kernel reads less of us than for sendmsg: some 100 ns.
 int64_t Socket::SendBytes(iovec bytes) const {
   for (;;) {
-    const ssize_t sent = CallSend(fd(), bytes.iov_base, bytes.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
+    const ssize_t sent = ::send(fd(), bytes.iov_base, bytes.iov_len, MSG_DONTWAIT | MSG_NOSIGNAL);
     if (sent >= 0) return sent;
     if (errno != EINTR) return -errno;
   }
@@ -233,7 +232,7 @@ int64_t Socket::ReceiveOnce(Bytes into, int flags) {
   message.msg_iovlen = 1;
   message.msg_control = control;
   message.msg_controllen = sizeof(control);
-  const ssize_t received = CallRecvmsg(fd(), &message, flags | MSG_CMSG_CLOEXEC);
+  const ssize_t received = recvmsg(fd(), &message, flags | MSG_CMSG_CLOEXEC);
   if (received < 0) return -errno;
   if (message.msg_controllen == 0 && (message.msg_flags & MSG_CTRUNC) == 0) [[likely]]
     return received;
@@ -249,7 +248,7 @@ int64_t Socket::Receive(Bytes into) {
 
 /// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
 int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
-  const ssize_t received = CallRecv(fd(), into.data, into.length, flags);
+  const ssize_t received = ::recv(fd(), into.data, into.length, flags);
   return received >= 0 ? received : -errno;
 }
 
