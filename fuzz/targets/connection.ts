@@ -21,6 +21,7 @@ const MOST_STEPS = 200;
 class Pipe implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
+  readonly canLook = false;
   readonly takesMany = false;
   readonly quick = undefined;
   readonly canRoundTrip = false;

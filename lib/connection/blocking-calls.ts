@@ -195,9 +195,7 @@ export class BlockingCalls {
     if (came >= 0 && slot.deadline !== 0) slot.deadline -= Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
     this.#flow.giveId(slot, id);
     if (came > 0) main.transport.handOver(came);
-    // None of it has gone: it is sent again, so that the transport tells when there is room.
-    else if (came === -size) main.outbox.send(slot, bytes, size, null, null, false);
-    else if (came < 0) main.outbox.keepRest(slot, bytes, size, null, size + came, null, false);
+    else if (came < 0) main.sendRest(slot, bytes, size, size + came);
     return this.#block(slot);
   }
 
@@ -205,7 +203,7 @@ export class BlockingCalls {
   #waitForTurn(slot: Slot): void {
     this.#flow.main.hurry();
     this.#flow.twin?.hurry();
-    this.#flow.main.outbox.sendGathered();
+    this.#flow.main.outbox?.sendGathered();
     while (!slot.settled && (!this.#flow.hasRoom() || this.#flow.queue.peek() !== undefined))
       this.#turn(slot);
   }
@@ -233,8 +231,8 @@ export class BlockingCalls {
     main.hurry();
     twin?.hurry();
     if (slot.settled) return;
-    const mainWaits = !main.outbox.isEmpty;
-    const twinWaits = twin !== undefined && !twin.outbox.isEmpty;
+    const mainWaits = main.outbox?.isEmpty === false;
+    const twinWaits = twin?.outbox?.isEmpty === false;
     // One wait watches one socket for room: where both are full they take short turns.
     if (twinWaits) twin.transport.flushSync(mainWaits ? 1 : wait, main.transport);
     if (slot.settled) return;

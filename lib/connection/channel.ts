@@ -29,7 +29,6 @@ export interface ChannelHandler {
 
 export class Channel implements TransportHandler, Successor {
   readonly transport: Transport;
-  /** Made for the first message that does not go at once: so a process with a thousand connections fetches less for each. */
   #outbox: Outbox | undefined;
   readonly #counters: Counters;
   readonly #handler: ChannelHandler;
@@ -52,9 +51,12 @@ export class Channel implements TransportHandler, Successor {
     this.transport = open(this);
   }
 
-  /** What waits to be sent. */
-  get outbox(): Outbox {
-    return (this.#outbox ??= new Outbox(this.transport));
+  /**
+   * What waits to be sent. Made for the first message that does not go at once, and undefined before: so a process with a
+   * thousand connections fetches less for each.
+   */
+  get outbox(): Outbox | undefined {
+    return this.#outbox;
   }
 
   /** See `Outbox.send`. */
@@ -71,9 +73,17 @@ export class Channel implements TransportHandler, Successor {
     if (this.#outbox === undefined) {
       const sent = this.transport.trySend(head, headLength, body, 0, fds);
       if (sent === total) return;
-      this.outbox.keepRest(owner, head, headLength, body, sent, fds, stable);
+      this.#anOutbox().keepRest(owner, head, headLength, body, sent, fds, stable);
     } else this.#outbox.send(owner, head, headLength, body, fds, stable);
     this.#mindTheOutbox();
+  }
+
+  /** Sends what is left of a message of which `sent` bytes went out by `QuickFace.roundTrip`; it is counted already. */
+  sendRest(owner: object, head: Uint8Array, headLength: number, sent: number): void {
+    const outbox = this.#anOutbox();
+    // None of it has gone: it is tried again, so that the transport tells when there is room.
+    if (sent === 0) outbox.send(owner, head, headLength, null, null, false);
+    else outbox.keepRest(owner, head, headLength, null, sent, null, false);
   }
 
   /** Nothing waits to be sent or received: a message that goes now is the next, and what comes is new. */
@@ -84,6 +94,7 @@ export class Channel implements TransportHandler, Successor {
 
   /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
   lookSoon(): void {
+    if (!this.transport.canLook) return;
     succeed(this);
     this.#looks ??= this.#afterTurn(this.#look);
   }
@@ -95,7 +106,7 @@ export class Channel implements TransportHandler, Successor {
   /** See `Outbox.sendSoon`. */
   sendSoon(owner: object, head: Uint8Array): void {
     countSent(this.#counters, head.byteLength);
-    this.outbox.sendSoon(owner, head);
+    this.#anOutbox().sendSoon(owner, head);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
@@ -113,8 +124,10 @@ export class Channel implements TransportHandler, Successor {
   }
 
   onWritable(): void {
-    if (!this.outbox.flush(FLUSHED_A_TURN)) this.#flushesAgain ??= this.#afterTurn(() => this.#flushAgain());
-    if (!this.#reading && this.outbox.bytes <= OUTBOX_HIGH_WATER) this.#setReading(true);
+    const outbox = this.#outbox;
+    if (outbox === undefined) return;
+    if (!outbox.flush(FLUSHED_A_TURN)) this.#flushesAgain ??= this.#afterTurn(() => this.#flushAgain());
+    if (!this.#reading && outbox.bytes <= OUTBOX_HIGH_WATER) this.#setReading(true);
   }
 
   onEnd(reason: VfioUserError): void {
@@ -155,12 +168,16 @@ export class Channel implements TransportHandler, Successor {
     clearImmediate(this.#flushesAgain);
     clearImmediate(this.#looks);
     resign(this);
-    this.#outbox?.close();
+    this.#anOutbox().close();
     this.transport.close();
   }
 
+  #anOutbox(): Outbox {
+    return (this.#outbox ??= new Outbox(this.transport));
+  }
+
   #mindTheOutbox(): void {
-    if (this.#reading && this.outbox.bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
+    if (this.#reading && this.#anOutbox().bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
   }
 
   #setReading(on: boolean): void {

@@ -282,8 +282,8 @@ export class Connection implements ChannelHandler {
 
   /** Memory that answers were lent from is about to change or to go: what waits of them is copied. */
   copyLentBodies(): void {
-    this.#flow.main.outbox.copyBodies();
-    this.#flow.twin?.outbox.copyBodies();
+    this.#flow.main.outbox?.copyBodies();
+    this.#flow.twin?.outbox?.copyBodies();
   }
 
   /** Whether the loop stays alive for this connection's sake. */

@@ -197,7 +197,7 @@ export class Flow {
       return;
     }
     this.slots.unlink(slot);
-    if (slot.state === 'sent' && !this.main.outbox.takeBack(slot)) {
+    if (slot.state === 'sent' && this.main.outbox?.takeBack(slot) !== true) {
       slot.state = 'tombstone';
       slot.target = undefined;
       this.counters.inFlight--;

@@ -36,6 +36,7 @@ export class Outbox {
   #gathered: Buffer | undefined;
   #gatheredLength = 0;
   #bytes = 0;
+  #closed = false;
 
   constructor(transport: Transport) {
     this.#transport = transport;
@@ -83,7 +84,8 @@ export class Outbox {
     stable: boolean,
   ): void {
     const total = headLength + (body === null ? 0 : body.byteLength);
-    if (sent === total) return;
+    // Sending may have ended the connection.
+    if (sent === total || this.#closed) return;
     (this.#entries ??= []).push({
       owner,
       // Buffer.slice would be a view.
@@ -178,6 +180,7 @@ export class Outbox {
   /** What was gathered still goes, like everything that was sent before: the rest is dropped. */
   close(): void {
     this.sendGathered();
+    this.#closed = true;
     this.#forget();
     this.#bytes = 0;
   }

@@ -16,6 +16,7 @@ interface Referable {
 export class DuplexTransport implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
+  readonly canLook = false;
   readonly takesMany = false;
   readonly quick = undefined;
   readonly canRoundTrip = false;

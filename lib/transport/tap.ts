@@ -64,6 +64,7 @@ class TappedTransport implements Transport, TransportHandler {
   readonly quick: QuickFace | undefined;
   readonly passesFds: boolean;
   readonly canBlock: boolean;
+  readonly canLook: boolean;
   readonly peer: string;
   readonly #socket: string;
   /** The message that is being handed to the socket, until the tap has heard of it. */
@@ -78,6 +79,7 @@ class TappedTransport implements Transport, TransportHandler {
     this.#inner = open(this);
     this.passesFds = this.#inner.passesFds;
     this.canBlock = this.#inner.canBlock;
+    this.canLook = this.#inner.canLook;
     this.quick = this.#inner.quick;
     this.peer = this.#inner.peer;
     this.#socket = socket ?? this.peer;

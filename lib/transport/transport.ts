@@ -68,6 +68,8 @@ export interface Transport {
   readonly passesFds: boolean;
   /** Whether the functions named Sync work. */
   readonly canBlock: boolean;
+  /** Whether `look` does anything. */
+  readonly canLook: boolean;
   /** Whether one `trySend` may have several messages; it changes with what listens to them. */
   readonly takesMany: boolean;
   /** What a person would call the other end. */

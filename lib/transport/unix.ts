@@ -82,6 +82,7 @@ export class UnixTransport implements Transport, QuickFace {
   #hopelessTurns = 0;
   readonly passesFds: boolean;
   readonly canBlock = true;
+  readonly canLook = true;
   readonly takesMany = true;
   readonly peer: string;
   readonly #handler: TransportHandler;
@@ -331,6 +332,7 @@ export class UnixTransport implements Transport, QuickFace {
               )
             : this.#calls.recv(this.#handle, into, offset, wanted);
       if (came <= 0) {
+        this.#restIsLate ||= isRest;
         this.#onNothing(came);
         return 0;
       }

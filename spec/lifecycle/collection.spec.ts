@@ -1,6 +1,6 @@
 /** What nobody holds any more is collected; what is closed by nobody is closed then, and a process is none the worse. */
 import { expect, test } from '@jest/globals';
-import { runScript } from './child.js';
+import { built, runScript } from './child.js';
 
 async function reports(script: string): Promise<unknown[]> {
   const { status, signal, stderr, reports: all } = await runScript(script);
@@ -58,6 +58,28 @@ test('closed devices are collected, too, where others that were asked before and
       stays.model.close();
     `),
   ).toEqual([[0, 4]]);
+});
+
+test('a device over a stream that nobody holds is collected, whoever was asked after it', async () => {
+  expect(
+    await reports(`
+      import { duplexPair } from 'node:stream';
+      import { serveStream } from '${built('emulator/index.js')}';
+      const use = async () => {
+        const [here, there] = duplexPair();
+        serveStream(new RamDevice(), there);
+        const device = await connect({ stream: here }, { timeoutMs: 100 });
+        await device.bar(0).readUInt32(8);
+        return new WeakRef(device);
+      };
+      const weak = [];
+      for (let i = 0; i < 5; i++) weak.push(await use());
+      const left = () => weak.filter((reference) => reference.deref() !== undefined).length;
+      await sleep(200);
+      await collect(() => left() === 0);
+      report(left());
+    `),
+  ).toEqual([0]);
 });
 
 test('a device that nobody holds goes on, as its socket is watched', async () => {
