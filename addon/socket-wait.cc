@@ -83,7 +83,7 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
   const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
                                           : ReceivePolling(into, deadline, other);
   const int64_t took = Now() - start;
-  if (result > 0) vicinity_.AfterBlocking(fd(), took);
+  if (result > 0 && governor().ceiling() > 0) vicinity_.AfterBlocking(fd(), took);
   return EndWait(took, result);
 }
 

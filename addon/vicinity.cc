@@ -35,8 +35,9 @@ int ProcessorOf(pid_t process) {
   return processor;
 }
 
-/// Who was at the other end when it was connected; -1 for this process (which thread answers nothing says), for one that
-/// cannot be seen from here, and for what is no Unix socket.
+/// Who listened at the other end, or who made the pair; -1 for this process (which thread answers nothing says), for one
+/// that cannot be seen from here, and for what is no Unix socket. Others may serve the connection in its stead, and once it
+/// has gone others may have its number: then a move does not help.
 pid_t PeerOf(int fd) {
   ucred peer;
   socklen_t size = sizeof(peer);
@@ -44,19 +45,37 @@ pid_t PeerOf(int fd) {
   return peer.pid > 0 && peer.pid != getpid() ? peer.pid : -1;
 }
 
+/// Whether somebody decides which system calls this process may make: one that it may not is the end of it, mostly.
+bool IsFiltered() {
+  const int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
+  if (fd < 0) return true;
+  char text[4096];
+  const ssize_t length = read(fd, text, sizeof(text) - 1);
+  close(fd);
+  if (length <= 0) return true;
+  text[length] = '\0';
+  const char* field = strstr(text, "\nSeccomp:");
+  int mode;
+  return field != nullptr && sscanf(field, "\nSeccomp: %d", &mode) == 1 && mode != 0;
+}
+
 /// Moves the calling thread to a processor that it may run on. False where it has not been moved.
 bool MoveTo(int processor) {
   cpu_set_t allowed;
   if (sched_getaffinity(0, sizeof(allowed), &allowed) < 0) return false;
   if (processor < 0 || processor >= CPU_SETSIZE || !CPU_ISSET(processor, &allowed)) return false;
-  cpu_set_t there;
-  CPU_ZERO(&there);
-  CPU_SET(processor, &there);
-  if (sched_setaffinity(0, sizeof(there), &there) < 0) return false;
-  if (sched_setaffinity(0, sizeof(allowed), &allowed) == 0) return true;
-  // What was allowed has changed meanwhile. Of all processors the kernel leaves those that are.
-  memset(&allowed, 0xff, sizeof(allowed));
-  sched_setaffinity(0, sizeof(allowed), &allowed);
+  cpu_set_t processors;
+  CPU_ZERO(&processors);
+  CPU_SET(processor, &processors);
+  if (sched_setaffinity(0, sizeof(processors), &processors) < 0) return false;
+  // Of all processors the kernel leaves those that the thread may have, and gives it more when its cpuset grows. A thread
+  // that asks for just those that it had before is bound to them for good.
+  memset(&processors, 0xff, sizeof(processors));
+  const bool isFree = sched_setaffinity(0, sizeof(processors), &processors) == 0 &&
+                      sched_getaffinity(0, sizeof(processors), &processors) == 0 &&
+                      CPU_EQUAL(&processors, &allowed);
+  // Then somebody had bound it. Where this fails, what it may have has changed meanwhile.
+  if (!isFree) sched_setaffinity(0, sizeof(allowed), &allowed);
   return true;
 }
 
@@ -81,7 +100,8 @@ void Vicinity::EndPeriod(int fd, int64_t mean) {
     return;
   }
   if (mean < kSlow || !ProcessorsAreTaken()) return;
-  const int processor = ProcessorOf(PeerOf(fd));
+  const pid_t peer = PeerOf(fd);
+  const int processor = peer < 0 || IsFiltered() ? -1 : ProcessorOf(peer);
   if (processor >= 0 && processor == sched_getcpu()) return;
   if (processor >= 0 && MoveTo(processor))
     before_ = mean;

@@ -1,13 +1,14 @@
 // Brings a thread that blocks for answers to the processor of whoever answers, where every processor is wanted.
 //
 // A client and a server that take turns need one processor between them. On two, each of which others want as well, every
-// turn ends with the other processor taken away from somebody: 80 to 100 µs a round trip, where it is 14 to 20 on one
-// (an AMD EPYC, two endless threads on its two processors). The scheduler brings the two together while they are light; once they are not, it may take
-// seconds, and now and then it parts them again.
+// turn ends with the other processor taken away from somebody: 80 to 100 µs a round trip, where it is 14 to 20 on one (an
+// AMD EPYC, two endless threads on its two processors). The scheduler brings the two together while they are light; once
+// they are not, it may take seconds, and now and then it parts them again.
 //
 //   kPeriod blocking waits ──▶ slow? ──▶ every processor wanted? ──▶ the other one elsewhere? ──▶ move there
 //
 // - The thread is moved, not bound: it may run where it might before, and the scheduler may move it again.
+// - Not where a seccomp filter is in force: one that has no sched_setaffinity on its list may end the process.
 // - Where a move did not help (the server answers in another thread than its first, or is slow) the next one is tried
 //   after twice as many periods.
 #pragma once

@@ -61,7 +61,7 @@ export interface ConnectionOptions {
   timeoutMs?: number | undefined;
   /** How many commands may wait for their replies at once. Default 128. */
   inFlight?: number | undefined;
-  /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins. Default 50. */
+  /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins, and never changes the processor. Default 50. */
   spinUs?: number | undefined;
   /** Hears of every message on this connection's sockets. */
   tap?: MessageTap | undefined;

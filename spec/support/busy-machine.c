@@ -2,7 +2,9 @@
  * Preloaded into a process, makes the machine look busy to the addon, and writes down what it does about it. In the
  * environment: VFIO_USER_LOADAVG, a file that is opened in place of /proc/loadavg; VFIO_USER_HERE, the processor that
  * sched_getcpu says; VFIO_USER_MOVES, a file that gets a line of each sched_setaffinity, with the processors as a number in
- * base 16; VFIO_USER_UNMOVED, which of these calls fails, the first being 1.
+ * base 16; VFIO_USER_UNMOVED, which of these calls fails, the first being 1; VFIO_USER_ALLOWED, what the first
+ * sched_getaffinity says, a number in base 16; VFIO_USER_STATUS, a file that is opened in place of
+ * /proc/thread-self/status.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
@@ -20,7 +22,9 @@ static int number(const char* name) {
 }
 
 static const char* replaced(const char* path) {
-  return strcmp(path, "/proc/loadavg") == 0 ? getenv("VFIO_USER_LOADAVG") : path;
+  if (strcmp(path, "/proc/loadavg") == 0) return getenv("VFIO_USER_LOADAVG");
+  const char* status = getenv("VFIO_USER_STATUS");
+  return status != NULL && strcmp(path, "/proc/thread-self/status") == 0 ? status : path;
 }
 
 #define REPLACING_OPEN(name)                                                         \
@@ -39,6 +43,16 @@ REPLACING_OPEN(open64)
 
 int sched_getcpu(void) {
   return number("VFIO_USER_HERE");
+}
+
+int sched_getaffinity(pid_t thread, size_t size, cpu_set_t* set) {
+  static int (*real)(pid_t, size_t, cpu_set_t*);
+  static int calls;
+  if (real == NULL) real = (int (*)(pid_t, size_t, cpu_set_t*))dlsym(RTLD_NEXT, "sched_getaffinity");
+  const int result = real(thread, size, set);
+  const char* allowed = getenv("VFIO_USER_ALLOWED");
+  if (allowed != NULL && calls++ == 0) ((unsigned long*)set)[0] = strtoul(allowed, NULL, 16);
+  return result;
 }
 
 int sched_setaffinity(pid_t thread, size_t size, const cpu_set_t* set) {
