@@ -17,6 +17,7 @@ import { NvmeResetError } from './errors.js';
 import type { PrpLists } from './prp-lists.js';
 import { Pump } from './pump.js';
 import { SLOT_OWNED, type QueuePair } from './queue-pair.js';
+import { USES_SGL } from './sgls.js';
 import { NvmeStatusError } from './status.js';
 
 /** The default deadline is looked at that many times while it passes. */
@@ -30,6 +31,8 @@ export interface CommandQueueOptions {
   timeoutMs: number;
   /** Completions are looked for while they are waited for; otherwise an interrupt calls `look`. */
   isPolled: boolean;
+  /** Contiguous data on more than one page is named by SGLs. */
+  usesSgls: boolean;
   /** A command is overdue: its completion, or its slot, has to be had by other means. */
   onStuck: (queue: CommandQueue, slot: number, claim: number) => Promise<void>;
   /** The caller does not want a command any more. */
@@ -177,30 +180,34 @@ export class CommandQueue {
     command.slot = slot;
     command.pages = pages;
     this.#outCount++;
-    this.#point(command, slot);
-    this.#write(command, slot);
+    const flags = this.#point(command, slot);
+    this.#write(command, slot, flags);
     // Rings, also where an interrupt will tell of the completion.
     this.#pump.wake();
     return true;
   }
 
-  /** Data pointers. */
-  #point(command: Command, slot: number): void {
+  /** Makes the data pointers. What dword 0 has to say of them. */
+  #point(command: Command, slot: number): number {
     const { length, pages } = command;
     if (pages !== undefined) {
       const pool = this.pool!;
       if (command.isToDevice) pool.copyIn(pages, command.bytes!);
       this.#prps.scattered(slot, pool.low, pool.high, pages);
+    } else if (this.#options.usesSgls && this.#prps.needsTwo(command.low, length)) {
+      this.#prps.verbatim(command.low, command.high, BigInt(length));
+      return USES_SGL;
     } else if (length > 0) this.#prps.contiguous(slot, command.low, command.high, length);
     else this.#prps.verbatim(command.low, command.high, command.secondPointer);
+    return 0;
   }
 
   /** Common command format (NVM Express Base 2.0, section 3.3.3.1). */
-  #write(command: Command, slot: number): void {
+  #write(command: Command, slot: number, flags: number): void {
     const { sq } = this.pair;
     const { entries } = this.#prps;
     const at = this.pair.entry();
-    sq[at] = command.opcode | (slot << 16);
+    sq[at] = command.opcode | flags | (slot << 16);
     sq[at + 1] = command.namespace;
     sq[at + 2] = 0;
     sq[at + 3] = 0;

@@ -10,6 +10,11 @@ export interface NvmeOptions {
   maxTransferBytes?: number | undefined;
   /** Uses shadow doorbells where the controller offers them. Default true. */
   shadowDoorbells?: boolean | undefined;
+  /**
+   * Commands name contiguous data that lies on more than one page by one SGL descriptor, where the controller takes those;
+   * all else by PRPs. Default true.
+   */
+  sgls?: boolean | undefined;
   /** How often a command that a controller reset interrupted is sent again. Default 1. */
   retries?: number | undefined;
 }
@@ -37,7 +42,7 @@ export interface NvmeBufferOptions {
   bytes?: number | undefined;
   /**
    * Where each begins within a page of memory: a multiple of 4, less than a page. Default 0. A buffer of one page then lies
-   * on two, and takes two pointers; there are controllers in software that copy faster from there (docs/benchmarks.md).
+   * on two, and takes two PRPs; there are controllers in software that copy faster from there (docs/benchmarks.md).
    */
   pageOffset?: number | undefined;
 }
@@ -47,6 +52,7 @@ export interface NvmeSettings {
   queues: number;
   maxTransferBytes: number;
   shadowDoorbells: boolean;
+  sgls: boolean;
   retries: number;
 }
 
@@ -69,6 +75,7 @@ export function nvmeSettings(options: NvmeOptions): NvmeSettings {
       MOST_TRANSFER,
     ),
     shadowDoorbells: options.shadowDoorbells ?? true,
+    sgls: options.sgls ?? true,
     retries: wholeNumber('retries', options.retries ?? 1, 0, 100),
   };
 }

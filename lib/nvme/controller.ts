@@ -57,6 +57,7 @@ import { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 import { Recovery } from './recovery.js';
 import type { ControllerCapabilities } from './registers.js';
+import { takesSgls } from './sgls.js';
 
 export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
 
@@ -324,6 +325,7 @@ export class NvmeController {
     this.#context.maxTransferBytes = Math.min(limit, this.#settings.maxTransferBytes);
     this.#context.optionalCommands = optionalNvmCommands;
     this.#context.maxOutstanding = maxOutstandingCommands;
+    this.#context.usesSgls = this.#settings.sgls && takesSgls(this.#identity.sgls);
     this.#admin.hasLogOffsets = (logPageAttributes & LOG_PAGE_OFFSETS) !== 0;
   }
 
@@ -464,6 +466,7 @@ export class NvmeController {
       prps,
       timeoutMs: settings.timeoutMs,
       isPolled: true,
+      usesSgls: false,
       ...this.#watch(),
     });
     queue.pool = new BouncePool(adminPool, pageSize);
@@ -483,6 +486,7 @@ export class NvmeController {
       timeoutMs,
       maxQueueEntries: this.capabilities.maxQueueEntries,
       maxOutstanding: 0,
+      usesSgls: false,
       isLive: false,
       watch: this.#watch(),
       onViolation: (error) => void this.#fail(error),

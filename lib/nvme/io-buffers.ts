@@ -18,13 +18,19 @@ export interface BufferSizes {
   pageOffset: number;
 }
 
-interface Layout extends BufferSizes {
+interface Memory {
   pageSize: number;
+  /** Each buffer is named by its address and a length. */
+  usesSgls: boolean;
+}
+
+interface Layout extends BufferSizes, Memory {
   /** From one buffer to the next. */
   stride: number;
-  /** From one list to the next. A buffer has two where its lists are chained: what is shorter may need the other. */
+  /** From one list to the next. */
   listStride: number;
-  listsEach: 1 | 2;
+  /** None where there are SGLs; two where the lists are chained: what is shorter may need the other. */
+  listsEach: 0 | 1 | 2;
   /** All lists, which stand before the buffers. */
   listBytes: number;
 }
@@ -38,17 +44,18 @@ export class IoBuffers {
   /** Eight dwords a buffer, low dword first: PRP1, then PRP2 for two pages, for more, and for more with the later list. */
   readonly pointers: Uint32Array;
   readonly buffer: DmaBuffer;
+  readonly usesSgls: boolean;
   readonly #pageSize: number;
   readonly #isChained: boolean;
   /** Where the first begins. */
   readonly #begin: number;
   readonly #stride: number;
 
-  static async allocate(device: Device, sizes: BufferSizes & { pageSize: number }): Promise<IoBuffers> {
-    const { count, bytes, pageOffset, pageSize } = sizes;
+  static async allocate(device: Device, sizes: BufferSizes & Memory): Promise<IoBuffers> {
+    const { count, bytes, pageOffset, pageSize, usesSgls } = sizes;
     const stride = roundUp(bytes, pageSize);
     const listStride = PrpLists.stride(bytes, pageSize);
-    const listsEach = PrpLists.isChained(bytes, pageSize) ? 2 : 1;
+    const listsEach = usesSgls ? 0 : PrpLists.isChained(bytes, pageSize) ? 2 : 1;
     const listBytes = roundUp(count * listsEach * listStride, pageSize);
     const size = roundUp(listBytes + pageOffset + count * stride, pageSize);
     const buffer = await device.dma.alloc(size, { alignment: pageSize });
@@ -58,6 +65,7 @@ export class IoBuffers {
   private constructor(buffer: DmaBuffer, layout: Layout) {
     const { count, bytes, pageOffset, pageSize, stride, listStride, listsEach, listBytes } = layout;
     this.buffer = buffer;
+    this.usesSgls = layout.usesSgls;
     this.count = count;
     this.bytes = bytes;
     this.firstBytes = pageSize - pageOffset;

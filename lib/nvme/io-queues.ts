@@ -25,6 +25,8 @@ export interface IoQueuesHost extends QueueHost {
   readonly maxQueueEntries: number;
   /** MAXCMD; 0 where the controller does not say. */
   readonly maxOutstanding: number;
+  /** Whether data may be named by SGLs. */
+  readonly usesSgls: boolean;
   readonly watch: Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted'>;
   onViolation(error: Error): void;
   /** Settles when no reset is under way. */
@@ -77,11 +79,11 @@ export class IoQueues {
     const owned: DmaBuffer[] = [];
     try {
       const vector = options.completion === 'interrupt' ? await this.#vector(id) : undefined;
-      const { pageSize, maxTransferBytes, device } = this.#host;
+      const { pageSize, maxTransferBytes, usesSgls, device } = this.#host;
       const memory = await QueueMemory.allocate(device, { entries, slots, pageSize, maxTransferBytes });
       owned.push(memory.buffer);
       const buffers =
-        sizes === undefined ? undefined : await IoBuffers.allocate(device, { ...sizes, pageSize });
+        sizes === undefined ? undefined : await IoBuffers.allocate(device, { ...sizes, pageSize, usesSgls });
       if (buffers !== undefined) owned.push(buffers.buffer);
       return await this.#start(id, namespace, { entries, slots, memory, buffers, vector }, options);
     } catch (error) {
@@ -159,6 +161,7 @@ export class IoQueues {
       prps: memory.prps,
       timeoutMs: options.timeoutMs ?? this.#host.timeoutMs,
       isPolled: vector === undefined,
+      usesSgls: this.#host.usesSgls,
       ...this.#host.watch,
     });
     const doorbell = this.#host.doorbells.pair(id).sq.kind;

@@ -102,6 +102,11 @@ export class PrpLists {
     }
   }
 
+  /** Whether contiguous memory that begins at `low`, of its address, takes more than PRP1. */
+  needsTwo(low: number, length: number): boolean {
+    return length > this.#pageSize - (low & (this.#pageSize - 1));
+  }
+
   /** Makes `entries` these two pointers. */
   verbatim(low: number, high: number, second: bigint): void {
     const { entries } = this;

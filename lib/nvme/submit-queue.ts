@@ -21,6 +21,7 @@
  */
 import type { CommandQueue } from './command-queue.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
+import { USES_SGL } from './sgls.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmOpcode } from './opcodes.js';
 import { SLOT_TAGGED, type QueuePair } from './queue-pair.js';
@@ -55,6 +56,8 @@ export class SubmitQueue {
   readonly #nsid: number;
   readonly #blocks: number;
   readonly #blockSize: number;
+  /** Of data on more than one page. */
+  readonly #usesSgls: boolean;
   /** How much of a transfer lies on its first page. */
   readonly #firstBytes: number;
   #rounds = 0;
@@ -78,6 +81,7 @@ export class SubmitQueue {
     this.#nsid = namespace.id;
     this.#blocks = namespace.blocks;
     this.#blockSize = namespace.blockSize;
+    this.#usesSgls = buffers?.usesSgls === true;
     this.#firstBytes = buffers?.firstBytes ?? 0;
   }
 
@@ -197,6 +201,10 @@ export class SubmitQueue {
     sq[at + 7] = pointers[from + 1]!;
     if (bytes <= this.#firstBytes) {
       sq[at + 8] = 0;
+      sq[at + 9] = 0;
+    } else if (this.#usesSgls) {
+      sq[at] |= USES_SGL;
+      sq[at + 8] = bytes;
       sq[at + 9] = 0;
     } else {
       const second = from + this.#buffers!.secondPointer(bytes);

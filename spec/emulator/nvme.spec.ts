@@ -10,7 +10,12 @@ import {
   type BlockStore,
   type ClientMemory,
 } from '../../lib/emulator/index.js';
+import { Health } from '../../lib/emulator/nvme/health.js';
+import type { Personality } from '../../lib/emulator/nvme/identify-data.js';
+import { IoCommands } from '../../lib/emulator/nvme/io-commands.js';
+import { EmulatedNamespace } from '../../lib/emulator/nvme/namespace.js';
 import { dataSegments } from '../../lib/emulator/nvme/prps.js';
+import { sglSegments } from '../../lib/emulator/nvme/sgls.js';
 import { NvmeController, type AdminCommand } from '../../lib/nvme/index.js';
 import { cleanup, connected, errorOf, opened, pattern } from '../nvme/fixture.js';
 
@@ -207,6 +212,91 @@ describe('data pointers', () => {
     ['a list within a qword', 0x1000n, 0x2004n, 16_384],
   ])('with offsets that cannot be: %s', async (_, prp1, prp2, length) => {
     await expect(dataSegments(memory, prp1, prp2, length)).rejects.toMatchObject({ status: 0x013 });
+  });
+});
+
+describe('SGLs', () => {
+  const DATA = 0x00;
+  const SEGMENT = 0x20;
+  const LAST = 0x30;
+
+  function descriptor(address: bigint, length: number, type: number): Buffer {
+    const bytes = Buffer.alloc(16);
+    bytes.writeBigUInt64LE(address, 0);
+    bytes.writeUInt32LE(length, 8);
+    bytes[15] = type;
+    return bytes;
+  }
+
+  /** Client memory that has these segments. */
+  function holding(segments: Record<string, Buffer[]>): ClientMemory {
+    return {
+      read: (address, length) => {
+        const bytes = Buffer.concat(segments[address.toString(16)] ?? []);
+        return bytes.length >= length
+          ? Promise.resolve(bytes.subarray(0, length))
+          : Promise.reject(new Error('no such memory'));
+      },
+      write: () => Promise.resolve(),
+    };
+  }
+
+  test('a data block', async () => {
+    const first = descriptor(0x1234n, 512, DATA);
+    expect(await sglSegments(holding({}), first, 512)).toMatchObject([{ address: 0x1234n, length: 512 }]);
+  });
+
+  test('segments, one after the other', async () => {
+    const memory = holding({
+      '1000': [
+        descriptor(0x8000n, 100, DATA),
+        descriptor(0x9001n, 0, DATA),
+        descriptor(0x2000n, 16, SEGMENT),
+      ],
+      '2000': [descriptor(0x3000n, 32, LAST)],
+      '3000': [descriptor(0xffff_ffff_ffff_0000n, 411, DATA), descriptor(0x5n, 1, DATA)],
+    });
+    expect(await sglSegments(memory, descriptor(0x1000n, 48, SEGMENT), 512)).toMatchObject([
+      { address: 0x8000n, length: 100 },
+      { address: 0xffff_ffff_ffff_0000n, length: 411 },
+      { address: 0x5n, length: 1 },
+    ]);
+  });
+
+  const circle = { '1000': [descriptor(0x1000n, 16, SEGMENT)] };
+  const data = [descriptor(0x8000n, 512, DATA)];
+
+  test.each([
+    ['fewer bytes than the data', 0x00f, descriptor(0x1000n, 511, DATA), {}],
+    ['more bytes than the data', 0x00f, descriptor(0x1000n, 513, DATA), {}],
+    ['a bit bucket', 0x011, descriptor(0x1000n, 512, 0x10), {}],
+    ['a keyed data block', 0x011, descriptor(0x1000n, 512, 0x40), {}],
+    ['an address that is an offset', 0x011, descriptor(0x1000n, 512, 0x01), {}],
+    ['a segment of no descriptor', 0x00d, descriptor(0x1000n, 0, LAST), { '1000': data }],
+    ['a segment of half a descriptor', 0x00d, descriptor(0x1000n, 8, LAST), { '1000': data }],
+    ['a segment that leads nowhere', 0x00d, descriptor(0x1000n, 16, SEGMENT), { '1000': data }],
+    ['a last segment that leads on', 0x00d, descriptor(0x1000n, 16, LAST), circle],
+    ['segments in a circle', 0x00e, descriptor(0x1000n, 16, SEGMENT), circle],
+    ['a segment of 4 GiB', 0x00e, descriptor(0x1000n, 0xffff_fff0, LAST), {}],
+  ])('%s', async (_, status, first, segments) => {
+    await expect(sglSegments(holding(segments), first, 512)).rejects.toMatchObject({ status });
+  });
+
+  test.each([
+    [0x40, true, 0x000],
+    [0x80, true, 0x000],
+    [0x40, false, 0x002],
+    [0xc0, true, 0x002],
+    [0x41, true, 0x002],
+  ])('flags 0x%x where SGLs are taken: %s', async (flags, takesSgls, status) => {
+    const namespaces = [new EmulatedNamespace(1, { store: new MemoryStore(4096) })];
+    const personality = { takesSgls, mdts: 0, namespaces } as Partial<Personality> as Personality;
+    const commands = new IoCommands(holding({ '8000': [Buffer.alloc(512)] }), personality, new Health());
+    const sgl = descriptor(0x8000n, 512, DATA);
+    const sqe = { opcode: 1, flags, cid: 0, nsid: 1, prp1: 0n, prp2: 0n, sgl };
+    const executed = commands.execute({ ...sqe, cdw10: 0, cdw11: 0, cdw12: 0, cdw13: 0 });
+    if (status === 0) expect(await executed).toBe(0);
+    else await expect(executed).rejects.toMatchObject({ status });
   });
 });
 

@@ -30,30 +30,32 @@ describe('read and write', () => {
     expect((await queue.read(5 + blocks, 1)).every((byte) => byte === 0)).toBe(true);
   });
 
-  test.each([
-    [0, 1],
-    [0, 256],
-    [0, 1000],
-    [512, 8],
-    [512, 256],
-    [4, 8],
-    [4, 256],
-    [3584, 9],
-    [4092, 257],
-    [8192, 16],
-  ])('DMA memory from offset %i, %i blocks', async (offset, blocks) => {
-    const { queue, device } = await withQueue();
-    const buffer = await device.dma.alloc(offset + blocks * 512 + 64);
-    const data = pattern(blocks * 512);
-    data.copy(buffer.bytes, offset);
-    await queue.write(100, buffer, { offset, blocks });
-    expect((await queue.read(100, blocks)).equals(data)).toBe(true);
-    buffer.bytes.fill(0xee);
-    await queue.readInto(100, buffer, { offset, blocks });
-    expect(buffer.bytes.subarray(offset, offset + blocks * 512).equals(data)).toBe(true);
-    // Nothing beside it was touched.
-    expect(buffer.bytes.subarray(0, offset).every((byte) => byte === 0xee)).toBe(true);
-    expect(buffer.bytes.subarray(offset + blocks * 512).every((byte) => byte === 0xee)).toBe(true);
+  describe.each([true, false])('SGLs: %s', (sgls) => {
+    test.each([
+      [0, 1],
+      [0, 256],
+      [0, 1000],
+      [512, 8],
+      [512, 256],
+      [4, 8],
+      [4, 256],
+      [3584, 9],
+      [4092, 257],
+      [8192, 16],
+    ])('DMA memory from offset %i, %i blocks', async (offset, blocks) => {
+      const { queue, device } = await withQueue({ nvme: { sgls } });
+      const buffer = await device.dma.alloc(offset + blocks * 512 + 64);
+      const data = pattern(blocks * 512);
+      data.copy(buffer.bytes, offset);
+      await queue.write(100, buffer, { offset, blocks });
+      expect((await queue.read(100, blocks)).equals(data)).toBe(true);
+      buffer.bytes.fill(0xee);
+      await queue.readInto(100, buffer, { offset, blocks });
+      expect(buffer.bytes.subarray(offset, offset + blocks * 512).equals(data)).toBe(true);
+      // Nothing beside it was touched.
+      expect(buffer.bytes.subarray(0, offset).every((byte) => byte === 0xee)).toBe(true);
+      expect(buffer.bytes.subarray(offset + blocks * 512).every((byte) => byte === 0xee)).toBe(true);
+    });
   });
 
   test.each([512, 1024, 2048, 4096])('blocks of %i bytes', async (blockSize) => {
@@ -94,11 +96,12 @@ describe('read and write', () => {
 
   test.each([
     ['without a limit, as far as the driver goes', 0, 4 << 20],
-    ['with PRP lists of several pages', 10, 4 << 20],
+    ['with PRP lists of several pages', 10, 4 << 20, false],
+    ['with a controller that has no SGLs', 10, 4 << 20, true, false],
     ['as far as it was told to go', 10, 1 << 16],
-  ])('%s', async (_, mdts, maxTransferBytes) => {
+  ])('%s', async (_, mdts, maxTransferBytes, sgls = true, hasSgls = true) => {
     const namespaces = [{ store: new MemoryStore(16 << 20) }];
-    const setup = { emulated: { namespaces, mdts }, nvme: { maxTransferBytes } };
+    const setup = { emulated: { namespaces, mdts, sgls: hasSgls }, nvme: { maxTransferBytes, sgls } };
     const { queue, emulated, device } = await withQueue(setup);
     const commands = watched(emulated);
     const data = pattern(4 << 20);

@@ -94,7 +94,8 @@ describe('the submit/poll face', () => {
     [3, 4092],
     [32, 2048],
   ])('buffers of %i pages that begin %i bytes behind the beginning of one', async (pages, pageOffset) => {
-    const { queue } = await withQueue({ buffers: { count: 3, bytes: pages * 4096, pageOffset } });
+    const buffers = { count: 3, bytes: pages * 4096, pageOffset };
+    const { queue } = await withQueue({ buffers }, { nvme: { sgls: false } });
     expect([queue.bufferCount, queue.bufferBytes]).toEqual([3, pages * 4096]);
     for (let blocks = 1; blocks <= pages * 8; blocks = blocks * 2 + 1) {
       const data = pattern(blocks * 512, blocks);
@@ -119,7 +120,7 @@ describe('the submit/poll face', () => {
   test.each([0, 1024])('buffers with lists of several pages that begin at %i of one', async (pageOffset) => {
     const { queue } = await withQueue(
       { buffers: { count: 2, bytes: 4 << 20, pageOffset } },
-      { emulated: { namespaces: [{ store: new MemoryStore(8 << 20) }], mdts: 10 } },
+      { emulated: { namespaces: [{ store: new MemoryStore(8 << 20) }], mdts: 10 }, nvme: { sgls: false } },
     );
     for (const bytes of [511, 512, 513, 514, 1023, 1024].map((pages) => pages * 4096)) {
       const data = pattern(bytes, bytes >>> 12);
@@ -136,6 +137,24 @@ describe('the submit/poll face', () => {
       const [first, second] = [await queue.read(3, half), await queue.read(3 + half, bytes / 512 - half)];
       expect(Buffer.concat([first, second]).equals(data)).toBe(true);
     }
+  });
+
+  test.each([
+    [512, 0],
+    [4096, 1024],
+    [131_072, 4092],
+  ])('transfers of %i bytes from %i behind the beginning of a page, by SGL', async (bytes, pageOffset) => {
+    const { queue } = await withQueue({ buffers: { count: 2, bytes, pageOffset } });
+    const data = pattern(bytes);
+    data.copy(queue.buffer(1));
+    queue.submitWrite(5, bytes / 512, 1, 0);
+    queue.ring();
+    expect(await collect(queue, 1)).toEqual([[0, 0]]);
+    queue.submitRead(5, bytes / 512, 0, 1);
+    queue.ring();
+    expect(await collect(queue, 1)).toEqual([[1, 0]]);
+    expect(queue.buffer(0).equals(data)).toBe(true);
+    expect((await queue.read(5, bytes / 512)).equals(data)).toBe(true);
   });
 
   test.each([-4, 2, 4096, 0.5])('buffers cannot begin at %d of a page', async (pageOffset) => {

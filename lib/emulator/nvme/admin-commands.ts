@@ -60,7 +60,7 @@ export class AdminCommands {
 
   /** Dword 0 of the completion. Throws a CommandError. */
   async execute(sq: SubmissionRing, sqe: Sqe): Promise<number> {
-    // Fused operations and SGLs.
+    // Fused operations, and SGLs, which no admin command has.
     if (sqe.flags !== 0) throw new CommandError(Status.INVALID_FIELD);
     switch (sqe.opcode) {
       case Opcode.IDENTIFY:

@@ -12,6 +12,7 @@ export interface Personality {
   /** VS. */
   version: number;
   hasShadowDoorbells: boolean;
+  takesSgls: boolean;
   namespaces: readonly EmulatedNamespace[];
 }
 
@@ -29,6 +30,8 @@ const ONCS = 0b1101;
 const OACS_DOORBELL_BUFFER = 1 << 8;
 /** Log pages can be read from an offset. */
 const LPA = 1 << 2;
+/** Of any alignment; no bit buckets, no more bytes than the data has. */
+const SGLS = 1;
 /** There is a cache, and Flush takes all namespaces at once. */
 const VWC = 0b111;
 
@@ -64,6 +67,7 @@ export function identifyController(is: Personality): Buffer {
   bytes.writeUInt32LE(is.namespaces.length, 516);
   bytes.writeUInt16LE(ONCS, 520);
   bytes[525] = VWC;
+  bytes.writeUInt32LE(is.takesSgls ? SGLS : 0, 536);
   putText(bytes, 768, 256, `nqn.2014-08.org.nvmexpress:${is.serialNumber}`, '\0');
   // Power state 0: 25 W.
   bytes.writeUInt16LE(2500, 2048);

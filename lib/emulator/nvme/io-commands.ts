@@ -4,7 +4,8 @@ import { ALL_NAMESPACES, PAGE, Status } from './constants.js';
 import type { Health } from './health.js';
 import type { Personality } from './identify-data.js';
 import type { EmulatedNamespace } from './namespace.js';
-import { dataSegments, readSegments, writeSegments } from './prps.js';
+import { dataSegments, readSegments, writeSegments, type Segment } from './prps.js';
+import { sglSegments } from './sgls.js';
 import { CommandError, type Sqe } from './sqe.js';
 
 const Opcode = {
@@ -17,6 +18,8 @@ const Opcode = {
 } as const;
 
 const RANGE_BYTES = 16;
+/** Flags: 0 with PRPs, 01b and 10b with SGLs (which differ in how metadata is found), 11b is reserved. */
+const PSDT = 0b1100_0000;
 const FORCE_UNIT_ACCESS = 1 << 30;
 /** CDW11 of Dataset Management. */
 const DEALLOCATE = 1 << 2;
@@ -34,7 +37,9 @@ export class IoCommands {
 
   /** Dword 0 of the completion. Throws a CommandError. */
   async execute(sqe: Sqe): Promise<number> {
-    if (sqe.flags !== 0) throw new CommandError(Status.INVALID_FIELD);
+    const isUnknown = (sqe.flags & ~PSDT) !== 0 || (sqe.flags & PSDT) === PSDT;
+    const isSgl = (sqe.flags & PSDT) !== 0;
+    if (isUnknown || (isSgl && !this.#personality.takesSgls)) throw new CommandError(Status.INVALID_FIELD);
     switch (sqe.opcode) {
       case Opcode.READ:
         await this.#read(sqe);
@@ -64,7 +69,7 @@ export class IoCommands {
 
   async #read(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
-    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    const segments = await this.#data(sqe, length);
     await writeSegments(this.#memory, segments, await namespace.store.read(offset, length));
     this.#health.readCommands++;
     this.#health.bytesRead += BigInt(length);
@@ -72,7 +77,7 @@ export class IoCommands {
 
   async #write(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
-    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    const segments = await this.#data(sqe, length);
     await namespace.store.write(offset, await readSegments(this.#memory, segments));
     if ((sqe.cdw12 & FORCE_UNIT_ACCESS) !== 0) await namespace.store.flush();
     this.#health.writeCommands++;
@@ -81,7 +86,7 @@ export class IoCommands {
 
   async #compare(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
-    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    const segments = await this.#data(sqe, length);
     const theirs = await readSegments(this.#memory, segments);
     if (!theirs.equals(await namespace.store.read(offset, length)))
       throw new CommandError(Status.COMPARE_FAILURE);
@@ -91,7 +96,7 @@ export class IoCommands {
   async #manage(sqe: Sqe): Promise<void> {
     const namespace = this.#namespace(sqe.nsid);
     const count = (sqe.cdw10 & 0xff) + 1;
-    const segments = await dataSegments(this.#memory, sqe.prp1, sqe.prp2, count * RANGE_BYTES);
+    const segments = await this.#data(sqe, count * RANGE_BYTES);
     const ranges = await readSegments(this.#memory, segments);
     for (let at = 0; at < ranges.byteLength; at += RANGE_BYTES) {
       const blocks = ranges.readUInt32LE(at + 4);
@@ -104,6 +109,12 @@ export class IoCommands {
     const { namespaces } = this.#personality;
     const wanted = nsid === ALL_NAMESPACES ? namespaces : [this.#namespace(nsid)];
     for (const { store } of wanted) await store.flush();
+  }
+
+  /** Where a command's data is. */
+  #data(sqe: Sqe, length: number): Promise<Segment[]> {
+    if ((sqe.flags & PSDT) !== 0) return sglSegments(this.#memory, sqe.sgl, length);
+    return dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
   }
 
   #transfer(sqe: Sqe): { namespace: EmulatedNamespace; offset: number; length: number } {

@@ -47,6 +47,8 @@ export interface NvmeDeviceOptions {
   mapDoorbells?: boolean;
   /** Offers shadow doorbells (Doorbell Buffer Config). False by default. */
   shadowDoorbells?: boolean;
+  /** Takes SGLs in commands for I/O. True by default. */
+  sgls?: boolean;
   /** CAP.TO, rounded up to 500 ms; 1,000 by default. */
   readyTimeoutMs?: number;
   /** Sees every command, and may make it fail. See `intercept`. */
@@ -110,6 +112,7 @@ export class NvmeDevice extends PciDevice {
       mdts: settings.mdts,
       version: VERSION_2_0,
       hasShadowDoorbells: settings.shadowDoorbells,
+      takesSgls: settings.sgls,
       namespaces: this.namespaces,
     };
     this.#doorbells = new DoorbellPage(barSize, stride, settings.mapDoorbells);
@@ -373,6 +376,7 @@ function settingsOf(
     doorbellStride: whole('doorbellStride', options.doorbellStride ?? 0, 0, 8),
     mapDoorbells: options.mapDoorbells ?? true,
     shadowDoorbells: options.shadowDoorbells ?? false,
+    sgls: options.sgls ?? true,
     readyTimeoutMs: whole('readyTimeoutMs', options.readyTimeoutMs ?? 1_000, 0, 127_500),
   };
 }

@@ -23,11 +23,13 @@ export interface Sqe {
   readonly nsid: number;
   readonly prp1: bigint;
   readonly prp2: bigint;
+  /** The same 16 bytes, as the SGL descriptor that they are with PSDT 01b or 10b. */
+  readonly sgl: Buffer;
   readonly cdw10: number;
   readonly cdw11: number;
   readonly cdw12: number;
   readonly cdw13: number;
-  /** For fused commands and SGLs, which are not supported. */
+  /** For fused commands, which are not supported, in bits 1:0; PSDT in bits 7:6. */
   readonly flags: number;
 }
 
@@ -39,6 +41,7 @@ export function decodeSqe(bytes: Buffer, at: number): Sqe {
     nsid: bytes.readUInt32LE(at + 4),
     prp1: bytes.readBigUInt64LE(at + 24),
     prp2: bytes.readBigUInt64LE(at + 32),
+    sgl: bytes.subarray(at + 24, at + 40),
     cdw10: bytes.readUInt32LE(at + 40),
     cdw11: bytes.readUInt32LE(at + 44),
     cdw12: bytes.readUInt32LE(at + 48),
