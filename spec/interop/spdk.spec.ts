@@ -52,15 +52,20 @@ withSpdk("SPDK's target (VFIO_USER_SPDK names its directory)", () => {
       expect(queue).toMatchObject({ doorbell: 'mapped', depth: 255 });
     }));
 
-  test('what one connection wrote another reads, at every size', async () => {
-    let written = new Map<number, Buffer>();
-    await withController(async (controller, device) => {
-      written = await writeAll(device, controller, await controller.createQueue());
-    });
-    await withController(async (controller, device) => {
-      await readAll(device, await controller.createQueue(), written);
-    });
-  });
+  test.each([true, false])(
+    'what one connection wrote another reads, at every size: with SGLs %s, then the other way',
+    async (sgls) => {
+      let written = new Map<number, Buffer>();
+      const write = async (controller: NvmeController, device: Device) => {
+        expect(controller.identity.sgls & 3).toBe(2);
+        written = await writeAll(device, controller, await controller.createQueue());
+      };
+      await withController(write, { nvme: { sgls } });
+      const read = async (controller: NvmeController, device: Device) =>
+        readAll(device, await controller.createQueue(), written);
+      await withController(read, { nvme: { sgls: !sgls } });
+    },
+  );
 
   test.each(['poll', 'interrupt'] as const)('several queues at once, completions by %s', (completion) =>
     withController(async (controller) => {
@@ -82,11 +87,19 @@ withSpdk("SPDK's target (VFIO_USER_SPDK names its directory)", () => {
       { connect: { mmap: 'never' } },
     ));
 
-  test('the submit/poll face', () =>
-    withController(async (controller) => {
-      const queue = await controller.createQueue({ buffers: {} });
-      await pollRounds(queue, 128, 20);
-    }));
+  test.each([
+    [0, true],
+    [1024, true],
+    [1024, false],
+  ])('the submit/poll face, buffers that begin at %i of a page, SGLs %s', (pageOffset, sgls) =>
+    withController(
+      async (controller) => {
+        const queue = await controller.createQueue({ buffers: { pageOffset } });
+        await pollRounds(queue, 128, 20);
+      },
+      { nvme: { sgls } },
+    ),
+  );
 
   test('other commands, and errors by name', () =>
     withController(async (controller) => {
