@@ -12,7 +12,7 @@ const PROBE_MS = 120;
 const PATIENT_MS = 1_500;
 const HEADER = 16;
 const scratch = new Scratch();
-let server: Server | undefined;
+const servers = new Set<Server>();
 const sockets = new Set<Socket>();
 let names = 0;
 
@@ -20,8 +20,9 @@ afterAll(() => scratch.remove());
 
 afterEach(async () => {
   for (const socket of sockets) socket.destroy();
-  await new Promise((resolve) => (server === undefined ? resolve(undefined) : server.close(resolve)));
-  server = undefined;
+  for (const server of servers) await new Promise((resolve) => server.close(resolve));
+  sockets.clear();
+  servers.clear();
 });
 
 /** What a server does with a command: answers, or does not. `nth` counts the commands of the connection. */
@@ -30,7 +31,7 @@ type Behaviour = (socket: Socket, command: Buffer, nth: number) => void;
 /** Each message of each client goes to `behave`; a client that breaks the framing is dropped. */
 async function serve(behave: Behaviour): Promise<string> {
   const path = scratch.path(`hostile-${names++}`);
-  server = createServer((socket) => {
+  const server = createServer((socket) => {
     sockets.add(socket);
     let bytes = Buffer.alloc(0);
     let nth = 0;
@@ -46,7 +47,8 @@ async function serve(behave: Behaviour): Promise<string> {
       }
     });
   });
-  await new Promise<void>((resolve) => server!.listen(path, resolve));
+  servers.add(server);
+  await new Promise<void>((resolve) => server.listen(path, resolve));
   return path;
 }
 
