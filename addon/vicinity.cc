@@ -56,7 +56,9 @@ bool IsFiltered() {
   text[length] = '\0';
   const char* field = strstr(text, "\nSeccomp:");
   int mode;
-  return field != nullptr && sscanf(field, "\nSeccomp: %d", &mode) == 1 && mode != 0;
+  // A kernel without seccomp has no such line; one that may stand behind what was read is not known to be none.
+  if (field == nullptr) return length == sizeof(text) - 1;
+  return sscanf(field, "\nSeccomp: %d", &mode) != 1 || mode != 0;
 }
 
 /// Moves the calling thread to a processor that it may run on. False where it has not been moved.

@@ -195,7 +195,7 @@ export class CommandQueue {
       if (command.isToDevice) pool.copyIn(pages, command.bytes!);
       this.#prps.scattered(slot, pool.low, pool.high, pages);
     } else if (this.#options.usesSgls && this.#prps.needsTwo(command.low, length)) {
-      this.#prps.verbatim(command.low, command.high, BigInt(length));
+      this.#prps.block(command.low, command.high, length);
       return USES_SGL;
     } else if (length > 0) this.#prps.contiguous(slot, command.low, command.high, length);
     else this.#prps.verbatim(command.low, command.high, command.secondPointer);

@@ -107,6 +107,15 @@ export class PrpLists {
     return length > this.#pageSize - (low & (this.#pageSize - 1));
   }
 
+  /** Makes `entries` an SGL Data Block descriptor instead (see sgls.ts). */
+  block(low: number, high: number, length: number): void {
+    const { entries } = this;
+    entries[0] = low;
+    entries[1] = high;
+    entries[2] = length;
+    entries[3] = 0;
+  }
+
   /** Makes `entries` these two pointers. */
   verbatim(low: number, high: number, second: bigint): void {
     const { entries } = this;

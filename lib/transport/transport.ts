@@ -76,7 +76,7 @@ export interface Transport {
   readonly peer: string;
   /** Undefined where there is none. Its user sees to it that `canRoundTrip` is true, and nobody listens. */
   readonly quick: QuickFace | undefined;
-  /** Whether a message sent now goes whole, or not at all, and what comes next is the beginning of one. */
+  /** Whether what comes next is the beginning of a message, and may be received. */
   readonly canRoundTrip: boolean;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;

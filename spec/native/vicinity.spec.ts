@@ -101,12 +101,16 @@ moveIf(
   },
 );
 
-moveIf('is bound again to what somebody had bound it to', async () => {
-  const bound = (allowed | (1n << 63n)).toString(16);
-  const { outcome, moves } = await run(CLIENT, BUSY, { VFIO_USER_ALLOWED: bound });
-  expect(outcome).toEqual(WELL);
-  expect(moves.slice(0, 5)).toEqual([one(there), all, bound, one(there), all]);
-});
+// A processor that there is not, for what the kernel does not leave.
+(processors.includes(63) ? test.skip : moveIf)(
+  'is bound again to what somebody had bound it to',
+  async () => {
+    const bound = (allowed | (1n << 63n)).toString(16);
+    const { outcome, moves } = await run(CLIENT, BUSY, { VFIO_USER_ALLOWED: bound });
+    expect(outcome).toEqual(WELL);
+    expect(moves.slice(0, 5)).toEqual([one(there), all, bound, one(there), all]);
+  },
+);
 
 moveIf('is given back what it had where it cannot be given all', async () => {
   const { outcome, moves } = await run(CLIENT, BUSY, { VFIO_USER_UNMOVED: '2' });
