@@ -85,7 +85,7 @@ export interface SocketCalls {
    * `body[bodyOffset..bodyOffset+bodyLength)`; the first `sent` bytes of it went out before. `fds` go with the first
    * byte sent. Returns the number of bytes that went out now; -EAGAIN when the socket is full.
    */
-  send(
+  readonly send: (
     socket: number,
     head: Uint8Array,
     headLength: number,
@@ -94,46 +94,46 @@ export interface SocketCalls {
     bodyLength: number,
     sent: number,
     fds: readonly number[] | null,
-  ): number;
+  ) => number;
   /**
    * One `recvmsg` with MSG_CMSG_CLOEXEC, never blocking. Returns the bytes read, 0 at the end of the stream, -EAGAIN
    * when there is nothing, -ECTRUNC when fds were lost. `WITH_FDS` is added while fds wait for `takeFds`. `length` is at
    * least 1.
    */
-  recv(socket: number, into: Uint8Array, offset: number, length: number): number;
+  readonly recv: (socket: number, into: Uint8Array, offset: number, length: number) => number;
   /**
    * `recv` that spins up to `patienceUs` for bytes, and with `whole` goes on until it has `length` bytes or a pause has
    * been longer than that. It spins no more than 100 µs in all.
    */
-  recvEager(
+  readonly recvEager: (
     socket: number,
     into: Uint8Array,
     offset: number,
     length: number,
     patienceUs: number,
     whole: boolean,
-  ): number;
+  ) => number;
   /**
    * `recv` that waits up to `timeoutMs` (at most 50) for bytes, spinning first for as long as that has lately paid.
    * -EAGAIN when the time is over or when `other` became readable meanwhile.
    */
-  recvWait(
+  readonly recvWait: (
     socket: number,
     into: Uint8Array,
     offset: number,
     length: number,
     timeoutMs: number,
     other: number,
-  ): number;
+  ) => number;
   /**
    * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
    * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
    * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel, which
    * has less to do then, or wait for `takeFds`.
    */
-  roundTrip(socket: number, length: number, timeoutMs: number, other: number): number;
+  readonly roundTrip: (socket: number, length: number, timeoutMs: number, other: number) => number;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
-  wait(socket: number, events: number, timeoutMs: number, other: number): number;
+  readonly wait: (socket: number, events: number, timeoutMs: number, other: number) => number;
   /**
    * Passes on what comes from `socket` to `other` and the other way, message by message, until nothing has come for
    * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
@@ -142,7 +142,7 @@ export interface SocketCalls {
    * part, which it does not of what is short enough. A message begins with `headBytes`, of which the 32 bits at `sizeAt`,
    * little-endian, say how long it is as a whole. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
    */
-  relay(
+  readonly relay: (
     socket: number,
     other: number,
     into: Uint8Array,
@@ -152,7 +152,7 @@ export interface SocketCalls {
     sizeAt: number,
     longest: number,
     tally: Float64Array,
-  ): number;
+  ) => number;
 }
 
 /** A listening socket. */
@@ -273,11 +273,24 @@ export interface QuickMemory {
 }
 
 let loaded: Native | undefined;
+let calls: SocketCalls | undefined;
 let memory: QuickMemory | undefined;
 
 /** The addon, loaded at first use; an UnsupportedError that says why where it cannot be. */
 export function native(): Native {
   return (loaded ??= load());
+}
+
+/**
+ * The functions that messages take. The addon has so many exports that V8 keeps them in a dictionary, which each use
+ * would search: of an object with few properties it knows where they are.
+ */
+export function socketCalls(): SocketCalls {
+  if (calls === undefined) {
+    const { send, recv, recvEager, recvWait, wait, roundTrip, relay } = native();
+    calls = { send, recv, recvEager, recvWait, wait, roundTrip, relay };
+  }
+  return calls;
 }
 
 /** This thread's memory for `SocketCalls.roundTrip`; undefined in hosts that allow none from outside. */
@@ -286,7 +299,7 @@ export function quickMemory(): QuickMemory | undefined {
   if (quick === undefined) return undefined;
   return (memory ??= {
     bytes: quick,
-    words: new Uint32Array(quick.buffer, quick.byteOffset, quick.byteLength >>> 2),
+    words: new Uint32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
   });
 }
 

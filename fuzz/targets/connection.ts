@@ -24,7 +24,6 @@ class Pipe implements Transport {
   readonly canLook = false;
   readonly takesMany = false;
   readonly quick = undefined;
-  readonly canRoundTrip = false;
   readonly peer = 'fuzzer';
   turn = 0;
   readonly sent: Buffer[] = [];
@@ -51,14 +50,6 @@ class Pipe implements Transport {
   look(): void {}
   touch(): number {
     return this.turn;
-  }
-
-  afterRoundTrip(): number {
-    throw new Error('it cannot block');
-  }
-
-  handOver(): void {
-    throw new Error('it cannot block');
   }
 
   receive(bytes: Buffer): void {

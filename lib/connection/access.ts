@@ -23,7 +23,7 @@ export function encodeAccess(
   body: Uint8Array | null,
   flags: number,
 ): void {
-  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.byteLength);
+  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
   writeHeader(into, 0, 0, command, size, flags, 0);
   writeRegionAccess(into, HEADER_SIZE, offset, region, count);
 }
@@ -32,23 +32,24 @@ const REPLY_WORD = QUICK_REPLY_AT >>> 2;
 
 /** Whether the access fits `Transport.quick`. */
 export function isQuick(count: number, body: Uint8Array | null): boolean {
-  return body === null ? count <= QUICK_COUNT_MAX : body.byteLength <= QUICK_BODY_MAX;
+  return body === null ? count <= QUICK_COUNT_MAX : body.length <= QUICK_BODY_MAX;
 }
 
 /**
- * Encodes the whole message, with id 0, a word at a time. Returns its size.
+ * Encodes the whole message, a word at a time. Returns its size.
  * @throws TypeError where the memory of `body` is gone.
  */
 export function encodeQuickly(
   { bytes, words }: QuickMemory,
+  id: number,
   command: number,
   region: number,
   offset: number,
   count: number,
   body: Uint8Array | null,
 ): number {
-  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.byteLength);
-  words[0] = command << 16;
+  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
+  words[0] = (command << 16) | id;
   words[1] = size;
   words[2] = FLAGS_COMMAND;
   words[3] = 0;
@@ -59,11 +60,6 @@ export function encodeQuickly(
   words[7] = count;
   if (body !== null) bytes.set(body, ACCESS_HEAD_SIZE);
   return size;
-}
-
-/** Gives what `encodeQuickly` wrote its id. */
-export function identifyQuickly({ words }: QuickMemory, id: number): void {
-  words[0]! |= id;
 }
 
 /**

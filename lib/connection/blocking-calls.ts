@@ -20,17 +20,10 @@ import {
   type MessageTap,
   type QuickFace,
 } from '../transport/index.js';
-import {
-  ACCESS_HEAD_SIZE,
-  encodeAccess,
-  encodeQuickly,
-  identifyQuickly,
-  isPlainReply,
-  isQuick,
-} from './access.js';
+import { ACCESS_HEAD_SIZE, encodeAccess, encodeQuickly, isPlainReply, isQuick } from './access.js';
 import { timeoutOf, type SyncCallOptions } from './call-options.js';
 import { FLAGS_COMMAND } from './flags.js';
-import { countReceived, countSent, type Counters } from './counters.js';
+import { countRoundTrip, countSent, type Counters } from './counters.js';
 import type { Flow } from './flow.js';
 import { Slot, aim, timeoutError, type Decoder } from './slot.js';
 
@@ -102,22 +95,21 @@ export class BlockingCalls {
     if (quick !== undefined && isQuick(count, body) && this.#isQuiet(quick)) {
       const timeoutMs = timeoutOf(options, this.#timeoutMs);
       const { memory } = quick;
-      const size = encodeQuickly(memory, command, region, offset, count, body);
       const id = this.#flow.slots.borrowId();
-      identifyQuickly(memory, id);
-      countSent(this.#counters, size);
+      const size = encodeQuickly(memory, id, command, region, offset, count, body);
       const twin = this.#quickTwin;
       let came = quick.roundTrip(size, timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS, twin);
       const dataBytes = body === null ? count : 0;
       if (!isPlainReply(memory, came, dataBytes)) {
-        came = this.#flow.main.transport.afterRoundTrip(came, size);
+        came = quick.afterRoundTrip(came, size);
         if (!isPlainReply(memory, came, dataBytes)) {
+          countSent(this.#counters, size);
           const slot = this.#open(command, decode, { timeoutMs });
           aim(slot, region, offset, count, target);
           return this.#goOn(quick, slot, id, size, came) as T;
         }
       }
-      countReceived(this.#counters, came);
+      countRoundTrip(this.#counters, size, came);
       quickSlot.count = count;
       quickSlot.target = target;
       const start = QUICK_REPLY_AT + HEADER_SIZE;
@@ -162,11 +154,10 @@ export class BlockingCalls {
 
   /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
   #isQuiet(quick: QuickFace): boolean {
-    const tap = this.#tap;
-    if (tap !== undefined && (tap.active || tap.telling)) return false;
+    if (this.#tap?.active === true) return false;
     // Whatever ends the quiet goes through one of the transports, or is told to `disturb`.
-    const isStill = quick.isUndisturbed && (this.#quickTwin === undefined || this.#quickTwin.isUndisturbed);
-    return isStill || this.#isQuietAgain(quick);
+    if (!quick.isUndisturbed || this.#quickTwin?.isUndisturbed === false) return this.#isQuietAgain(quick);
+    return true;
   }
 
   #isQuietAgain(quick: QuickFace): boolean {
@@ -179,7 +170,7 @@ export class BlockingCalls {
       this.#whyNotSync === undefined &&
       queue.peek() === undefined &&
       main.isQuiet &&
-      (twin === undefined || (twin.isQuiet && twin.transport.quick !== undefined));
+      (twin === undefined || twin.isQuiet);
     if (!isQuiet) return false;
     this.#quickTwin = twin?.transport.quick;
     if (this.#quickTwin !== undefined) this.#quickTwin.isUndisturbed = true;
@@ -194,7 +185,7 @@ export class BlockingCalls {
     // What was not sent whole was not waited for: what stands there is of another call.
     if (came >= 0 && slot.deadline !== 0) slot.deadline -= Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
     this.#flow.giveId(slot, id);
-    if (came > 0) main.transport.handOver(came);
+    if (came > 0) quick.handOver(came);
     else if (came < 0) main.sendRest(slot, bytes, size, size + came);
     return this.#block(slot);
   }

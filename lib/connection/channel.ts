@@ -68,7 +68,7 @@ export class Channel implements TransportHandler, Successor {
     fds: readonly number[] | null,
     stable: boolean,
   ): void {
-    const total = headLength + (body === null ? 0 : body.byteLength);
+    const total = headLength + (body === null ? 0 : body.length);
     countSent(this.#counters, total);
     if (this.#outbox === undefined) {
       const sent = this.transport.trySend(head, headLength, body, 0, fds);
@@ -86,10 +86,15 @@ export class Channel implements TransportHandler, Successor {
     else outbox.keepRest(owner, head, headLength, null, sent, null, false);
   }
 
-  /** Nothing waits to be sent or received: a message that goes now is the next, and what comes is new. */
+  /** Nothing waits to be sent or received: a message that goes now, quickly, is the next, and what comes is new. */
   get isQuiet(): boolean {
     const isQuiet = this.#outbox === undefined || this.#outbox.isQuiet;
-    return isQuiet && this.#reading && this.#readsAgain === undefined && this.transport.canRoundTrip;
+    return (
+      isQuiet &&
+      this.#reading &&
+      this.#readsAgain === undefined &&
+      this.transport.quick?.canRoundTrip === true
+    );
   }
 
   /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
@@ -105,7 +110,7 @@ export class Channel implements TransportHandler, Successor {
 
   /** See `Outbox.sendSoon`. */
   sendSoon(owner: object, head: Uint8Array): void {
-    countSent(this.#counters, head.byteLength);
+    countSent(this.#counters, head.length);
     this.#anOutbox().sendSoon(owner, head);
   }
 
@@ -177,7 +182,8 @@ export class Channel implements TransportHandler, Successor {
   }
 
   #mindTheOutbox(): void {
-    if (this.#reading && this.#anOutbox().bytes > OUTBOX_HIGH_WATER) this.#setReading(false);
+    const waiting = this.#outbox?.bytes ?? 0;
+    if (this.#reading && waiting > OUTBOX_HIGH_WATER) this.#setReading(false);
   }
 
   #setReading(on: boolean): void {

@@ -262,7 +262,7 @@ export class Connection implements ChannelHandler {
     writeHeaderId(accessHead, 0, this.#postedId);
     this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
     if (this.#flow.queue.peek() === undefined) {
-      this.#flow.main.send(undefined, accessHead, accessHead.byteLength, body, null, false);
+      this.#flow.main.send(undefined, accessHead, accessHead.length, body, null, false);
     } else {
       this.counters.queued++;
       this.#flow.queue.push({

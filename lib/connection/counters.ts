@@ -34,6 +34,14 @@ export function countReceived(counters: Counters, bytes: number): void {
   counters.bytesReceived += bytes;
 }
 
+/** A message and its answer. */
+export function countRoundTrip(counters: Counters, sent: number, received: number): void {
+  counters.sent++;
+  counters.received++;
+  counters.bytesSent += sent;
+  counters.bytesReceived += received;
+}
+
 export function newCounters(): Counters {
   return {
     sent: 0,

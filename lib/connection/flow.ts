@@ -121,7 +121,7 @@ export class Flow {
     writeHeaderId(head, 0, slot.id);
     if (gather) this.main.sendSoon(slot, head);
     else {
-      this.main.send(slot, head, head.byteLength, body, fds, false);
+      this.main.send(slot, head, head.length, body, fds, false);
       const isAwaited = !slot.synchronous && this.counters.inFlight <= FEW;
       // Sending may have ended the connection.
       if (isAwaited && this.#endReason === undefined) this.main.lookSoon();
@@ -148,7 +148,7 @@ export class Flow {
       this.counters.queued--;
       const { slot, head, body, fds } = message;
       if (slot === undefined) {
-        this.main.send(undefined, head, head.byteLength, body, null, true);
+        this.main.send(undefined, head, head.length, body, null, true);
       } else {
         slot.message = undefined;
         this.dispatch(slot, head, body, fds);
@@ -255,7 +255,7 @@ export class Flow {
 /** A header with id 0, before `payload`. */
 export function encodeHead(command: number, payload: Uint8Array | null): Buffer {
   const head = Buffer.allocUnsafe(HEADER_SIZE);
-  const size = HEADER_SIZE + (payload === null ? 0 : payload.byteLength);
+  const size = HEADER_SIZE + (payload === null ? 0 : payload.length);
   writeHeader(head, 0, 0, command, size, FLAGS_COMMAND, 0);
   return head;
 }

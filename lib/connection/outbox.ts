@@ -83,7 +83,7 @@ export class Outbox {
     fds: readonly number[] | null,
     stable: boolean,
   ): void {
-    const total = headLength + (body === null ? 0 : body.byteLength);
+    const total = headLength + (body === null ? 0 : body.length);
     // Sending may have ended the connection.
     if (sent === total || this.#closed) return;
     (this.#entries ??= []).push({
@@ -105,17 +105,17 @@ export class Outbox {
    */
   sendSoon(owner: object, head: Uint8Array): void {
     if (!this.#transport.takesMany) {
-      this.send(owner, head, head.byteLength, null, null, false);
+      this.send(owner, head, head.length, null, null, false);
       return;
     }
-    if (this.#gatheredLength + head.byteLength > GATHERED_MAX) this.sendGathered();
+    if (this.#gatheredLength + head.length > GATHERED_MAX) this.sendGathered();
     if (this.#gathered === undefined) {
       this.#gathered = borrowSlab();
       // After all that is ready to run: callers who were answered together ask again together.
       process.nextTick(this.#onTick);
     }
     this.#gathered.set(head, this.#gatheredLength);
-    this.#gatheredLength += head.byteLength;
+    this.#gatheredLength += head.length;
   }
 
   /** Sends what was gathered, or lets it wait with the rest. */
@@ -136,14 +136,8 @@ export class Outbox {
     for (let left = most; this.#entries !== undefined; left--) {
       if (left === 0) return false;
       const entry = this.#entries[this.#first]!;
-      const total = entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength);
-      const took = this.#transport.trySend(
-        entry.head,
-        entry.head.byteLength,
-        entry.body,
-        entry.sent,
-        entry.fds,
-      );
+      const total = entry.head.length + (entry.body === null ? 0 : entry.body.length);
+      const took = this.#transport.trySend(entry.head, entry.head.length, entry.body, entry.sent, entry.fds);
       entry.sent += took;
       this.#bytes -= took;
       if (entry.sent < total) return true;
@@ -161,7 +155,7 @@ export class Outbox {
     if (entry === undefined || entry.sent > 0) return false;
     entries.splice(index, 1);
     if (entries.length === this.#first) this.#forget();
-    this.#bytes -= entry.head.byteLength + (entry.body === null ? 0 : entry.body.byteLength) + ENTRY_BYTES;
+    this.#bytes -= entry.head.length + (entry.body === null ? 0 : entry.body.length) + ENTRY_BYTES;
     return true;
   }
 

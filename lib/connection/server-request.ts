@@ -54,7 +54,7 @@ export class ServerRequest {
 
   /** `echo` of a copy of the payload's beginning, so that it works after `serve` has returned. */
   reply(prefix: Buffer, body: Uint8Array | null): void {
-    this.#answer(prefix, 0, prefix.byteLength, body, true);
+    this.#answer(prefix, 0, prefix.length, body, true);
   }
 
   /** Answers with an errno: a bare header, since servers leave a payload of an error reply undrained. */
@@ -70,7 +70,7 @@ export class ServerRequest {
     this.#counters.served++;
     if (!this.#owed) return;
     this.#owed = false;
-    const size = HEADER_SIZE + length + (body === null ? 0 : body.byteLength);
+    const size = HEADER_SIZE + length + (body === null ? 0 : body.length);
     writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
     from.copy(head, HEADER_SIZE, at, at + length);
     this.#channel.send(undefined, head, HEADER_SIZE + length, body, null, stable);

@@ -68,7 +68,7 @@ function isSmallWrite({ slot, posted, body, fds }: QueuedMessage): boolean {
     isPlainWrite(slot) &&
     fds === null &&
     body !== null &&
-    body.byteLength <= MAX_WRITE_BYTES
+    body.length <= MAX_WRITE_BYTES
   );
 }
 

@@ -44,7 +44,7 @@ export class ConfigSpace implements ConfigReader {
 
   /** In bytes: 256, or 4,096 with the extended space. */
   get size(): number {
-    return this.#shadow.byteLength;
+    return this.#shadow.length;
   }
 
   get vendorId(): number {

@@ -32,7 +32,7 @@ export class HandlerBacking {
   /** Fills `into`; returns 0 or an errno. */
   readSync(address: bigint, into: Buffer): number {
     try {
-      return fill(into, refusePromise(this.#handler.read(address, into.byteLength)));
+      return fill(into, refusePromise(this.#handler.read(address, into.length)));
     } catch (error) {
       return errnoOf(error);
     }
@@ -50,7 +50,7 @@ export class HandlerBacking {
   /** Like `readSync`; never rejects. */
   async read(address: bigint, into: Buffer): Promise<number> {
     try {
-      return fill(into, await this.#handler.read(address, into.byteLength));
+      return fill(into, await this.#handler.read(address, into.length));
     } catch (error) {
       return errnoOf(error);
     }
@@ -67,8 +67,8 @@ export class HandlerBacking {
 }
 
 function fill(into: Buffer, bytes: unknown): number {
-  if (!(bytes instanceof Uint8Array) || bytes.byteLength !== into.byteLength) {
-    throw new TypeError(`a DMA handler's read gives a Uint8Array of exactly ${into.byteLength} bytes`);
+  if (!(bytes instanceof Uint8Array) || bytes.length !== into.length) {
+    throw new TypeError(`a DMA handler's read gives a Uint8Array of exactly ${into.length} bytes`);
   }
   into.set(bytes);
   return 0;

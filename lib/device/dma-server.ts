@@ -109,7 +109,7 @@ export class DmaServer implements RequestHandler {
     if (landing.target === undefined) request.refuse(DmaErrno.EFAULT);
     else {
       const offset = landing.target.byteOffset - (landing.window.bytes?.byteOffset ?? 0);
-      this.#markDirty(landing.window, offset, landing.target.byteLength);
+      this.#markDirty(landing.window, offset, landing.target.length);
       request.echo(DMA_ACCESS_SIZE, null, true);
     }
   }
@@ -133,7 +133,7 @@ export class DmaServer implements RequestHandler {
     // Borrowed, as a handler may have another device serve a request meanwhile.
     const slab = borrowSlab();
     try {
-      const isSmall = this.#count <= slab.byteLength;
+      const isSmall = this.#count <= slab.length;
       const body = isSmall ? slab.subarray(0, this.#count) : Buffer.allocUnsafeSlow(this.#count);
       const failed = this.#forEachPiece((window, offset, at, length) =>
         window.copyOut(offset, body, at, length),

@@ -61,12 +61,12 @@ export class MappedArea {
 
   /** The area as 32-bit words: plain access, the fastest, in no promised order. Needs an offset on a word boundary. */
   get u32(): Uint32Array {
-    return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, this.bytes.byteLength >>> 2));
+    return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, this.bytes.length >>> 2));
   }
 
   /** The area as 64-bit words. */
   get u64(): BigUint64Array {
-    return (this.#quads ??= new BigUint64Array(this.#wordBuffer(8), 0, this.bytes.byteLength >>> 3));
+    return (this.#quads ??= new BigUint64Array(this.#wordBuffer(8), 0, this.bytes.length >>> 3));
   }
 
   /** `[offset, offset + length)` of the area as an ArrayBuffer of its own over the same memory, for areas beyond 4 GiB. */
@@ -104,14 +104,14 @@ export class MappedArea {
 
   /** Copies out of the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyOut(offset: number, target: Uint8Array): void {
-    this.#check(offset, target.byteLength, 1);
-    check(this.#mapping.copyOut(this.#lead + offset, target, 0, target.byteLength), 'copyOut');
+    this.#check(offset, target.length, 1);
+    check(this.#mapping.copyOut(this.#lead + offset, target, 0, target.length), 'copyOut');
   }
 
   /** Copies into the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyIn(offset: number, data: Uint8Array): void {
-    this.#check(offset, data.byteLength, 1);
-    check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.byteLength), 'copyIn');
+    this.#check(offset, data.length, 1);
+    check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.length), 'copyIn');
   }
 
   /** @internal Called once, when the area is closed. */

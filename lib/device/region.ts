@@ -97,7 +97,7 @@ export class Region {
   /** Reads as many bytes as `target` has into it. It is the library's until the promise settles. */
   readInto(offset: number, target: Uint8Array, options?: CallOptions): Promise<void> {
     if (!(target instanceof Uint8Array)) return Promise.reject(notBytes());
-    const length = target.byteLength;
+    const length = target.length;
     const problem = this.#problem(offset, length, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
@@ -116,7 +116,7 @@ export class Region {
    */
   write(offset: number, data: Uint8Array, options?: CallOptions): Promise<void> {
     if (!(data instanceof Uint8Array)) return Promise.reject(notBytes());
-    const length = data.byteLength;
+    const length = data.length;
     const problem = this.#problem(offset, length, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
     if (length === 0) return Promise.resolve();
@@ -458,12 +458,12 @@ export class Region {
 
 /** The little-endian value that is as wide as the bytes are many. */
 function valueOf(bytes: Buffer): number | bigint {
-  return bytes.byteLength === 8 ? bytes.readBigUInt64LE(0) : bytes.readUIntLE(0, bytes.byteLength);
+  return bytes.length === 8 ? bytes.readBigUInt64LE(0) : bytes.readUIntLE(0, bytes.length);
 }
 
 function requireBytes(bytes: Uint8Array): number {
   if (!(bytes instanceof Uint8Array)) throw notBytes();
-  return bytes.byteLength;
+  return bytes.length;
 }
 
 function notBytes(): TypeError {

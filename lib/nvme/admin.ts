@@ -202,7 +202,7 @@ export class Admin {
 
   async #logPart(page: number, into: Buffer, offset: number, options: LogPageOptions): Promise<void> {
     const { namespace = ALL_NAMESPACES, specific = 0 } = options;
-    const dwords = into.byteLength / 4 - 1;
+    const dwords = into.length / 4 - 1;
     const command = new Command(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
     command.cdw10 = page | (specific << 8) | ((dwords & 0xffff) << 16);
     command.cdw11 = dwords >>> 16;
@@ -215,7 +215,7 @@ export class Admin {
 function checkTransfer(send: Uint8Array | undefined, receive: number): void {
   if (send !== undefined && !(send instanceof Uint8Array))
     throw new TypeError('data is a Buffer or a Uint8Array');
-  const length = send?.byteLength ?? receive;
+  const length = send?.length ?? receive;
   if (send !== undefined && receive > 0) throw new TypeError('a command has data in one direction');
   if (length === 0) return;
   checkDwords('the length of the data', length, 4);

@@ -54,7 +54,7 @@ export class BouncePool {
     const page = this.#pageSize;
     for (let i = 0; i < pages.length; i++) {
       const at = i * page;
-      const length = Math.min(page, target.byteLength - at);
+      const length = Math.min(page, target.length - at);
       const from = pages[i]! * page;
       target.set(this.#bytes.subarray(from, from + length), at);
     }

@@ -65,7 +65,7 @@ export class Command {
   /** Data in memory of this process. */
   through(bytes: Uint8Array, isToDevice: boolean): this {
     this.bytes = bytes;
-    this.length = bytes.byteLength;
+    this.length = bytes.length;
     this.isToDevice = isToDevice;
     return this;
   }

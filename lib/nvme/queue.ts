@@ -229,10 +229,7 @@ export class NvmeQueue extends SubmitQueue {
       const length = blocks * namespace.blockSize;
       if (data instanceof DmaBuffer) command.direct(data, options?.offset ?? 0, length);
       else
-        command.through(
-          data.byteLength === length ? data : data.subarray(0, length),
-          opcode !== NvmOpcode.READ,
-        );
+        command.through(data.length === length ? data : data.subarray(0, length), opcode !== NvmOpcode.READ);
       command.answer = answer;
       return this.commands.execute<T>(command, options);
     }
@@ -333,7 +330,7 @@ function sizeOf(data: Data): number {
     if (data.closed) throw new RangeError('the DMA buffer is closed');
     return data.size;
   }
-  if (data instanceof Uint8Array) return data.byteLength;
+  if (data instanceof Uint8Array) return data.length;
   throw new TypeError('data is a Buffer, a Uint8Array or a DMA buffer');
 }
 

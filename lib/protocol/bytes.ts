@@ -51,7 +51,7 @@ export function writeUInt32(into: Uint8Array, at: number, value: number): void {
 }
 
 function outOfBounds(bytes: Uint8Array, at: number, size: number): RangeError {
-  return outOfRange(`${size} bytes at ${at} do not lie in ${bytes.byteLength}`);
+  return outOfRange(`${size} bytes at ${at} do not lie in ${bytes.length}`);
 }
 
 function doesNotFit(value: number, bits: number): RangeError {

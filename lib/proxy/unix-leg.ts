@@ -11,6 +11,7 @@ import {
   WITH_FDS,
   WRITABLE,
   native,
+  socketCalls,
   type NativeSocket,
   type SocketCalls,
 } from '../native.js';
@@ -39,7 +40,7 @@ class UnixLeg implements Leg {
   readonly passesFds: boolean;
   readonly canLook = true;
   readonly #handler: LegHandler;
-  readonly #calls: SocketCalls = native();
+  readonly #calls: SocketCalls = socketCalls();
   readonly #socket: NativeSocket;
   /** Of `#socket`, for `#calls`. */
   readonly #handle: number;

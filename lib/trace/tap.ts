@@ -64,18 +64,20 @@ function lineWriter(trace: TraceOptions['trace']): ((line: string) => void) | un
 }
 
 export class TraceTap implements MessageTap {
-  /** Undefined where there are none: that is asked before each message. */
-  #sinks: readonly Sink[] | undefined;
+  #sinks: readonly Sink[];
   #telling = false;
+  /** There are sinks, or something is being told: asked before each message. */
+  #isBusy = false;
   /** Made with the first message that somebody hears of. */
   #diagnostics: DiagnosticsSink | undefined;
 
   constructor(sinks: readonly Sink[]) {
-    this.#sinks = sinks.length === 0 ? undefined : sinks;
+    this.#sinks = sinks;
+    this.#note(false);
   }
 
   get active(): boolean {
-    return this.#sinks !== undefined || hasSubscribers();
+    return this.#isBusy || hasSubscribers();
   }
 
   get telling(): boolean {
@@ -133,8 +135,9 @@ export class TraceTap implements MessageTap {
 
   /** Ends what was opened; idempotent. The diagnostics channel stays. */
   close(): void {
-    const sinks = this.#sinks ?? [];
-    this.#sinks = undefined;
+    const sinks = this.#sinks;
+    this.#sinks = [];
+    this.#note(this.#telling);
     for (const sink of sinks) sink.close();
   }
 
@@ -154,9 +157,9 @@ export class TraceTap implements MessageTap {
 
   #tell(say: (sink: Sink) => void): void {
     const before = this.#telling;
-    this.#telling = true;
+    this.#note(true);
     this.#diagnostics ??= new DiagnosticsSink();
-    for (const sink of [...(this.#sinks ?? []), this.#diagnostics]) {
+    for (const sink of [...this.#sinks, this.#diagnostics]) {
       try {
         say(sink);
       } catch (error) {
@@ -166,6 +169,11 @@ export class TraceTap implements MessageTap {
         });
       }
     }
-    this.#telling = before;
+    this.#note(before);
+  }
+
+  #note(telling: boolean): void {
+    this.#telling = telling;
+    this.#isBusy = telling || this.#sinks.length > 0;
   }
 }

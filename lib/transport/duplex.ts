@@ -19,7 +19,6 @@ export class DuplexTransport implements Transport {
   readonly canLook = false;
   readonly takesMany = false;
   readonly quick = undefined;
-  readonly canRoundTrip = false;
   readonly peer: string;
   turn = 0;
   readonly #handler: TransportHandler;
@@ -55,13 +54,13 @@ export class DuplexTransport implements Transport {
     if (fds !== null && fds.length > 0) {
       throw new UnsupportedError(`file descriptors cannot be passed over ${this.peer}`);
     }
-    const bodyLength = body === null ? 0 : body.byteLength;
+    const bodyLength = body === null ? 0 : body.length;
     // The stream keeps what it is given until it is written: a copy, in one piece so that one write is one message.
     const message = Buffer.allocUnsafe(headLength + bodyLength);
     message.set(head.subarray(0, headLength));
     if (body !== null) message.set(body, headLength);
     this.#full = !this.#stream.write(message);
-    return message.byteLength;
+    return message.length;
   }
 
   /** The stream hands over what it has by itself. */
@@ -69,14 +68,6 @@ export class DuplexTransport implements Transport {
 
   touch(): number {
     return this.turn;
-  }
-
-  afterRoundTrip(): number {
-    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
-  }
-
-  handOver(): void {
-    throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);
   }
 
   flushSync(): void {
@@ -119,7 +110,7 @@ export class DuplexTransport implements Transport {
 
   readonly #onData = (chunk: Buffer): void => {
     this.turn++;
-    if (!this.#ended) this.#sort(() => this.#framer.push(chunk, 0, chunk.byteLength, undefined));
+    if (!this.#ended) this.#sort(() => this.#framer.push(chunk, 0, chunk.length, undefined));
   };
 
   readonly #onDrain = (): void => {

@@ -129,7 +129,7 @@ export class Framer {
     const fds = this.#heldFds;
     this.#held = undefined;
     this.#heldFds = undefined;
-    if (held !== undefined) this.push(held, 0, held.byteLength, fds, true);
+    if (held !== undefined) this.push(held, 0, held.length, fds, true);
   }
 
   /** Ends sorting, also in the middle of `push`; closes the fds that no message took. */
@@ -183,7 +183,7 @@ export class Framer {
   /** The prefix is whole and more is missing: borrows a landing, or makes room for all of the message here. */
   #makeRoom(bytes: Buffer, start: number, have: number): void {
     const landing = this.#handler.findLanding(bytes, start);
-    const lent = landing?.target?.byteLength === this.#size - LANDING_PREFIX;
+    const lent = landing?.target?.length === this.#size - LANDING_PREFIX;
     this.#landing = lent ? landing : undefined;
     const partial = allocate(lent ? LANDING_PREFIX : this.#size);
     bytes.copy(partial, 0, start, start + (lent ? LANDING_PREFIX : have));

@@ -18,7 +18,7 @@ import { LANDING_PREFIX } from './transport.js';
  * returns, and fds stay their owner's. None of these throws.
  */
 export interface MessageTap {
-  /** Asked before each message: while it is false no other function is called. */
+  /** Asked before each message: while it is false no other function is called, and none is running. */
   readonly active: boolean;
   /** One of the functions below is running: what is called from there must not block for a message. */
   readonly telling: boolean;
@@ -89,10 +89,6 @@ class TappedTransport implements Transport, TransportHandler {
     return this.#inner.turn;
   }
 
-  get canRoundTrip(): boolean {
-    return this.#inner.canRoundTrip;
-  }
-
   /** Whoever listens hears of one message at a time. */
   get takesMany(): boolean {
     return this.#inner.takesMany && !this.#tap.active;
@@ -112,13 +108,9 @@ class TappedTransport implements Transport, TransportHandler {
     this.#fds = fds;
     const took = this.#inner.trySend(head, headLength, body, sent, fds);
     // Told when all of it has gone, and not before: who listens may send, and the rest of this one comes first.
-    if (sent + took === headLength + (body === null ? 0 : body.byteLength)) this.#tellSent();
+    if (sent + took === headLength + (body === null ? 0 : body.length)) this.#tellSent();
     else this.#head = undefined;
     return took;
-  }
-
-  afterRoundTrip(answer: number, length: number): number {
-    return this.#inner.afterRoundTrip(answer, length);
   }
 
   look(next: Touchable | undefined): void {
@@ -127,10 +119,6 @@ class TappedTransport implements Transport, TransportHandler {
 
   touch(): number {
     return this.#inner.touch();
-  }
-
-  handOver(count: number): void {
-    this.#inner.handOver(count);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {

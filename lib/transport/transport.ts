@@ -54,12 +54,24 @@ export interface QuickFace {
    * changed about it since its user set this: what was true of it then still is. The transport clears it.
    */
   isUndisturbed: boolean;
+  /** Whether what comes next is the beginning of a message, and may be received. */
+  readonly canRoundTrip: boolean;
   /**
    * Sends `memory[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes, on this
    * transport or the `other`. Returns how many bytes of it stand at `memory[QUICK_REPLY_AT)`: nobody has looked at them
-   * yet. Where that is not what was expected, `Transport.afterRoundTrip` follows.
+   * yet. Where that is not what was expected, `afterRoundTrip` follows.
    */
   roundTrip(length: number, timeoutMs: number, other: QuickFace | undefined): number;
+  /**
+   * What `roundTrip` of `length` bytes answered, where it was not expected: how many bytes stand there, which the caller
+   * looks at, or has `handOver` treat as any others. Fds that came with them are closed. 0 where nothing came, the other
+   * transport had something first, or the transport has ended; -n where the last n bytes could not be sent. Where it is
+   * not negative the double at `memory[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is
+   * positive the word at `memory[QUICK_OTHER_AT)` is not 0 when the other transport has something to receive.
+   */
+  afterRoundTrip(answer: number, length: number): number;
+  /** Treats `count` bytes that `roundTrip` has received as any others. */
+  handOver(count: number): void;
 }
 
 /** One stream of messages. */
@@ -76,8 +88,6 @@ export interface Transport {
   readonly peer: string;
   /** Undefined where there is none. Its user sees to it that `canRoundTrip` is true, and nobody listens. */
   readonly quick: QuickFace | undefined;
-  /** Whether what comes next is the beginning of a message, and may be received. */
-  readonly canRoundTrip: boolean;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;
 
@@ -95,22 +105,12 @@ export interface Transport {
   ): number;
 
   /**
-   * What `quick.roundTrip` of `length` bytes answered, where it was not expected: how many bytes stand there, which the
-   * caller looks at, or has `handOver` treat as any others. Fds that came with them are closed. 0 where nothing came, the
-   * other transport had something first, or the transport has ended; -n where the last n bytes could not be sent. Where it
-   * is not negative the double at `memory[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is
-   * positive the word at `memory[QUICK_OTHER_AT)` is not 0 when the other transport has something to receive.
-   */
-  afterRoundTrip(answer: number, length: number): number;
-  /**
    * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. Where
    * nothing has come yet `next` is touched meanwhile.
    */
   look(next: Touchable | undefined): void;
   /** See `Touchable`: what sending a message needs. */
   touch(): number;
-  /** Treats `count` bytes that `quick.roundTrip` has received as any others. */
-  handOver(count: number): void;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
   flushSync(timeoutMs: number, other: Transport | undefined): void;
   /** Waits up to `timeoutMs` (one slice) for messages, on this or the `other` transport, and hands them to the handlers. */

@@ -19,6 +19,7 @@ import {
   closeFds,
   native,
   quickMemory,
+  socketCalls,
   type NativeSocket,
   type QuickMemory,
   type SocketCalls,
@@ -62,7 +63,7 @@ export class UnixTransport implements Transport, QuickFace {
   /** See `QuickFace`. */
   isUndisturbed = false;
   readonly #memory = quickMemory();
-  readonly #calls: SocketCalls = native();
+  readonly #calls: SocketCalls = socketCalls();
   /** Of `#socket`, for `#calls`. */
   readonly #handle: number;
   readonly #framer: Framer;
@@ -118,7 +119,7 @@ export class UnixTransport implements Transport, QuickFace {
     if (this.#ended) return 0;
     this.#spoke = true;
     this.isUndisturbed = false;
-    const bodyLength = body === null ? 0 : body.byteLength;
+    const bodyLength = body === null ? 0 : body.length;
     const result = this.#calls.send(this.#handle, head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
       if (result === -EAGAIN) this.#watch(this.#interest | WRITABLE);
@@ -316,7 +317,7 @@ export class UnixTransport implements Transport, QuickFace {
     try {
       const into = direct ?? slab!;
       const offset = direct === undefined ? 0 : this.#framer.directOffset;
-      const wanted = direct === undefined ? slab!.byteLength : this.#framer.missing;
+      const wanted = direct === undefined ? slab!.length : this.#framer.missing;
       const isRest = direct !== undefined && wanted >= EAGER_FROM && !this.#restIsLate;
       const came =
         waitMs > 0

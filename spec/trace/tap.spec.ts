@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { Connection, negotiate } from '../../lib/connection/index.js';
 import { connect } from '../../lib/device/connect.js';
-import { decodeInto, decodeWritten } from '../../lib/device/region-decoders.js';
+import { decodeInto, decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
 import { UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { Command } from '../../lib/protocol/constants.js';
@@ -308,6 +308,32 @@ describe('what listens', () => {
     expect(events[1]!.latency).toBe(events[1]!.time - events[0]!.time);
     // What a subscriber has is its own: the receive buffer has been used again since.
     expect(describeMessage(events[1]!.bytes)).toMatchObject({ data: { preview: '07000000' } });
+  });
+
+  test('and stops in the middle of a message cannot block for one there, but after it', async () => {
+    const errors: unknown[] = [];
+    const readSync = (): number =>
+      connection.accessSync(Command.REGION_READ, 0, 0, 4, null, undefined, decodeUInt32, undefined);
+    const listener = (): void => {
+      unsubscribe(MESSAGE_CHANNEL, listener);
+      try {
+        readSync();
+      } catch (error) {
+        errors.push(error);
+      }
+    };
+    connection.close();
+    peer.close();
+    peer = new ScriptedPeer();
+    const tap = await openTap({});
+    connection = new Connection(openFd(peer.clientFd), { tap });
+    subscribe(MESSAGE_CHANNEL, listener);
+    await answerOneRead();
+    expect(errors).toEqual([expect.any(UnsupportedError)]);
+    expect(tap.active).toBe(false);
+    // The first id was the read's.
+    peer.send(message(1, Command.REGION_READ, 1, 0, words([0n], 0, 4, 9)));
+    expect(readSync()).toBe(9);
   });
 
   test('on nothing at all makes the tap inactive', async () => {
