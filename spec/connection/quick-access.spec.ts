@@ -83,6 +83,16 @@ describe('what goes out', () => {
     expect(request.payload).toEqual(Buffer.concat([echo(count), body]));
   });
 
+  test.each([0, 0xffff_ffff, 2 ** 32, 2 ** 32 + 4, 3 * 2 ** 32 - 1, Number.MAX_SAFE_INTEGER])(
+    'an offset of %i, all 64 bits of it',
+    async (offset) => {
+      peer.send(message(0, READ, REPLY, 0, Buffer.concat([echo(4, offset), words(7)])));
+      const value = connection.accessSync(READ, REGION, offset, 4, null, undefined, decodeUInt32, undefined);
+      expect(value).toBe(7);
+      expect((await peer.receive()).payload).toEqual(echo(4, offset));
+    },
+  );
+
   test('ids are not used again at once', async () => {
     for (let id = 0; id < 5; id++) {
       peer.send(answer(id, id));
