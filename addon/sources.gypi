@@ -14,6 +14,7 @@
       "addon/polled-fd.cc",
       "addon/processors.cc",
       "addon/relay.cc",
+      "addon/small-file.cc",
       "addon/socket.cc",
       "addon/socket-wait.cc",
       "addon/vicinity.cc"

@@ -1,6 +1,5 @@
 #include "vicinity.h"
 
-#include <fcntl.h>
 #include <sched.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -11,6 +10,7 @@
 #include <utility>
 
 #include "processors.h"
+#include "small-file.h"
 
 namespace vfio_user {
 
@@ -20,13 +20,8 @@ namespace {
 int ProcessorOf(pid_t process) {
   char path[32];
   snprintf(path, sizeof(path), "/proc/%d/stat", static_cast<int>(process));
-  const int fd = open(path, O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return -1;
   char line[1024];
-  const ssize_t length = read(fd, line, sizeof(line) - 1);
-  close(fd);
-  if (length <= 0) return -1;
-  line[length] = '\0';
+  if (ReadSmallFile(path, line, sizeof(line)) < 0) return -1;
   // The second field, a name in parentheses, may contain anything. `processor` is the 39th.
   const char* field = strrchr(line, ')');
   for (int i = 2; field != nullptr && i < 39; ++i) field = strchr(field + 1, ' ');
@@ -47,13 +42,9 @@ pid_t PeerOf(int fd) {
 
 /// Whether somebody decides which system calls this process may make: one that it may not is the end of it, mostly.
 bool IsFiltered() {
-  const int fd = open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC);
-  if (fd < 0) return true;
   char text[4096];
-  const ssize_t length = read(fd, text, sizeof(text) - 1);
-  close(fd);
-  if (length <= 0) return true;
-  text[length] = '\0';
+  const ssize_t length = ReadSmallFile("/proc/thread-self/status", text, sizeof(text));
+  if (length < 0) return true;
   const char* field = strstr(text, "\nSeccomp:");
   int mode;
   // A kernel without seccomp has no such line; one that may stand behind what was read is not known to be none.
