@@ -175,8 +175,8 @@ function latencyNote(outcomes: readonly Outcome[]): string {
       comparisons.some((c) => c.latencyUs.ours?.sampled !== undefined),
   );
   return isSampled
-    ? `<p class="soft">Sampled, about 20,000 a second: looking at the clock for each access would slow the fast ones. The
-table below says how many, and one of how many.</p>`
+    ? `<p class="soft">Sampled: looking at the clock for each access would slow the fast ones. The table below says how many
+samples there are, and one of how many accesses.</p>`
     : '';
 }
 
