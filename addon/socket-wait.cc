@@ -60,15 +60,18 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return self->Received(env, self->ReceiveWithin(into, timeout, other, true));
+  return self->Received(env, self->ReceiveWithin(into, timeout, other, true, 0));
 }
 
-int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds) {
+int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds,
+                              int64_t asked) {
   AccountForLastWait();
   if (fd() < 0) return -EBADF;
   last_wait_ = 0;
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
+  const bool exact = asked != 0;
+  if (!exact) asked = start;
   const int64_t deadline = start + nanoseconds;
   const int64_t spin_until = std::min(start + governor().Begin(), deadline);
   int64_t now = start;
@@ -76,15 +79,15 @@ int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* oth
     const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
-    // With the clock as it was before the last look: who was answered asks again at once, and every look delays it.
-    if (answered) return EndWait(now - start, result);
+    // Mostly with the clock as it was before the last look: who was answered asks again at once, and every look delays it.
+    if (answered) return EndWait((exact ? Now() : now) - asked, result);
     if (turn % kClockEvery == 0) now = Now();
   }
   const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
                                           : ReceivePolling(into, deadline, other);
-  const int64_t took = Now() - start;
-  if (result > 0 && governor().ceiling() > 0) vicinity_.AfterBlocking(fd(), took);
-  return EndWait(took, result);
+  const int64_t end = Now();
+  if (result > 0 && governor().ceiling() > 0) vicinity_.AfterBlocking(fd(), end - start);
+  return EndWait(end - asked, result);
 }
 
 void Socket::AccountForLastWait() {
@@ -188,11 +191,12 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   auto& quick = self->environment_->quick;
+  const int64_t asked = self->governor().IsExact() ? Now() : 0;
   const int64_t sent = self->SendBytes({quick.data(), length});
   if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
   const Bytes into = {quick.data() + Environment::kQuickReplyAt,
                       Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
-  const int64_t result = self->ReceiveWithin(into, timeout, other, false);
+  const int64_t result = self->ReceiveWithin(into, timeout, other, false, asked);
   const double waited = static_cast<double>(self->last_wait_) * 1e-6;
   memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
   const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
@@ -209,6 +213,10 @@ void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   if (ceiling == governor().ceiling()) return;
   governor_ = SpinGovernor(ceiling);
   waits_ = SpinGovernor::kWaitsToVerdict;
+}
+
+Napi::Value Socket::SharesProcessor(const Napi::CallbackInfo& info) {
+  return Napi::Boolean::New(info.Env(), fd() >= 0 && SharesOneProcessor(fd()));
 }
 
 }  // namespace vfio_user

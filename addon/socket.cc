@@ -53,6 +53,7 @@ void Socket::Export(Napi::Env env, Napi::Object exports) {
                                         ClassMethod("endSending", EndSending),
                                         InstanceMethod("watch", &Socket::WatchEvents),
                                         InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
+                                        InstanceMethod("sharesProcessor", &Socket::SharesProcessor),
                                         InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
                                         InstanceMethod("ref", &Socket::RefLoop),
                                         InstanceMethod("unref", &Socket::UnrefLoop),

@@ -40,6 +40,7 @@ class Socket : public PolledObject<Socket> {
   static napi_value EndSending(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
   void SetSpinCeiling(const Napi::CallbackInfo& info);
+  Napi::Value SharesProcessor(const Napi::CallbackInfo& info);
   void GrowSendBuffer(const Napi::CallbackInfo& info);
   void CloseSocket(const Napi::CallbackInfo& info);
 
@@ -66,7 +67,8 @@ class Socket : public PolledObject<Socket> {
   bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveBytesOnce(Bytes into, int flags) const;
   int64_t ReceiveBytes(Bytes into) const;
-  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds);
+  /// `asked`: when the question was about to be sent, where that is to be accounted for to the nanosecond; 0 where it is not.
+  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds, int64_t asked);
   SpinGovernor& governor() { return waits_ < SpinGovernor::kWaitsToVerdict ? environment_->spin : governor_; }
   /// Notes how long a wait took. Gives `result` back.
   int64_t EndWait(int64_t took, int64_t result) {

@@ -57,6 +57,10 @@ class SpinGovernor {
   /// How long this wait may spin, in nanoseconds.
   int64_t Begin() const { return spinning_ ? ceiling_ : 0; }
 
+  /// Whether the next wait is compared with others: then all of it counts, from before the question was sent. Who answers may
+  /// do so while it is being sent, where there is one processor for both, and would seem to have taken no time.
+  bool IsExact() const { return ceiling_ != 0 && (phase_ != Phase::kUse || !spinning_); }
+
   /// The wait that began last is over, after `took` nanoseconds.
   void End(int64_t took) {
     if (ceiling_ == 0) return;

@@ -74,6 +74,15 @@ bool MoveTo(int processor) {
 
 }  // namespace
 
+bool SharesOneProcessor(int fd) {
+  cpu_set_t ours;
+  if (sched_getaffinity(0, sizeof(ours), &ours) < 0 || CPU_COUNT(&ours) != 1) return false;
+  if (sysconf(_SC_NPROCESSORS_ONLN) == 1) return true;
+  const pid_t peer = PeerOf(fd);
+  cpu_set_t theirs;
+  return peer >= 0 && sched_getaffinity(peer, sizeof(theirs), &theirs) == 0 && CPU_EQUAL(&ours, &theirs);
+}
+
 void Vicinity::AfterBlocking(int fd, int64_t took) {
   sum_ += std::min(took, kMostCounted);
   if (++waits_ < kPeriod) return;

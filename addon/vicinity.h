@@ -17,6 +17,10 @@
 
 namespace vfio_user {
 
+/// The calling thread and whoever answers on the socket `fd` have one processor to run on, and it is the same: what one of
+/// them spins the other waits. False where nothing says.
+bool SharesOneProcessor(int fd);
+
 class Vicinity {
  public:
   /// The calling thread has blocked on the socket `fd` for an answer, which came after `took` nanoseconds.

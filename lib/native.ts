@@ -64,6 +64,11 @@ export interface NativeSocket {
   watch(events: number): number;
   /** The most that `recvWait` may spin, in microseconds; 0 never spins. */
   setSpinCeiling(microseconds: number): void;
+  /**
+   * Whether this thread and the process at the other end may run on one processor alone, and the same: nothing comes while
+   * this thread looks for it. False where nothing says.
+   */
+  sharesProcessor(): boolean;
   /** Lets the kernel take up to `bytes` that the peer has not read yet, where its limits allow; never fewer than now. */
   growSendBuffer(bytes: number): void;
   /** Whether a watched socket keeps the process alive (it does at first). */

@@ -48,8 +48,9 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   writeChunkBytes?: number | undefined;
   /**
    * The most time that a wait may spin, in microseconds: a synchronous call before it blocks; the event loop, for no more
-   * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again. 0 never spins,
-   * and lets a thread that blocks stay on its processor. Default 50.
+   * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again. Nothing spins where
+   * this thread and the server have one processor between them. 0 never spins, and lets a thread that blocks stay on its
+   * processor. Default 50.
    */
   spinUs?: number | undefined;
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */

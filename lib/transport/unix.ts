@@ -101,12 +101,17 @@ export class UnixTransport implements Transport, QuickFace {
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
+    if (this.#socket.sharesProcessor()) this.setSpinCeiling(0);
   }
 
-  /** The most that a wait may spin, in microseconds: a synchronous call before it blocks, the loop before it sleeps. */
+  /**
+   * The most that a wait may spin, in microseconds: a synchronous call before it blocks, the loop before it sleeps. With one
+   * processor for both ends none does.
+   */
   setSpinCeiling(microseconds: number): void {
-    this.#socket.setSpinCeiling(microseconds);
-    this.#patienceUs = Math.min(ANSWER_PATIENCE_US, microseconds);
+    const most = this.#socket.sharesProcessor() ? 0 : microseconds;
+    this.#socket.setSpinCeiling(most);
+    this.#patienceUs = Math.min(ANSWER_PATIENCE_US, most);
   }
 
   trySend(

@@ -2,8 +2,8 @@
  * Preloaded into a process, makes the machine look busy to the addon, and writes down what it does about it. In the
  * environment: VFIO_USER_LOADAVG, a file that is opened in place of /proc/loadavg; VFIO_USER_HERE, the processor that
  * sched_getcpu says; VFIO_USER_MOVES, a file that gets a line of each sched_setaffinity, with the processors as a number in
- * base 16; VFIO_USER_UNMOVED, which of these calls fails, the first being 1; VFIO_USER_ALLOWED, what the first
- * sched_getaffinity says, a number in base 16; VFIO_USER_STATUS, a file that is opened in place of
+ * base 16; VFIO_USER_UNMOVED, which of these calls fails, the first being 1; VFIO_USER_ALLOWED, what
+ * sched_getaffinity says before the first of them, a number in base 16; VFIO_USER_STATUS, a file that is opened in place of
  * /proc/thread-self/status.
  */
 #define _GNU_SOURCE
@@ -41,28 +41,29 @@ static const char* replaced(const char* path) {
 REPLACING_OPEN(open)
 REPLACING_OPEN(open64)
 
+/* How often sched_setaffinity was called. */
+static int moves;
+
 int sched_getcpu(void) {
   return number("VFIO_USER_HERE");
 }
 
 int sched_getaffinity(pid_t thread, size_t size, cpu_set_t* set) {
   static int (*real)(pid_t, size_t, cpu_set_t*);
-  static int calls;
   if (real == NULL) real = (int (*)(pid_t, size_t, cpu_set_t*))dlsym(RTLD_NEXT, "sched_getaffinity");
   const int result = real(thread, size, set);
   const char* allowed = getenv("VFIO_USER_ALLOWED");
-  if (allowed != NULL && calls++ == 0) ((unsigned long*)set)[0] = strtoul(allowed, NULL, 16);
+  if (allowed != NULL && moves == 0) ((unsigned long*)set)[0] = strtoul(allowed, NULL, 16);
   return result;
 }
 
 int sched_setaffinity(pid_t thread, size_t size, const cpu_set_t* set) {
   static int (*real)(pid_t, size_t, const cpu_set_t*);
-  static int calls;
   if (real == NULL) real = (int (*)(pid_t, size_t, const cpu_set_t*))dlsym(RTLD_NEXT, "sched_setaffinity");
-  FILE* moves = fopen(getenv("VFIO_USER_MOVES"), "a");
-  fprintf(moves, "%lx\n", ((const unsigned long*)set)[0]);
-  fclose(moves);
-  if (++calls == number("VFIO_USER_UNMOVED")) {
+  FILE* file = fopen(getenv("VFIO_USER_MOVES"), "a");
+  fprintf(file, "%lx\n", ((const unsigned long*)set)[0]);
+  fclose(file);
+  if (++moves == number("VFIO_USER_UNMOVED")) {
     errno = EINVAL;
     return -1;
   }

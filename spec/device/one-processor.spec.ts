@@ -1,0 +1,102 @@
+/** A client that shares one processor with its server: each look at the socket would be time that the server needs. */
+import { spawnSync } from 'node:child_process';
+import { once } from 'node:events';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterEach, beforeEach, expect, test } from '@jest/globals';
+import { built, outcomeOf, runScript, startScript } from '../lifecycle/child.js';
+
+/** Processors that this process may run on, as taskset names them. */
+const allowed = /^Cpus_allowed_list:\s*(\S+)$/m.exec(readFileSync('/proc/self/status', 'latin1'))![1]!;
+const here = /(\d+)$/.exec(allowed)![1]!;
+const elsewhere = /^(\d+)/.exec(allowed)![1]!;
+const canBind = spawnSync('taskset', ['-c', here, 'true']).status === 0;
+
+/** The script's thread runs there alone. */
+const bindTo = (processors: string) => `
+  execFileSync('taskset', ['-p', '-c', '${processors}', String(process.pid)]);
+`;
+const BIND = `
+  import { execFileSync } from 'node:child_process';
+  ${bindTo(here)}
+`;
+const SERVER = `${BIND}
+  import { serve } from '${built('emulator/index.js')}';
+  await serve(new RamDevice(), { path: process.argv[1] });
+  process.stdout.write('listening');
+`;
+const READS = 10_000;
+const client = (bind: string, thenBind = '') => `${bind}
+  const device = await connect(process.argv[1], JSON.parse(process.argv[2]));
+  ${thenBind}
+  const region = device.bar(0);
+  const sleeps = () =>
+    Number(/^voluntary_ctxt_switches:\\s*(\\d+)$/m.exec(fs.readFileSync('/proc/thread-self/status', 'latin1'))[1]);
+  const read = () => {
+    const before = sleeps();
+    for (let i = 0; i < ${READS}; i++) if (region.readUInt32Sync(8) !== 4) throw new Error('wrong');
+    return sleeps() - before;
+  };
+  // What waits cost is learned first.
+  read();
+  report(read());
+  await device.close();
+  process.exit(0);
+`;
+
+let scratch: string;
+beforeEach(() => {
+  scratch = mkdtempSync(join(tmpdir(), 'vfio-user-'));
+});
+afterEach(() => rmSync(scratch, { recursive: true }));
+
+/** What the script reports that runs while the server does. */
+async function run(script: string, options: object): Promise<unknown[]> {
+  const socket = join(scratch, 's');
+  const server = startScript(SERVER, { args: [socket] });
+  const ended = outcomeOf(server);
+  await once(server.stdout!, 'data');
+  try {
+    const { status, reports, stderr } = await runScript(script, { args: [socket, JSON.stringify(options)] });
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    return reports;
+  } finally {
+    server.kill();
+    await ended;
+  }
+}
+
+(canBind ? test : test.skip).each([
+  ['both on one processor', client(BIND), {}],
+  ['told to spin', client(BIND), { spinUs: 50 }],
+  ['on one processor only later', client('', BIND), {}],
+])(
+  'sleeps while the server answers: %s (needs taskset)',
+  async (_, script, options) => {
+    const [sleeps] = await run(script, options);
+    expect(sleeps).toBeGreaterThan(READS / 2);
+  },
+  60_000,
+);
+
+(canBind && here !== elsewhere ? test : test.skip)(
+  'a socket knows of it (needs taskset and two processors)',
+  async () => {
+    const script = `
+      import { execFileSync } from 'node:child_process';
+      const socket = new (native().Socket)(native().connectUnix(process.argv[1]), () => {});
+      const shares = [socket.sharesProcessor()];
+      ${bindTo(elsewhere)}
+      shares.push(socket.sharesProcessor());
+      ${bindTo(here)}
+      shares.push(socket.sharesProcessor());
+      socket.close();
+      shares.push(socket.sharesProcessor());
+      report(shares);
+      process.exit(0);
+    `;
+    expect(await run(script, {})).toEqual([[false, false, true, false]]);
+  },
+  60_000,
+);
