@@ -100,8 +100,8 @@ export class UnixTransport implements Transport, QuickFace {
     this.#handle = this.#socket.handle;
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
-    check(this.#socket.watch(this.#interest), 'epoll_ctl');
     if (this.#socket.sharesProcessor()) this.setSpinCeiling(0);
+    check(this.#socket.watch(this.#interest), 'epoll_ctl');
   }
 
   /**

@@ -144,12 +144,9 @@ function syncAccess(
 ): Work {
   const once =
     op === 'write' ? syncWrite(region, offset, size, bytes) : syncRead(region, offset, size, bytes);
-  return async (count) => {
-    for (let i = 0; i < count; i++) {
-      latency.begin(0);
-      once();
-      latency.end(0);
-    }
+  return (count) => {
+    latency.repeat(count, once);
+    return Promise.resolve();
   };
 }
 
