@@ -48,7 +48,7 @@ Napi::Value Environment::MakeQuick(Napi::Env env) {
     delete static_cast<Holder*>(hint);
   };
   void* hint = holder.release();
-  if (napi_create_external_buffer(env, memory.size(), memory.data(), release, hint, &buffer) != napi_ok) {
+  if (napi_create_external_buffer(env, sizeof(memory), &memory, release, hint, &buffer) != napi_ok) {
     // Node does not say whether the finalizer ran, runs later or never: so only it may free the holder.
     return env.Undefined();
   }

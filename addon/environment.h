@@ -15,7 +15,8 @@
 #include <napi.h>
 #include <uv.h>
 
-#include <array>
+#include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <unordered_set>
 
@@ -27,6 +28,27 @@ namespace vfio_user {
 class Memory;
 class Socket;
 struct Poll;
+
+/// Memory of a socket's round trips: what one is told, and what it answers. JavaScript has it as a Buffer and writes there
+/// what it likes. Not arguments, as each of a native call takes some 10 ns between an answer and the next question.
+struct Quick {
+  uint8_t question[128];
+  uint8_t answer[8192];
+  /// Milliseconds.
+  double waited;
+  /// 1 when the other socket was readable once the answer had come.
+  uint32_t other_is_readable;
+  int32_t socket;
+  uint32_t length;
+  uint32_t timeout_ms;
+  int32_t other;
+  int32_t result;
+};
+// Where lib/native.ts says that they are.
+static_assert(offsetof(Quick, answer) == 128 && offsetof(Quick, waited) == 128 + 8192 &&
+              offsetof(Quick, other_is_readable) == offsetof(Quick, waited) + 8 &&
+              offsetof(Quick, socket) == offsetof(Quick, waited) + 12 &&
+              offsetof(Quick, result) == offsetof(Quick, socket) + 16);
 
 class Environment {
  public:
@@ -55,11 +77,7 @@ class Environment {
   SpinGovernor spin;
   /// Whose last wait its governor has not been told of yet: that is done while the next answer is awaited.
   Socket* last_waiter = nullptr;
-  /// Memory of a socket's round trips, request and answer; JavaScript has it as a Buffer.
-  static constexpr size_t kQuickReplyAt = 128;
-  static constexpr size_t kQuickWaitedAt = kQuickReplyAt + 8192;
-  static constexpr size_t kQuickOtherAt = kQuickWaitedAt + sizeof(double);
-  alignas(64) std::array<uint8_t, kQuickOtherAt + sizeof(uint64_t)> quick = {};
+  alignas(64) Quick quick = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.
   Memory* handed_over = nullptr;

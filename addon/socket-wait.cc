@@ -22,8 +22,10 @@ namespace {
 constexpr int64_t kMaxWaitMs = 50;
 /// How much longer than asked for a wait may last: the kernel's clock ticks no finer.
 constexpr int64_t kTick = 4'000'000;
-/// In the answer of `roundTrip`: not all of it went out, but this less the answer.
-constexpr int64_t kUnsent = -(1 << 16);
+/// In the result of `roundTrip`: not all of it went out, but this less the result.
+constexpr int32_t kUnsent = -(1 << 16);
+/// Added to the result of `roundTrip` while fds wait for `takeFds`: more than any has bytes.
+constexpr int32_t kQuickWithFds = 1 << 20;
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
 /// How many failed receives go between two looks at the other socket while spinning.
@@ -61,6 +63,18 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
     return nullptr;
   }
   return self->Received(env, self->ReceiveWithin(into, timeout, other, true, 0));
+}
+
+int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
+  const ssize_t received = ::recv(fd(), into.data, into.length, flags);
+  return received >= 0 ? received : -errno;
+}
+
+int64_t Socket::ReceiveBytes(Bytes into) const {
+  for (;;) {
+    const int64_t result = ReceiveBytesOnce(into, MSG_DONTWAIT);
+    if (result != -EINTR) return result;
+  }
 }
 
 int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds,
@@ -179,29 +193,35 @@ napi_value Socket::Wait(napi_env env, napi_callback_info info) {
 }
 
 napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
-  napi_value arguments[4];
-  auto* self = ReadSocketCall(env, info, arguments);
-  if (self == nullptr) return nullptr;
-  uint64_t length;
-  int64_t timeout;
-  Socket* other;
-  if (!ReadInteger(env, arguments[1], "length", &length, Environment::kQuickReplyAt) ||
-      !ReadMilliseconds(env, arguments[2], kMaxWaitMs, &timeout) ||
-      !self->ReadOther(env, arguments[3], &other)) {
+  void* data;
+  if (napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data) != napi_ok) return nullptr;
+  auto& environment = *static_cast<Environment*>(data);
+  auto& quick = environment.quick;
+  Socket* const self = environment.sockets.Find(quick.socket);
+  const Socket* other =
+      quick.other == HandleTable<Socket>::kNone ? nullptr : environment.sockets.Find(quick.other);
+  if (self == nullptr || (other == nullptr && quick.other != HandleTable<Socket>::kNone)) {
+    ThrowTypeError(env, "handle", "that of a Socket");
     return nullptr;
   }
-  auto& quick = self->environment_->quick;
+  if (quick.length > sizeof(quick.question)) {
+    ThrowRangeError(env, "length", "out of range");
+    return nullptr;
+  }
+  if (other != nullptr && other->fd() < 0) other = nullptr;
+  const int64_t timeout = std::min<int64_t>(quick.timeout_ms, kMaxWaitMs) * 1'000'000;
   const int64_t asked = self->governor().IsExact() ? Now() : 0;
-  const int64_t sent = self->SendBytes({quick.data(), length});
-  if (sent != static_cast<int64_t>(length)) return MakeNumber(env, kUnsent - std::max<int64_t>(sent, 0));
-  const Bytes into = {quick.data() + Environment::kQuickReplyAt,
-                      Environment::kQuickWaitedAt - Environment::kQuickReplyAt};
-  const int64_t result = self->ReceiveWithin(into, timeout, other, false, asked);
-  const double waited = static_cast<double>(self->last_wait_) * 1e-6;
-  memcpy(quick.data() + Environment::kQuickWaitedAt, &waited, sizeof(waited));
-  const uint32_t readable = other != nullptr && other->IsReadable() ? 1 : 0;
-  memcpy(quick.data() + Environment::kQuickOtherAt, &readable, sizeof(readable));
-  return self->Received(env, result);
+  const int64_t sent = self->SendBytes({quick.question, quick.length});
+  if (sent != static_cast<int64_t>(quick.length)) {
+    quick.result = kUnsent - static_cast<int32_t>(std::max<int64_t>(sent, 0));
+    return nullptr;
+  }
+  const Bytes into = {quick.answer, sizeof(quick.answer)};
+  const auto result = static_cast<int32_t>(self->ReceiveWithin(into, timeout, other, false, asked));
+  quick.waited = static_cast<double>(self->last_wait_) * 1e-6;
+  quick.other_is_readable = other != nullptr && other->IsReadable() ? 1 : 0;
+  quick.result = result + (result > 0 && !self->fds_.empty() ? kQuickWithFds : 0);
+  return nullptr;
 }
 
 void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {

@@ -248,18 +248,6 @@ int64_t Socket::Receive(Bytes into) {
 }
 
 /// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
-int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
-  const ssize_t received = ::recv(fd(), into.data, into.length, flags);
-  return received >= 0 ? received : -errno;
-}
-
-int64_t Socket::ReceiveBytes(Bytes into) const {
-  for (;;) {
-    const int64_t result = ReceiveBytesOnce(into, MSG_DONTWAIT);
-    if (result != -EINTR) return result;
-  }
-}
-
 napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
   napi_value arguments[6];
   auto* self = ReadSocketCall(env, info, arguments);

@@ -27,8 +27,15 @@ export const QUICK_REPLY_AT = 128;
 export const QUICK_WAITED_AT = QUICK_REPLY_AT + 8192;
 /** And where a word is 1 when the `other` socket was readable once the answer had come. */
 export const QUICK_OTHER_AT = QUICK_WAITED_AT + 8;
-/** An answer of `roundTrip` up to this: only `UNSENT - answer` bytes have gone out. */
+/**
+ * And where five words are for `roundTrip`: socket and length; how long to wait, in whole milliseconds; the other socket;
+ * and its result. Each argument of a native call would take some 10 ns, between an answer and the next question.
+ */
+export const QUICK_CALL_AT = QUICK_OTHER_AT + 4;
+/** A result of `roundTrip` up to this: only `UNSENT - result` bytes have gone out. */
 export const UNSENT = -65_536;
+/** Added to the result of `roundTrip` while fds wait for `takeFds`: more than any has bytes. */
+export const QUICK_WITH_FDS = 2 ** 20;
 
 /** Where `SocketCalls.relay` says what it has done: by messages and bytes, from this socket and from the other. */
 export const RelayTally = {
@@ -132,11 +139,11 @@ export interface SocketCalls {
   ) => number;
   /**
    * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
-   * in one call with little to look at. Where the socket does not take the whole message nothing is received, and the
-   * answer is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel, which
-   * has less to do then, or wait for `takeFds`.
+   * in one call with little to look at. What it is told, and its result, stand at `QUICK_CALL_AT`. Where the socket does not
+   * take the whole message nothing is received, and the result is `UNSENT` less the bytes that went out; with none `send`
+   * says why. Fds that come are closed by the kernel, which has less to do then, or wait for `takeFds`.
    */
-  readonly roundTrip: (socket: number, length: number, timeoutMs: number, other: number) => number;
+  readonly roundTrip: () => void;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
   readonly wait: (socket: number, events: number, timeoutMs: number, other: number) => number;
   /**
@@ -275,6 +282,7 @@ export interface Native extends SocketCalls {
 export interface QuickMemory {
   readonly bytes: Buffer;
   readonly words: Uint32Array;
+  readonly ints: Int32Array;
 }
 
 let loaded: Native | undefined;
@@ -305,6 +313,7 @@ export function quickMemory(): QuickMemory | undefined {
   return (memory ??= {
     bytes: quick,
     words: new Uint32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
+    ints: new Int32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
   });
 }
 

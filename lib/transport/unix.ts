@@ -10,7 +10,9 @@ import {
   EPIPE,
   ECTRUNC,
   NO_SOCKET,
+  QUICK_CALL_AT,
   QUICK_REPLY_AT,
+  QUICK_WITH_FDS,
   READABLE,
   UNSENT,
   WITH_FDS,
@@ -50,6 +52,13 @@ const SEND_BUFFER = 1 << 20;
 
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
+
+/** Words of `QuickMemory.ints`. */
+const CALL_SOCKET = QUICK_CALL_AT >>> 2;
+const CALL_LENGTH = CALL_SOCKET + 1;
+const CALL_TIMEOUT = CALL_SOCKET + 2;
+const CALL_OTHER = CALL_SOCKET + 3;
+const CALL_RESULT = CALL_SOCKET + 4;
 
 /** What `touch` gave: reads whose result nobody keeps are left out by the compiler. */
 let _touched = 0;
@@ -147,21 +156,23 @@ export class UnixTransport implements Transport, QuickFace {
   }
 
   roundTrip(length: number, timeoutMs: number, other: UnixTransport | undefined): number {
-    return this.#calls.roundTrip(
-      this.#handle,
-      length,
-      timeoutMs,
-      other === undefined ? NO_SOCKET : other.#handle,
-    );
+    const { ints } = this.memory;
+    ints[CALL_SOCKET] = this.#handle;
+    ints[CALL_LENGTH] = length;
+    // A store cuts a fraction off: who has less than a millisecond left asks for an answer that is there.
+    ints[CALL_TIMEOUT] = timeoutMs;
+    ints[CALL_OTHER] = other === undefined ? NO_SOCKET : other.#handle;
+    this.#calls.roundTrip();
+    return ints[CALL_RESULT]!;
   }
 
   afterRoundTrip(answer: number, length: number): number {
     this.isUndisturbed = false;
     this.turn++;
-    if (answer >= WITH_FDS) {
+    if (answer >= QUICK_WITH_FDS) {
       // Nobody waits for any, and the kernel closes them as well where they come early.
       closeFds(this.#socket.takeFds());
-      return answer - WITH_FDS;
+      return answer - QUICK_WITH_FDS;
     }
     if (answer > 0) return answer;
     if (answer > UNSENT) {

@@ -5,6 +5,7 @@ import {
   NO_SOCKET,
   native,
   OTHER_READABLE,
+  QUICK_CALL_AT,
   QUICK_OTHER_AT,
   QUICK_REPLY_AT,
   READABLE,
@@ -161,9 +162,15 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 describe('roundTrip', () => {
   const quick = native().quick!;
 
+  /** What the addon is told, and its result. */
+  function call(length: number, timeoutMs = 50, other = NO_SOCKET, socket = pair.right.handle): number {
+    [socket, length, timeoutMs, other].forEach((word, i) => quick.writeInt32LE(word, QUICK_CALL_AT + 4 * i));
+    native().roundTrip();
+    return quick.readInt32LE(QUICK_CALL_AT + 16);
+  }
+
   function roundTrip(question: string, timeoutMs = 50, other = NO_SOCKET): string | number {
-    const length = quick.write(question);
-    const result = native().roundTrip(pair.right.handle, length, timeoutMs, other);
+    const result = call(quick.write(question), timeoutMs, other);
     return result > 0 ? quick.toString('utf8', QUICK_REPLY_AT, QUICK_REPLY_AT + result) : result;
   }
 
@@ -207,16 +214,26 @@ describe('roundTrip', () => {
     sendText(pair.left, 'answer');
     expect(roundTrip('question', 50, other.right.handle)).toBe('answer');
     expect(isReadable()).toBe(0);
-    expect(thrownName(() => native().roundTrip(pair.right.handle, 8, 50, {} as never))).toBe('TypeError');
+  });
+
+  test.each([-2, 1 << 19, 0x7fff_ffff, -0x8000_0000])('refuses %d, which names no socket', (handle) => {
+    expect(thrownName(() => call(8, 50, NO_SOCKET, handle))).toBe('TypeError');
+    expect(thrownName(() => call(8, 50, handle))).toBe('TypeError');
+  });
+
+  test('refuses to ask nobody', () => {
+    expect(thrownName(() => call(8, 50, NO_SOCKET, NO_SOCKET))).toBe('TypeError');
   });
 
   test('takes no more than there is memory for', () => {
-    expect(thrownName(() => native().roundTrip(pair.right.handle, QUICK_REPLY_AT + 1, 50, NO_SOCKET))).toBe(
-      'RangeError',
-    );
-    expect(thrownName(() => native().roundTrip(pair.right.handle, -1, 50, NO_SOCKET))).toBe('RangeError');
-    expect(thrownName(() => native().roundTrip(pair.right.handle, '1' as never, 50, NO_SOCKET))).toBe(
-      'TypeError',
-    );
+    expect(thrownName(() => call(QUICK_REPLY_AT + 1))).toBe('RangeError');
+    expect(thrownName(() => call(-1))).toBe('RangeError');
+  });
+
+  test('waits for a slice at the most', () => {
+    const start = performance.now();
+    expect(call(8, 0x7fff_ffff)).toBe(-EAGAIN);
+    expect(call(8, -1)).toBe(-EAGAIN);
+    expect(performance.now() - start).toBeGreaterThanOrEqual(100);
   });
 });
