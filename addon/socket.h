@@ -68,7 +68,9 @@ class Socket : public PolledObject<Socket> {
   int64_t ReceiveBytesOnce(Bytes into, int flags) const;
   int64_t ReceiveBytes(Bytes into) const;
   /// `asked`: when the question was about to be sent, where that is to be accounted for to the nanosecond; 0 where it is not.
-  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, bool with_fds, int64_t asked);
+  /// Without `with_fds` the kernel closes those that come early.
+  template <bool with_fds>
+  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, int64_t asked);
   SpinGovernor& governor() { return waits_ < SpinGovernor::kWaitsToVerdict ? environment_->spin : governor_; }
   /// Notes how long a wait took. Gives `result` back.
   int64_t EndWait(int64_t took, int64_t result) {

@@ -281,8 +281,7 @@ export interface Native extends SocketCalls {
 /** `Native.quick` by bytes and by words: a word at once is an instruction, a field byte by byte five. */
 export interface QuickMemory {
   readonly bytes: Buffer;
-  readonly words: Uint32Array;
-  readonly ints: Int32Array;
+  readonly words: Int32Array;
 }
 
 let loaded: Native | undefined;
@@ -312,8 +311,7 @@ export function quickMemory(): QuickMemory | undefined {
   if (quick === undefined) return undefined;
   return (memory ??= {
     bytes: quick,
-    words: new Uint32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
-    ints: new Int32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
+    words: new Int32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
   });
 }
 

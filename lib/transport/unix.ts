@@ -53,7 +53,7 @@ const SEND_BUFFER = 1 << 20;
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
 
-/** Words of `QuickMemory.ints`. */
+/** Of `QuickMemory.words`. */
 const CALL_SOCKET = QUICK_CALL_AT >>> 2;
 const CALL_LENGTH = CALL_SOCKET + 1;
 const CALL_TIMEOUT = CALL_SOCKET + 2;
@@ -156,14 +156,14 @@ export class UnixTransport implements Transport, QuickFace {
   }
 
   roundTrip(length: number, timeoutMs: number, other: UnixTransport | undefined): number {
-    const { ints } = this.memory;
-    ints[CALL_SOCKET] = this.#handle;
-    ints[CALL_LENGTH] = length;
+    const { words } = this.memory;
+    words[CALL_SOCKET] = this.#handle;
+    words[CALL_LENGTH] = length;
     // A store cuts a fraction off: who has less than a millisecond left asks for an answer that is there.
-    ints[CALL_TIMEOUT] = timeoutMs;
-    ints[CALL_OTHER] = other === undefined ? NO_SOCKET : other.#handle;
+    words[CALL_TIMEOUT] = timeoutMs;
+    words[CALL_OTHER] = other === undefined ? NO_SOCKET : other.#handle;
     this.#calls.roundTrip();
-    return ints[CALL_RESULT]!;
+    return words[CALL_RESULT]!;
   }
 
   afterRoundTrip(answer: number, length: number): number {
