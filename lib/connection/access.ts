@@ -27,6 +27,8 @@ export function encodeAccess(
   writeRegionAccess(into, HEADER_SIZE, offset, region, count);
 }
 
+/** The widest register, in bytes. */
+const REGISTER_MAX = 8;
 const REPLY_WORD = QUICK_REPLY_AT >>> 2;
 /** From bytes to the upper half of a 64-bit field: a product is there sooner than a quotient. */
 const FROM_2_32 = 2 ** -32;
@@ -59,8 +61,15 @@ export function encodeQuickly(
   words[5] = offset * FROM_2_32;
   words[6] = region;
   words[7] = count;
-  if (body !== null) bytes.set(body, ACCESS_HEAD_SIZE);
+  if (body !== null) setBody(bytes, body);
   return size;
+}
+
+/** A register's few bytes are there before `set` has been found. */
+function setBody(bytes: Buffer, body: Uint8Array): void {
+  const { length } = body;
+  if (length === 0 || length > REGISTER_MAX) bytes.set(body, ACCESS_HEAD_SIZE);
+  else for (let i = 0; i < length; i++) bytes[ACCESS_HEAD_SIZE + i] = body[i]!;
 }
 
 /**
