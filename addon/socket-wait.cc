@@ -7,7 +7,6 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cstring>
 #include <ctime>
 #include <utility>
 
@@ -46,6 +45,7 @@ int PollUntil(pollfd* fds, nfds_t count, int64_t deadline) {
 
 }  // namespace
 
+/// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
 int64_t Socket::ReceiveBytesOnce(Bytes into, int flags) const {
   const ssize_t received = ::recv(fd(), into.data, into.length, flags);
   return received >= 0 ? received : -errno;

@@ -247,7 +247,6 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
-/// `ReceiveOnce` where no fds can matter: a third less to do for the kernel. Fds that come all the same are closed by it.
 napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
   napi_value arguments[6];
   auto* self = ReadSocketCall(env, info, arguments);

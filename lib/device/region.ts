@@ -362,7 +362,7 @@ export class Region {
     width: Width,
     options: CallOptions | undefined,
   ): Promise<void> {
-    const bytes = encodeValue(value, width, Buffer.allocUnsafe(width));
+    const bytes = encodeValue(value, width);
     if (bytes instanceof Error) return Promise.reject(bytes);
     const problem = this.#problem(offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
@@ -470,18 +470,15 @@ function notBytes(): TypeError {
   return new TypeError('data is a Buffer or a Uint8Array');
 }
 
-/** Values that are sent, or copied, before the call returns: of 1, 2, 4 and 8 bytes, by their widths. */
-const passing = Array.from({ length: 9 }, (_, width) => Buffer.alloc(width));
-
-/** The value's bytes, until the next value is written. */
 function requireValue(value: number | bigint, width: Width): Buffer {
-  const bytes = encodeValue(value, width, passing[width]!);
+  const bytes = encodeValue(value, width);
   if (bytes instanceof Error) throw bytes;
   return bytes;
 }
 
 /** The value's bytes, or why it has none. */
-function encodeValue(value: number | bigint, width: Width, bytes: Buffer): Buffer | Error {
+function encodeValue(value: number | bigint, width: Width): Buffer | Error {
+  const bytes = Buffer.allocUnsafe(width);
   if (width === 8) {
     if (typeof value !== 'bigint') return new TypeError('a 64-bit value is a bigint');
     if (BigInt.asUintN(64, value) !== value)
