@@ -15,7 +15,10 @@ import type { Session } from './session.js';
 const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
-/** The most bytes behind one ArrayBuffer. */
+/**
+ * The most bytes behind one ArrayBuffer that the addon makes: Node.js 20 has no larger ones. The ordered accessors of a
+ * larger area go through an array for each so many bytes, whose index then is the offset's lower 32 bits.
+ */
 const MAX_WINDOW = 2 ** 32;
 
 /**
@@ -39,6 +42,8 @@ export class MappedArea {
   #bytes: Buffer | undefined;
   #words: Uint32Array | undefined;
   #quads: BigUint64Array | undefined;
+  readonly #wordSpans: Uint32Array[] = [];
+  readonly #quadSpans: BigUint64Array[] = [];
 
   /** @internal */
   constructor(session: Session, mapping: NativeMapping, lead: number, offset: number, size: number) {
@@ -59,19 +64,29 @@ export class MappedArea {
     return (this.#bytes ??= Buffer.from(this.window(0, Math.min(this.size, MAX_WINDOW))));
   }
 
-  /** The area as 32-bit words: plain access, the fastest, in no promised order. Needs an offset on a word boundary. */
+  /**
+   * The area as 32-bit words: plain access, the fastest, in no promised order.
+   * @throws UnsupportedError where the area does not begin on a word's boundary, or is longer than 4 GiB: it does not
+   * fit one array then; `readUInt32`, `writeUInt32` and `window` reach all of it.
+   */
   get u32(): Uint32Array {
-    return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, this.bytes.length >>> 2));
+    return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, Math.floor(this.size / 4)));
   }
 
-  /** The area as 64-bit words. */
+  /** The area as 64-bit words. @throws UnsupportedError as `u32` does. */
   get u64(): BigUint64Array {
-    return (this.#quads ??= new BigUint64Array(this.#wordBuffer(8), 0, this.bytes.length >>> 3));
+    return (this.#quads ??= new BigUint64Array(this.#wordBuffer(8), 0, Math.floor(this.size / 8)));
   }
 
-  /** `[offset, offset + length)` of the area as an ArrayBuffer of its own over the same memory, for areas beyond 4 GiB. */
+  /**
+   * `[offset, offset + length)` of the area, at most 4 GiB, as an ArrayBuffer of its own over the same memory: a typed
+   * array over it reaches what lies beyond the area's first 4 GiB.
+   * @throws RangeError for what is not within the area, or longer
+   */
   window(offset: number, length: number): ArrayBuffer {
     this.#check(offset, length, 1);
+    if (length > MAX_WINDOW)
+      throw new RangeError(`a window of ${length} bytes: it has at most ${MAX_WINDOW}`);
     const view = this.#mapping.view(this.#lead + offset, length);
     if (typeof view === 'number')
       throw new TransportError('mmap', -view, 'raw views need a readable and writable area');
@@ -81,25 +96,26 @@ export class MappedArea {
   /** One ordered 32-bit load. */
   readUInt32(offset: number): number {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
-    return LOADS_ARE_ORDERED ? this.u32[offset >>> 2]! : Atomics.load(this.u32, offset >>> 2);
+    const words = this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset);
+    return LOADS_ARE_ORDERED ? words[offset >>> 2]! : Atomics.load(words, offset >>> 2);
   }
 
   /** One ordered 32-bit store, after all earlier stores of this thread. */
   writeUInt32(offset: number, value: number): void {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
-    Atomics.store(this.u32, offset >>> 2, value);
+    Atomics.store(this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset), offset >>> 2, value);
   }
 
   /** One ordered 64-bit load. */
   readUInt64(offset: number): bigint {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
-    return Atomics.load(this.u64, offset >>> 3);
+    return Atomics.load(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3);
   }
 
   /** One ordered 64-bit store. */
   writeUInt64(offset: number, value: bigint): void {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
-    Atomics.store(this.u64, offset >>> 3, value);
+    Atomics.store(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3, value);
   }
 
   /** Copies out of the area. @throws TransportError EFAULT where the server's file has lost the page. */
@@ -140,6 +156,8 @@ export class MappedArea {
     this.#bytes = undefined;
     this.#words = undefined;
     this.#quads = undefined;
+    this.#wordSpans.length = 0;
+    this.#quadSpans.length = 0;
     this.#mapping.close();
   }
 
@@ -147,9 +165,35 @@ export class MappedArea {
     this.close();
   }
 
-  /** Words that straddle their boundaries are not accessed at once, and on some machines not at all. */
+  /** The area's memory for an array of all its words. */
   #wordBuffer(width: number): ArrayBufferLike {
-    if (this.#lead % width === 0) return this.bytes.buffer;
+    this.#checkAlignment(width);
+    if (this.size <= MAX_WINDOW) return this.bytes.buffer;
+    throw new UnsupportedError(
+      `the area has ${this.size} bytes, and one array at most ${MAX_WINDOW}: use readUInt${8 * width} and writeUInt${8 * width}, or window(offset, length) for a part of it`,
+    );
+  }
+
+  #wordSpan(offset: number): Uint32Array {
+    const index = Math.floor(offset / MAX_WINDOW);
+    return (this.#wordSpans[index] ??= new Uint32Array(this.#span(index, 4)));
+  }
+
+  #quadSpan(offset: number): BigUint64Array {
+    const index = Math.floor(offset / MAX_WINDOW);
+    return (this.#quadSpans[index] ??= new BigUint64Array(this.#span(index, 8)));
+  }
+
+  /** The whole words of a span. */
+  #span(index: number, width: number): ArrayBuffer {
+    this.#checkAlignment(width);
+    const length = Math.min(MAX_WINDOW, this.size - index * MAX_WINDOW);
+    return this.window(index * MAX_WINDOW, length - (length % width));
+  }
+
+  /** Words that straddle their boundaries are not accessed at once, and on some machines not at all. */
+  #checkAlignment(width: number): void {
+    if (this.#lead % width === 0) return;
     throw new UnsupportedError(`the area's memory does not begin on a boundary of ${width} bytes`);
   }
 

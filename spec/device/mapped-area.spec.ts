@@ -1,9 +1,12 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
+import { closeSync, ftruncateSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
 import { connect } from '../../lib/device/connect.js';
 import type { Device } from '../../lib/device/device.js';
 import { RamDevice, serveFd } from '../../lib/emulator/index.js';
 import { UnsupportedError } from '../../lib/errors.js';
-import { native } from '../../lib/native.js';
+import { native, type NativeMapping } from '../../lib/native.js';
 import { ScriptedDevice } from '../support/scripted-device.js';
 import { sparseMmapFds } from '../support/wire.js';
 
@@ -142,4 +145,94 @@ test('areas with fds of their own show each its file, from where it begins there
   // Its memory begins between words.
   expect(() => odd.u32).toThrow(UnsupportedError);
   expect(() => odd.readUInt32(0)).toThrow(UnsupportedError);
+});
+
+describe('an area of more than 4 GiB, as of a GPU', () => {
+  const GIB = 2 ** 30;
+
+  /** A sparse file of that size, the device that shares it, and the file as the server has it. */
+  async function large(size: number): Promise<{ device: Device; file: NativeMapping }> {
+    const directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-'));
+    cleanups.push(() => rmSync(directory, { recursive: true }));
+    const fd = openSync(path.join(directory, 'memory'), 'w+');
+    cleanups.push(() => closeSync(fd));
+    ftruncateSync(fd, size);
+    const file = native().map(fd, 0, size, true, true) as NativeMapping;
+    cleanups.push(() => file.close());
+    const server = new ScriptedDevice({ flags: 2, regions: { 2: { size, flags: 7, fds: [fd] } } });
+    cleanups.push(() => server.close());
+    const device = await connect(server.endpoint);
+    cleanups.push(() => device.close());
+    return { device, file };
+  }
+
+  function put(file: NativeMapping, offset: number, digits: string): void {
+    file.copyIn(offset, Buffer.from(digits, 'hex'), 0, digits.length / 2);
+  }
+
+  function digitsAt(file: NativeMapping, offset: number, count: number): string {
+    const bytes = Buffer.alloc(count);
+    file.copyOut(offset, bytes, 0, count);
+    return bytes.toString('hex');
+  }
+
+  test.each([4 * GIB, 4 * GIB + 4, 9 * GIB, 80 * GIB])(
+    'of %d bytes has every word where it is',
+    async (size) => {
+      const { device, file } = await large(size);
+      const area = device.bar(2).map();
+      expect(area.size).toBe(size);
+      const places = [0, GIB, 4 * GIB - 8, 4 * GIB, 8 * GIB + 16, size - (size % 8) - 8].filter(
+        (at) => at + 8 <= size,
+      );
+      for (const [i, at] of places.entries()) {
+        put(file, at, `0${i}22334455667788`);
+        expect(area.readUInt32(at)).toBe(0x44332200 + i);
+        expect(area.readUInt64(at)).toBe(0x8877665544332200n + BigInt(i));
+        area.writeUInt32(at + 4, 0x0d0c0b0a);
+        expect(digitsAt(file, at, 8)).toBe(`0${i}2233440a0b0c0d`);
+        area.writeUInt64(at, 0x0807060504030201n);
+        expect(digitsAt(file, at, 8)).toBe('0102030405060708');
+        area.copyIn(at, Buffer.from('copied'));
+        const out = Buffer.alloc(6);
+        area.copyOut(at, out);
+        expect(out.toString()).toBe('copied');
+        expect(Buffer.from(area.window(at, 6)).toString()).toBe('copied');
+      }
+      put(file, size - 4, 'fffefdfc');
+      expect(area.readUInt32(size - 4)).toBe(0xfcfdfeff);
+      expect(() => area.readUInt32(size)).toThrow(RangeError);
+      expect(() => area.readUInt64(size)).toThrow(RangeError);
+      expect(area.bytes).toHaveLength(4 * GIB);
+      area.close();
+      expect(() => area.readUInt32(0)).toThrow(UnsupportedError);
+      expect(() => area.readUInt64(size - (size % 8) - 8)).toThrow(UnsupportedError);
+    },
+  );
+
+  test('has arrays of all its words up to 4 GiB, and an error that says what to use beyond', async () => {
+    const { device, file } = await large(5 * GIB);
+    const whole = device.bar(2).map(0, 4 * GIB);
+    put(file, 4 * GIB - 8, '0102030405060708');
+    expect(whole.u32).toHaveLength(GIB);
+    expect(whole.u32[GIB - 1]).toBe(0x08070605);
+    expect(whole.u64).toHaveLength(GIB / 2);
+    expect(whole.u64[GIB / 2 - 1]).toBe(0x0807060504030201n);
+    const area = device.bar(2).map();
+    expect(() => area.u32).toThrow(
+      `the area has ${5 * GIB} bytes, and one array at most ${4 * GIB}: use readUInt32 and writeUInt32, or window(offset, length) for a part of it`,
+    );
+    expect(() => area.u64).toThrow(UnsupportedError);
+    expect(() => area.window(0, 4 * GIB + 1)).toThrow(
+      `a window of ${4 * GIB + 1} bytes: it has at most ${4 * GIB}`,
+    );
+    expect(new Uint32Array(area.window(4 * GIB - 8, GIB))[1]).toBe(0x08070605);
+  });
+
+  test('a part beyond 4 GiB can be mapped by itself', async () => {
+    const { device, file } = await large(6 * GIB);
+    const area = device.bar(2).map(5 * GIB, PAGE);
+    put(file, 5 * GIB + 4, '01020304');
+    expect(area.u32[1]).toBe(0x04030201);
+  });
 });
