@@ -5,9 +5,10 @@ import tseslint from 'typescript-eslint';
 
 /**
  * The layers of lib/, lowest first: a file imports only from layers that stand before its own.
- * `not` names earlier layers that this one must not know all the same. native, errors and index are files.
+ * `not` names earlier layers that this one must not know all the same. fields, errors, native and index are files.
  */
 const LAYERS = [
+  { name: 'fields' },
   { name: 'errors' },
   { name: 'native' },
   { name: 'protocol', not: ['native'] },
@@ -40,14 +41,23 @@ const PUBLIC_ENTRIES = Object.values(createRequire(import.meta.url)('./package.j
   .filter((file) => file !== undefined)
   .map((file) => file.replace('./dist/', ''));
 
-/** Forbids imports and re-exports whose specifier matches, `import()` among them. */
-function forbid(pattern, message) {
+/** Forbids imports and re-exports whose specifier matches, `import()` among them; and `syntax` besides. */
+function forbid(pattern, message, ...syntax) {
   const selector = `ImportExpression[source.value=/${pattern.replaceAll('/', '\\x2f')}/]`;
   return {
     'no-restricted-imports': ['error', { patterns: [{ regex: pattern, message }] }],
-    'no-restricted-syntax': ['error', { selector, message }],
+    'no-restricted-syntax': ['error', { selector, message }, ...syntax],
   };
 }
+
+/** Layers that encode what a peer or a device reads. */
+const ENCODING_LAYERS = ['protocol', 'pci', 'connection', 'device'];
+
+/** `Buffer.writeUInt32LE(1.5)` writes 1, and of NaN it makes 0. */
+const UNCHECKED_WRITES = {
+  selector: 'CallExpression > MemberExpression[property.name=/^write(Big)?U?Int\\w*[LB]E$|^write(Float|Double)/]',
+  message: 'Write fields by the functions of protocol/bytes.ts, which refuse what a field cannot hold.',
+};
 
 /** The `globals` of a block in which these names exist. */
 function readonly(names) {
@@ -56,7 +66,7 @@ function readonly(names) {
 
 /** The block for one layer. A layer that is a file says './x.js' of its neighbours, a folder's files '../x.js'. */
 function layerBlock(layer, index) {
-  const isFile = ['errors', 'native', 'index'].includes(layer.name);
+  const isFile = ['fields', 'errors', 'native', 'index'].includes(layer.name);
   // index.ts gathers what is public; only the command line stands above it.
   const later = layer.name === 'index' ? ['cli'] : LAYERS.slice(index + 1).map(({ name }) => name);
   const forbidden = [...(layer.not ?? []), ...later];
@@ -67,6 +77,7 @@ function layerBlock(layer, index) {
     rules: forbid(
       forbidden.length === 0 ? `^${outside}` : `^(?:${outside}|${layers})`,
       `lib/${layer.name} must not import this: see the layers in DESIGN.md.`,
+      ...(ENCODING_LAYERS.includes(layer.name) ? [UNCHECKED_WRITES] : []),
     ),
   };
 }

@@ -1,5 +1,6 @@
 /** The bytes of REGION_READ and REGION_WRITE, the hot path: encoded in place, without an object for each. */
 import { HEADER_FLAG_REPLY, HEADER_SIZE } from '../protocol/constants.js';
+import { TWO_TO_32 } from '../protocol/bytes.js';
 import { writeHeader } from '../protocol/header.js';
 import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
 import { QUICK_REPLY_AT, type QuickMemory } from '../transport/index.js';
@@ -40,7 +41,7 @@ export function isQuick(count: number, body: Uint8Array | null): boolean {
 
 /**
  * Encodes the whole message, a word at a time. Returns its size.
- * @throws TypeError where the memory of `body` is gone.
+ * @throws TypeError where the memory of `body` is gone; TypeError, RangeError for what a field cannot hold.
  */
 export function encodeQuickly(
   { bytes, words }: QuickMemory,
@@ -61,6 +62,10 @@ export function encodeQuickly(
   words[5] = offset * FROM_2_32;
   words[6] = region;
   words[7] = count;
+  // What stands there is what was meant, or the slower way says what is wrong with it.
+  if (words[5] * TWO_TO_32 + words[4] !== offset || words[6] !== region || words[7] !== count) {
+    writeRegionAccess(bytes, HEADER_SIZE, offset, region, count);
+  }
   if (body !== null) setBody(bytes, body);
   return size;
 }

@@ -5,6 +5,7 @@
 import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { RemoteError } from '../errors.js';
+import { integer } from '../fields.js';
 import {
   PciConfig,
   decodeConfigSpace,
@@ -139,7 +140,11 @@ export class ConfigSpace implements ConfigReader {
     await Promise.all([this.#put(offset, width, value, options), this.#fetch(offset, width, options)]);
   }
 
-  /** Sets the bits under `mask` to those of `value`, reading first; no other update comes between. */
+  /**
+   * Sets the bits under `mask` to those of `value`, reading first; no other update comes between.
+   * @throws RangeError for a register that is not in the space, and for a mask or value that does not fit it; RemoteError,
+   * TimeoutError, ClosedError; the signal's reason.
+   */
   async update(
     offset: number,
     width: ConfigWidth,
@@ -148,12 +153,13 @@ export class ConfigSpace implements ConfigReader {
     options?: CallOptions,
   ): Promise<void> {
     this.#check(offset, width);
+    checkValue('mask', mask, width);
+    this.#checkWrite(width, value);
     await this.#mutex.runExclusive(async () => {
       await this.#fetch(offset, width, options);
       const old = this.#shadow.readUIntLE(offset, width);
-      // BigInt: bitwise operators of numbers are signed from bit 31 on.
-      const bits = BigInt(mask >>> 0);
-      const wanted = Number((BigInt(old) & ~bits) | (BigInt(value >>> 0) & bits));
+      // Bitwise operators give signed numbers from bit 31 on.
+      const wanted = ((old & ~mask) | (value & mask)) >>> 0;
       if (wanted !== old) await this.write(offset, width, wanted, options);
     });
   }
@@ -209,6 +215,7 @@ export class ConfigSpace implements ConfigReader {
     for (const at of [PciConfig.STATUS, PciConfig.STATUS + 1]) {
       if (at >= start && at < end) block[at - start] = 0;
     }
+    // eslint-disable-next-line no-restricted-syntax -- checked by `write`
     block.writeUIntLE(value, offset - start, width);
     return this.#region.write(start, block, options);
   }
@@ -225,8 +232,7 @@ export class ConfigSpace implements ConfigReader {
   /** Before the read that goes with every write is sent. */
   #checkWrite(width: number, value: number): void {
     if (!this.#region.writable) throw new RangeError('config space cannot be written: its flags forbid it');
-    if (Number.isInteger(value) && value >= 0 && value < 2 ** (8 * width)) return;
-    throw new RangeError(`${value} is no unsigned integer of ${8 * width} bits`);
+    checkValue('value', value, width);
   }
 
   #check(offset: number, width: number): void {
@@ -238,6 +244,10 @@ export class ConfigSpace implements ConfigReader {
       );
     }
   }
+}
+
+function checkValue(name: string, value: number, width: number): void {
+  integer(`config space: ${name}`, value, 0, 2 ** (8 * width) - 1);
 }
 
 /** Status, and the registers of capabilities in which the device reports. */

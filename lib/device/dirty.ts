@@ -15,6 +15,7 @@
 import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
+import { bigInteger, integer, outOfRange } from '../fields.js';
 import { dirtyBitmapSize, isPageSize, dirtyPages } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
@@ -317,9 +318,10 @@ function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageSize: n
 function inOrder(ranges: readonly DirtyRange[], granule: number): PageRange[] {
   if (ranges.length === 0) throw new RangeError('ranges has at least one range');
   const rounded = ranges.map(({ iova, length }) => {
-    const isRange = typeof iova === 'bigint' && iova >= 0n && Number.isSafeInteger(length) && length > 0;
-    if (!isRange || iova + BigInt(length) > 1n << 64n) {
-      throw new RangeError(`no range of DMA addresses: ${length} bytes at ${hex(BigInt(iova))}`);
+    bigInteger('ranges: iova', iova);
+    integer('ranges: length', length, 1, Number.MAX_SAFE_INTEGER);
+    if (iova + BigInt(length) > 1n << 64n) {
+      throw outOfRange(`ranges: ${length} bytes at ${hex(iova)} run past the 64-bit address space`);
     }
     const from = Math.floor(pageOf(iova) / granule) * granule;
     const to = Math.ceil((pageOf(iova + BigInt(length) - 1n) + 1) / granule) * granule;

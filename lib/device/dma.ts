@@ -8,6 +8,7 @@ import { AsyncLocalStorage } from 'node:async_hooks';
 import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
+import { bigInteger, integer, outOfRange, wrongType } from '../fields.js';
 import { check, native, type FdInfo } from '../native.js';
 import { ArenaPool } from './arena-pool.js';
 import type { ArenaKind } from './arena.js';
@@ -206,9 +207,10 @@ export class Dma {
 
   /**
    * Undoes `map`, given exactly what was mapped; see `DmaMapping.unmap`.
-   * @throws RangeError where nothing is mapped like that.
+   * @throws RangeError where nothing is mapped like that; TypeError, RangeError for what is no address or size.
    */
   async unmap(iova: bigint, size: number, options?: CallOptions): Promise<void> {
+    checkWhole('size', size, Number.MAX_SAFE_INTEGER, PAGE_SIZE);
     const pages = size / PAGE_SIZE;
     const page = checkIova(iova, pages, PAGE_SIZE);
     const window = this.#windows.findExact(page, pages);
@@ -297,13 +299,8 @@ export class Dma {
   #wanted(size: number, options: DmaAllocOptions): { alignment: number; kind: ArenaKind } {
     checkWhole('size', size, MAX_VIEW_BYTES);
     const alignment = options.alignment ?? DEFAULT_ALIGNMENT;
-    if (
-      !Number.isInteger(alignment) ||
-      alignment < 1 ||
-      alignment > HUGE_PAGE_SIZE ||
-      (alignment & (alignment - 1)) !== 0
-    ) {
-      throw new RangeError(`alignment is a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
+    if ((integer('alignment', alignment, 1, HUGE_PAGE_SIZE) & (alignment - 1)) !== 0) {
+      throw outOfRange(`alignment must be a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
     }
     return { alignment, kind: { ...this.#access(options), addressBits: addressBitsOf(options) } };
   }
@@ -354,23 +351,21 @@ function callersMemory(fd: number, offset: number, size: number, access: WindowA
 }
 
 function checkIova(iova: bigint, pages: number, granule: number): number {
-  if (typeof iova !== 'bigint') throw new TypeError('iova is a bigint');
-  if (iova < 0n || iova % BigInt(granule) !== 0n)
-    throw new RangeError(`iova is a multiple of ${granule}, not ${hex(iova)}`);
+  if (bigInteger('iova', iova) % BigInt(granule) !== 0n)
+    throw outOfRange(`iova must be a multiple of ${granule}, not ${hex(iova)}`);
   const page = pageOf(iova);
   if (page + pages <= END_PAGE) return page;
-  throw new RangeError(`${pages * PAGE_SIZE} bytes at ${hex(iova)} run past the 64-bit address space`);
+  throw outOfRange(`${pages * PAGE_SIZE} bytes at ${hex(iova)} run past the 64-bit address space`);
 }
 
 function addressBitsOf({ addressBits = 64 }: DmaAccessOptions): number {
-  if (Number.isInteger(addressBits) && addressBits >= LEAST_ADDRESS_BITS && addressBits <= 64)
-    return addressBits;
-  throw new RangeError(`addressBits is an integer from ${LEAST_ADDRESS_BITS} to 64, not ${addressBits}`);
+  return integer('addressBits', addressBits, LEAST_ADDRESS_BITS, 64);
 }
 
 /** A multiple of `step` from `least` to `most`. */
 function checkWhole(name: string, value: number, most: number, step = 1, least = step): void {
-  if (typeof value !== 'number') throw new TypeError(`${name} is a number of bytes`);
+  if (step === 1) integer(name, value, least, most);
+  if (typeof value !== 'number') throw wrongType(name, 'a number', value);
   if (Number.isSafeInteger(value) && value >= least && value <= most && value % step === 0) return;
-  throw new RangeError(`${name} is a multiple of ${step} from ${least} to ${most}, not ${value}`);
+  throw outOfRange(`${name} must be a multiple of ${step} from ${least} to ${most}, not ${value}`);
 }

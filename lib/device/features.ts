@@ -2,6 +2,7 @@
 import { constants } from 'node:os';
 import type { CallOptions, Decoder } from '../connection/index.js';
 import { RemoteError, UnsupportedError } from '../errors.js';
+import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
   Command,
   DEVICE_FEATURE_GET,
@@ -56,7 +57,11 @@ export class Features {
     return supported;
   }
 
-  /** Gets the feature's data, at most `size` bytes of it; `data` is what the request itself brings, if anything. */
+  /**
+   * Gets the feature's data, at most `size` bytes of it; `data` is what the request itself brings, if anything.
+   * @throws TypeError, RangeError for what the message cannot hold; UnsupportedError on a server that answered minor 0;
+   * RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
+   */
   async get(
     feature: number,
     size: number,
@@ -67,14 +72,14 @@ export class Features {
       feature,
       flags: DEVICE_FEATURE_GET,
       data,
-      argsz: 8 + Math.max(size, data.byteLength),
+      argsz: 8 + Math.max(integer('size', size, 0, UINT32_MAX - 8), byteArray('data', data).length),
     });
     return this.request(payload, options, (_slot, bytes, start, end) => {
       return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_GET).data;
     });
   }
 
-  /** Sets the feature; gives the data that the server answered with, which may say what it chose. */
+  /** Sets the feature; gives the data that the server answered with, which may say what it chose. Errors as of `get`. */
   async set(feature: number, data: Uint8Array, options?: CallOptions): Promise<Buffer> {
     const payload = encodeDeviceFeature({ feature, flags: DEVICE_FEATURE_SET, data });
     return this.request(payload, options, (_slot, bytes, start, end) => {

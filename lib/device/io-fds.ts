@@ -4,7 +4,9 @@
  */
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, TransportError, UnsupportedError } from '../errors.js';
+import { bigInteger, integer } from '../fields.js';
 import { closeFds, native, type NativeEventFd } from '../native.js';
+import { writeUInt64 } from '../protocol/bytes.js';
 import { Command, IO_FD_TYPE_IOEVENTFD_SHADOW, IO_FD_TYPE_IOREGIONFD } from '../protocol/constants.js';
 import {
   decodeRegionIoFds,
@@ -48,7 +50,8 @@ export class IoFd {
 
   /**
    * Writes the register: puts the value where the server looks for it, if it does, and signals. Nothing is waited for.
-   * @throws RangeError for a value that does not signal, UnsupportedError for an ioregionfd, whose messages are KVM's.
+   * @throws TypeError, RangeError for a value that does not fit the part's size (8 bytes where it has none) or does not
+   * signal; UnsupportedError for an ioregionfd, whose messages are KVM's.
    */
   write(value: number | bigint): void {
     if (this.#eventFd === undefined) {
@@ -56,7 +59,7 @@ export class IoFd {
         'an ioregionfd takes messages of KVM; write to the region by message instead',
       );
     }
-    const wanted = BigInt(value);
+    const wanted = this.#checked(value);
     if (this.datamatch !== undefined && wanted !== this.datamatch) {
       throw new RangeError(
         `only ${this.datamatch} is signalled here; write ${wanted} to the region by message`,
@@ -70,10 +73,20 @@ export class IoFd {
   #placeInShadow(value: bigint): void {
     if (this.#shadow === undefined) return;
     const bytes = Buffer.alloc(SHADOW_BYTES);
-    bytes.writeBigUInt64LE(BigInt.asUintN(64, value));
-    const width = this.size === 0 ? SHADOW_BYTES : Math.min(this.size, SHADOW_BYTES);
+    writeUInt64(bytes, 0, value, 'value');
     // Not a raw store: the file is the server's, and one that has shrunk must end in an error.
-    this.#shadow.copyIn(this.#shadowOffset, bytes.subarray(0, width));
+    this.#shadow.copyIn(this.#shadowOffset, bytes.subarray(0, this.#width));
+  }
+
+  /** Bytes of a value that is written. */
+  get #width(): number {
+    return this.size === 0 ? SHADOW_BYTES : Math.min(this.size, SHADOW_BYTES);
+  }
+
+  #checked(value: number | bigint): bigint {
+    const most = (1n << BigInt(8 * this.#width)) - 1n;
+    if (typeof value === 'bigint') return bigInteger('value', value, 0n, most);
+    return BigInt(integer('value', value, 0, Math.min(Number(most), Number.MAX_SAFE_INTEGER)));
   }
 }
 

@@ -9,6 +9,7 @@
 import type { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
+import { boolean } from '../fields.js';
 import {
   IRQ_FLAG_AUTOMASKED,
   IRQ_FLAG_EVENTFD,
@@ -329,7 +330,9 @@ export class IrqIndex {
         `${this.name}: the server answered minor 0, and such servers lose step at SET_IRQS with booleans (tryOptional sends it)`,
       );
     }
-    const data = Uint8Array.from(what as readonly boolean[], (chosen) => (chosen ? 1 : 0));
+    const data = Uint8Array.from(what as readonly boolean[], (chosen, i) =>
+      boolean(`which[${i}]`, chosen) ? 1 : 0,
+    );
     await setIrqs(
       session,
       { index: this.index, start, count, flags: IRQ_SET_DATA_BOOL | action, data },

@@ -6,6 +6,7 @@
  * device's end) typed arrays are detached: their length is 0, reads give undefined, stores vanish.
  */
 import { TransportError, UnsupportedError } from '../errors.js';
+import { bigInteger, byteArray, notInteger, UINT32_MAX } from '../fields.js';
 import { F_SEAL_SHRINK, check, native, type FdInfo, type NativeMapping } from '../native.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
@@ -100,9 +101,15 @@ export class MappedArea {
     return LOADS_ARE_ORDERED ? words[offset >>> 2]! : Atomics.load(words, offset >>> 2);
   }
 
-  /** One ordered 32-bit store, after all earlier stores of this thread. */
+  /**
+   * One ordered 32-bit store, after all earlier stores of this thread.
+   * @throws RangeError for an offset that is not within the area or not aligned; TypeError, RangeError for a value that is
+   * not 32 bits; UnsupportedError where the area is closed.
+   */
   writeUInt32(offset: number, value: number): void {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
+    // A typed array would store it modulo 2^32.
+    if (typeof value !== 'number' || value !== value >>> 0) throw notInteger('value', value, 0, UINT32_MAX);
     Atomics.store(this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset), offset >>> 2, value);
   }
 
@@ -112,21 +119,22 @@ export class MappedArea {
     return Atomics.load(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3);
   }
 
-  /** One ordered 64-bit store. */
+  /** One ordered 64-bit store; errors as of `writeUInt32`. */
   writeUInt64(offset: number, value: bigint): void {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
+    bigInteger('value', value);
     Atomics.store(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3, value);
   }
 
   /** Copies out of the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyOut(offset: number, target: Uint8Array): void {
-    this.#check(offset, target.length, 1);
+    this.#check(offset, byteArray('target', target).length, 1);
     check(this.#mapping.copyOut(this.#lead + offset, target, 0, target.length), 'copyOut');
   }
 
   /** Copies into the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyIn(offset: number, data: Uint8Array): void {
-    this.#check(offset, data.length, 1);
+    this.#check(offset, byteArray('data', data).length, 1);
     check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.length), 'copyIn');
   }
 

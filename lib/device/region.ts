@@ -12,6 +12,7 @@ import {
   type SyncCallOptions,
 } from '../connection/index.js';
 import { TimeoutError } from '../errors.js';
+import { byteArray, notBigInteger, notInteger, UINT64_MAX, wrongType } from '../fields.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { AccessPieces, chunks, type Piece } from './access-pieces.js';
@@ -96,7 +97,7 @@ export class Region {
 
   /** Reads as many bytes as `target` has into it. It is the library's until the promise settles. */
   readInto(offset: number, target: Uint8Array, options?: CallOptions): Promise<void> {
-    if (!(target instanceof Uint8Array)) return Promise.reject(notBytes());
+    if (!(target instanceof Uint8Array)) return Promise.reject(notBytes('target', target));
     const length = target.length;
     const problem = this.#problem(offset, length, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
@@ -115,7 +116,7 @@ export class Region {
    * any of its chunks; chunks are sent in order.
    */
   write(offset: number, data: Uint8Array, options?: CallOptions): Promise<void> {
-    if (!(data instanceof Uint8Array)) return Promise.reject(notBytes());
+    if (!(data instanceof Uint8Array)) return Promise.reject(notBytes('data', data));
     const length = data.length;
     const problem = this.#problem(offset, length, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
@@ -462,12 +463,11 @@ function valueOf(bytes: Buffer): number | bigint {
 }
 
 function requireBytes(bytes: Uint8Array): number {
-  if (!(bytes instanceof Uint8Array)) throw notBytes();
-  return bytes.length;
+  return byteArray('data', bytes).length;
 }
 
-function notBytes(): TypeError {
-  return new TypeError('data is a Buffer or a Uint8Array');
+function notBytes(name: string, value: unknown): TypeError {
+  return wrongType(name, 'a Uint8Array or Buffer', value);
 }
 
 function requireValue(value: number | bigint, width: Width): Buffer {
@@ -480,16 +480,16 @@ function requireValue(value: number | bigint, width: Width): Buffer {
 function encodeValue(value: number | bigint, width: Width): Buffer | Error {
   const bytes = Buffer.allocUnsafe(width);
   if (width === 8) {
-    if (typeof value !== 'bigint') return new TypeError('a 64-bit value is a bigint');
-    if (BigInt.asUintN(64, value) !== value)
-      return new RangeError(`${value} is no unsigned integer of 64 bits`);
+    if (typeof value !== 'bigint' || BigInt.asUintN(64, value) !== value) {
+      return notBigInteger('value', value, 0n, UINT64_MAX);
+    }
+    // eslint-disable-next-line no-restricted-syntax -- checked above
     bytes.writeBigUInt64LE(value);
   } else {
-    if (typeof value !== 'number') return new TypeError(`a value of ${8 * width} bits is a number`);
-    if (!Number.isInteger(value) || value < 0 || value >= 2 ** (8 * width)) {
-      return new RangeError(`${value} is no unsigned integer of ${8 * width} bits`);
-    }
-    bytes.writeUIntLE(value, 0, width);
+    const most = 2 ** (8 * width) - 1;
+    if (!Number.isInteger(value) || value < 0 || value > most) return notInteger('value', value, 0, most);
+    // eslint-disable-next-line no-restricted-syntax -- checked above
+    bytes.writeUIntLE(value as number, 0, width);
   }
   return bytes;
 }

@@ -1,4 +1,5 @@
 /** Where to put BARs: what firmware does on a real machine, for a device that has nobody else to do it. */
+import { bigInteger, integer } from '../fields.js';
 import type { BarKind } from './bars.js';
 
 /** A BAR that needs a place, or that has one which others must keep clear of. */
@@ -43,16 +44,21 @@ interface Placed extends AddressWindow {
 /**
  * Plans an address for each BAR that has a size and no address: naturally aligned and clear of all others. BARs that
  * have an address keep it and do not appear in the answer. What does not fit is named in `problems`.
+ *
+ * @throws TypeError, RangeError for a size that is no integer or negative, or an address that is not 64 bits.
  */
 export function assignBars(
   requests: readonly BarRequest[],
   windows: Readonly<Record<BarKind, AddressWindow>> = BAR_WINDOWS,
 ): { assignments: BarAssignment[]; problems: string[] } {
   const bars = requests
-    .map(({ index, kind, size, address }) => ({ index, kind, size: BigInt(size), address: address ?? 0n }))
+    .map(({ index, kind, size, address = 0n }) => ({
+      index,
+      kind,
+      size: sizeOf(`BAR ${index}: size`, size),
+      address: bigInteger(`BAR ${index}: address`, address),
+    }))
     .filter(({ size }) => size !== 0n);
-  const negative = bars.find(({ size }) => size < 0n);
-  if (negative !== undefined) throw new RangeError(`BAR ${negative.index} has a negative size`);
 
   const taken: Placed[] = bars
     .filter(({ address }) => address !== 0n)
@@ -98,6 +104,12 @@ function findPlace(
 function naturalSize(kind: BarKind, size: bigint): bigint {
   const least = kind === 'io' ? 4n : MEMORY_GRANULE;
   return size <= least ? least : 1n << BigInt((size - 1n).toString(2).length);
+}
+
+function sizeOf(name: string, size: number | bigint): bigint {
+  // What fits no window is a problem of the device's, not a mistake of the caller's.
+  if (typeof size === 'bigint') return bigInteger(name, size, 0n, size);
+  return BigInt(integer(name, size, 0, Number.MAX_SAFE_INTEGER));
 }
 
 function alignUp(address: bigint, alignment: bigint): bigint {

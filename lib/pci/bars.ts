@@ -1,4 +1,5 @@
 /** Base address registers (PCI Local Bus 3.0 section 6.2.5). */
+import { bigInteger, integer, outOfRange, UINT32_MAX, UINT64_MAX } from '../fields.js';
 import { zeroExtended, type ConfigReader } from './config-reader.js';
 import { HEADER_TYPE_MASK, PCI_HEADER_SIZE, PciConfig, PciHeaderType } from './registers.js';
 
@@ -25,9 +26,7 @@ const MEMORY_FLAGS = 0xf;
 
 /** Offset in config space of BAR `index` (0 to 5). */
 export function barOffset(index: number): number {
-  if (!Number.isInteger(index) || index < 0 || index > 5)
-    throw new RangeError(`no BAR has the index ${index}`);
-  return PciConfig.BAR0 + 4 * index;
+  return PciConfig.BAR0 + 4 * integer('index', index, 0, 5);
 }
 
 /**
@@ -83,10 +82,17 @@ export function barSizeFromMask(low: number, high = 0): bigint {
   return mask & -mask;
 }
 
-/** What to write to a BAR's registers to assign `address`: one dword, or two for a 64-bit BAR, the lower one first. */
+/**
+ * What to write to a BAR's registers to assign `address`: one dword, or two for a 64-bit BAR, the lower one first.
+ *
+ * @throws TypeError, RangeError for an address that the BAR cannot hold: one that is not a multiple of 16, of 4 for I/O,
+ * among it.
+ */
 export function encodeBarAddress(kind: BarKind, address: bigint): number[] {
-  if (address < 0n || address >> (kind === 'memory64' ? 64n : 32n) !== 0n) {
-    throw new RangeError(`a ${kind} BAR cannot be at address 0x${address.toString(16)}`);
+  bigInteger(`${kind} BAR: address`, address, 0n, kind === 'memory64' ? UINT64_MAX : BigInt(UINT32_MAX));
+  const multiple = (kind === 'io' ? IO_FLAGS : MEMORY_FLAGS) + 1;
+  if (address % BigInt(multiple) !== 0n) {
+    throw outOfRange(`${kind} BAR: address must be a multiple of ${multiple}, not 0x${address.toString(16)}`);
   }
   const low = Number(BigInt.asUintN(32, address));
   return kind === 'memory64' ? [low, Number(address >> 32n)] : [low];

@@ -1,4 +1,5 @@
 /** The MSI-X table and pending bit array in a BAR's memory (PCI Express Base 7.7.2.5 to 7.7.2.10). */
+import { bigInteger, boolean, integer, outOfRange } from '../fields.js';
 
 /** Bytes of a table entry. */
 export const MSIX_ENTRY_SIZE = 16;
@@ -24,29 +25,41 @@ export interface MsixEntry {
   readonly masked: boolean;
 }
 
-/** Offset in the table's BAR of the entry of `vector`, for a table that begins at `tableOffset`. */
+/**
+ * Offset in the table's BAR of the entry of `vector`, for a table that begins at `tableOffset`.
+ *
+ * @throws TypeError, RangeError for a vector that no table has (0 to 2047) and an offset that is not 32 bits.
+ */
 export function msixEntryOffset(tableOffset: number, vector: number): number {
-  checkVector(vector);
-  return tableOffset + vector * MSIX_ENTRY_SIZE;
+  return integer('tableOffset', tableOffset) + checkVector(vector) * MSIX_ENTRY_SIZE;
 }
 
-/** Where the pending bit of `vector` is: the offset in the array's BAR of a dword, and the bit in it. */
+/**
+ * Where the pending bit of `vector` is: the offset in the array's BAR of a dword, and the bit in it.
+ *
+ * @throws TypeError, RangeError as `msixEntryOffset` does.
+ */
 export function msixPendingBit(pbaOffset: number, vector: number): { offset: number; bit: number } {
-  checkVector(vector);
-  return { offset: pbaOffset + Math.floor(vector / 32) * 4, bit: vector % 32 };
+  const offset = integer('pbaOffset', pbaOffset) + Math.floor(checkVector(vector) / 32) * 4;
+  return { offset, bit: vector % 32 };
 }
 
-/** The 16 bytes of a table entry. Throws a RangeError for an address or data that an entry cannot hold. */
+/**
+ * The 16 bytes of a table entry.
+ *
+ * @throws TypeError, RangeError for what an entry cannot hold: an address that is not a multiple of 4 among it.
+ */
 export function encodeMsixEntry(entry: MsixEntry): Buffer {
   const { address, data, masked } = entry;
-  if (address < 0n || address >= 1n << 64n || (address & 3n) !== 0n) {
-    throw new RangeError(`0x${address.toString(16)} is no message address: 64 bits, a multiple of 4`);
+  if ((bigInteger('MSI-X entry: address', address) & 3n) !== 0n) {
+    throw outOfRange(`MSI-X entry: address must be a multiple of 4, not 0x${address.toString(16)}`);
   }
-  const bytes = Buffer.alloc(MSIX_ENTRY_SIZE);
-  bytes.writeBigUInt64LE(address, MsixEntryOffset.ADDRESS_LOW);
-  bytes.writeUInt32LE(data, MsixEntryOffset.DATA);
-  bytes.writeUInt32LE(masked ? MSIX_VECTOR_MASKED : 0, MsixEntryOffset.VECTOR_CONTROL);
-  return bytes;
+  const control = boolean('MSI-X entry: masked', masked) ? MSIX_VECTOR_MASKED : 0;
+  const words = new DataView(new ArrayBuffer(MSIX_ENTRY_SIZE));
+  words.setBigUint64(MsixEntryOffset.ADDRESS_LOW, address, true);
+  words.setUint32(MsixEntryOffset.DATA, integer('MSI-X entry: data', data), true);
+  words.setUint32(MsixEntryOffset.VECTOR_CONTROL, control, true);
+  return Buffer.from(words.buffer);
 }
 
 /** Decodes the table entry at `offset` of `bytes`. Throws a RangeError where the bytes end before it does. */
@@ -62,8 +75,6 @@ export function decodeMsixEntry(bytes: Uint8Array, offset = 0): MsixEntry {
   };
 }
 
-function checkVector(vector: number): void {
-  if (!Number.isInteger(vector) || vector < 0 || vector >= MSIX_MAX_VECTORS) {
-    throw new RangeError(`no MSI-X table has the vector ${vector}`);
-  }
+function checkVector(vector: number): number {
+  return integer('vector', vector, 0, MSIX_MAX_VECTORS - 1);
 }

@@ -5,17 +5,18 @@
  * exported from the package.
  */
 import { ProtocolError } from '../errors.js';
+import { bigInteger, integer, notInteger, outOfRange, UINT16_MAX, UINT32_MAX } from '../fields.js';
 
 /** The weight of a 64-bit field's upper half. */
 export const TWO_TO_32 = 0x1_0000_0000;
 /** 2^64, the end of what a DMA address can name. */
 export const ADDRESS_SPACE_END = 0x1_0000_0000_0000_0000n;
-/** The most that a 32-bit field holds. */
-export const UINT32_MAX = 0xffffffff;
 
 /*
- * Fields of the hot path, byte by byte: V8 makes a few instructions of these, and a call with its checks of types of
- * `Buffer.readUInt32LE` and its like, which take five to ten times as long. Theirs are the bounds all the same.
+ * Fields, byte by byte: V8 makes a few instructions of these, and a call with its checks of types of
+ * `Buffer.readUInt32LE` and its like, which take five to ten times as long. And those cut fractions and NaN to an
+ * integer without a word: every encoder writes by these functions, which refuse what a field cannot hold. `field` is
+ * what the error calls it, such as `DMA_MAP: offset`.
  */
 
 /** A 16-bit field. @throws RangeError where `bytes` ends before it. */
@@ -32,17 +33,50 @@ export function readUInt32(bytes: Uint8Array, at: number): number {
   return (bytes[at]! | (bytes[at + 1]! << 8) | (bytes[at + 2]! << 16) | (last << 24)) >>> 0;
 }
 
-/** Writes a 16-bit field. @throws RangeError where `value` does not fit it, or `into` ends before it. */
-export function writeUInt16(into: Uint8Array, at: number, value: number): void {
-  if (value !== (value & 0xffff)) throw doesNotFit(value, 16);
+/** Writes a 16-bit field. @throws TypeError, RangeError for what it cannot hold, or where `into` ends before it. */
+export function writeUInt16(into: Uint8Array, at: number, value: number, field: string): void {
+  if (typeof value !== 'number' || value !== (value & 0xffff)) throw notInteger(field, value, 0, UINT16_MAX);
   if (into[at + 1] === undefined) throw outOfBounds(into, at, 2);
   into[at] = value;
   into[at + 1] = value >>> 8;
 }
 
-/** Writes a 32-bit field. @throws RangeError where `value` does not fit it, or `into` ends before it. */
-export function writeUInt32(into: Uint8Array, at: number, value: number): void {
-  if (value !== value >>> 0) throw doesNotFit(value, 32);
+/** Writes a 32-bit field. @throws TypeError, RangeError for what it cannot hold, or where `into` ends before it. */
+export function writeUInt32(into: Uint8Array, at: number, value: number, field: string): void {
+  if (typeof value !== 'number' || value !== value >>> 0) throw notInteger(field, value, 0, UINT32_MAX);
+  put32(into, at, value);
+}
+
+/** Writes a 32-bit field of which the protocol allows `least` to `most` only. @throws TypeError, RangeError. */
+export function writeUInt32Within(
+  into: Uint8Array,
+  at: number,
+  value: number,
+  field: string,
+  least: number,
+  most: number,
+): void {
+  put32(into, at, integer(field, value, least, most));
+}
+
+/**
+ * Writes a 64-bit field from a number, which counts exactly up to 2^53-1.
+ *
+ * @throws TypeError, RangeError for what it cannot hold, or where `into` ends before it.
+ */
+export function writeSize(into: Uint8Array, at: number, value: number, field: string): void {
+  if (!Number.isSafeInteger(value) || value < 0) throw notInteger(field, value, 0, Number.MAX_SAFE_INTEGER);
+  put32(into, at, value >>> 0);
+  put32(into, at + 4, Math.floor(value / TWO_TO_32));
+}
+
+/** Writes a 64-bit field. @throws TypeError, RangeError for what it cannot hold, or where `into` ends before it. */
+export function writeUInt64(into: Buffer, at: number, value: bigint, field: string): void {
+  // eslint-disable-next-line no-restricted-syntax -- this is where it is checked
+  into.writeBigUInt64LE(bigInteger(field, value), at);
+}
+
+function put32(into: Uint8Array, at: number, value: number): void {
   if (into[at + 3] === undefined) throw outOfBounds(into, at, 4);
   into[at] = value;
   into[at + 1] = value >>> 8;
@@ -51,16 +85,7 @@ export function writeUInt32(into: Uint8Array, at: number, value: number): void {
 }
 
 function outOfBounds(bytes: Uint8Array, at: number, size: number): RangeError {
-  return outOfRange(`${size} bytes at ${at} do not lie in ${bytes.length}`);
-}
-
-function doesNotFit(value: number, bits: number): RangeError {
-  return outOfRange(`${value} does not fit a field of ${bits} bits`);
-}
-
-/** With the code that Node's own functions give it. */
-function outOfRange(message: string): RangeError {
-  return Object.assign(new RangeError(message), { code: 'ERR_OUT_OF_RANGE' });
+  return outOfRange(`[${at}, ${at + size}) is out of bounds (${bytes.length} bytes)`);
 }
 
 /** Throws unless the payload is at least `size` bytes, the size of `what`. */
@@ -87,12 +112,6 @@ export function readSize(message: string, field: string, bytes: Buffer, at: numb
   return high === 0 ? low : low + high * TWO_TO_32;
 }
 
-/** The other way: `value` is a non-negative safe integer, checked by `size()` where it came from a caller. */
-export function writeSize(into: Buffer, at: number, value: number): void {
-  writeUInt32(into, at, value >>> 0);
-  writeUInt32(into, at + 4, Math.floor(value / TWO_TO_32));
-}
-
 /** An `argsz` in a message; smaller than the structure that it is part of is refused. */
 export function readArgsz(message: string, bytes: Buffer, at: number, least: number): number {
   const argsz = readUInt32(bytes, at);
@@ -105,22 +124,20 @@ export function copy(bytes: Buffer, start: number, end: number): Buffer {
   return Buffer.from(bytes.subarray(start, end));
 }
 
-/** Misuse by the caller: a RangeError unless `value` is a whole number from `least` to `most`. */
-export function whole(name: string, value: number, least = 0, most = UINT32_MAX): number {
-  if (Number.isSafeInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
-}
-
-/** Misuse by the caller: a RangeError unless `value` fits a 64-bit field and is a safe integer. */
-export function size(name: string, value: number): number {
-  return whole(name, value, 0, Number.MAX_SAFE_INTEGER);
-}
-
-/** Misuse by the caller: a RangeError unless `[address, address + length)` lies in the 64-bit address space. */
-export function addressRange(address: bigint, length: bigint): void {
-  const fits = address >= 0n && length >= 0n && length < ADDRESS_SPACE_END;
-  if (fits && address + length <= ADDRESS_SPACE_END) return;
-  throw new RangeError(`${length} bytes at 0x${address.toString(16)} do not lie in the 64-bit address space`);
+/** Writes an address and a length, two 64-bit fields, of memory that must lie in the 64-bit address space. */
+export function writeRange(
+  into: Buffer,
+  at: number,
+  address: bigint,
+  length: bigint,
+  addressField: string,
+  lengthField: string,
+): void {
+  writeUInt64(into, at, address, addressField);
+  writeUInt64(into, at + 8, length, lengthField);
+  if (address + length <= ADDRESS_SPACE_END) return;
+  const range = `[0x${address.toString(16)}, 0x${(address + length).toString(16)})`;
+  throw outOfRange(`${addressField}: ${range} is out of bounds (64-bit address space)`);
 }
 
 /** Whether exactly one bit is set. */

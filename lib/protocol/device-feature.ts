@@ -11,7 +11,8 @@
  * the data behind it. What the data is for each feature: `migration.ts` and `dma-logging.ts`.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, copy, readArgsz, whole } from './bytes.js';
+import { byteArray, integer, UINT32_MAX } from '../fields.js';
+import { atLeast, copy, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 import {
   DEVICE_FEATURE_GET,
   DEVICE_FEATURE_MASK,
@@ -40,8 +41,8 @@ export interface DeviceFeature {
 /**
  * The payload of a request. `argsz` is the payload's own size unless it is given.
  *
- * @throws TypeError where the operations do not go together or a probe has data, RangeError where a number does not
- * fit.
+ * @throws TypeError where the operations do not go together or a probe has data; TypeError, RangeError for what a
+ * field cannot hold.
  */
 export function encodeDeviceFeature(request: {
   feature: number;
@@ -50,13 +51,12 @@ export function encodeDeviceFeature(request: {
   argsz?: number;
 }): Buffer {
   const { feature, flags, data = new Uint8Array(0) } = request;
-  whole('feature', feature, 0, DEVICE_FEATURE_MASK);
-  const broken = brokenRule(whole('flags', flags));
+  const broken = brokenRule(integer('DEVICE_FEATURE: flags', flags));
   if (broken !== undefined) throw new TypeError(`DEVICE_FEATURE: ${broken}`);
   if ((flags & DEVICE_FEATURE_PROBE) !== 0 && data.length > 0) {
     throw new TypeError('DEVICE_FEATURE: a probe has no data');
   }
-  return build(feature, flags, data, request.argsz);
+  return build('DEVICE_FEATURE', feature, flags, data, request.argsz);
 }
 
 /** The payload of a request that asks whether the feature can be got, set, or both: `methods` are those bits. */
@@ -67,21 +67,33 @@ export function encodeProbe(feature: number, methods: number): Buffer {
 /**
  * The payload of a reply; its argsz is its size.
  *
- * @throws RangeError where a number does not fit.
+ * @throws TypeError where flags have bits of the feature's number; TypeError, RangeError for what a field cannot hold.
  */
 export function encodeDeviceFeatureReply(reply: {
   feature: number;
   flags: number;
   data?: Uint8Array;
 }): Buffer {
-  whole('feature', reply.feature, 0, DEVICE_FEATURE_MASK);
-  return build(reply.feature, whole('flags', reply.flags), reply.data ?? new Uint8Array(0), undefined);
+  const message = 'DEVICE_FEATURE reply';
+  const { feature, flags, data = new Uint8Array(0) } = reply;
+  if ((integer(`${message}: flags`, flags) & DEVICE_FEATURE_MASK) !== 0) {
+    throw new TypeError(`${message}: flags 0x${flags.toString(16)} have bits of the feature's number`);
+  }
+  return build(message, feature, flags, data, undefined);
 }
 
-function build(feature: number, flags: number, data: Uint8Array, argsz: number | undefined): Buffer {
-  const payload = Buffer.alloc(DEVICE_FEATURE_SIZE + data.length);
-  payload.writeUInt32LE(whole('argsz', argsz ?? payload.length, payload.length), 0);
-  payload.writeUInt32LE((feature | flags) >>> 0, 4);
+function build(
+  message: string,
+  feature: number,
+  flags: number,
+  data: Uint8Array,
+  argsz: number | undefined,
+): Buffer {
+  integer(`${message}: feature`, feature, 0, DEVICE_FEATURE_MASK);
+  const size = DEVICE_FEATURE_SIZE + byteArray(`${message}: data`, data).length;
+  const payload = Buffer.alloc(size);
+  writeUInt32Within(payload, 0, argsz === undefined ? size : argsz, `${message}: argsz`, size, UINT32_MAX);
+  writeUInt32(payload, 4, (feature | flags) >>> 0, `${message}: flags`);
   payload.set(data, DEVICE_FEATURE_SIZE);
   return payload;
 }

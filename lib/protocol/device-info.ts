@@ -8,7 +8,7 @@
  * ```
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, whole } from './bytes.js';
+import { atLeast, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 
 const DEVICE_INFO_SIZE = 16;
 /**
@@ -30,7 +30,7 @@ export interface DeviceInfo {
 /** The payload of the request. */
 export function encodeGetInfo(): Buffer {
   const payload = Buffer.alloc(DEVICE_INFO_SIZE);
-  payload.writeUInt32LE(DEVICE_INFO_SIZE, 0);
+  writeUInt32(payload, 0, DEVICE_INFO_SIZE, 'DEVICE_GET_INFO: argsz');
   return payload;
 }
 
@@ -44,13 +44,14 @@ export function decodeGetInfo(bytes: Buffer, start: number, end: number): { args
   return { argsz: readArgsz('DEVICE_GET_INFO', bytes, start, DEVICE_INFO_SIZE) };
 }
 
-/** The payload of the reply. Throws a RangeError where a value is out of bounds. */
+/** The payload of the reply. @throws TypeError, RangeError for what a field cannot hold. */
 export function encodeDeviceInfo(info: DeviceInfo): Buffer {
+  const message = 'DEVICE_GET_INFO reply';
   const payload = Buffer.alloc(DEVICE_INFO_SIZE);
-  payload.writeUInt32LE(DEVICE_INFO_SIZE, 0);
-  payload.writeUInt32LE(whole('flags', info.flags), 4);
-  payload.writeUInt32LE(whole('numRegions', info.numRegions, 0, MAX_REGIONS), 8);
-  payload.writeUInt32LE(whole('numIrqs', info.numIrqs, 0, MAX_IRQ_TYPES), 12);
+  writeUInt32(payload, 0, DEVICE_INFO_SIZE, `${message}: argsz`);
+  writeUInt32(payload, 4, info.flags, `${message}: flags`);
+  writeUInt32Within(payload, 8, info.numRegions, `${message}: numRegions`, 0, MAX_REGIONS);
+  writeUInt32Within(payload, 12, info.numIrqs, `${message}: numIrqs`, 0, MAX_IRQ_TYPES);
   return payload;
 }
 

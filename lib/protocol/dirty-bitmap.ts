@@ -3,6 +3,7 @@
  * one bit for each page, the first page in the lowest bit of the first word. Little-endian words make that bit `n % 8`
  * of byte `n / 8`. (The specification's formula takes the address modulo 64 where servers take the page.)
  */
+import { bigInteger, outOfRange, wrongType } from '../fields.js';
 import { isPowerOfTwo } from './bytes.js';
 
 const PAGES_PER_WORD = 64n;
@@ -16,10 +17,12 @@ export function pageCount(length: bigint, pageSize: number): number {
 /**
  * Bytes of the bitmap for `length` bytes of memory, a multiple of 8.
  *
- * @throws RangeError where the page size is not a power of two.
+ * @throws RangeError where the page size is not a power of two; TypeError, RangeError for a length that is no 64-bit
+ * bigint.
  */
 export function dirtyBitmapSize(length: bigint, pageSize: number): number {
-  if (!isPageSize(pageSize)) throw new RangeError(`the page size must be a power of two, not ${pageSize}`);
+  bigInteger('length', length);
+  requirePageSize('pageSize', pageSize);
   return Number(divideUp(divideUp(length, BigInt(pageSize)), PAGES_PER_WORD) * BYTES_PER_WORD);
 }
 
@@ -42,6 +45,13 @@ export function hasBitsBeyond(bitmap: Uint8Array, pages: number): boolean {
   if (whole >= bitmap.length) return false;
   if ((bitmap[whole] ?? 0) >> (pages % 8) !== 0) return true;
   return bitmap.subarray(whole + 1).some((byte) => byte !== 0);
+}
+
+/** Misuse by the caller: a TypeError or RangeError unless `value` is the size of a page. */
+export function requirePageSize(name: string, value: number): number {
+  if (typeof value !== 'number') throw wrongType(name, 'a number', value);
+  if (isPageSize(value)) return value;
+  throw outOfRange(`${name} must be a power of two, not ${value}`);
 }
 
 /** Whether a number is a power of two that is exact. */

@@ -13,19 +13,20 @@
  * anything. (The old text gives the structure behind the flags 40 bytes; it always had 32.)
  */
 import { ProtocolError } from '../errors.js';
+import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
-  addressRange,
   atLeast,
   copy,
   exactly,
   readArgsz,
   readSize,
-  size,
-  whole,
+  writeRange,
   writeSize,
+  writeUInt32,
+  writeUInt32Within,
 } from './bytes.js';
 import { DIRTY_PAGES_FLAG_GET_BITMAP, DIRTY_PAGES_FLAG_START, DIRTY_PAGES_FLAG_STOP } from './constants.js';
-import { isPageSize } from './dirty-bitmap.js';
+import { isPageSize, requirePageSize } from './dirty-bitmap.js';
 
 const DIRTY_PAGES_SIZE = 8;
 const RANGE_SIZE = 32;
@@ -58,26 +59,28 @@ export interface DirtyPagesReply {
 /**
  * The payload of the request.
  *
- * @throws TypeError where flags and range do not go together, RangeError where a value does not fit.
+ * @throws TypeError where flags and range do not go together; TypeError, RangeError for what a field cannot hold.
  */
 export function encodeDirtyPages(request: DirtyPages): Buffer {
   const { flags, range } = request;
-  const broken = brokenRule(whole('flags', flags), range);
-  if (broken !== undefined) throw new TypeError(`DIRTY_PAGES: ${broken}`);
   const payload = Buffer.alloc(DIRTY_PAGES_SIZE + (range ? RANGE_SIZE : 0));
-  const argsz = payload.length + size('bitmap.size', range?.bitmap.size ?? 0);
-  payload.writeUInt32LE(whole('argsz', argsz), 0);
-  payload.writeUInt32LE(flags, 4);
-  if (range) writeRange(payload, range);
+  if (range) {
+    writeBitmapRange('DIRTY_PAGES', payload, range);
+    // The reply has it, and its size is argsz.
+    integer('DIRTY_PAGES: bitmap.size', range.bitmap.size, 0, UINT32_MAX - payload.length);
+  }
+  const broken = brokenRule(integer('DIRTY_PAGES: flags', flags), range);
+  if (broken !== undefined) throw new TypeError(`DIRTY_PAGES: ${broken}`);
+  writeUInt32(payload, 0, payload.length + (range?.bitmap.size ?? 0), 'DIRTY_PAGES: argsz');
+  writeUInt32(payload, 4, flags, 'DIRTY_PAGES: flags');
   return payload;
 }
 
-function writeRange(payload: Buffer, range: BitmapRange): void {
-  addressRange(range.iova, range.size);
-  payload.writeBigUInt64LE(range.iova, 8);
-  payload.writeBigUInt64LE(range.size, 16);
-  writeSize(payload, 24, size('bitmap.pgsize', range.bitmap.pgsize));
-  writeSize(payload, 32, size('bitmap.size', range.bitmap.size));
+function writeBitmapRange(message: string, payload: Buffer, { iova, size, bitmap }: BitmapRange): void {
+  writeRange(payload, 8, iova, size, `${message}: iova`, `${message}: size`);
+  requirePageSize(`${message}: bitmap.pgsize`, bitmap.pgsize);
+  writeSize(payload, 24, bitmap.pgsize, `${message}: bitmap.pgsize`);
+  writeSize(payload, 32, bitmap.size, `${message}: bitmap.size`);
 }
 
 /**
@@ -126,15 +129,19 @@ function brokenRule(flags: number, range: BitmapRange | undefined): string | und
 /**
  * The payload of GET_BITMAP's reply. Where it does not fit `argsz`, the request's, only the first 8 bytes.
  *
- * @throws RangeError where a value does not fit.
+ * @throws TypeError, RangeError for what a field cannot hold, and where the bitmap is not as long as the range says.
  */
 export function encodeDirtyPagesReply(range: BitmapRange, bitmap: Uint8Array, argsz: number): Buffer {
-  const needed = DIRTY_PAGES_SIZE + RANGE_SIZE + bitmap.length;
-  const payload = Buffer.alloc(needed <= argsz ? needed : DIRTY_PAGES_SIZE);
-  payload.writeUInt32LE(whole('argsz', needed), 0);
-  payload.writeUInt32LE(DIRTY_PAGES_FLAG_GET_BITMAP, 4);
-  if (needed <= argsz) {
-    writeRange(payload, range);
+  const message = 'DIRTY_PAGES reply';
+  const { length } = byteArray(`${message}: bitmap`, bitmap);
+  const needed = DIRTY_PAGES_SIZE + RANGE_SIZE + length;
+  const fits = needed <= integer(`${message}: argsz`, argsz, DIRTY_PAGES_SIZE);
+  integer(`${message}: bitmap.size`, range.bitmap.size, length, length);
+  const payload = Buffer.alloc(fits ? needed : DIRTY_PAGES_SIZE);
+  writeUInt32Within(payload, 0, needed, `${message}: argsz`, DIRTY_PAGES_SIZE, UINT32_MAX);
+  writeUInt32(payload, 4, DIRTY_PAGES_FLAG_GET_BITMAP, `${message}: flags`);
+  if (fits) {
+    writeBitmapRange(message, payload, range);
     payload.set(bitmap, DIRTY_PAGES_SIZE + RANGE_SIZE);
   }
   return payload;

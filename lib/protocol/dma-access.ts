@@ -11,7 +11,7 @@
  * DMA_WRITE's reply 4 bytes; every server reads 8, so 8 it is.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, exactly, readSize, writeSize } from './bytes.js';
+import { atLeast, exactly, readSize, writeSize, writeUInt64 } from './bytes.js';
 
 /** Bytes before the data. */
 export const DMA_ACCESS_SIZE = 16;
@@ -24,14 +24,14 @@ export interface DmaAccess {
 }
 
 /**
- * Writes the 16 bytes to `into[at..)`. Hot. A `count` that is a number is a non-negative safe integer.
+ * Writes the 16 bytes to `into[at..)`. Hot.
  *
- * @throws RangeError where a value does not fit 64 bits.
+ * @throws TypeError, RangeError for what a field cannot hold; a `count` that is a number ends at 2^53-1.
  */
 export function writeDmaAccess(into: Buffer, at: number, address: bigint, count: number | bigint): void {
-  into.writeBigUInt64LE(address, at);
-  if (typeof count === 'number') writeSize(into, at + 8, count);
-  else into.writeBigUInt64LE(count, at + 8);
+  writeUInt64(into, at, address, 'DMA access: address');
+  if (typeof count === 'bigint') writeUInt64(into, at + 8, count, 'DMA access: count');
+  else writeSize(into, at + 8, count, 'DMA access: count');
 }
 
 /**

@@ -10,15 +10,16 @@
  * layout, the kernel's STOP has no data; servers take both, so STOP is sent with the structure and no range.
  */
 import { ProtocolError } from '../errors.js';
+import { byteArray, integer } from '../fields.js';
 import {
   ADDRESS_SPACE_END,
-  addressRange,
   atLeast,
   copy,
   exactly,
   readSize,
-  whole,
+  writeRange,
   writeSize,
+  writeUInt32Within,
 } from './bytes.js';
 import { DEVICE_FEATURE_GET, DEVICE_FEATURE_SET, Feature } from './constants.js';
 import {
@@ -27,7 +28,7 @@ import {
   encodeDeviceFeature,
   encodeDeviceFeatureReply,
 } from './device-feature.js';
-import { dirtyBitmapSize, hasBitsBeyond, isPageSize, pageCount } from './dirty-bitmap.js';
+import { dirtyBitmapSize, hasBitsBeyond, isPageSize, pageCount, requirePageSize } from './dirty-bitmap.js';
 
 const CONTROL_BYTES = 16;
 const RANGE_BYTES = 16;
@@ -56,34 +57,35 @@ export interface DmaLoggingReport extends DmaLoggingRange {
 /**
  * The payload of the request that starts logging.
  *
- * @throws RangeError where the page size is not a power of two or a range does not lie in the 64-bit address space.
+ * @throws RangeError where the page size is not a power of two or a range does not lie in the 64-bit address space;
+ * TypeError.
  */
 export function encodeDmaLoggingStart(logging: DmaLogging): Buffer {
-  const data = controlData(logging);
+  const data = controlData('DMA_LOGGING_START', logging);
   return encodeDeviceFeature({ feature: Feature.DMA_LOGGING_START, flags: DEVICE_FEATURE_SET, data });
 }
 
 /** The payload of the request that stops logging. Throws a RangeError where the page size is not a power of two. */
 export function encodeDmaLoggingStop(pageSize = 4096): Buffer {
-  const data = controlData({ pageSize, ranges: [] });
+  const data = controlData('DMA_LOGGING_STOP', { pageSize, ranges: [] });
   return encodeDeviceFeature({ feature: Feature.DMA_LOGGING_STOP, flags: DEVICE_FEATURE_SET, data });
 }
 
 /** The payload of the reply to start. */
 export function encodeDmaLoggingStartReply(logging: DmaLogging): Buffer {
-  const data = controlData(logging);
+  const data = controlData('DMA_LOGGING_START reply', logging);
   return encodeDeviceFeatureReply({ feature: Feature.DMA_LOGGING_START, flags: DEVICE_FEATURE_SET, data });
 }
 
-function controlData({ pageSize, ranges }: DmaLogging): Buffer {
-  if (!isPageSize(pageSize)) throw new RangeError(`pageSize must be a power of two, not ${pageSize}`);
+function controlData(message: string, { pageSize, ranges }: DmaLogging): Buffer {
+  requirePageSize(`${message}: pageSize`, pageSize);
+  integer(`${message}: ranges.length`, ranges.length, 0, MAX_RANGES);
   const data = Buffer.alloc(CONTROL_BYTES + ranges.length * RANGE_BYTES);
-  writeSize(data, 0, pageSize);
-  data.writeUInt32LE(whole('the number of ranges', ranges.length, 0, MAX_RANGES), 8);
+  writeSize(data, 0, pageSize, `${message}: pageSize`);
+  writeUInt32Within(data, 8, ranges.length, `${message}: ranges.length`, 0, MAX_RANGES);
   ranges.forEach(({ iova, length }, i) => {
-    addressRange(iova, length);
-    data.writeBigUInt64LE(iova, CONTROL_BYTES + i * RANGE_BYTES);
-    data.writeBigUInt64LE(length, CONTROL_BYTES + i * RANGE_BYTES + 8);
+    const range = `${message}: ranges[${i}]`;
+    writeRange(data, CONTROL_BYTES + i * RANGE_BYTES, iova, length, `${range}.iova`, `${range}.length`);
   });
   return data;
 }
@@ -135,7 +137,7 @@ export function checkDmaLoggingStopReply(bytes: Buffer, start: number, end: numb
  * or the bitmap does not fit 32 bits.
  */
 export function encodeDmaLoggingReport(report: DmaLoggingReport): Buffer {
-  const data = reportData(report, 0);
+  const data = reportData('DMA_LOGGING_REPORT', report, 0);
   const argsz = DEVICE_FEATURE_SIZE + REPORT_BYTES + dirtyBitmapSize(report.length, report.pageSize);
   return encodeDeviceFeature({ feature: Feature.DMA_LOGGING_REPORT, flags: DEVICE_FEATURE_GET, data, argsz });
 }
@@ -146,20 +148,20 @@ export function encodeDmaLoggingReport(report: DmaLoggingReport): Buffer {
  * @throws RangeError where a value does not fit, or the bitmap's size is not what the range needs.
  */
 export function encodeDmaLoggingReportReply(report: DmaLoggingReport, bitmap: Uint8Array): Buffer {
+  const message = 'DMA_LOGGING_REPORT reply';
   const size = dirtyBitmapSize(report.length, report.pageSize);
-  whole('bitmap.length', bitmap.length, size, size);
-  const data = reportData(report, size);
+  integer(`${message}: bitmap.length`, byteArray(`${message}: bitmap`, bitmap).length, size, size);
+  const data = reportData(message, report, size);
   data.set(bitmap, REPORT_BYTES);
   return encodeDeviceFeatureReply({ feature: Feature.DMA_LOGGING_REPORT, flags: DEVICE_FEATURE_GET, data });
 }
 
-function reportData({ iova, length, pageSize }: DmaLoggingReport, bitmapSize: number): Buffer {
-  if (!isPageSize(pageSize)) throw new RangeError(`pageSize must be a power of two, not ${pageSize}`);
-  addressRange(iova, length);
+function reportData(message: string, report: DmaLoggingReport, bitmapSize: number): Buffer {
+  const { iova, length, pageSize } = report;
+  requirePageSize(`${message}: pageSize`, pageSize);
   const data = Buffer.alloc(REPORT_BYTES + bitmapSize);
-  data.writeBigUInt64LE(iova, 0);
-  data.writeBigUInt64LE(length, 8);
-  writeSize(data, 16, pageSize);
+  writeRange(data, 0, iova, length, `${message}: iova`, `${message}: length`);
+  writeSize(data, 16, pageSize, `${message}: pageSize`);
   return data;
 }
 

@@ -16,17 +16,17 @@
  * DMA_MAP came with libvfio-user in 2026.
  */
 import { ProtocolError } from '../errors.js';
+import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
   ADDRESS_SPACE_END,
-  addressRange,
   atLeast,
   copy,
   exactly,
   readArgsz,
   readSize,
-  size,
-  whole,
+  writeRange,
   writeSize,
+  writeUInt32,
 } from './bytes.js';
 import {
   DMA_MAP_FLAG_FILE_IO,
@@ -36,7 +36,7 @@ import {
   DMA_UNMAP_FLAG_ALL,
   DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
 } from './constants.js';
-import { isPageSize } from './dirty-bitmap.js';
+import { isPageSize, requirePageSize } from './dirty-bitmap.js';
 
 const DMA_MAP_SIZE = 32;
 const DMA_UNMAP_SIZE = 24;
@@ -76,19 +76,17 @@ export interface DmaUnmapReply {
 /**
  * The payload of DMA_MAP.
  *
- * @throws RangeError where a value does not fit or the memory does not lie in the 64-bit address space, TypeError for
- * unknown flags and for MMAP together with FILE_IO.
+ * @throws TypeError, RangeError for what a field cannot hold; RangeError where the memory does not lie in the 64-bit
+ * address space, TypeError for unknown flags and for MMAP together with FILE_IO.
  */
 export function encodeDmaMap(map: DmaMap): Buffer {
-  const broken = brokenMapRule(whole('flags', map.flags));
+  const broken = brokenMapRule(integer('DMA_MAP: flags', map.flags));
   if (broken !== undefined) throw new TypeError(`DMA_MAP: ${broken}`);
-  addressRange(map.address, map.size);
   const payload = Buffer.alloc(DMA_MAP_SIZE);
-  payload.writeUInt32LE(DMA_MAP_SIZE, 0);
-  payload.writeUInt32LE(map.flags, 4);
-  writeSize(payload, 8, size('offset', map.offset));
-  payload.writeBigUInt64LE(map.address, 16);
-  payload.writeBigUInt64LE(map.size, 24);
+  writeUInt32(payload, 0, DMA_MAP_SIZE, 'DMA_MAP: argsz');
+  writeUInt32(payload, 4, map.flags, 'DMA_MAP: flags');
+  writeSize(payload, 8, map.offset, 'DMA_MAP: offset');
+  writeRange(payload, 16, map.address, map.size, 'DMA_MAP: address', 'DMA_MAP: size');
   return payload;
 }
 
@@ -127,32 +125,36 @@ function brokenRange(range: { address: bigint; size: bigint }): string | undefin
 /**
  * The payload of DMA_UNMAP. Its argsz says how much the reply may take, bitmap included.
  *
- * @throws RangeError where a value does not fit, TypeError where flags, address, size and bitmap do not go together.
+ * @throws TypeError, RangeError for what a field cannot hold; TypeError where flags, address, size and bitmap do not go
+ * together.
  */
 export function encodeDmaUnmap(unmap: DmaUnmap): Buffer {
-  whole('flags', unmap.flags);
-  addressRange(unmap.address, unmap.size);
   const { bitmap } = unmap;
+  const payload = Buffer.alloc(DMA_UNMAP_SIZE + (bitmap ? BITMAP_HEAD : 0));
+  writeEcho('DMA_UNMAP', payload, unmap);
+  if (bitmap) {
+    requirePageSize('DMA_UNMAP: bitmap.pgsize', bitmap.pgsize);
+    writeSize(payload, DMA_UNMAP_SIZE, bitmap.pgsize, 'DMA_UNMAP: bitmap.pgsize');
+    // The reply has it, and its size is argsz.
+    integer('DMA_UNMAP: bitmap.size', bitmap.size, 0, UINT32_MAX - payload.length);
+    writeSize(payload, DMA_UNMAP_SIZE + 8, bitmap.size, 'DMA_UNMAP: bitmap.size');
+  }
   if ((bitmap !== undefined) !== ((unmap.flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0)) {
     throw new TypeError('DMA_UNMAP: the GET_DIRTY_BITMAP flag and a bitmap go together');
   }
   const broken = brokenUnmapRule(unmap);
   if (broken !== undefined) throw new TypeError(`DMA_UNMAP: ${broken}`);
-  const payload = Buffer.alloc(DMA_UNMAP_SIZE + (bitmap ? BITMAP_HEAD : 0));
-  const argsz = payload.length + size('bitmap.size', bitmap?.size ?? 0);
-  payload.writeUInt32LE(whole('argsz', argsz), 0);
-  writeEcho(payload, unmap);
-  if (bitmap) {
-    writeSize(payload, DMA_UNMAP_SIZE, bitmap.pgsize);
-    writeSize(payload, DMA_UNMAP_SIZE + 8, bitmap.size);
-  }
+  writeUInt32(payload, 0, payload.length + (bitmap?.size ?? 0), 'DMA_UNMAP: argsz');
   return payload;
 }
 
-function writeEcho(payload: Buffer, { flags, address, size: length }: DmaUnmapReply | DmaUnmap): void {
-  payload.writeUInt32LE(flags, 4);
-  payload.writeBigUInt64LE(address, 8);
-  payload.writeBigUInt64LE(length, 16);
+function writeEcho(
+  message: string,
+  payload: Buffer,
+  echo: Pick<DmaUnmap, 'flags' | 'address' | 'size'>,
+): void {
+  writeUInt32(payload, 4, echo.flags, `${message}: flags`);
+  writeRange(payload, 8, echo.address, echo.size, `${message}: address`, `${message}: size`);
 }
 
 /**
@@ -204,20 +206,23 @@ function brokenUnmapRule({ flags, address, size: length, bitmap }: DmaUnmap): st
   return undefined;
 }
 
-/** The payload of DMA_UNMAP's reply. Throws a RangeError where a value does not fit. */
+/** The payload of DMA_UNMAP's reply. @throws TypeError, RangeError for what a field cannot hold. */
 export function encodeDmaUnmapReply(reply: {
   flags: number;
   address: bigint;
   size: bigint;
   bitmap?: { pgsize: number; data: Uint8Array };
 }): Buffer {
+  const message = 'DMA_UNMAP reply';
   const { bitmap } = reply;
-  const payload = Buffer.alloc(DMA_UNMAP_SIZE + (bitmap ? BITMAP_HEAD + bitmap.data.length : 0));
-  payload.writeUInt32LE(payload.length, 0);
-  writeEcho(payload, reply as DmaUnmapReply);
+  const bits = bitmap && byteArray(`${message}: bitmap.data`, bitmap.data);
+  const payload = Buffer.alloc(DMA_UNMAP_SIZE + (bits ? BITMAP_HEAD + bits.length : 0));
+  writeUInt32(payload, 0, payload.length, `${message}: argsz`);
+  writeEcho(message, payload, reply);
   if (bitmap) {
-    writeSize(payload, DMA_UNMAP_SIZE, size('bitmap.pgsize', bitmap.pgsize));
-    writeSize(payload, DMA_UNMAP_SIZE + 8, bitmap.data.length);
+    requirePageSize(`${message}: bitmap.pgsize`, bitmap.pgsize);
+    writeSize(payload, DMA_UNMAP_SIZE, bitmap.pgsize, `${message}: bitmap.pgsize`);
+    writeSize(payload, DMA_UNMAP_SIZE + 8, bitmap.data.length, `${message}: bitmap.data.length`);
     payload.set(bitmap.data, DMA_UNMAP_SIZE + BITMAP_HEAD);
   }
   return payload;

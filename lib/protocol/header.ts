@@ -33,7 +33,7 @@ export interface Header {
   errno: number;
 }
 
-/** Writes a header to `into[at..at+16)`. Hot. Throws a RangeError where a value does not fit its field. */
+/** Writes a header to `into[at..at+16)`. Hot. @throws TypeError, RangeError for what a field cannot hold. */
 export function writeHeader(
   into: Buffer,
   at: number,
@@ -43,16 +43,16 @@ export function writeHeader(
   flags: number,
   errno: number,
 ): void {
-  writeUInt16(into, at, id);
-  writeUInt16(into, at + 2, command);
-  writeUInt32(into, at + HEADER_SIZE_AT, size);
-  writeUInt32(into, at + 8, flags);
-  writeUInt32(into, at + 12, errno);
+  writeUInt16(into, at, id, 'header: id');
+  writeUInt16(into, at + 2, command, 'header: command');
+  writeUInt32(into, at + HEADER_SIZE_AT, size, 'header: size');
+  writeUInt32(into, at + 8, flags, 'header: flags');
+  writeUInt32(into, at + 12, errno, 'header: errno');
 }
 
 /** Writes a header's id alone: of a message that was encoded before it had one. */
 export function writeHeaderId(into: Buffer, at: number, id: number): void {
-  writeUInt16(into, at, id);
+  writeUInt16(into, at, id, 'header: id');
 }
 
 export function headerId(bytes: Buffer, at: number): number {

@@ -8,7 +8,7 @@
  * ```
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, whole } from './bytes.js';
+import { atLeast, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 
 const IRQ_INFO_SIZE = 16;
 /** The most interrupts of one index: MSI-X, the largest that PCI has, ends at 2048. */
@@ -23,9 +23,9 @@ export interface IrqInfo {
   count: number;
 }
 
-/** The payload of the request. Throws a RangeError where the index does not fit. */
+/** The payload of the request. @throws TypeError, RangeError for an index that is not 32 bits. */
 export function encodeGetIrqInfo(index: number): Buffer {
-  return encodeIrqInfo({ index, flags: 0, count: 0 });
+  return encode('DEVICE_GET_IRQ_INFO', { index, flags: 0, count: 0 });
 }
 
 /**
@@ -45,13 +45,17 @@ export function decodeGetIrqInfo(
   };
 }
 
-/** The payload of the reply. Throws a RangeError where a value is out of bounds. */
+/** The payload of the reply. @throws TypeError, RangeError for what a field cannot hold. */
 export function encodeIrqInfo(info: IrqInfo): Buffer {
+  return encode('DEVICE_GET_IRQ_INFO reply', info);
+}
+
+function encode(message: string, { flags, index, count }: IrqInfo): Buffer {
   const payload = Buffer.alloc(IRQ_INFO_SIZE);
-  payload.writeUInt32LE(IRQ_INFO_SIZE, 0);
-  payload.writeUInt32LE(whole('flags', info.flags), 4);
-  payload.writeUInt32LE(whole('index', info.index), 8);
-  payload.writeUInt32LE(whole('count', info.count, 0, MAX_IRQS), 12);
+  writeUInt32(payload, 0, IRQ_INFO_SIZE, `${message}: argsz`);
+  writeUInt32(payload, 4, flags, `${message}: flags`);
+  writeUInt32(payload, 8, index, `${message}: index`);
+  writeUInt32Within(payload, 12, count, `${message}: count`, 0, MAX_IRQS);
   return payload;
 }
 

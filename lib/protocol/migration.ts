@@ -11,7 +11,17 @@
  * MIG_DATA_WRITE's data is in the request; its reply has no payload.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, copy, exactly, readArgsz, readSize, whole, writeSize } from './bytes.js';
+import { byteArray, integer, UINT32_MAX } from '../fields.js';
+import {
+  atLeast,
+  copy,
+  exactly,
+  readArgsz,
+  readSize,
+  writeSize,
+  writeUInt32,
+  writeUInt32Within,
+} from './bytes.js';
 import {
   DEVICE_FEATURE_GET,
   DEVICE_FEATURE_SET,
@@ -42,7 +52,7 @@ export function encodeGetMigration(): Buffer {
 /** The payload of its reply; `flags` are `MIGRATION_…` bits. */
 export function encodeMigrationReply(flags: number): Buffer {
   const data = Buffer.alloc(MIGRATION_BYTES);
-  writeSize(data, 0, whole('flags', flags, 0, Number.MAX_SAFE_INTEGER));
+  writeSize(data, 0, flags, 'MIGRATION reply: flags');
   return encodeDeviceFeatureReply({ feature: Feature.MIGRATION, flags: DEVICE_FEATURE_GET, data });
 }
 
@@ -63,15 +73,16 @@ export function encodeGetMigState(): Buffer {
   return encodeDeviceFeature({ feature: Feature.MIG_DEVICE_STATE, flags: DEVICE_FEATURE_GET, argsz });
 }
 
-/** The payload of the request that sets it. Throws a RangeError for a number that is no state. */
+/** The payload of the request that sets it. @throws TypeError, RangeError for what is no state. */
 export function encodeSetMigState(state: MigrationState): Buffer {
-  const data = stateData(state);
+  const data = stateData('MIG_DEVICE_STATE', state);
   return encodeDeviceFeature({ feature: Feature.MIG_DEVICE_STATE, flags: DEVICE_FEATURE_SET, data });
 }
 
 /** The payload of the reply to either; `flags` is the request's operation. */
 export function encodeMigStateReply(flags: number, state: MigrationState): Buffer {
-  return encodeDeviceFeatureReply({ feature: Feature.MIG_DEVICE_STATE, flags, data: stateData(state) });
+  const data = stateData('MIG_DEVICE_STATE reply', state);
+  return encodeDeviceFeatureReply({ feature: Feature.MIG_DEVICE_STATE, flags, data });
 }
 
 /**
@@ -105,22 +116,27 @@ export function decodeMigState(data: Buffer, message = 'DEVICE_FEATURE MIG_DEVIC
   return state as MigrationState;
 }
 
-function stateData(state: MigrationState): Buffer {
+function stateData(message: string, state: MigrationState): Buffer {
   const data = Buffer.alloc(STATE_BYTES);
-  data.writeUInt32LE(whole('state', state, 0, LAST_STATE), 0);
+  writeUInt32Within(data, 0, state, `${message}: state`, 0, LAST_STATE);
   return data;
 }
 
-/** Writes the 8 bytes in front of migration data, for callers that send the data from where it lies. */
+/**
+ * Writes the 8 bytes in front of migration data, for callers that send the data from where it lies.
+ *
+ * @throws TypeError, RangeError for what a field cannot hold.
+ */
 export function writeMigData(into: Buffer, at: number, argsz: number, size: number): void {
-  into.writeUInt32LE(argsz, at);
-  into.writeUInt32LE(size, at + 4);
+  writeUInt32(into, at + 4, size, 'migration data: size');
+  writeUInt32(into, at, argsz, 'migration data: argsz');
 }
 
-/** The payload of MIG_DATA_READ. Throws a RangeError where reply and data do not fit 32 bits. */
+/** The payload of MIG_DATA_READ. @throws TypeError, RangeError where structure and data do not fit 32 bits. */
 export function encodeMigDataRead(size: number): Buffer {
   const payload = Buffer.alloc(MIG_DATA_SIZE);
-  writeMigData(payload, 0, whole('argsz', MIG_DATA_SIZE + whole('size', size)), size);
+  integer('MIG_DATA_READ: size', size, 0, UINT32_MAX - MIG_DATA_SIZE);
+  writeMigData(payload, 0, MIG_DATA_SIZE + size, size);
   return payload;
 }
 
@@ -141,7 +157,7 @@ export function decodeMigDataRead(
 
 /** The payload of MIG_DATA_READ's reply. */
 export function encodeMigDataReadReply(data: Uint8Array): Buffer {
-  return withData(data);
+  return withData('MIG_DATA_READ reply', data);
 }
 
 /**
@@ -161,7 +177,7 @@ export function decodeMigDataReadReply(bytes: Buffer, start: number, end: number
 
 /** The payload of MIG_DATA_WRITE. Servers want an argsz of the whole payload although the reply has none. */
 export function encodeMigDataWrite(data: Uint8Array): Buffer {
-  return withData(data);
+  return withData('MIG_DATA_WRITE', data);
 }
 
 /**
@@ -178,8 +194,8 @@ export function decodeMigDataWrite(bytes: Buffer, start: number, end: number): B
   return copy(bytes, start + MIG_DATA_SIZE, end);
 }
 
-function withData(data: Uint8Array): Buffer {
-  const payload = Buffer.alloc(MIG_DATA_SIZE + data.length);
+function withData(message: string, data: Uint8Array): Buffer {
+  const payload = Buffer.alloc(MIG_DATA_SIZE + byteArray(`${message}: data`, data).length);
   writeMigData(payload, 0, payload.length, data.length);
   payload.set(data, MIG_DATA_SIZE);
   return payload;

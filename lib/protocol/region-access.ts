@@ -25,9 +25,9 @@ export interface RegionAccess {
 }
 
 /**
- * Writes the 16 bytes to `into[at..)`. Hot. `offset` is a non-negative safe integer, `region` and `count` are 32-bit.
+ * Writes the 16 bytes to `into[at..)`. Hot.
  *
- * @throws RangeError where `region` or `count` does not fit.
+ * @throws TypeError, RangeError for what a field cannot hold; `offset` ends at 2^53-1.
  */
 export function writeRegionAccess(
   into: Buffer,
@@ -36,9 +36,9 @@ export function writeRegionAccess(
   region: number,
   count: number,
 ): void {
-  writeSize(into, at, offset);
-  writeUInt32(into, at + 8, region);
-  writeUInt32(into, at + 12, count);
+  writeSize(into, at, offset, 'region access: offset');
+  writeUInt32(into, at + 8, region, 'region access: region');
+  writeUInt32(into, at + 12, count, 'region access: count');
 }
 
 /**

@@ -12,7 +12,8 @@
  * 0x8001 in version 5 of the patches and was 16 in the first code, with the layout above.
  */
 import { ProtocolError } from '../errors.js';
-import { readSize, size, whole, writeSize } from './bytes.js';
+import { outOfRange } from '../fields.js';
+import { readSize, writeSize, writeUInt16, writeUInt32, writeUInt32Within } from './bytes.js';
 import {
   REGION_CAP_SPARSE_MMAP,
   REGION_CAP_SPARSE_MMAP_FDS,
@@ -33,6 +34,8 @@ const SPARSE_HEAD = HEADER_BYTES + 8;
 const AREA_BYTES = 16;
 const FD_AREA_BYTES = 32;
 const TYPE_BYTES = 16;
+/** Whose fields are encoded here. */
+const MESSAGE = 'DEVICE_GET_REGION_INFO reply';
 
 /** A part of a region that can be mapped, in bytes from the region's start. */
 export interface MmapArea {
@@ -226,55 +229,70 @@ function checkFdArea(message: string, area: MmapFdArea): void {
   }
 }
 
-/** The chain's bytes, to follow the region info structure at once. Empty where there are no capabilities. */
-export function encodeCapabilities(capabilities: KnownRegionCapabilities): Buffer {
+/**
+ * The chain's bytes, to follow the info structure of a region of `regionSize` bytes at once. Empty where there are no
+ * capabilities.
+ *
+ * @throws TypeError, RangeError for what a field cannot hold; RangeError for an area outside the region.
+ */
+export function encodeCapabilities(capabilities: KnownRegionCapabilities, regionSize: number): Buffer {
   const parts: Buffer[] = [];
-  if (capabilities.sparseMmap) parts.push(encodeAreas(capabilities.sparseMmap.areas));
+  if (capabilities.sparseMmap) parts.push(encodeAreas(capabilities.sparseMmap.areas, regionSize));
   if (capabilities.type) parts.push(encodeType(capabilities.type));
-  if (capabilities.sparseMmapFds) parts.push(encodeFdAreas(capabilities.sparseMmapFds.areas));
+  if (capabilities.sparseMmapFds) parts.push(encodeFdAreas(capabilities.sparseMmapFds.areas, regionSize));
   // Every part is a multiple of 8 bytes, so the chain is aligned without padding.
   let offset = REGION_INFO_SIZE;
   parts.forEach((part, i) => {
     offset += part.length;
-    part.writeUInt32LE(i === parts.length - 1 ? 0 : offset, 4);
+    writeUInt32(part, 4, i === parts.length - 1 ? 0 : offset, `${MESSAGE}: next`);
   });
   return Buffer.concat(parts);
 }
 
 function capability(id: number, length: number): Buffer {
   const part = Buffer.alloc(length);
-  part.writeUInt16LE(id, 0);
-  part.writeUInt16LE(1, 2);
+  writeUInt16(part, 0, id, `${MESSAGE}: id`);
+  writeUInt16(part, 2, 1, `${MESSAGE}: version`);
   return part;
 }
 
 function encodeType({ type, subtype }: { type: number; subtype: number }): Buffer {
   const part = capability(REGION_CAP_TYPE, TYPE_BYTES);
-  part.writeUInt32LE(whole('type', type), 8);
-  part.writeUInt32LE(whole('subtype', subtype), 12);
+  writeUInt32(part, 8, type, `${MESSAGE}: type`);
+  writeUInt32(part, 12, subtype, `${MESSAGE}: subtype`);
   return part;
 }
 
-function encodeAreas(areas: readonly MmapArea[]): Buffer {
+function encodeAreas(areas: readonly MmapArea[], regionSize: number): Buffer {
   const part = capability(REGION_CAP_SPARSE_MMAP, SPARSE_HEAD + areas.length * AREA_BYTES);
-  part.writeUInt32LE(areas.length, HEADER_BYTES);
+  writeUInt32(part, HEADER_BYTES, areas.length, `${MESSAGE}: areas.length`);
   areas.forEach((area, i) => {
     const entry = SPARSE_HEAD + i * AREA_BYTES;
-    writeSize(part, entry, size('area offset', area.offset));
-    writeSize(part, entry + 8, size('area size', area.size));
+    writeSize(part, entry, area.offset, `${MESSAGE}: areas[${i}].offset`);
+    writeSize(part, entry + 8, area.size, `${MESSAGE}: areas[${i}].size`);
+    refuseOutside(area, i, regionSize);
   });
   return part;
 }
 
-function encodeFdAreas(areas: readonly MmapFdArea[]): Buffer {
+function encodeFdAreas(areas: readonly MmapFdArea[], regionSize: number): Buffer {
   const part = capability(REGION_CAP_SPARSE_MMAP_FDS, SPARSE_HEAD + areas.length * FD_AREA_BYTES);
-  part.writeUInt32LE(areas.length, HEADER_BYTES);
+  writeUInt32(part, HEADER_BYTES, areas.length, `${MESSAGE}: areas.length`);
   areas.forEach((area, i) => {
     const entry = SPARSE_HEAD + i * FD_AREA_BYTES;
-    writeSize(part, entry, size('area offset', area.offset));
-    writeSize(part, entry + 8, size('area fdOffset', area.fdOffset));
-    writeSize(part, entry + 16, size('area size', area.size));
-    part.writeUInt32LE(whole('area fdIndex', area.fdIndex, 0, MAX_FD_INDEX), entry + 24);
+    const name = `${MESSAGE}: areas[${i}]`;
+    writeSize(part, entry, area.offset, `${name}.offset`);
+    writeSize(part, entry + 8, area.fdOffset, `${name}.fdOffset`);
+    writeSize(part, entry + 16, area.size, `${name}.size`);
+    writeUInt32Within(part, entry + 24, area.fdIndex, `${name}.fdIndex`, 0, MAX_FD_INDEX);
+    refuseOutside(area, i, regionSize);
   });
   return part;
+}
+
+function refuseOutside({ offset, size }: MmapArea, index: number, regionSize: number): void {
+  if (offset + size <= regionSize) return;
+  throw outOfRange(
+    `${MESSAGE}: areas[${index}]: [${offset}, ${offset + size}) is out of bounds (region size ${regionSize})`,
+  );
 }

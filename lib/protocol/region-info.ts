@@ -12,7 +12,8 @@
  * asks again with the larger argsz.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, readSize, size, UINT32_MAX, whole, writeSize } from './bytes.js';
+import { integer, UINT32_MAX } from '../fields.js';
+import { atLeast, readArgsz, readSize, writeSize, writeUInt32, writeUInt32Within } from './bytes.js';
 import { REGION_FLAG_CAPS } from './constants.js';
 import {
   decodeCapabilities,
@@ -52,12 +53,13 @@ export interface RegionInfo {
 /**
  * The payload of the request. `argsz` is the most bytes of payload that the reply may have, at least 32.
  *
- * @throws RangeError where a value is out of bounds.
+ * @throws TypeError, RangeError for what a field cannot hold.
  */
 export function encodeGetRegionInfo(index: number, argsz: number = REGION_INFO_SIZE): Buffer {
+  const message = 'DEVICE_GET_REGION_INFO';
   const payload = Buffer.alloc(REGION_INFO_SIZE);
-  payload.writeUInt32LE(whole('argsz', argsz, REGION_INFO_SIZE), 0);
-  payload.writeUInt32LE(whole('index', index), 8);
+  writeUInt32Within(payload, 0, argsz, `${message}: argsz`, REGION_INFO_SIZE, UINT32_MAX);
+  writeUInt32(payload, 8, index, `${message}: index`);
   return payload;
 }
 
@@ -82,23 +84,26 @@ export function decodeGetRegionInfo(
  * The payload of the reply. The CAPS flag follows from the capabilities; where they do not fit `argsz`, the request's,
  * they are left out and the flag with them, and the reply's argsz says what is needed.
  *
- * @throws RangeError where a value is out of bounds.
+ * @throws TypeError, RangeError for what a field cannot hold; RangeError where `offset` and `size` together run past
+ * 2^53-1, or an area lies outside the region.
  */
 export function encodeRegionInfo(
   info: Pick<RegionInfo, 'index' | 'flags' | 'size' | 'offset'> & { capabilities?: KnownRegionCapabilities },
   argsz: number = UINT32_MAX,
 ): Buffer {
-  const chain = encodeCapabilities(info.capabilities ?? {});
-  const needed = REGION_INFO_SIZE + chain.length;
-  const withChain = chain.length > 0 && needed <= argsz;
+  const message = 'DEVICE_GET_REGION_INFO reply';
   const payload = Buffer.alloc(REGION_INFO_SIZE);
-  const flags = (whole('flags', info.flags) & ~REGION_FLAG_CAPS) | (withChain ? REGION_FLAG_CAPS : 0);
-  payload.writeUInt32LE(needed, 0);
-  payload.writeUInt32LE(flags >>> 0, 4);
-  payload.writeUInt32LE(whole('index', info.index), 8);
-  payload.writeUInt32LE(withChain ? REGION_INFO_SIZE : 0, 12);
-  writeSize(payload, 16, size('size', info.size));
-  writeSize(payload, 24, size('offset', info.offset));
+  writeSize(payload, 16, info.size, `${message}: size`);
+  writeSize(payload, 24, info.offset, `${message}: offset`);
+  integer(`${message}: offset and size together`, info.offset + info.size, 0, Number.MAX_SAFE_INTEGER);
+  const chain = encodeCapabilities(info.capabilities ?? {}, info.size);
+  const needed = REGION_INFO_SIZE + chain.length;
+  const withChain = chain.length > 0 && needed <= integer(`${message}: argsz`, argsz);
+  const flags = integer(`${message}: flags`, info.flags) & ~REGION_FLAG_CAPS;
+  writeUInt32(payload, 0, needed, `${message}: argsz`);
+  writeUInt32(payload, 4, (flags | (withChain ? REGION_FLAG_CAPS : 0)) >>> 0, `${message}: flags`);
+  writeUInt32(payload, 8, info.index, `${message}: index`);
+  writeUInt32(payload, 12, withChain ? REGION_INFO_SIZE : 0, `${message}: cap_offset`);
   return withChain ? Buffer.concat([payload, chain]) : payload;
 }
 

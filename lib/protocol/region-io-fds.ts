@@ -20,7 +20,16 @@
  * all have the size of the largest kind. (The text says `argsz - 32`, which counts the message's header.)
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, readSize, size, UINT32_MAX, whole, writeSize } from './bytes.js';
+import { integer, notInteger, UINT32_MAX } from '../fields.js';
+import {
+  atLeast,
+  readArgsz,
+  readSize,
+  writeSize,
+  writeUInt32,
+  writeUInt32Within,
+  writeUInt64,
+} from './bytes.js';
 import { IO_FD_TYPE_IOEVENTFD, IO_FD_TYPE_IOEVENTFD_SHADOW, IO_FD_TYPE_IOREGIONFD } from './constants.js';
 
 /** Bytes before the sub-regions. */
@@ -84,12 +93,13 @@ export interface RegionIoFds {
 /**
  * The payload of the request. `argsz` is the most bytes of payload that the reply may have, at least 16.
  *
- * @throws RangeError where a value is out of bounds.
+ * @throws TypeError, RangeError for what a field cannot hold; `argsz` ends at 1 MiB.
  */
 export function encodeGetRegionIoFds(index: number, argsz: number = REGION_IO_FDS_SIZE): Buffer {
+  const message = 'DEVICE_GET_REGION_IO_FDS';
   const payload = Buffer.alloc(REGION_IO_FDS_SIZE);
-  payload.writeUInt32LE(whole('argsz', argsz, REGION_IO_FDS_SIZE, MAX_ARGSZ), 0);
-  payload.writeUInt32LE(whole('index', index), 8);
+  writeUInt32Within(payload, 0, argsz, `${message}: argsz`, REGION_IO_FDS_SIZE, MAX_ARGSZ);
+  writeUInt32(payload, 8, index, `${message}: index`);
   return payload;
 }
 
@@ -116,45 +126,50 @@ export function decodeGetRegionIoFds(
  * The payload of the reply; 48 bytes for each sub-region. Where they do not fit `argsz`, the request's, they are left
  * out and the reply's argsz says what is needed.
  *
- * @throws RangeError where a value is out of bounds.
+ * @throws TypeError, RangeError for what a field cannot hold, and for an unknown type.
  */
 export function encodeRegionIoFds(
   index: number,
   subRegions: readonly SubRegion[],
   argsz: number = UINT32_MAX,
 ): Buffer {
+  const message = 'DEVICE_GET_REGION_IO_FDS reply';
   const needed = REGION_IO_FDS_SIZE + subRegions.length * SUB_REGION_SIZE;
-  const fits = needed <= argsz;
+  const fits = needed <= integer(`${message}: argsz`, argsz);
   const payload = Buffer.alloc(fits ? needed : REGION_IO_FDS_SIZE);
-  payload.writeUInt32LE(whole('argsz', needed, REGION_IO_FDS_SIZE, MAX_ARGSZ), 0);
-  payload.writeUInt32LE(whole('index', index), 8);
-  payload.writeUInt32LE(subRegions.length, 12);
+  writeUInt32Within(payload, 0, needed, `${message}: argsz`, REGION_IO_FDS_SIZE, MAX_ARGSZ);
+  writeUInt32(payload, 8, index, `${message}: index`);
+  writeUInt32(payload, 12, subRegions.length, `${message}: count`);
   if (fits) {
     subRegions.forEach((subRegion, i) => {
-      writeSubRegion(payload, REGION_IO_FDS_SIZE + i * SUB_REGION_SIZE, subRegion);
+      const name = `${message}: subRegions[${i}]`;
+      writeSubRegion(name, payload, REGION_IO_FDS_SIZE + i * SUB_REGION_SIZE, subRegion);
     });
   }
   return payload;
 }
 
-function writeSubRegion(payload: Buffer, at: number, subRegion: SubRegion): void {
-  writeSize(payload, at, size('offset', subRegion.offset));
-  writeSize(payload, at + 8, size('size', subRegion.size));
-  payload.writeUInt32LE(whole('fdIndex', subRegion.fdIndex), at + 16);
-  payload.writeUInt32LE(subRegion.type, at + 20);
-  payload.writeUInt32LE(whole('flags', subRegion.flags), at + 24);
-  switch (subRegion.type) {
+function writeSubRegion(name: string, payload: Buffer, at: number, subRegion: SubRegion): void {
+  const { type } = subRegion;
+  writeSize(payload, at, subRegion.offset, `${name}.offset`);
+  writeSize(payload, at + 8, subRegion.size, `${name}.size`);
+  writeUInt32(payload, at + 16, subRegion.fdIndex, `${name}.fdIndex`);
+  writeUInt32(payload, at + 20, type, `${name}.type`);
+  writeUInt32(payload, at + 24, subRegion.flags, `${name}.flags`);
+  switch (type) {
     case IO_FD_TYPE_IOEVENTFD:
-      payload.writeBigUInt64LE(subRegion.datamatch, at + 40);
+      writeUInt64(payload, at + 40, subRegion.datamatch, `${name}.datamatch`);
       break;
     case IO_FD_TYPE_IOREGIONFD:
-      payload.writeBigUInt64LE(subRegion.userData, at + 32);
+      writeUInt64(payload, at + 32, subRegion.userData, `${name}.userData`);
       break;
     case IO_FD_TYPE_IOEVENTFD_SHADOW:
-      payload.writeUInt32LE(whole('shadowFdIndex', subRegion.shadowFdIndex), at + 28);
-      writeSize(payload, at + 32, size('shadowOffset', subRegion.shadowOffset));
-      payload.writeBigUInt64LE(subRegion.datamatch, at + 40);
+      writeUInt32(payload, at + 28, subRegion.shadowFdIndex, `${name}.shadowFdIndex`);
+      writeSize(payload, at + 32, subRegion.shadowOffset, `${name}.shadowOffset`);
+      writeUInt64(payload, at + 40, subRegion.datamatch, `${name}.datamatch`);
       break;
+    default:
+      throw notInteger(`${name}.type`, type, IO_FD_TYPE_IOEVENTFD, IO_FD_TYPE_IOEVENTFD_SHADOW);
   }
 }
 

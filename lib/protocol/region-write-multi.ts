@@ -10,7 +10,8 @@
  * The reply is `wr_cnt` alone: how many were done.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, copy, exactly, readSize, size, whole, writeSize } from './bytes.js';
+import { byteArray, integer } from '../fields.js';
+import { atLeast, copy, exactly, readSize, writeSize, writeUInt32, writeUInt32Within } from './bytes.js';
 
 const HEAD_BYTES = 8;
 const WRITE_BYTES = 24;
@@ -31,18 +32,21 @@ export interface RegionWrite {
 /**
  * The payload of the request.
  *
- * @throws RangeError for no write or more than 200, for data of other than 1 to 8 bytes, and for what does not fit.
+ * @throws RangeError for no write or more than 200, and for data of other than 1 to 8 bytes; TypeError, RangeError for
+ * what a field cannot hold.
  */
 export function encodeRegionWriteMulti(writes: readonly RegionWrite[]): Buffer {
-  whole('the number of writes', writes.length, 1, MAX_MULTI_WRITES);
+  integer('REGION_WRITE_MULTI: writes.length', writes.length, 1, MAX_MULTI_WRITES);
   const payload = Buffer.alloc(HEAD_BYTES + writes.length * WRITE_BYTES);
-  writeSize(payload, 0, writes.length);
-  writes.forEach((write, i) => {
+  writeSize(payload, 0, writes.length, 'REGION_WRITE_MULTI: wr_cnt');
+  writes.forEach(({ offset, region, data }, i) => {
     const at = HEAD_BYTES + i * WRITE_BYTES;
-    writeSize(payload, at, size('offset', write.offset));
-    payload.writeUInt32LE(whole('region', write.region), at + 8);
-    payload.writeUInt32LE(whole('data.length', write.data.length, 1, MAX_DATA), at + 12);
-    payload.set(write.data, at + 16);
+    const name = `REGION_WRITE_MULTI: writes[${i}]`;
+    const { length } = byteArray(`${name}.data`, data);
+    writeSize(payload, at, offset, `${name}.offset`);
+    writeUInt32(payload, at + 8, region, `${name}.region`);
+    writeUInt32Within(payload, at + 12, length, `${name}.data.length`, 1, MAX_DATA);
+    payload.set(data, at + 16);
   });
   return payload;
 }
@@ -73,10 +77,11 @@ export function decodeRegionWriteMulti(bytes: Buffer, start: number, end: number
   return writes;
 }
 
-/** The payload of the reply. Throws a RangeError for more than 200. */
+/** The payload of the reply. @throws TypeError, RangeError for a count that is not 0 to 200. */
 export function encodeRegionWriteMultiReply(reply: { count: number }): Buffer {
   const payload = Buffer.alloc(HEAD_BYTES);
-  writeSize(payload, 0, whole('count', reply.count, 0, MAX_MULTI_WRITES));
+  integer('REGION_WRITE_MULTI reply: count', reply.count, 0, MAX_MULTI_WRITES);
+  writeSize(payload, 0, reply.count, 'REGION_WRITE_MULTI reply: count');
   return payload;
 }
 

@@ -9,7 +9,8 @@
  * The fds of DATA_EVENTFD travel beside the message; without any, the interrupts are de-assigned.
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, copy, readArgsz, UINT32_MAX, whole } from './bytes.js';
+import { byteArray, UINT32_MAX } from '../fields.js';
+import { atLeast, copy, readArgsz, writeUInt32 } from './bytes.js';
 import {
   IRQ_SET_ACTION_MASK,
   IRQ_SET_ACTION_TRIGGER,
@@ -39,23 +40,21 @@ export interface SetIrqs {
 /**
  * The payload of the request.
  *
- * @throws TypeError where the flags or the data break a rule of the message, RangeError where a number does not fit.
+ * @throws TypeError where the flags or the data break a rule of the message; TypeError, RangeError for what a field
+ * cannot hold.
  */
 export function encodeSetIrqs(request: SetIrqs): Buffer {
-  const dataLength = request.data?.length ?? 0;
-  whole('index', request.index);
-  whole('start', request.start);
-  whole('count', request.count);
-  whole('flags', request.flags);
-  const broken = brokenRule(request, dataLength);
-  if (broken !== undefined) throw new TypeError(`DEVICE_SET_IRQS: ${broken}`);
-  const payload = Buffer.alloc(SET_IRQS_SIZE + dataLength);
-  payload.writeUInt32LE(payload.length, 0);
-  payload.writeUInt32LE(request.flags, 4);
-  payload.writeUInt32LE(request.index, 8);
-  payload.writeUInt32LE(request.start, 12);
-  payload.writeUInt32LE(request.count, 16);
-  if (request.data) payload.set(request.data, SET_IRQS_SIZE);
+  const message = 'DEVICE_SET_IRQS';
+  const { index, start, count, flags, data = new Uint8Array(0) } = request;
+  const payload = Buffer.alloc(SET_IRQS_SIZE + byteArray(`${message}: data`, data).length);
+  writeUInt32(payload, 0, payload.length, `${message}: argsz`);
+  writeUInt32(payload, 4, flags, `${message}: flags`);
+  writeUInt32(payload, 8, index, `${message}: index`);
+  writeUInt32(payload, 12, start, `${message}: start`);
+  writeUInt32(payload, 16, count, `${message}: count`);
+  const broken = brokenRule(request, data.length);
+  if (broken !== undefined) throw new TypeError(`${message}: ${broken}`);
+  payload.set(data, SET_IRQS_SIZE);
   return payload;
 }
 

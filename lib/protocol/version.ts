@@ -11,13 +11,15 @@
  * multiple FDs for sparse mmap regions", version 5, qemu-devel, October 2026).
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, isPowerOfTwo, UINT32_MAX, whole } from './bytes.js';
+import { bigInteger, boolean, integer, outOfRange, UINT32_MAX, UINT64_MAX, wrongType } from '../fields.js';
+import { atLeast, isPowerOfTwo, writeUInt16 } from './bytes.js';
 import {
   DEFAULT_MAX_DATA_XFER_SIZE,
   DEFAULT_MAX_DMA_MAPS,
   DEFAULT_MAX_MSG_FDS,
   DEFAULT_PGSIZES,
 } from './constants.js';
+import { requirePageSize } from './dirty-bitmap.js';
 import { isJsonObject, parseJson } from './json.js';
 
 /** Bytes before the version data. */
@@ -26,8 +28,6 @@ const VERSION_SIZE = 4;
 const MAX_VERSION_DATA = 65536;
 /** libvfio-user's limit for `max_msg_fds`, and so for an index into a message's fds. */
 const MAX_MSG_FDS_LIMIT = 1024;
-const UINT16_MAX = 0xffff;
-const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
 
 /** What a peer can do. In an encoded message every member is optional; in a decoded one the defaults are filled in. */
 export interface Capabilities {
@@ -64,24 +64,58 @@ export interface Version {
  * The payload of VERSION or of its reply. The version data is always there and ends in NUL, because some servers
  * accept nothing else; capabilities that are not given are left to their defaults.
  *
- * @throws RangeError where major or minor does not fit 16 bits.
+ * @throws TypeError, RangeError for a value that `decodeVersion` would refuse, for one in `other` that JSON has no word
+ * for, and for more than 64 KiB of version data.
  */
 export function encodeVersion(version: {
   major: number;
   minor: number;
   capabilities?: Partial<Capabilities>;
 }): Buffer {
+  const capabilities = version.capabilities ?? {};
+  checkCapabilities(capabilities);
   const members: string[] = [];
-  for (const [name, value] of Object.entries(jsonNames(version.capabilities ?? {}))) {
-    const text = literal(value);
-    if (text !== undefined) members.push(`${JSON.stringify(name)}:${text}`);
+  for (const [name, value] of Object.entries(jsonNames(capabilities))) {
+    if (value !== undefined) members.push(`${JSON.stringify(name)}:${literal(name, value)}`);
   }
   const data = Buffer.from(`{"capabilities":{${members.join(',')}}}\0`, 'utf8');
+  if (data.length > MAX_VERSION_DATA) {
+    throw outOfRange(
+      `VERSION: the version data must be at most ${MAX_VERSION_DATA} bytes, not ${data.length}`,
+    );
+  }
   const head = Buffer.alloc(VERSION_SIZE);
-  head.writeUInt16LE(whole('major', version.major, 0, UINT16_MAX), 0);
-  head.writeUInt16LE(whole('minor', version.minor, 0, UINT16_MAX), 2);
+  writeUInt16(head, 0, version.major, 'VERSION: major');
+  writeUInt16(head, 2, version.minor, 'VERSION: minor');
   return Buffer.concat([head, data]);
 }
+
+/** What is undefined is left out of the message, and any value for that. */
+function checkCapabilities(capabilities: Partial<Capabilities>): void {
+  for (const [name, value] of Object.entries(capabilities)) {
+    if (value !== undefined) CHECKS[name as keyof Capabilities]?.(value as never, `VERSION: ${name}`);
+  }
+}
+
+const CHECKS: {
+  readonly [K in keyof Capabilities]?: (value: NonNullable<Capabilities[K]>, name: string) => unknown;
+} = {
+  maxMsgFds: (value, name) => integer(name, value, 0, MAX_MSG_FDS_LIMIT),
+  maxDataXferSize: (value, name) => integer(name, value, 1),
+  maxDmaMaps: (value, name) => integer(name, value),
+  pgsizes: (value, name) => bigInteger(name, value, 1n),
+  twinSocket: ({ supported, fdIndex }, name) => {
+    boolean(`${name}.supported`, supported);
+    if (fdIndex !== undefined) integer(`${name}.fdIndex`, fdIndex, 0, MAX_MSG_FDS_LIMIT - 1);
+  },
+  writeMultiple: (value, name) => boolean(name, value),
+  sparseMmapFds: (value, name) => boolean(name, value),
+  migration: ({ pgsize, maxBitmapSize }, name) => {
+    requirePageSize(`${name}.pgsize`, pgsize);
+    if (maxBitmapSize !== undefined)
+      integer(`${name}.maxBitmapSize`, maxBitmapSize, 0, Number.MAX_SAFE_INTEGER);
+  },
+};
 
 function jsonNames(capabilities: Partial<Capabilities>): Record<string, unknown> {
   const { twinSocket, migration } = capabilities;
@@ -98,9 +132,16 @@ function jsonNames(capabilities: Partial<Capabilities>): Record<string, unknown>
   };
 }
 
-/** JSON has no limit on integers, JSON.stringify does. Undefined for what JSON has no word for. */
-function literal(value: unknown): string | undefined {
-  return typeof value === 'bigint' ? value.toString() : JSON.stringify(value);
+/** JSON has no limit on integers, JSON.stringify does; and it makes null of numbers that JSON has no word for. */
+function literal(name: string, value: unknown): string {
+  if (typeof value === 'bigint') return value.toString();
+  const text = JSON.stringify(value, (_key, inner: unknown) => {
+    if (typeof inner === 'number' && !Number.isFinite(inner))
+      throw outOfRange(`VERSION: ${name} has ${inner}, which JSON cannot say`);
+    return inner;
+  }) as string | undefined;
+  if (text === undefined) throw wrongType(`VERSION: ${name}`, 'a value that JSON can say', value);
+  return text;
 }
 
 /**

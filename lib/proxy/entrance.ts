@@ -4,7 +4,7 @@ import { createServer, type AddressInfo, type Server, type Socket } from 'node:n
 import { constants } from 'node:os';
 import { TransportError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
-import { whole } from '../protocol/bytes.js';
+import { integer } from '../fields.js';
 import { listenAt, type ListeningSocket } from '../transport/index.js';
 import type { OpenLeg } from './leg.js';
 import type { ListenAddress } from './proxy-options.js';
@@ -116,7 +116,7 @@ async function openTcp(
   { port, host = LOOPBACK }: { port: number; host?: string },
   handler: EntranceHandler,
 ): Promise<Entrance> {
-  whole('port', port, 0, 0xffff);
+  integer('port', port, 0, 0xffff);
   const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
     arrive(socket, handler),
   );

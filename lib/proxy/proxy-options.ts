@@ -1,6 +1,6 @@
 /** What a proxy can be told. */
 import type { Duplex } from 'node:stream';
-import { whole } from '../protocol/bytes.js';
+import { integer } from '../fields.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import type { TraceOptions } from '../trace/index.js';
 import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
@@ -117,20 +117,20 @@ export function settingsOf(options: ProxyOptions): Settings {
     throw new TypeError("twinSocket is 'interpose' or 'pass'");
   if (malformed !== 'close' && malformed !== 'pass') throw new TypeError("malformed is 'close' or 'pass'");
   return {
-    timeoutMs: whole('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 1, MAX_TIMER_MS),
+    timeoutMs: integer('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 1, MAX_TIMER_MS),
     waitForSocket: options.waitForSocket ?? false,
-    maxClients: whole('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS),
+    maxClients: integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS),
     plan: planOf(faults),
     twinSocket,
     interrupts: options.interrupts ?? isWanted(trace, capture),
     passesUncut: malformed === 'pass',
-    maxMessageBytes: whole(
+    maxMessageBytes: integer(
       'maxMessageBytes',
       options.maxMessageBytes ?? MAX_MESSAGE_SIZE,
       HEADER_SIZE,
       MOST_MESSAGE_BYTES,
     ),
-    spinUs: whole('spinUs', options.spinUs ?? DEFAULT_SPIN_US, 0, MOST_SPIN_US),
+    spinUs: integer('spinUs', options.spinUs ?? DEFAULT_SPIN_US, 0, MOST_SPIN_US),
     onEvent: options.onEvent ?? (() => undefined),
   };
 }

@@ -1,6 +1,6 @@
 /** How a recording is replayed. */
 import { constants } from 'node:os';
-import { whole } from '../protocol/bytes.js';
+import { integer } from '../fields.js';
 import { Comparison } from './comparison.js';
 import type { MappingPolicy } from './stand-ins.js';
 
@@ -60,11 +60,11 @@ export function settingsOf(options: ReplayOptions): ReplaySettings {
     repeatLast: options.repeatLast ?? false,
     connection: options.connection ?? 1,
     afterDifference: oneOf('afterDifference', options.afterDifference, 'refuse', 'continue', 'close'),
-    errno: whole('errno', options.errno ?? constants.errno.EIO, 1),
+    errno: integer('errno', options.errno ?? constants.errno.EIO, 1),
     timing: oneOf('timing', options.timing, 'fast', 'recorded'),
     mappings: oneOf('mappings', options.mappings, 'withhold', 'blank'),
     comparison: new Comparison(options.ignore ?? []),
-    answerTimeoutMs: whole(
+    answerTimeoutMs: integer(
       'answerTimeoutMs',
       options.answerTimeoutMs ?? DEFAULT_ANSWER_TIMEOUT_MS,
       1,

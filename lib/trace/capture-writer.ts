@@ -19,7 +19,7 @@ import {
   writevSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
-import { whole } from '../protocol/bytes.js';
+import { integer } from '../fields.js';
 import { isMessage, type TracedEvent } from './message.js';
 import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
@@ -58,8 +58,8 @@ export class CaptureWriter {
     const { path, rotateBytes, rotateFiles = DEFAULT_ROTATE_FILES } = options;
     if (typeof path !== 'string' || path === '') throw new TypeError('a capture needs the path of a file');
     if (rotateBytes !== undefined)
-      whole('rotateBytes', rotateBytes, LEAST_ROTATE_BYTES, Number.MAX_SAFE_INTEGER);
-    whole('rotateFiles', rotateFiles, 0, MOST_ROTATE_FILES);
+      integer('rotateBytes', rotateBytes, LEAST_ROTATE_BYTES, Number.MAX_SAFE_INTEGER);
+    integer('rotateFiles', rotateFiles, 0, MOST_ROTATE_FILES);
     const fd = await openFile(path, 'w', MODE);
     if (rotateBytes !== undefined && !fstatSync(fd).isFile()) {
       closeSync(fd);

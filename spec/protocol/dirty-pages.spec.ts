@@ -77,7 +77,7 @@ describe('DIRTY_PAGES', () => {
     expect(() => encodeDirtyPages({ flags: 4 })).toThrow(TypeError);
     expect(() => encodeDirtyPages({ flags: 1, range })).toThrow(TypeError);
     const twin = (bitmap: object): BitmapRange => ({ ...range, bitmap: { ...range.bitmap, ...bitmap } });
-    expect(() => encodeDirtyPages({ flags: 4, range: twin({ pgsize: 5 }) })).toThrow(TypeError);
+    expect(() => encodeDirtyPages({ flags: 4, range: twin({ pgsize: 5 }) })).toThrow(RangeError);
     expect(() => encodeDirtyPages({ flags: 4, range: twin({ size: 2 ** 32 }) })).toThrow(RangeError);
     expect(() => encodeDirtyPages({ flags: 4, range: { ...range, iova: -1n } })).toThrow(RangeError);
   });

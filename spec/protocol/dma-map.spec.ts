@@ -176,7 +176,7 @@ describe('DMA_UNMAP', () => {
     expect(() => encodeDmaUnmap({ ...withBitmap, flags: 0 })).toThrow(TypeError);
     expect(() => encodeDmaUnmap({ ...plain, flags: 2 })).toThrow(TypeError);
     expect(() => encodeDmaUnmap({ ...plain, flags: 8 })).toThrow(TypeError);
-    expect(() => encodeDmaUnmap({ ...withBitmap, bitmap: { pgsize: 3, size: 8 } })).toThrow(TypeError);
+    expect(() => encodeDmaUnmap({ ...withBitmap, bitmap: { pgsize: 3, size: 8 } })).toThrow(RangeError);
     expect(() => encodeDmaUnmap({ ...withBitmap, bitmap: { pgsize: 4096, size: 2 ** 32 } })).toThrow(
       RangeError,
     );
