@@ -109,6 +109,21 @@ export class ArenaPool {
     return Promise.resolve();
   }
 
+  /**
+   * Waits for `promise`, which does not reject, as long as the options of a call allow.
+   * @throws TimeoutError, which names `what`; the signal's reason.
+   */
+  async within(what: string, promise: Promise<void>, options: CallOptions | undefined): Promise<void> {
+    options?.signal?.throwIfAborted();
+    const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+    let isDone = false;
+    const done = promise.then(() => void (isDone = true));
+    await settled(done, { timeoutMs, signal: options?.signal });
+    if (isDone) return;
+    options?.signal?.throwIfAborted();
+    throw new TimeoutError(what, timeoutMs);
+  }
+
   #find(size: number, alignment: number, kind: ArenaKind): Place | undefined {
     for (const arena of this.#shared) {
       if (arena.window.closed) this.#shared.delete(arena);

@@ -1,5 +1,6 @@
 /** Memory that the device reads and writes, and this process too. */
 import type { CallOptions } from '../connection/index.js';
+import { ClosedError } from '../errors.js';
 import type { ArenaPool, Place } from './arena-pool.js';
 
 const NOTHING = Buffer.alloc(0);
@@ -14,6 +15,9 @@ export class DmaBuffer {
   readonly #place: Place;
   #bytes: Buffer;
   #freed = false;
+  /** How many have said that the device uses the memory. */
+  #uses = 0;
+  #onUnused: (() => void) | undefined;
 
   /** @internal */
   constructor(pool: ArenaPool, place: Place, size: number) {
@@ -39,10 +43,11 @@ export class DmaBuffer {
   }
 
   /**
-   * Gives the memory back; idempotent. The device must be done with it: a small buffer's memory is free for the next one
-   * at once. A large one's is taken from the server first (DMA_UNMAP).
+   * Gives the memory back; idempotent. `bytes` is empty at once. Waits until each driver that called `beginUse` has called
+   * `endUse`: then a small buffer's memory is free for the next one, and a large one's is taken from the server
+   * (DMA_UNMAP). A device that was given the address by other means must be done with it before.
    * @throws RemoteError, after which it is not freed and may be tried again; TimeoutError, ProtocolError, or the signal's
-   * reason: the server may still use the memory then, which stays reserved until the device is closed; TypeError while it
+   * reason: the device may still use the memory then, which stays reserved until it is done or closed; TypeError while it
    * is being mapped in a transaction.
    */
   async free(options?: CallOptions): Promise<void> {
@@ -51,12 +56,37 @@ export class DmaBuffer {
       throw new TypeError('it is being mapped in a transaction');
     this.#freed = true;
     try {
+      if (this.#uses > 0) await this.#unused(options);
       await this.#pool.release(this.#place, this.size, options);
       this.#bytes = NOTHING;
     } catch (error) {
-      this.#freed = this.#place.arena.window.state !== 'mapped';
+      this.#freed = this.#uses > 0 || this.#place.arena.window.state !== 'mapped';
       throw error;
     }
+  }
+
+  /**
+   * Says that the device uses the memory from now on, for a command of a driver: `free` waits for as many calls of `endUse`.
+   * @throws ClosedError where the buffer is closed.
+   */
+  beginUse(): void {
+    if (this.closed) throw new ClosedError('the DMA buffer is closed');
+    this.#uses++;
+  }
+
+  /** The command is done, or the device cannot reach the memory any more. See `beginUse`. */
+  endUse(): void {
+    if (this.#uses === 0) throw new RangeError('endUse: beginUse was not called as often');
+    if (--this.#uses === 0) this.#onUnused?.();
+  }
+
+  /**
+   * Calls `listener` once, synchronously, before the memory is unmapped or the device is closed: whoever looks at the
+   * memory must have stopped when it returns. `reason` says what happened. Not called by `free`.
+   * @returns a function that takes the listener back
+   */
+  onRelease(listener: (reason: ClosedError) => void): () => void {
+    return this.#place.arena.window.onRelease(listener);
   }
 
   /** @internal It was never the caller's: the transaction that made it failed, and unmaps what it mapped. */
@@ -74,5 +104,16 @@ export class DmaBuffer {
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.free();
+  }
+
+  /** Settles when nobody uses the memory any more. What comes later than the options allow is freed then. */
+  async #unused(options: CallOptions | undefined): Promise<void> {
+    const unused = new Promise<void>((resolve) => (this.#onUnused = resolve));
+    try {
+      await this.#pool.within('free', unused, options);
+    } catch (error) {
+      void unused.then(() => this.#pool.release(this.#place, this.size, undefined)).catch(() => undefined);
+      throw error;
+    }
   }
 }

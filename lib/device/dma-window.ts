@@ -14,7 +14,7 @@
  * A quarantined window is one of which nobody knows whether the server has it: its addresses are given to no other, and
  * its memory stays where it is, until the connection is gone. In every state but `closed` the device's end closes it.
  */
-import { TransportError } from '../errors.js';
+import { TransportError, type ClosedError } from '../errors.js';
 import { holdFd, type HeldFd, type NativeMapping } from '../native.js';
 import type { HandlerBacking } from './dma-handler.js';
 import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
@@ -61,6 +61,7 @@ export class DmaWindow implements PageRange {
   readonly #memory: WindowMemory;
   readonly #held: HeldFd | undefined;
   #bytes: Buffer | undefined;
+  readonly #onRelease = new Set<(reason: ClosedError) => void>();
 
   /** Owns what is in `memory` from here on. */
   constructor(page: number, pages: number, access: WindowAccess, memory: WindowMemory, fileOffset: number) {
@@ -151,7 +152,33 @@ export class DmaWindow implements PageRange {
     return handler.write(this.#addressAt(offset), from.subarray(at, at + length));
   }
 
-  /** Gives memory and fd back; idempotent. Every view is detached. */
+  /**
+   * Calls `listener` once, before the server or this process loses the memory. Returns what takes the listener back.
+   */
+  onRelease(listener: (reason: ClosedError) => void): () => void {
+    this.#onRelease.add(listener);
+    return () => void this.#onRelease.delete(listener);
+  }
+
+  /**
+   * Tells everyone who looks at the memory that it is about to be taken away: they must have ended when this returns. A
+   * listener that throws does not keep the others from hearing of it.
+   */
+  announceRelease(reason: ClosedError): void {
+    const listeners = [...this.#onRelease];
+    this.#onRelease.clear();
+    for (const listener of listeners) {
+      try {
+        listener(reason);
+      } catch (error) {
+        process.nextTick(() => {
+          throw error;
+        });
+      }
+    }
+  }
+
+  /** Gives memory and fd back; idempotent. Every view is detached. Announced before, by whoever knows the reason. */
   close(): void {
     if (this.closed) return;
     this.state = 'closed';

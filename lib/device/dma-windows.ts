@@ -195,9 +195,13 @@ export class DmaWindows {
     await Promise.all(mapped.map((window) => this.#sendMap(window, options)));
   }
 
-  /** The connection is gone: gives everything back. */
+  /** The device is closed: gives everything back. */
   close(): void {
-    for (const window of this.#table) this.#remove(window);
+    const reason = new ClosedError('the device was closed');
+    const windows = [...this.#table];
+    // All of them before the first is taken: who looks at one of them may look at another.
+    for (const window of windows) window.announceRelease(reason);
+    for (const window of windows) this.#remove(window);
   }
 
   #sendMap(
@@ -257,6 +261,7 @@ export class DmaWindows {
    */
   async withdraw(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
     window.state = 'unmapping';
+    window.announceRelease(new ClosedError('the DMA memory was unmapped'));
     let sent = false;
     let abandoned = false;
     try {
@@ -287,6 +292,8 @@ export class DmaWindows {
    */
   async unmapAll(options: CallOptions | undefined): Promise<void> {
     const { connection, negotiated } = this.#session;
+    const reason = new ClosedError('the DMA memory was unmapped (unmapAll)');
+    for (const window of this.#table) window.announceRelease(reason);
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && connection.endReason === undefined;
     if (this.#table.size > 1 && mayAsk && (await this.#unmapAtOnce(options))) return;
     const windows = [...this.#table].filter((window) => window.state !== 'quarantined');

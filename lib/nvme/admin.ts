@@ -1,7 +1,8 @@
 /** Admin commands (NVM Express Base 2.0, section 5), each as one function. */
-import { UnsupportedError, type CallOptions } from '../index.js';
+import { TimeoutError, UnsupportedError, type CallOptions } from '../index.js';
 import { Command } from './command.js';
-import type { CommandQueue } from './command-queue.js';
+import type { CommandOrigin, CommandQueue } from './command-queue.js';
+import { field } from './fields.js';
 import { IDENTIFY_SIZE } from './identify-controller.js';
 import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
 
@@ -71,13 +72,24 @@ interface QueueCreation {
   address: bigint;
 }
 
+/** What the controller says of its admin commands. */
+export interface AdminTraits {
+  /** LPA bit 2: log pages can be read in parts. */
+  hasLogOffsets: boolean;
+}
+
+/** The admin commands of one origin: see `CommandOrigin`. */
 export class Admin {
   readonly queue: CommandQueue;
-  /** LPA bit 2: log pages can be read in parts. */
-  hasLogOffsets = false;
 
-  constructor(queue: CommandQueue) {
+  readonly #origin: CommandOrigin;
+
+  readonly #traits: AdminTraits;
+
+  constructor(queue: CommandQueue, origin: CommandOrigin, traits: AdminTraits) {
     this.queue = queue;
+    this.#origin = origin;
+    this.#traits = traits;
   }
 
   async execute(request: AdminCommand, options?: CallOptions): Promise<AdminResult> {
@@ -93,15 +105,15 @@ export class Admin {
     const data = Buffer.alloc(receive);
     if (send !== undefined) command.through(send, true);
     else if (receive > 0) command.through(data, false);
-    return { result: await this.queue.execute<number>(command, options), data };
+    return { result: await this.#run(command, options), data };
   }
 
   /** 5.17 */
   async identify(cns: number, namespace: number, options?: CallOptions): Promise<Buffer> {
     const data = Buffer.alloc(IDENTIFY_SIZE);
     const command = new Command(`Identify 0x${hex(cns)}`, AdminOpcode.IDENTIFY, namespace);
-    command.cdw10 = cns;
-    await this.queue.execute<number>(command.through(data, false), options);
+    command.cdw10 = field('CNS', cns, 8);
+    await this.#run(command.through(data, false), options);
     return data;
   }
 
@@ -110,15 +122,20 @@ export class Admin {
     const { offset = 0 } = options;
     checkDwords('length', length, 4);
     checkDwords('offset', offset, 0);
-    const chunk = this.hasLogOffsets ? LOG_CHUNK_BYTES : ADMIN_TRANSFER_BYTES;
-    if (!this.hasLogOffsets && (offset > 0 || length > chunk)) {
+    const chunk = this.#traits.hasLogOffsets ? LOG_CHUNK_BYTES : ADMIN_TRANSFER_BYTES;
+    if (!this.#traits.hasLogOffsets && (offset > 0 || length > chunk)) {
       throw new UnsupportedError(
         `the controller gives log pages from their beginning only, ${chunk} bytes at most`,
       );
     }
     const data = Buffer.alloc(length);
+    const { timeoutMs } = options;
+    const begin = performance.now();
     for (let at = 0; at < length; at += chunk) {
-      await this.#logPart(page, data.subarray(at, at + chunk), offset + at, options);
+      // A deadline that the caller gives is for all parts together.
+      const left = at === 0 || timeoutMs === undefined ? timeoutMs : timeoutMs - (performance.now() - begin);
+      if (left !== undefined && left <= 0) throw new TimeoutError(`Get Log Page 0x${hex(page)}`, timeoutMs!);
+      await this.#logPart(page, data.subarray(at, at + chunk), offset + at, { ...options, timeoutMs: left });
     }
     return data;
   }
@@ -128,11 +145,11 @@ export class Admin {
     const { namespace = 0, cdw11 = 0, select = 0, receive = 0 } = options;
     checkTransfer(undefined, receive);
     const command = new Command(`Get Features 0x${hex(feature)}`, AdminOpcode.GET_FEATURES, namespace);
-    command.cdw10 = feature | (select << 8);
+    command.cdw10 = field('feature', feature, 8) | (field('select', select, 3) << 8);
     command.cdw11 = cdw11;
     const data = Buffer.alloc(receive);
     if (receive > 0) command.through(data, false);
-    return { result: await this.queue.execute<number>(command, options), data };
+    return { result: await this.#run(command, options), data };
   }
 
   /** 5.27. The promise gives dword 0 of the completion. */
@@ -140,32 +157,39 @@ export class Admin {
     const { namespace = 0, cdw11 = 0, save = false, send } = options;
     checkTransfer(send, 0);
     const command = new Command(`Set Features 0x${hex(feature)}`, AdminOpcode.SET_FEATURES, namespace);
-    command.cdw10 = feature | (save ? 1 << 31 : 0);
+    command.cdw10 = (field('feature', feature, 8) | (save ? 1 << 31 : 0)) >>> 0;
     command.cdw11 = cdw11;
     if (send !== undefined) command.through(send, true);
-    return this.queue.execute<number>(command, options);
+    return this.#run(command, options);
   }
 
   /** 5.1. Whether the command was aborted: it is completed with ABORT_REQUESTED then. */
   async abort(queue: number, commandId: number, options?: CallOptions): Promise<boolean> {
     const command = new Command('Abort', AdminOpcode.ABORT, 0);
-    command.cdw10 = queue | (commandId << 16);
-    return ((await this.queue.execute<number>(command, options)) & 1) === 0;
+    command.cdw10 = halves('SQID', queue, 'CID', commandId);
+    return ((await this.#run(command, options)) & 1) === 0;
   }
 
   /** 5.4. `vector` undefined leaves interrupts off. */
-  createCompletionQueue({ id, entries, address }: QueueCreation, vector: number | undefined): Promise<void> {
+  async createCompletionQueue(
+    { id, entries, address }: QueueCreation,
+    vector: number | undefined,
+  ): Promise<void> {
     const command = new Command('Create I/O Completion Queue', AdminOpcode.CREATE_IO_CQ, 0);
-    command.cdw10 = id | ((entries - 1) << 16);
-    command.cdw11 = CONTIGUOUS | (vector === undefined ? 0 : INTERRUPTS_ENABLED | (vector << 16));
+    command.cdw10 = halves('QID', id, 'QSIZE', entries - 1);
+    const flags = CONTIGUOUS | (vector === undefined ? 0 : INTERRUPTS_ENABLED);
+    command.cdw11 = halves('flags', flags, 'IV', vector ?? 0);
     return this.#createQueue(command, address);
   }
 
   /** 5.5 */
-  createSubmissionQueue({ id, entries, address }: QueueCreation, completionQueue: number): Promise<void> {
+  async createSubmissionQueue(
+    { id, entries, address }: QueueCreation,
+    completionQueue: number,
+  ): Promise<void> {
     const command = new Command('Create I/O Submission Queue', AdminOpcode.CREATE_IO_SQ, 0);
-    command.cdw10 = id | ((entries - 1) << 16);
-    command.cdw11 = CONTIGUOUS | (completionQueue << 16);
+    command.cdw10 = halves('QID', id, 'QSIZE', entries - 1);
+    command.cdw11 = halves('flags', CONTIGUOUS, 'CQID', completionQueue);
     return this.#createQueue(command, address);
   }
 
@@ -185,30 +209,35 @@ export class Admin {
     command.low = Number(BigInt.asUintN(32, shadow));
     command.high = Number(shadow >> 32n);
     command.secondPointer = eventIndexes;
-    await this.queue.execute<number>(command);
+    await this.#run(command);
   }
 
   async #createQueue(command: Command, address: bigint): Promise<void> {
     command.low = Number(BigInt.asUintN(32, address));
     command.high = Number(address >> 32n);
-    await this.queue.execute<number>(command);
+    await this.#run(command);
   }
 
   async #deleteQueue(name: string, opcode: number, id: number): Promise<void> {
     const command = new Command(name, opcode, 0);
-    command.cdw10 = id;
-    await this.queue.execute<number>(command);
+    command.cdw10 = field('QID', id, 16);
+    await this.#run(command);
   }
 
   async #logPart(page: number, into: Buffer, offset: number, options: LogPageOptions): Promise<void> {
     const { namespace = ALL_NAMESPACES, specific = 0 } = options;
     const dwords = into.length / 4 - 1;
     const command = new Command(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
-    command.cdw10 = page | (specific << 8) | ((dwords & 0xffff) << 16);
-    command.cdw11 = dwords >>> 16;
+    const lower = field('log page', page, 8) | (field('log specific field', specific, 7) << 8);
+    command.cdw10 = halves('log page', lower, 'NUMDL', dwords & 0xffff);
+    command.cdw11 = field('NUMDU', dwords >>> 16, 16);
     command.cdw12 = offset >>> 0;
-    command.cdw13 = Math.floor(offset / 2 ** 32);
-    await this.queue.execute<number>(command.through(into, false), options);
+    command.cdw13 = field('LPOU', Math.floor(offset / 2 ** 32), 32);
+    await this.#run(command.through(into, false), options);
+  }
+
+  #run(command: Command, options?: CallOptions): Promise<number> {
+    return this.queue.execute<number>(command, options, this.#origin);
   }
 }
 
@@ -227,6 +256,11 @@ function checkTransfer(send: Uint8Array | undefined, receive: number): void {
 function checkDwords(what: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
   throw new RangeError(`${what} is a multiple of 4 from ${least} on, not ${value}`);
+}
+
+/** A dword of two fields of 16 bits. @throws RangeError. */
+function halves(lowName: string, low: number, highName: string, high: number): number {
+  return (field(lowName, low, 16) | (field(highName, high, 16) << 16)) >>> 0;
 }
 
 function hex(value: number): string {

@@ -3,25 +3,43 @@
  * the controller is reset.
  *
  * ```
- *   execute ──▶ backlog ──▶ in flight ──▶ answered
- *                  ▲            │ deadline, signal: the caller is told; the slot and its pages stay taken until the
- *                  └── reset ◀──┘ controller completes the command, or has been reset
+ *   execute, transfer ──▶ backlog ──▶ in flight ──▶ answered
+ *                            ▲            │ deadline, signal: Abort, then a controller reset get the slot back
+ *                            └── reset ◀──┘
  * ```
- * A caller's own DMA memory is the caller's again when the promise settles: with such memory the promise settles no
- * sooner than the device is done with it.
+ * A caller is told no sooner than the controller is done with a command that writes, or that has memory of the caller's
+ * own: a write that came late would undo a later one. Reads by way of bounce pages are given up at once; their slot and
+ * pages stay taken until the controller is done.
+ *
+ * Deadlines: that of the queue (`timeoutMs`) is for one command, from when it is sent. One that the caller gives is for
+ * the whole call, from when it is made. What waits for room while nothing at all is answered for the queue's deadline
+ * fails, too.
  */
 import { TimeoutError, type CallOptions } from '../index.js';
 import type { BouncePool } from './bounce-pool.js';
-import { RESULT, type Command } from './command.js';
+import { Aborts } from './aborts.js';
+import { RESULT, Command } from './command.js';
+import { Deadlines } from './deadlines.js';
 import { NvmeResetError } from './errors.js';
+import { LinkedList } from './linked-list.js';
 import type { PrpLists } from './prp-lists.js';
 import { Pump } from './pump.js';
 import { SLOT_OWNED, type QueuePair } from './queue-pair.js';
 import { USES_SGL } from './sgls.js';
+import { inSlices } from './slices.js';
 import { NvmeStatusError } from './status.js';
+import type { Transfer } from './transfer.js';
+import type { Waiting } from './waiting.js';
 
 /** The default deadline is looked at that many times while it passes. */
 const EPOCHS = 8;
+
+/**
+ * Whom a command is for: `user` waits while the queue is held; `driver` is refused then, as whoever holds the queue may
+ * wait for whoever sends it; `start` is sent all the same: it is whoever holds the queue.
+ */
+export type CommandOrigin = 'user' | 'driver' | 'start';
+
 const MAX_TIMER_MS = 0x7fff_ffff;
 
 export interface CommandQueueOptions {
@@ -37,6 +55,8 @@ export interface CommandQueueOptions {
   onStuck: (queue: CommandQueue, slot: number, claim: number) => Promise<void>;
   /** The caller does not want a command any more. */
   onUnwanted: (queue: CommandQueue, slot: number, claim: number) => void;
+  /** Looking at the rings threw: the queue cannot go on. */
+  onBroken: (error: unknown) => void;
 }
 
 export class CommandQueue {
@@ -47,17 +67,24 @@ export class CommandQueue {
   readonly #prps: PrpLists;
   readonly #options: CommandQueueOptions;
   readonly #commands: (Command | undefined)[];
-  #backlog: Command[] = [];
+  /** What waits for room, in the order of the calls; what is sent again after a reset comes first. */
+  readonly #backlog = new LinkedList<Waiting>();
+  /** Out of the backlog, and about to be told so. */
+  readonly #failing = new LinkedList<Waiting>();
+  readonly #deadlines = new Deadlines<Waiting>((waiting) => this.#onDeadline(waiting));
+  readonly #aborts = new Aborts<Waiting>((waiting) => this.#onAborted(waiting));
+  #isHeld = false;
+  #isRetired = false;
   #outCount = 0;
+  #unattendedCount = 0;
   #order = 0;
   readonly #pump: Pump;
   readonly #sweep: NodeJS.Timeout;
   /** Slots that somebody is taking care of. */
   readonly #stuck = new Set<number>();
   #ended: (() => Error) | undefined;
-  #onIdle: (() => void) | undefined;
-  #resolve!: (value: never) => void;
-  #reject!: (reason: unknown) => void;
+  #refused: (() => Error) | undefined;
+  #onIdle: (() => void)[] = [];
 
   constructor(options: CommandQueueOptions) {
     const { pair, timeoutMs, isPolled } = options;
@@ -67,55 +94,121 @@ export class CommandQueue {
     this.#prps = options.prps;
     this.#commands = new Array<Command | undefined>(pair.slots).fill(undefined);
     this.#pump = new Pump(
-      () => this.look(),
-      () => isPolled && this.#ended === undefined && this.#outCount + this.#backlog.length > 0,
+      () => this.lookSafely(),
+      () => isPolled && this.#ended === undefined && !this.isIdle,
     );
     pair.onCompletion = (slot, status, result) => this.#complete(slot, status, result);
-    // Deadlines of the submit/poll face too. What waits for a promise keeps the process alive by other means.
+    // Deadlines of the submit/poll calls too. What waits for a promise keeps the process alive by other means.
     this.#sweep = setInterval(() => this.#onEpoch(), Math.min(MAX_TIMER_MS, timeoutMs / EPOCHS)).unref();
   }
 
-  /** Commands in flight that callers wait, or waited, for. */
-  get outCount(): number {
-    return this.#outCount;
+  /** Nothing that callers wait, or waited, for is in flight or waits for room. */
+  get isIdle(): boolean {
+    return this.#outCount === this.#unattendedCount && this.#backlog.isEmpty && this.#failing.isEmpty;
   }
 
-  /** Throws where the queue has ended. */
+  get hasEnded(): boolean {
+    return this.#ended !== undefined;
+  }
+
+  /** Nothing is sent any more: it has ended, or `retire` was called. */
+  get isRetired(): boolean {
+    return this.hasEnded || this.#isRetired;
+  }
+
+  /** Throws where the queue has ended, or takes nothing any more and nothing is in flight. */
   throwIfEnded(): void {
     if (this.#ended !== undefined) throw this.#ended();
+    if (this.#refused !== undefined && this.pair.inFlight === 0) throw this.#refused();
   }
 
   /**
    * Sends the command, as soon as there is room. The promise gives `command.answer`.
-   * @throws NvmeStatusError, TimeoutError, NvmeResetError, NvmeControllerError, ClosedError; the signal's reason.
+   * @throws NvmeStatusError, TimeoutError, NvmeResetError, NvmeControllerError, ClosedError; TypeError where the caller's
+   * memory is gone; the signal's reason.
    */
-  execute<T>(command: Command, options?: CallOptions): Promise<T> {
-    const promise = new Promise<T>(this.#capture);
-    command.resolve = this.#resolve;
-    command.reject = this.#reject;
-    if (this.#ended !== undefined) {
-      this.#settle(command, this.#ended());
-      return promise;
-    }
-    command.order = this.#order++;
-    command.epoch = this.pair.epoch;
-    if (options !== undefined && !this.#watch(command, options)) return promise;
-    if (this.#backlog.length > 0 || !this.#dispatch(command)) this.#backlog.push(command);
-    this.#pump.wake();
-    return promise;
+  execute<T>(command: Command, options?: CallOptions, origin: CommandOrigin = 'user'): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      command.resolve = resolve;
+      command.reject = reject;
+      this.#begin(command, options, origin);
+    });
+  }
+
+  /** Sends the commands of a transfer, one after the other, as soon as there is room. @throws as `execute`. */
+  transfer<T>(transfer: Transfer, options?: CallOptions): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      transfer.resolve = resolve;
+      transfer.reject = reject;
+      this.#begin(transfer, options, 'user');
+    });
   }
 
   /** Sends what waits, rings, and takes completions. Returns how many came. */
   look(): number {
-    if (this.#backlog.length > 0) this.#drain();
+    if (!this.#backlog.isEmpty) this.#drain();
     this.pair.ring();
     return this.pair.reap();
   }
 
+  /** `look`, which ends the queue instead of throwing: for timers and microtasks. */
+  lookSafely(): number {
+    try {
+      return this.look();
+    } catch (error) {
+      this.#options.onBroken(error);
+      return 0;
+    }
+  }
+
   /** Settles when nothing is in flight or waits. */
   idle(): Promise<void> {
-    if (this.#outCount + this.#backlog.length === 0) return Promise.resolve();
-    return new Promise((resolve) => (this.#onIdle = resolve));
+    if (this.isIdle) return Promise.resolve();
+    return new Promise((resolve) => this.#onIdle.push(resolve));
+  }
+
+  /** What comes from here on gets that error; what is under way, or waits for room, goes on. */
+  refuse(error: () => Error): void {
+    this.#refused ??= error;
+  }
+
+  /** Fails all that waits for room. */
+  failWaiting(error: unknown): void {
+    this.#failWaiting(
+      () => true,
+      () => error,
+    );
+  }
+
+  /** Nothing is sent from here on: what comes, or waits for room, gets that error. What is in flight goes on. */
+  retire(error: () => Error): void {
+    this.refuse(error);
+    this.#isRetired = true;
+    this.pair.close();
+    this.#failWaiting(() => true, error);
+  }
+
+  /**
+   * The controller is about to be reset: whoever waits for a command hears of it now, since the reset may have to wait for
+   * them. From here to `release` only commands of the `start` are sent. For the admin queue, whose commands are not sent
+   * again.
+   */
+  hold(): void {
+    this.#isHeld = true;
+    this.pair.close();
+    for (const command of this.#commands) {
+      if (command?.isSettled === false) this.#settle(command, new NvmeResetError(command.name));
+    }
+    this.#failWaiting(
+      () => true,
+      ({ name }) => new NvmeResetError(name),
+    );
+  }
+
+  /** Ends `hold`. */
+  release(): void {
+    this.#isHeld = false;
+    this.resume();
   }
 
   /**
@@ -126,19 +219,23 @@ export class CommandQueue {
     const again: Command[] = [];
     for (const slot of this.pair.abandon()) {
       const command = this.#take(slot);
-      if (command.isSettled) continue;
-      if (command.verdict !== undefined) this.#settle(command, command.verdict);
+      if (command.isSettled) this.#partEnded(command);
+      else if (command.verdict !== undefined) this.#settle(command, command.verdict);
       else if (command.retries-- > 0) again.push(command);
       else this.#settle(command, new NvmeResetError(command.name));
     }
-    again.sort((a, b) => a.order - b.order);
-    this.#backlog = [...again, ...this.#backlog];
+    again.sort((a, b) => b.order - a.order);
+    for (const command of again) {
+      command.epoch = this.pair.epoch;
+      this.#backlog.unshift(command);
+    }
     this.#stuck.clear();
     this.#checkIdle();
   }
 
   /** The pair is open again. */
   resume(): void {
+    this.pair.answered = this.pair.epoch;
     this.#pump.wake();
   }
 
@@ -151,21 +248,57 @@ export class CommandQueue {
     this.#ended = error;
     clearInterval(this.#sweep);
     this.pair.close();
-    const waiting = this.#backlog;
-    this.#backlog = [];
-    for (const command of [...this.#commands, ...waiting]) {
-      if (command !== undefined && !command.isSettled) this.#settle(command, command.verdict ?? error());
+    for (const [slot, command] of this.#commands.entries()) {
+      if (command === undefined) continue;
+      this.#commands[slot] = undefined;
+      command.slot = -1;
+      // Whoever frees the memory has seen to it that the device does not use it, or takes the connection away.
+      command.buffer?.endUse();
+      if (command.isSettled) this.#partEnded(command);
+      else this.#settle(command, command.verdict ?? error());
     }
-    this.#onIdle?.();
+    this.#outCount = this.#unattendedCount = 0;
+    this.#failWaiting(() => true, error);
+    for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
-  /** An executor that costs no closure a call. */
-  readonly #capture = (resolve: (value: never) => void, reject: (reason: unknown) => void): void => {
-    this.#resolve = resolve;
-    this.#reject = reject;
-  };
+  #begin(waiting: Waiting, options: CallOptions | undefined, origin: CommandOrigin): void {
+    const ended = this.#ended ?? this.#refused;
+    if (ended !== undefined) {
+      this.#settle(waiting, ended());
+      return;
+    }
+    waiting.epoch = this.pair.epoch;
+    if (options !== undefined && !this.#watch(waiting, options)) return;
+    if (this.#isHeld && origin === 'driver') {
+      this.#settle(waiting, new NvmeResetError(waiting.name));
+      return;
+    }
+    const mayGo = origin === 'start' || (this.#backlog.isEmpty && !this.#isHeld);
+    if (!mayGo || !this.#dispatch(waiting)) this.#backlog.push(waiting);
+    this.#pump.wake();
+  }
 
-  #dispatch(command: Command): boolean {
+  /** Sends it, as much as there is room for. Whether nothing is left to be sent; what cannot be sent has failed. */
+  #dispatch(waiting: Waiting): boolean {
+    try {
+      if (waiting instanceof Command) return this.#send(waiting);
+      const transfer = waiting as Transfer;
+      for (let command = transfer.peek(); command !== undefined; command = transfer.peek()) {
+        if (!this.#send(command)) return false;
+        transfer.advance();
+      }
+    } catch (error) {
+      if (waiting instanceof Command) this.#settle(waiting, error);
+      else this.#failTransfer(waiting as Transfer, error);
+    }
+    return true;
+  }
+
+  /** False where there is no room. @throws where the command is wrong, or its data is gone: nothing was sent then. */
+  #send(command: Command): boolean {
+    command.checkFields();
+    command.checkData();
     let pages: number[] | undefined;
     if (command.bytes !== undefined && command.length > 0) {
       pages = this.pool?.take(this.pool.pagesFor(command.length));
@@ -179,9 +312,12 @@ export class CommandQueue {
     this.#commands[slot] = command;
     command.slot = slot;
     command.pages = pages;
+    if (command.order < 0) command.order = this.#order++;
+    command.buffer?.beginUse();
     this.#outCount++;
+    if (command.isUnattended) this.#unattendedCount++;
     const flags = this.#point(command, slot);
-    this.#write(command, slot, flags);
+    command.encode(this.pair.sq, this.pair.entry(), slot, flags, this.#prps.entries);
     // Rings, also where an interrupt will tell of the completion.
     this.#pump.wake();
     return true;
@@ -202,57 +338,58 @@ export class CommandQueue {
     return 0;
   }
 
-  /** Common command format (NVM Express Base 2.0, section 3.3.3.1). */
-  #write(command: Command, slot: number, flags: number): void {
-    const { sq } = this.pair;
-    const { entries } = this.#prps;
-    const at = this.pair.entry();
-    sq[at] = command.opcode | flags | (slot << 16);
-    sq[at + 1] = command.namespace;
-    sq[at + 2] = 0;
-    sq[at + 3] = 0;
-    sq[at + 4] = 0;
-    sq[at + 5] = 0;
-    sq[at + 6] = entries[0]!;
-    sq[at + 7] = entries[1]!;
-    sq[at + 8] = entries[2]!;
-    sq[at + 9] = entries[3]!;
-    sq[at + 10] = command.cdw10;
-    sq[at + 11] = command.cdw11;
-    sq[at + 12] = command.cdw12;
-    sq[at + 13] = command.cdw13;
-    sq[at + 14] = command.cdw14;
-    sq[at + 15] = command.cdw15;
-  }
-
+  /** Sends what waits, until there is no room. */
   #drain(): void {
-    while (this.#backlog.length > 0) {
-      const command = this.#backlog[0]!;
-      if (command.group?.hasFailed === true) this.#settle(command, command.group.failure);
-      else if (!this.#dispatch(command)) return;
-      this.#backlog.shift();
+    if (this.#isHeld) return;
+    for (;;) {
+      const waiting = this.#backlog.first;
+      if (waiting === undefined) break;
+      const part = waiting instanceof Command ? waiting : undefined;
+      if (waiting.signal?.aborted === true) {
+        // Its turn to be told comes (`Aborts`); there may be many.
+        waiting.verdict ??= waiting.signal.reason;
+        this.#backlog.remove(waiting);
+        this.#failing.push(waiting);
+      } else if (part?.transfer?.verdict !== undefined) {
+        // It was to be sent again, and the transfer has failed meanwhile.
+        this.#backlog.remove(waiting);
+        this.#settle(part, part.transfer.verdict);
+      } else if (!this.#dispatch(waiting)) return;
+      else if (waiting.list === this.#backlog) this.#backlog.remove(waiting);
     }
     this.#checkIdle();
   }
 
   #complete(slot: number, status: number, result: number): void {
-    const command = this.#commands[slot]!;
-    if (status === 0 && command.pages !== undefined && !command.isToDevice && !command.isSettled) {
-      this.pool!.copyOut(command.pages, command.bytes!);
+    const command = this.#commands[slot];
+    // After the end.
+    if (command === undefined) return;
+    if (command.isSettled || command.verdict !== undefined) {
+      this.#take(slot);
+      if (command.isSettled) this.#partEnded(command);
+      else this.#settle(command, command.verdict);
+    } else {
+      this.pair.answered = this.pair.epoch;
+      const error = status === 0 ? this.#deliver(command) : new NvmeStatusError(command.name, status);
+      this.#take(slot);
+      if (error === undefined) this.#fulfil(command, result);
+      else this.#settle(command, error);
     }
-    this.#take(slot);
     this.#stuck.delete(slot);
-    if (!command.isSettled) {
-      if (command.verdict !== undefined) this.#settle(command, command.verdict);
-      else if (status !== 0) this.#settle(command, new NvmeStatusError(command.name, status));
-      else {
-        command.isSettled = true;
-        if (command.timer !== undefined || command.signal !== undefined) forget(command);
-        command.resolve((command.answer === RESULT ? result : command.answer) as never);
-      }
+    if (!this.#backlog.isEmpty) this.#drain();
+    else if (this.#onIdle.length > 0) this.#checkIdle();
+  }
+
+  /** Copies what was read to the caller's memory. What is wrong with that memory, if anything is. */
+  #deliver(command: Command): unknown {
+    if (command.pages === undefined || command.isToDevice) return undefined;
+    try {
+      command.checkData();
+      this.pool!.copyOut(command.pages, command.bytes!);
+      return undefined;
+    } catch (error) {
+      return error;
     }
-    if (this.#backlog.length > 0) this.#drain();
-    else if (this.#outCount === 0) this.#checkIdle();
   }
 
   /** Takes the command out of its slot, and its pages back. */
@@ -260,7 +397,9 @@ export class CommandQueue {
     const command = this.#commands[slot]!;
     this.#commands[slot] = undefined;
     this.#outCount--;
+    if (command.isUnattended) this.#unattendedCount--;
     command.slot = -1;
+    command.buffer?.endUse();
     if (command.pages !== undefined) {
       this.pool!.give(command.pages);
       command.pages = undefined;
@@ -268,58 +407,135 @@ export class CommandQueue {
     return command;
   }
 
-  #settle(command: Command, error: unknown): void {
+  #fulfil(command: Command, result: number): void {
     command.isSettled = true;
-    forget(command);
-    if (command.group !== undefined && !command.group.hasFailed) {
-      command.group.hasFailed = true;
-      command.group.failure = error;
+    if (command.transfer === undefined) {
+      if (command.signal !== undefined || command.heapIndex >= 0) this.#forget(command);
+      command.resolve((command.answer === RESULT ? result : command.answer) as never);
+    } else this.#partEnded(command);
+  }
+
+  #settle(waiting: Waiting, error: unknown): void {
+    waiting.isSettled = true;
+    if (waiting instanceof Command && waiting.transfer !== undefined) {
+      this.#failTransfer(waiting.transfer, error);
+      if (waiting.slot < 0) this.#partEnded(waiting);
+      return;
     }
-    command.reject(error);
+    this.#forget(waiting);
+    waiting.reject(error);
+  }
+
+  /** No further part is sent; the caller is told when those in flight are done. */
+  #failTransfer(transfer: Transfer, error: unknown): void {
+    transfer.verdict ??= error;
+    if (transfer.list !== undefined) transfer.list.remove(transfer);
+    if (transfer.outCount === 0) this.#endTransfer(transfer);
+  }
+
+  /** A part is out of its slot, or is not sent again. Nothing is done for other commands. */
+  #partEnded({ transfer }: Command): void {
+    if (transfer === undefined) return;
+    transfer.outCount--;
+    if (transfer.outCount === 0 && (transfer.isDone || transfer.verdict !== undefined)) {
+      this.#endTransfer(transfer);
+    }
+  }
+
+  #endTransfer(transfer: Transfer): void {
+    if (transfer.isSettled) return;
+    transfer.isSettled = true;
+    this.#forget(transfer);
+    if (transfer.verdict === undefined) transfer.resolve(transfer.answer as never);
+    else transfer.reject(transfer.verdict);
   }
 
   /** Deadline and signal of a single call. False where it is aborted already. */
-  #watch(command: Command, { timeoutMs, signal }: CallOptions): boolean {
-    if (signal?.aborted === true) {
-      this.#settle(command, signal.reason);
+  #watch(waiting: Waiting, { timeoutMs, signal }: CallOptions): boolean {
+    try {
+      if (timeoutMs !== undefined) checkTimeout(timeoutMs);
+      signal?.throwIfAborted();
+    } catch (error) {
+      this.#settle(waiting, error);
       return false;
     }
-    if (timeoutMs !== undefined && timeoutMs !== this.timeoutMs) {
-      command.hasOwnDeadline = true;
-      if (timeoutMs !== Infinity) {
-        command.timer = setTimeout(
-          () => this.#onDeadline(command, timeoutMs),
-          Math.min(timeoutMs, MAX_TIMER_MS),
-        );
-      }
+    if (timeoutMs !== undefined) {
+      waiting.hasOwnDeadline = true;
+      waiting.timeoutMs = timeoutMs;
+      if (timeoutMs !== Infinity) this.#deadlines.add(waiting, timeoutMs);
     }
     if (signal !== undefined) {
-      command.signal = signal;
-      command.onAbort = () => this.#onAborted(command, signal.reason);
-      signal.addEventListener('abort', command.onAbort, { once: true });
+      this.#aborts.add(waiting, signal);
     }
     return true;
   }
 
-  #onAborted(command: Command, reason: unknown): void {
-    const { slot } = command;
-    this.#giveUp(command, reason);
-    if (slot >= 0) this.#options.onUnwanted(this, slot, this.pair.claimOf(slot));
+  #forget(waiting: Waiting): void {
+    this.#deadlines.remove(waiting);
+    this.#aborts.remove(waiting);
   }
 
-  #onDeadline(command: Command, timeoutMs: number): void {
-    const { slot } = command;
-    this.#giveUp(command, new TimeoutError(command.name, timeoutMs));
-    if (slot >= 0) this.#rescue(slot);
+  #onAborted(waiting: Waiting): void {
+    this.#giveUp(waiting, waiting.signal?.reason, ({ slot }) =>
+      this.#options.onUnwanted(this, slot, this.pair.claimOf(slot)),
+    );
+    this.#useRoom();
+  }
+
+  #onDeadline(waiting: Waiting): void {
+    const timeoutMs = waiting.hasOwnDeadline ? waiting.timeoutMs : this.timeoutMs;
+    this.#giveUp(waiting, new TimeoutError(waiting.name, timeoutMs), ({ slot }) => this.#rescue(slot));
+    this.#useRoom();
   }
 
   /** Answers the caller, or sees to it that the caller is answered when the device is done. */
-  #giveUp(command: Command, reason: unknown): void {
+  #giveUp(waiting: Waiting, reason: unknown, ask: (command: Command) => void): void {
+    if (waiting instanceof Command) {
+      this.#giveUpCommand(waiting, reason, ask);
+      return;
+    }
+    const transfer = waiting as Transfer;
+    if (transfer.isSettled) return;
+    this.#failTransfer(transfer, reason);
+    if (transfer.outCount === 0) return;
+    // Parts that were to be sent again stand before all else; those that are in flight have to come back.
+    for (let part = this.#backlog.first; part instanceof Command && part.transfer !== undefined;) {
+      const { next } = part;
+      if (part.transfer === transfer) this.#giveUpCommand(part, reason, ask);
+      part = next;
+    }
+    for (const command of this.#commands) {
+      if (command?.transfer === transfer) this.#giveUpCommand(command, reason, ask);
+    }
+  }
+
+  #giveUpCommand(command: Command, reason: unknown, ask: (command: Command) => void): void {
+    if (command.isSettled) return;
     command.verdict ??= reason;
-    if (command.slot < 0) this.#backlog = this.#backlog.filter((other) => other !== command);
-    else if (command.isDirect) return;
-    if (!command.isSettled) this.#settle(command, command.verdict);
+    if (command.list !== undefined) command.list.remove(command);
+    if (command.transfer !== undefined) this.#failTransfer(command.transfer, command.verdict);
+    if (command.slot < 0) this.#settle(command, command.verdict);
+    else {
+      if (!this.#mustWait(command)) this.#leave(command);
+      ask(command);
+    }
     this.#checkIdle();
+  }
+
+  /** The caller does not wait for a command that is in flight any more. */
+  #leave(command: Command): void {
+    if (command.transfer === undefined) {
+      this.#settle(command, command.verdict);
+      return;
+    }
+    command.isSettled = true;
+    this.#partEnded(command);
+    command.transfer = undefined;
+  }
+
+  /** Whether the caller is told no sooner than the controller is done. Admin commands are told of at once. */
+  #mustWait(command: Command): boolean {
+    return this.pair.id !== 0 && !command.canBeLeft;
   }
 
   #rescue(slot: number): void {
@@ -331,31 +547,60 @@ export class CommandQueue {
   #onEpoch(): void {
     this.pair.epoch++;
     // An interrupt that went astray costs time, and nothing else.
-    if (this.#outCount > 0) this.look();
+    if (this.#outCount > 0) this.lookSafely();
     for (const slot of this.pair.overdue(EPOCHS + 1)) {
       const command = this.#commands[slot];
-      // Without a command the slot belongs to the submit/poll face.
-      if (command === undefined) this.#rescue(slot);
-      else if (!command.hasOwnDeadline) this.#onDeadline(command, this.timeoutMs);
+      // Without a command the slot belongs to the submit/poll calls. One that was given up has to come back.
+      if (command === undefined || command.isSettled || command.verdict !== undefined) this.#rescue(slot);
+      else if (!command.isUnattended && !(command.transfer ?? command).hasOwnDeadline)
+        this.#onDeadline(command);
     }
-    if (this.#backlog.length === 0) return;
-    const overdue = this.#backlog.filter(
-      ({ epoch, hasOwnDeadline }) => !hasOwnDeadline && this.pair.epoch - epoch > EPOCHS,
+    if (this.#backlog.isEmpty || this.pair.epoch - this.pair.answered <= EPOCHS) return;
+    this.#failWaiting(
+      ({ hasOwnDeadline, epoch }) => !hasOwnDeadline && this.pair.epoch - epoch > EPOCHS,
+      ({ name }) => new TimeoutError(name, this.timeoutMs),
     );
-    for (const command of overdue) this.#onDeadline(command, this.timeoutMs);
+  }
+
+  /** Fails what waits for room, as far as it `isMeant`: there may be many, so it is done in slices. */
+  #failWaiting(isMeant: (waiting: Waiting) => boolean, error: (waiting: Waiting) => unknown): void {
+    for (let waiting = this.#backlog.first; waiting !== undefined;) {
+      const { next } = waiting;
+      const call = waiting instanceof Command ? (waiting.transfer ?? waiting) : waiting;
+      if (isMeant(call)) {
+        this.#backlog.remove(waiting);
+        this.#failing.push(waiting);
+      }
+      waiting = next;
+    }
+    inSlices(() => {
+      const waiting = this.#failing.shift();
+      if (waiting === undefined) {
+        this.#checkIdle();
+        return false;
+      }
+      const reason = waiting.verdict ?? error(waiting);
+      if (waiting instanceof Command) this.#settle(waiting, reason);
+      else this.#failTransfer(waiting as Transfer, reason);
+      return true;
+    });
+  }
+
+  /** Something that waited is gone, or a slot may be free: what waits is sent in this turn. */
+  #useRoom(): void {
+    if (!this.#backlog.isEmpty) this.#drain();
+    this.#pump.wake();
   }
 
   #checkIdle(): void {
-    if (this.#onIdle === undefined || this.#outCount + this.#backlog.length > 0) return;
-    this.#onIdle();
-    this.#onIdle = undefined;
+    if (this.#onIdle.length === 0 || !this.isIdle) return;
+    for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 }
 
-function forget(command: Command): void {
-  clearTimeout(command.timer);
-  command.timer = undefined;
-  if (command.onAbort === undefined) return;
-  command.signal!.removeEventListener('abort', command.onAbort);
-  command.onAbort = undefined;
+/** @throws TypeError, RangeError. */
+function checkTimeout(timeoutMs: number): void {
+  if (typeof timeoutMs !== 'number')
+    throw new TypeError(`timeoutMs must be a number of milliseconds, not ${String(timeoutMs)}`);
+  if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be greater than 0, not ${timeoutMs}`);
 }

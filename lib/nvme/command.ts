@@ -1,20 +1,17 @@
-/** A command on its way, for one caller that waits. */
-import type { DmaBuffer } from '../index.js';
+/** A command on its way, for one caller that waits: what it is, where its data is, and its entry in the submission ring. */
+import { ClosedError, type DmaBuffer } from '../index.js';
+import { field } from './fields.js';
+import type { NvmeNamespace } from './namespace.js';
+import type { Transfer } from './transfer.js';
+import { Waiting } from './waiting.js';
 
 /** `Command.answer` until something else is set: the promise gives dword 0 of the completion. */
 export const RESULT: unique symbol = Symbol('dword 0 of the completion');
 
-/** Parts of one long transfer: when one has failed, those that have not begun are not sent. */
-export interface Group {
-  failure: unknown;
-  hasFailed: boolean;
-}
-
-export class Command {
-  /** For errors: `read of 8 blocks at 0`. */
-  readonly name: string;
+export class Command extends Waiting {
   readonly opcode: number;
   readonly namespace: number;
+  override answer: unknown = RESULT;
   cdw10 = 0;
   cdw11 = 0;
   cdw12 = 0;
@@ -25,39 +22,32 @@ export class Command {
   length = 0;
   /** Memory of this process, which goes through bounce pages; without it `low` and `high` are a DMA address. */
   bytes: Uint8Array | undefined = undefined;
+  /** Memory that the device reaches. */
+  buffer: DmaBuffer | undefined = undefined;
   isToDevice = false;
   /** The data's address; without `length` what PRP1 is, as it stands. */
   low = 0;
   high = 0;
   /** Without `length`: what PRP2 is. */
   secondPointer = 0n;
-  /** What the promise gives. */
-  answer: unknown = RESULT;
   /** How many times it is sent again after a controller reset. */
   retries = 0;
-  group: Group | undefined = undefined;
+  /** The namespace that it is for, where the driver knows it. */
+  target: NvmeNamespace | undefined = undefined;
+  /** What it is a part of. */
+  transfer: Transfer | undefined = undefined;
+  /** No deadline, and nobody waits for it: it does not count as under way (Asynchronous Event Request). */
+  isUnattended = false;
 
   // What follows is the queue's.
-  resolve!: (value: never) => void;
-  reject!: (reason: unknown) => void;
   /** The slot while the command is in flight, else -1. */
   slot = -1;
   pages: number[] | undefined = undefined;
-  /** The caller has an answer; the slot may still be in use. */
-  isSettled = false;
-  /** Why the caller gets an error whatever comes, when there is one. */
-  verdict: unknown = undefined;
-  /** In the order in which they came. */
-  order = 0;
-  epoch = 0;
-  /** The default deadline is not for this one. */
-  hasOwnDeadline = false;
-  timer: NodeJS.Timeout | undefined = undefined;
-  signal: AbortSignal | undefined = undefined;
-  onAbort: (() => void) | undefined = undefined;
+  /** In the order in which they were first sent. */
+  order = -1;
 
   constructor(name: string, opcode: number, namespace: number) {
-    this.name = name;
+    super(name);
     this.opcode = opcode;
     this.namespace = namespace;
   }
@@ -73,6 +63,7 @@ export class Command {
   /** Data in memory that the device reaches, from `offset`. It must not be reused before the promise settles. */
   direct(buffer: DmaBuffer, offset: number, length: number): this {
     const { iova } = buffer;
+    this.buffer = buffer;
     // A number where that is exact: bigints cost more than the rest of a command.
     if (iova <= MAX_EXACT) {
       const address = Number(iova) + offset;
@@ -87,9 +78,60 @@ export class Command {
     return this;
   }
 
-  /** The memory is the caller's own: the caller has no answer before the device is done with it. */
-  get isDirect(): boolean {
-    return this.length > 0 && this.bytes === undefined;
+  /**
+   * The caller may be told before the controller is done with the command: it changes nothing but bounce pages. All
+   * others are waited for, or a write that comes late would undo a later one, and memory of the caller's would change.
+   */
+  get canBeLeft(): boolean {
+    return this.bytes !== undefined && !this.isToDevice;
+  }
+
+  /**
+   * Whether the memory still holds the data, and the namespace is what it was: a caller may have transferred or resized an
+   * array while the command waited.
+   * @throws TypeError, ClosedError, NvmeNamespaceError.
+   */
+  checkData(): void {
+    this.target?.requireCurrent();
+    if (this.bytes !== undefined && this.bytes.length !== this.length) {
+      throw new TypeError(
+        `${this.name}: the array had ${this.length} bytes when the call was made, and has ${this.bytes.length}: ` +
+          'it was transferred or resized meanwhile',
+      );
+    }
+    if (this.buffer?.closed === true) throw new ClosedError(`${this.name}: the DMA buffer is closed`);
+  }
+
+  /** Common command format (NVM Express Base 2.0, section 3.3.3.1). `pointers` are DPTR. @throws RangeError. */
+  encode(sq: Uint32Array, at: number, slot: number, flags: number, pointers: Uint32Array): void {
+    sq[at] = this.opcode | flags | (slot << 16);
+    sq[at + 1] = this.namespace;
+    sq[at + 2] = 0;
+    sq[at + 3] = 0;
+    sq[at + 4] = 0;
+    sq[at + 5] = 0;
+    sq[at + 6] = pointers[0]!;
+    sq[at + 7] = pointers[1]!;
+    sq[at + 8] = pointers[2]!;
+    sq[at + 9] = pointers[3]!;
+    sq[at + 10] = this.cdw10;
+    sq[at + 11] = this.cdw11;
+    sq[at + 12] = this.cdw12;
+    sq[at + 13] = this.cdw13;
+    sq[at + 14] = this.cdw14;
+    sq[at + 15] = this.cdw15;
+  }
+
+  /** What `encode` would cut off. @throws RangeError. */
+  checkFields(): void {
+    field('opcode', this.opcode, 8);
+    field('NSID', this.namespace, 32);
+    field('CDW10', this.cdw10, 32);
+    field('CDW11', this.cdw11, 32);
+    field('CDW12', this.cdw12, 32);
+    field('CDW13', this.cdw13, 32);
+    field('CDW14', this.cdw14, 32);
+    field('CDW15', this.cdw15, 32);
   }
 }
 

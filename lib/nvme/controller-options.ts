@@ -59,7 +59,7 @@ export interface NvmeSettings {
 /** Number of Queues has 16 bits, of which 65,535 is not allowed; made one-based. */
 const MOST_QUEUES = 65_535;
 const DEFAULT_MAX_TRANSFER = 4 << 20;
-const MAX_TIMEOUT_MS = 0x7fff_ffff;
+export const MAX_TIMEOUT_MS = 0x7fff_ffff;
 const LEAST_TRANSFER = 4096;
 const MOST_TRANSFER = 1 << 30;
 
@@ -83,5 +83,5 @@ export function nvmeSettings(options: NvmeOptions): NvmeSettings {
 /** @throws RangeError. */
 export function wholeNumber(name: string, value: number, least: number, most: number): number {
   if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`${name} is a whole number from ${least} to ${most}, not ${value}`);
+  throw new RangeError(`${name} is a whole number from ${least} to ${most}, not ${String(value)}`);
 }

@@ -4,21 +4,38 @@
  * ```
  *   open ──▶ live ◀──▶ resetting ──▶ failed            commands in flight are sent again, or answered, after a reset
  *              │            │           │
- *              └── close(), or the connection ends ──▶ closed
+ *              └── close(), or the device is closed ──▶ closed
  * ```
- * Memory that the controller may still write to is not given back: that of a controller that failed, or that is closed
- * without having been disabled, stays reserved until the device is closed.
+ * One transition at a time, under one mutex: a reset, the creation or deletion of a queue, the shutdown. A reset first
+ * answers the admin commands of whoever has the mutex, so it never waits for a controller that does not answer; what it
+ * interrupted begins again after it.
+ *
+ * After every start the controller and its namespaces are compared with what they were: another disk gets nothing that
+ * was meant for the first.
+ *
+ * Memory that the controller may still write to is not given back: that of a controller that cannot be disabled stays
+ * reserved until the device is closed. When the memory is taken away by others, everyone who waits is answered first.
  */
-import { ClosedError, type CallOptions, type Device, type DmaBuffer, type Region } from '../index.js';
+import { Mutex } from 'async-mutex';
+import {
+  ClosedError,
+  UnsupportedError,
+  type CallOptions,
+  type Device,
+  type DmaBuffer,
+  type Region,
+} from '../index.js';
 import {
   Admin,
   ADMIN_TRANSFER_BYTES,
   type AdminCommand,
   type AdminResult,
+  type AdminTraits,
   type GetFeatureOptions,
   type LogPageOptions,
   type SetFeatureOptions,
 } from './admin.js';
+import { AsyncEvents } from './async-events.js';
 import { BouncePool } from './bounce-pool.js';
 import { disable, enable, shutDown } from './bring-up.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
@@ -29,12 +46,13 @@ import {
   type NvmeSettings,
 } from './controller-options.js';
 import { DoorbellMap } from './doorbell-map.js';
-import { NvmeControllerError } from './errors.js';
+import { NvmeControllerError, NvmeNamespaceError, NvmeResetError } from './errors.js';
 import {
   decodeControllerIdentity,
   OptionalAdminCommands,
   type ControllerIdentity,
 } from './identify-controller.js';
+import { requireSameCapabilities, requireSameController } from './identity-check.js';
 import { IoQueues, type IoQueuesHost } from './io-queues.js';
 import {
   decodeErrorLog,
@@ -49,15 +67,22 @@ import {
 } from './log-pages.js';
 import { NvmeNamespace } from './namespace.js';
 import { Namespaces } from './namespaces.js';
-import { FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
+import { AdminOpcode, FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
 import { probe, queuesWithDoorbells, type Probed } from './probe.js';
 import { quietInterrupts } from './quiet-interrupts.js';
 import type { NvmeQueue } from './queue.js';
 import { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
-import { Recovery } from './recovery.js';
-import type { ControllerCapabilities } from './registers.js';
+import { Recovery, type RecoveryHost } from './recovery.js';
+import {
+  ControllerConfiguration,
+  decodeCapabilities,
+  enabledConfiguration,
+  NvmeRegister,
+  type ControllerCapabilities,
+} from './registers.js';
 import { takesSgls } from './sgls.js';
+import { NvmeStatusError } from './status.js';
 
 export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
 
@@ -70,6 +95,13 @@ const PAGE_SIZE = 4096;
 const SHUTDOWN_MS = 5_000;
 /** LPA bit. */
 const LOG_PAGE_OFFSETS = 1 << 2;
+/** OAES, and CDW11 of Asynchronous Event Configuration: Namespace Attribute Notices. */
+const NAMESPACE_NOTICES = 1 << 8;
+const LOG_PAGE_BYTES = 4096;
+/** The largest page that DMA memory is aligned to. */
+const MOST_PAGE_SIZE = 2 << 20;
+/** How often a change of queues begins again because of a reset. */
+const MOST_TRIES = 8;
 /** Parts that exist from the beginning. */
 interface Parts extends Probed {
   device: Device;
@@ -91,7 +123,12 @@ export class NvmeController {
   readonly #settings: NvmeSettings;
   readonly #adminMemory: QueueMemory;
   readonly #adminPool: DmaBuffer;
+  /** Admin commands of users, of the driver on their behalf, and of the start: see `CommandOrigin`. */
   readonly #admin: Admin;
+  readonly #driverAdmin: Admin;
+  readonly #startAdmin: Admin;
+  readonly #traits: AdminTraits = { hasLogOffsets: false };
+  readonly #events: AsyncEvents;
   readonly #doorbells: DoorbellMap;
   readonly #recovery: Recovery;
   readonly #queues: IoQueues;
@@ -99,7 +136,9 @@ export class NvmeController {
   readonly #context: Mutable<IoQueuesHost>;
   readonly #namespaces: Namespaces;
   #identityBytes: Buffer = Buffer.alloc(0);
-  #identity!: ControllerIdentity;
+  #identity: ControllerIdentity | undefined;
+  /** Held by whoever changes the controller's state or its queues. */
+  readonly #mutex = new Mutex();
   #state: ControllerState = 'opening';
   #resetting: Promise<void> | undefined;
   #closing: Promise<void> | undefined;
@@ -114,20 +153,29 @@ export class NvmeController {
 
   /**
    * Brings the controller of `device` up. The device stays the caller's: close the controller first.
-   * @throws NvmeControllerError where it does not come up; UnsupportedError for a device that is no NVMe controller or
-   * not for the NVM command set; RangeError for options that make no sense; what the device's calls throw.
+   * @throws NvmeControllerError where it does not come up; UnsupportedError for a device that is no NVMe controller, not for
+   * the NVM command set, or whose smallest memory page is larger than 2 MiB; RangeError for options that make no sense;
+   * what the device's calls throw.
    */
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
     const settings = nvmeSettings(options);
     await device.enable();
     const { bar, capabilities, version } = await probe(device);
-    const pageSize = Math.max(PAGE_SIZE, capabilities.minPageSize);
+    const pageSize = pageSizeFor(capabilities);
     const memory = { entries: ADMIN_ENTRIES, slots: ADMIN_ENTRIES - 1, pageSize };
     const adminMemory = await QueueMemory.allocate(device, {
       ...memory,
       maxTransferBytes: ADMIN_TRANSFER_BYTES,
     });
-    const adminPool = await device.dma.alloc(ADMIN_POOL_BYTES, { alignment: pageSize });
+    let adminPool: DmaBuffer;
+    try {
+      // Room for several commands, also where a page is larger than what one transfers.
+      const bytes = Math.max(ADMIN_POOL_BYTES, 4 * pageSize);
+      adminPool = await device.dma.alloc(bytes, { alignment: pageSize });
+    } catch (error) {
+      adminMemory.buffer.close();
+      throw error;
+    }
     const parts = { device, bar, capabilities, version, pageSize, settings, adminMemory, adminPool };
     const controller = new NvmeController(parts);
     await controller.#open();
@@ -146,15 +194,22 @@ export class NvmeController {
     this.#adminPool = parts.adminPool;
     this.#ended = new Promise((resolve) => (this.#resolveEnded = resolve));
     this.#doorbells = new DoorbellMap(bar, capabilities.doorbellStride, () => void this.#resetOrFail());
-    this.#admin = new Admin(this.#adminQueue(parts));
-    this.#namespaces = new Namespaces(this.#admin);
+    const adminQueue = this.#adminQueue(parts);
+    this.#admin = new Admin(adminQueue, 'user', this.#traits);
+    this.#driverAdmin = new Admin(adminQueue, 'driver', this.#traits);
+    this.#startAdmin = new Admin(adminQueue, 'start', this.#traits);
+    this.#events = new AsyncEvents(adminQueue, () => void this.#verifyNamespaces());
+    this.#namespaces = new Namespaces(this.#admin, (namespace, change) =>
+      this.#queues.endThoseOf(namespace, () => new NvmeNamespaceError(namespace.id, change)),
+    );
     this.#context = this.#makeContext();
-    this.#recovery = new Recovery(bar, this.#context, () => this.#resetOrFail());
+    this.#recovery = new Recovery(bar, this.#recoveryHost(), () => this.#resetOrFail());
     this.#queues = new IoQueues(this.#context);
     void device.closed.then((reason) => {
       const text = `the connection has ended: ${reason.message}`;
       this.#end('closed', () => new ClosedError(text, { cause: reason }));
     });
+    adminMemory.buffer.onRelease((reason) => this.#onMemoryLost(reason));
     device.on('lost', this.#onLost);
     device.on('reconnected', this.#onReconnected);
   }
@@ -170,6 +225,7 @@ export class NvmeController {
 
   /** What Identify Controller said. */
   get identity(): ControllerIdentity {
+    if (this.#identity === undefined) throw new ClosedError('the controller did not come up');
     return this.#identity;
   }
 
@@ -212,19 +268,33 @@ export class NvmeController {
   }
 
   /**
-   * Makes an I/O queue pair.
+   * Makes an I/O queue pair. Waits for a reset that is under way, and begins again where one comes between.
    * @throws RangeError for options that make no sense; UnsupportedError where the controller has no further queue, no
    * vector, or the namespace a format that the driver does not know; what commands throw.
    */
   async createQueue(options: NvmeQueueOptions = {}): Promise<NvmeQueue> {
+    this.#throwIfClosing();
     const { namespace: wanted } = options;
     const namespace = wanted instanceof NvmeNamespace ? wanted : await this.namespace(wanted);
-    namespace.requireUsable();
-    return this.#queues.create(namespace, options);
+    return this.#whenLive(() => {
+      this.#throwIfClosing();
+      if (namespace.owner !== this.#namespaces)
+        throw new TypeError(
+          'namespace must be one that this controller has given (NvmeController.namespace)',
+        );
+      namespace.requireUsable();
+      namespace.requireCurrent();
+      return this.#queues.create(namespace, options);
+    });
   }
 
-  /** Any admin command. @throws as `NvmeQueue.read`; RangeError for more data than 64 KiB. */
-  adminCommand(command: AdminCommand, options?: CallOptions): Promise<AdminResult> {
+  /**
+   * Any admin command. An Asynchronous Event Request is the driver's own: the promise then gives the next event.
+   * @throws as `NvmeQueue.read` rejects; RangeError for more data than 64 KiB, and for fields that are too long.
+   */
+  async adminCommand(command: AdminCommand, options?: CallOptions): Promise<AdminResult> {
+    if (command.opcode === AdminOpcode.ASYNC_EVENT_REQUEST)
+      return { result: await this.#events.next(options), data: Buffer.alloc(0) };
     return this.#admin.execute(command, options);
   }
 
@@ -239,8 +309,8 @@ export class NvmeController {
   }
 
   /** Entries in use, newest first; at most `limit`. */
-  async errorLog(limit = this.#identity.errorLogEntries, options?: CallOptions): Promise<ErrorLogEntry[]> {
-    const count = Math.min(limit, this.#identity.errorLogEntries);
+  async errorLog(limit = this.identity.errorLogEntries, options?: CallOptions): Promise<ErrorLogEntry[]> {
+    const count = Math.min(limit, this.identity.errorLogEntries);
     return decodeErrorLog(
       await this.#admin.logPage(LogPageId.ERROR_INFORMATION, count * ERROR_ENTRY_SIZE, options),
     );
@@ -265,16 +335,20 @@ export class NvmeController {
 
   /**
    * Controller reset: CC.EN to 0 and back, and all queues made again. Commands in flight are sent again once (`retries`);
-   * those that must not be are rejected with NvmeResetError, and reported as ABORTED_BY_HOST to the submit/poll face.
-   * @throws NvmeControllerError where the controller does not come back: it has failed then.
+   * those that must not be are rejected with NvmeResetError, and reported as ABORTED_BY_HOST to the submit/poll calls.
+   * Admin commands are rejected with NvmeResetError at once. Several resets at a time are one.
+   * @throws NvmeControllerError where the controller does not come back, or another one does: it has failed then;
+   * ClosedError where it is closed, or being closed.
    */
-  reset(): Promise<void> {
-    return (this.#resetting ??= this.#reset().finally(() => (this.#resetting = undefined)));
+  async reset(): Promise<void> {
+    this.#throwIfClosing();
+    await this.#resetOnce();
   }
 
   /**
    * Orderly shutdown: waits for what is in flight, deletes the queues, CC.SHN, disables the controller and gives its
-   * memory back. Idempotent. Of a controller that failed, or whose connection has ended, nothing is asked.
+   * memory back. Idempotent. A controller that failed is disabled, where it can be reached; one whose device is closed is
+   * asked nothing.
    * @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same.
    */
   close(): Promise<void> {
@@ -287,20 +361,28 @@ export class NvmeController {
 
   async #open(): Promise<void> {
     try {
-      await this.#start();
-      this.#enter('live');
+      await this.#mutex.runExclusive(async () => {
+        await this.#start();
+        this.#enter('live');
+      });
     } catch (error) {
-      throw this.#fail(error);
+      const failure = this.#fail(error);
+      await this.#letGo();
+      throw failure;
     }
   }
 
-  /** Section 3.5.1, in its order. The queues of before are made again. */
+  /** Section 3.5.1, in its order. The queues of before are made again, in the controller that they were in. */
   async #start(): Promise<void> {
-    const { queue } = this.#admin;
+    const { queue } = this.#startAdmin;
     await quietInterrupts(this.device);
     await disable(this.#bar, this.capabilities);
     queue.recover();
     this.#queues.recover();
+    requireSameCapabilities(
+      this.capabilities,
+      decodeCapabilities(await this.#bar.readUInt64(NvmeRegister.CAP)),
+    );
     queue.pair.clear();
     const { sqAddress, cqAddress } = this.#adminMemory;
     const addresses = { entries: ADMIN_ENTRIES, sqAddress, cqAddress };
@@ -311,62 +393,137 @@ export class NvmeController {
     queue.resume();
     await this.#identify();
     this.#queues.limit = await this.#negotiateQueues();
+    this.#requireQueues();
     await this.#configureShadowDoorbells();
-    await this.#queues.recreate();
+    await this.#namespaces.verify(this.#startAdmin);
+    await this.#queues.recreate(this.#startAdmin);
+    await this.#askForEvents();
+    this.#throwIfEnded();
     this.#queues.resume();
+    queue.release();
+    this.#events.start();
   }
 
   async #identify(): Promise<void> {
-    this.#identityBytes = await this.#admin.identify(IdentifyCns.CONTROLLER, 0);
-    this.#identity = decodeControllerIdentity(this.#identityBytes);
-    const { maxDataTransfer, logPageAttributes, optionalNvmCommands, maxOutstandingCommands } =
-      this.#identity;
+    const bytes = await this.#startAdmin.identify(IdentifyCns.CONTROLLER, 0);
+    const identity = decodeControllerIdentity(bytes);
+    if (this.#identity !== undefined) requireSameController(this.#identity, identity);
+    this.#identityBytes = bytes;
+    this.#identity = identity;
+    const { maxDataTransfer, logPageAttributes, optionalNvmCommands, maxOutstandingCommands } = identity;
     const limit = maxDataTransfer === 0 ? Infinity : 2 ** maxDataTransfer * this.capabilities.minPageSize;
     this.#context.maxTransferBytes = Math.min(limit, this.#settings.maxTransferBytes);
     this.#context.optionalCommands = optionalNvmCommands;
     this.#context.maxOutstanding = maxOutstandingCommands;
-    this.#context.usesSgls = this.#settings.sgls && takesSgls(this.#identity.sgls);
-    this.#admin.hasLogOffsets = (logPageAttributes & LOG_PAGE_OFFSETS) !== 0;
+    this.#context.usesSgls = this.#settings.sgls && takesSgls(identity.sgls);
+    this.#traits.hasLogOffsets = (logPageAttributes & LOG_PAGE_OFFSETS) !== 0;
   }
 
   /** Number of Queues (5.27.1.5): both kinds, zero-based, before any is created. */
   async #negotiateQueues(): Promise<number> {
     const wanted = this.#settings.queues - 1;
     const cdw11 = (wanted | (wanted << 16)) >>> 0;
-    const granted = await this.#admin.setFeature(FeatureId.NUMBER_OF_QUEUES, { cdw11 });
+    const granted = await this.#startAdmin.setFeature(FeatureId.NUMBER_OF_QUEUES, { cdw11 });
     // The admin queue has doorbells, too.
     const room = queuesWithDoorbells(this.#bar, this.capabilities) - 1;
     return Math.min(this.#settings.queues, (granted & 0xffff) + 1, (granted >>> 16) + 1, room);
   }
 
+  /** @throws NvmeControllerError where the queues that exist are more than the controller grants now. */
+  #requireQueues(): void {
+    const { maxTransferBytes, usesSgls } = this.#context;
+    const { maxQueueEntries } = this.capabilities;
+    const missing = this.#queues.whatIsMissing({ maxQueueEntries, maxTransferBytes, usesSgls });
+    if (missing !== undefined)
+      throw new NvmeControllerError(`the controller grants less than before: ${missing}`);
+  }
+
   async #configureShadowDoorbells(): Promise<void> {
-    const { optionalAdminCommands } = this.#identity;
+    const { optionalAdminCommands } = this.identity;
     if (!this.#settings.shadowDoorbells) return;
     if ((optionalAdminCommands & OptionalAdminCommands.DOORBELL_BUFFER_CONFIG) === 0) return;
     const { shadow, eventIndexes } = await this.#doorbells.shadowBuffers(this.device, this.pageSize);
-    await this.#admin.configureDoorbellBuffers(shadow, eventIndexes);
+    await this.#startAdmin.configureDoorbellBuffers(shadow, eventIndexes);
   }
 
-  async #reset(): Promise<void> {
-    this.#enter('resetting');
-    this.#admin.queue.pair.close();
-    this.#queues.suspend();
-    for (;;) {
-      await this.#back;
-      const losses = this.#losses;
+  /** Of changed namespaces, where the controller tells of them. */
+  async #askForEvents(): Promise<void> {
+    if ((this.identity.asyncEvents & NAMESPACE_NOTICES) === 0) return;
+    try {
+      await this.#startAdmin.setFeature(FeatureId.ASYNC_EVENT_CONFIGURATION, { cdw11: NAMESPACE_NOTICES });
+    } catch (error) {
+      if (!(error instanceof NvmeStatusError)) throw error;
+    }
+  }
+
+  /** Namespace attributes have changed: nothing is sent until it is known which are what they were. */
+  async #verifyNamespaces(): Promise<void> {
+    try {
+      await this.#whenLive(() =>
+        this.#queues.paused(async () => {
+          // Until it is read no other such event comes. Who cannot read it has all compared all the same.
+          await this.#driverAdmin
+            .logPage(LogPageId.CHANGED_NAMESPACES, LOG_PAGE_BYTES)
+            .catch((error: unknown) => {
+              if (!(error instanceof NvmeStatusError)) throw error;
+            });
+          await this.#namespaces.verify(this.#driverAdmin);
+        }),
+      );
+    } catch (error) {
+      this.#fail(error);
+    }
+  }
+
+  /**
+   * Runs while nobody else changes the controller, and it is live; again where a reset comes between.
+   * @throws what ended the controller, and what `run` throws.
+   */
+  async #whenLive<T>(run: () => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      await this.#resetting?.catch(() => undefined);
       try {
-        await this.#start();
-        this.#enter('live');
-        return;
+        return await this.#mutex.runExclusive(async () => {
+          this.#throwIfEnded();
+          if (this.#resetting !== undefined) throw new NvmeResetError('the controller is being reset');
+          return run();
+        });
       } catch (error) {
-        // What a loss of the connection interrupted begins again when the device is back.
-        if (losses === this.#losses || this.#makeEndError !== undefined) throw this.#fail(error);
+        const isInterrupted = error instanceof NvmeResetError || error instanceof ClosedError;
+        if (!isInterrupted || this.#resetting === undefined || tries === MOST_TRIES) throw error;
       }
     }
   }
 
+  #resetOnce(): Promise<void> {
+    return (this.#resetting ??= this.#reset().finally(() => (this.#resetting = undefined)));
+  }
+
+  async #reset(): Promise<void> {
+    this.#enter('resetting');
+    this.#queues.suspend();
+    this.#admin.queue.hold();
+    await this.#mutex.runExclusive(async () => {
+      for (;;) {
+        await this.#back;
+        this.#throwIfEnded();
+        const losses = this.#losses;
+        try {
+          await this.#start();
+          this.#enter('live');
+          return;
+        } catch (error) {
+          // What a loss of the connection interrupted begins again when the device is back.
+          if (losses === this.#losses || this.#makeEndError !== undefined) throw this.#fail(error);
+          this.#queues.suspend();
+          this.#admin.queue.hold();
+        }
+      }
+    });
+  }
+
   async #resetOrFail(): Promise<void> {
-    if (this.#state === 'live' || this.#state === 'resetting') await this.reset().catch(() => undefined);
+    if (this.#state === 'live' || this.#state === 'resetting') await this.#resetOnce().catch(() => undefined);
   }
 
   /** A server that comes back may be a new one: the controller is set up from the beginning. */
@@ -387,41 +544,75 @@ export class NvmeController {
   }
 
   async #close(): Promise<void> {
-    await this.#resetting?.catch(() => undefined);
-    const wasLive = this.#state === 'live';
+    if (this.#makeEndError === undefined) await this.#queues.drain();
+    const closed = () => new ClosedError('the controller is closed');
+    // While the connection is lost there is nothing to wait for: a reset that waits for it ends.
+    if (this.#back !== undefined) this.#end('closed', closed);
+    let failure: unknown;
+    await this.#mutex.runExclusive(async () => {
+      if (this.#makeEndError === undefined) failure = await this.#shutDown();
+      this.#end('closed', closed);
+      await this.#letGo();
+    });
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Section 3.6.1. Disabling comes next, whatever comes of this: what went wrong, if anything did. */
+  async #shutDown(): Promise<unknown> {
     try {
-      if (wasLive) await this.#shutDown();
+      await this.#queues.deleteAll();
+    } catch (error) {
+      // A reset that nobody waits for any more, or a queue that the controller does not delete: it is disabled next.
+      const isKnown = error instanceof NvmeResetError || error instanceof NvmeStatusError;
+      if (!isKnown) return this.#makeEndError === undefined ? error : undefined;
+    }
+    try {
+      const { entryLatencyUs } = this.identity;
+      await shutDown(this.#bar, Math.max(SHUTDOWN_MS, Math.ceil(entryLatencyUs / 1000)));
     } catch (error) {
       // Whoever lost the connection knows, and there is nothing to shut down.
-      if (this.#makeEndError === undefined) throw error;
-      return;
-    } finally {
-      this.#end('closed', () => new ClosedError('the controller is closed'));
-      this.#doorbells.close();
+      return this.#makeEndError === undefined ? error : undefined;
     }
-    if (wasLive) await this.#free();
+    return undefined;
   }
 
-  /** Section 3.6.1; and disabled, so that the memory can be given back. */
-  async #shutDown(): Promise<void> {
-    for (const queue of this.#queues.all) await queue.close();
-    const { entryLatencyUs } = this.#identity;
-    await shutDown(this.#bar, Math.max(SHUTDOWN_MS, Math.ceil(entryLatencyUs / 1000)));
-    await disable(this.#bar, this.capabilities);
-    await this.#queues.disableInterrupts();
-  }
-
-  async #free(): Promise<void> {
+  /** The controller has ended: disables it where it can be reached, and gives back what it does not use any more. */
+  async #letGo(): Promise<void> {
+    try {
+      await disable(this.#bar, this.capabilities);
+      await this.#queues.disableInterrupts();
+    } catch {
+      // It may use its memory, which stays reserved until the device is closed.
+      this.#doorbells.close();
+      return;
+    }
+    this.#doorbells.close();
     this.#admin.queue.pair.detach();
     await this.#queues.free();
     for (const buffer of [this.#adminMemory.buffer, this.#adminPool, this.#doorbells.buffer])
       await buffer?.free();
   }
 
+  /** The device is closed, or all its memory unmapped: whoever waits is answered before the memory is gone. */
+  #onMemoryLost(reason: Error): void {
+    const isNew = this.#makeEndError === undefined;
+    const text = `the controller has lost its memory: ${reason.message}`;
+    this.#end('failed', () => new ClosedError(text, { cause: reason }));
+    this.#admin.queue.pair.detach();
+    this.#queues.detach();
+    // It leaves before whatever takes the memory away.
+    if (isNew) this.#disableAtOnce();
+  }
+
+  #disableAtOnce(): void {
+    const enabled = enabledConfiguration(this.pageSize, this.capabilities.commandSets);
+    const disabled = (enabled & ~ControllerConfiguration.EN) >>> 0;
+    this.#bar.writeUInt32(NvmeRegister.CC, disabled).catch(() => undefined);
+  }
+
   #enter(state: 'live' | 'resetting'): void {
     this.#throwIfEnded();
     this.#state = state;
-    this.#context.isLive = state === 'live';
   }
 
   /** Fails the controller for that reason, unless it has ended already; what its users get from here on. */
@@ -436,7 +627,6 @@ export class NvmeController {
     if (this.#state !== 'closed') this.#state = state;
     if (this.#makeEndError !== undefined) return;
     this.#makeEndError = error;
-    this.#context.isLive = false;
     this.#admin.queue.end(error);
     this.#queues.end(error);
     this.device.off('lost', this.#onLost);
@@ -447,6 +637,11 @@ export class NvmeController {
 
   #throwIfEnded(): void {
     if (this.#makeEndError !== undefined) throw this.#makeEndError();
+  }
+
+  #throwIfClosing(): void {
+    this.#throwIfEnded();
+    if (this.#closing !== undefined) throw new ClosedError('the controller is being closed');
   }
 
   #adminQueue({ settings, adminMemory, adminPool, pageSize }: Parts): CommandQueue {
@@ -481,26 +676,46 @@ export class NvmeController {
       maxTransferBytes: PAGE_SIZE,
       optionalCommands: 0,
       retries,
-      admin: this.#admin,
+      admin: this.#driverAdmin,
       doorbells: this.#doorbells,
       timeoutMs,
       maxQueueEntries: this.capabilities.maxQueueEntries,
       maxOutstanding: 0,
       usesSgls: false,
-      isLive: false,
       watch: this.#watch(),
       onViolation: (error) => void this.#fail(error),
-      afterReset: async () => void (await this.#resetting?.catch(() => undefined)),
+      onMemoryLost: (reason) => this.#onMemoryLost(reason),
+      whenLive: (run) => this.#whenLive(run),
       closeQueue: (queue) => this.#queues.close(queue),
     };
   }
 
-  #watch(): Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted'> {
+  #recoveryHost(): RecoveryHost {
+    const isLive = () => this.#state === 'live';
+    return {
+      admin: this.#driverAdmin,
+      timeoutMs: this.#settings.timeoutMs,
+      get isLive() {
+        return isLive();
+      },
+    };
+  }
+
+  #watch(): Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted' | 'onBroken'> {
     return {
       onStuck: (queue, slot, claim) => this.#recovery.rescue(queue, slot, claim),
       onUnwanted: (queue, slot, claim) => this.#recovery.unwanted(queue, slot, claim),
+      onBroken: (error) => void this.#fail(error),
     };
   }
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };
+
+/** @throws UnsupportedError for a controller whose pages memory cannot be aligned to. */
+function pageSizeFor({ minPageSize }: ControllerCapabilities): number {
+  if (minPageSize <= MOST_PAGE_SIZE) return Math.max(PAGE_SIZE, minPageSize);
+  throw new UnsupportedError(
+    `the controller's smallest memory page has ${minPageSize} bytes (CAP.MPSMIN); the driver knows pages of up to ${MOST_PAGE_SIZE}`,
+  );
+}

@@ -18,6 +18,24 @@ export class NvmeControllerError extends VfioUserError {
   }
 }
 
+/**
+ * What a namespace number stands for is not what it was when the queue or namespace object was made: nothing is sent to
+ * it. Ask for the namespace again, and make a new queue. `code` is `ERR_NVME_NAMESPACE`.
+ */
+export class NvmeNamespaceError extends VfioUserError {
+  /** NSID. */
+  readonly namespace: number;
+
+  constructor(namespace: number, change: string, options?: ErrorOptions) {
+    super('ERR_NVME_NAMESPACE', `namespace ${namespace} has changed: ${change}`, options);
+    this.namespace = namespace;
+  }
+
+  static {
+    this.prototype.name = 'NvmeNamespaceError';
+  }
+}
+
 /** The command was in flight when the controller was reset, and is not to be tried again. `code` is `ERR_NVME_RESET`. */
 export class NvmeResetError extends VfioUserError {
   constructor(command: string, options?: ErrorOptions) {

@@ -1,5 +1,11 @@
-/** Fields of the structures that a controller returns. */
+/** Fields of commands, which are checked where they are encoded, and of the structures that a controller returns. */
 import { ProtocolError } from '../index.js';
+
+/** `value`, which goes into a field of so many bits, 32 at most. @throws RangeError, which names the field. */
+export function field(name: string, value: number, bits: number): number {
+  if (value >>> 0 === value && (bits === 32 || value < 1 << bits)) return value;
+  throw new RangeError(`${name} must be a whole number from 0 to ${2 ** bits - 1}, not ${String(value)}`);
+}
 
 /** Text in ASCII, without the padding. Bytes that are none stay as they are: whoever prints it knows how. */
 export function text(bytes: Buffer, offset: number, length: number): string {

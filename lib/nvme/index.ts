@@ -20,7 +20,7 @@ export type {
 export { NvmeController, type ControllerState } from './controller.js';
 export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
 export type { DoorbellKind } from './doorbells.js';
-export { NvmeControllerError, NvmeResetError } from './errors.js';
+export { NvmeControllerError, NvmeNamespaceError, NvmeResetError } from './errors.js';
 export {
   decodeControllerIdentity,
   OptionalAdminCommands,

@@ -2,9 +2,9 @@
 import { ClosedError, UnsupportedError, type DmaBuffer, type Vector } from '../index.js';
 import type { Admin } from './admin.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
-import { wholeNumber, type NvmeQueueOptions } from './controller-options.js';
+import { MAX_TIMEOUT_MS, wholeNumber, type NvmeQueueOptions } from './controller-options.js';
 import type { DoorbellMap } from './doorbell-map.js';
-import { NvmeControllerError, NvmeResetError } from './errors.js';
+import { NvmeControllerError } from './errors.js';
 import { IoBuffers, type BufferSizes } from './io-buffers.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmeQueue, type QueueHost } from './queue.js';
@@ -27,12 +27,19 @@ export interface IoQueuesHost extends QueueHost {
   readonly maxOutstanding: number;
   /** Whether data may be named by SGLs. */
   readonly usesSgls: boolean;
-  readonly watch: Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted'>;
+  readonly watch: Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted' | 'onBroken'>;
   onViolation(error: Error): void;
-  /** Settles when no reset is under way. */
-  afterReset(): Promise<void>;
-  /** Whether the controller obeys: nothing is deleted by command in a controller that does not. */
-  readonly isLive: boolean;
+  /** The memory of queues is about to be taken away. */
+  onMemoryLost(reason: Error): void;
+  /** Runs while nothing else changes the controller's queues, and no reset is under way. @throws what ended the controller. */
+  whenLive<T>(run: () => Promise<T>): Promise<T>;
+}
+
+/** What the controller must be capable of for a queue. */
+export interface QueueNeeds {
+  maxQueueEntries: number;
+  maxTransferBytes: number;
+  usesSgls: boolean;
 }
 
 interface Member {
@@ -41,9 +48,14 @@ interface Member {
   readonly memory: QueueMemory;
   readonly buffers: IoBuffers | undefined;
   readonly entries: number;
+  /** What the queue was made for. */
+  readonly needs: Pick<QueueNeeds, 'maxTransferBytes' | 'usesSgls'>;
   /** The interrupt's number. */
   readonly vector: number | undefined;
   readonly stopListening: (() => void) | undefined;
+  readonly stopWatching: () => void;
+  /** The controller has the queue. */
+  isCreated: boolean;
   closing: Promise<void> | undefined;
 }
 
@@ -52,6 +64,8 @@ export class IoQueues {
   readonly #members = new Map<number, Member>();
   /** Identifiers of queues that are being made. */
   readonly #reserved = new Set<number>();
+  /** Memory of queues that were never made, which the controller may have been told of: free when it is disabled. */
+  #orphans: DmaBuffer[] = [];
   /** As the controller granted. */
   limit = 0;
   #usesInterrupts = false;
@@ -64,7 +78,10 @@ export class IoQueues {
     return [...this.#members.values()].map(({ queue }) => queue);
   }
 
-  /** @throws RangeError; UnsupportedError where the controller has no further queue or vector; what commands throw. */
+  /**
+   * In a controller that is live, and that nobody else changes.
+   * @throws RangeError; UnsupportedError where the controller has no further queue or vector; what commands throw.
+   */
   async create(namespace: NvmeNamespace, options: NvmeQueueOptions): Promise<NvmeQueue> {
     const { maxQueueEntries, maxOutstanding } = this.#host;
     const entries = wholeNumber(
@@ -74,6 +91,8 @@ export class IoQueues {
       maxQueueEntries,
     );
     const slots = maxOutstanding === 0 ? entries - 1 : Math.min(entries - 1, maxOutstanding);
+    if (options.timeoutMs !== undefined) wholeNumber('timeoutMs', options.timeoutMs, 1, MAX_TIMEOUT_MS);
+    checkCompletion(options.completion);
     const sizes = bufferSizes(options, slots, this.#host);
     const id = this.#reserve();
     const owned: DmaBuffer[] = [];
@@ -87,8 +106,10 @@ export class IoQueues {
       if (buffers !== undefined) owned.push(buffers.buffer);
       return await this.#start(id, namespace, { entries, slots, memory, buffers, vector }, options);
     } catch (error) {
-      // Without an answer of the controller's to go by it may have the queue.
-      if (error instanceof NvmeStatusError) for (const buffer of owned) buffer.close();
+      // Without an answer of the controller's to go by it may have the queue, until it is disabled.
+      if (error instanceof NvmeStatusError || error instanceof UnsupportedError)
+        for (const buffer of owned) buffer.close();
+      else this.#orphans.push(...owned);
       throw error;
     } finally {
       this.#reserved.delete(id);
@@ -97,13 +118,31 @@ export class IoQueues {
 
   /** The controller was disabled: nothing of what was in flight is, and no queue exists. */
   recover(): void {
-    for (const { commands } of this.#members.values()) commands.recover();
+    for (const member of this.#members.values()) {
+      member.isCreated = false;
+      member.commands.recover();
+    }
+    for (const buffer of this.#orphans.splice(0)) buffer.close();
   }
 
-  /** Makes all queues again in a controller that was reset. */
-  async recreate(): Promise<void> {
+  /** What a queue was made for, and the controller does not grant any more; undefined where it grants all. */
+  whatIsMissing({ maxQueueEntries, maxTransferBytes, usesSgls }: QueueNeeds): string | undefined {
+    for (const { queue, commands, entries, needs } of this.#members.values()) {
+      if (commands.isRetired) continue;
+      if (queue.id > this.limit) return `${this.limit} I/O queue pairs, and queue ${queue.id} is in use`;
+      if (entries > maxQueueEntries)
+        return `${maxQueueEntries} entries a queue, and queue ${queue.id} has ${entries}`;
+      if (needs.maxTransferBytes > maxTransferBytes)
+        return `transfers of ${maxTransferBytes} bytes, and queue ${queue.id} was made for ${needs.maxTransferBytes}`;
+      if (needs.usesSgls && !usesSgls) return `no SGLs, and queue ${queue.id} uses them`;
+    }
+    return undefined;
+  }
+
+  /** Makes all queues again in a controller that was reset, but for those that have ended. */
+  async recreate(admin: Admin): Promise<void> {
     for (const member of this.#members.values()) {
-      if (member.closing === undefined) await this.#createIn(member);
+      if (!member.commands.isRetired) await this.#createIn(member, admin);
     }
   }
 
@@ -111,18 +150,42 @@ export class IoQueues {
     for (const { commands } of this.#members.values()) commands.resume();
   }
 
+  /** Nothing is sent from here on. */
   suspend(): void {
     for (const { commands } of this.#members.values()) commands.pair.close();
+  }
+
+  /** Runs while nothing is sent; the controller keeps the queues. */
+  async paused(run: () => Promise<void>): Promise<void> {
+    for (const { commands } of this.#members.values()) commands.pair.pause();
+    await run();
+    for (const { commands, isCreated } of this.#members.values()) {
+      if (!isCreated || commands.isRetired) continue;
+      commands.pair.reopen();
+      commands.resume();
+    }
+  }
+
+  /** Ends the queues of a namespace that is not what it was. */
+  endThoseOf(namespace: NvmeNamespace, error: () => Error): void {
+    for (const { queue, commands } of this.#members.values())
+      if (queue.namespace === namespace) commands.retire(error);
   }
 
   end(error: () => Error): void {
     for (const { commands } of this.#members.values()) commands.end(error);
   }
 
+  /** The rings' memory is about to be taken away. The queues have ended. */
+  detach(): void {
+    for (const { commands } of this.#members.values()) commands.pair.detach();
+  }
+
   /** Gives back memory that the controller, which is disabled, does not use any more. */
   async free(): Promise<void> {
     for (const member of this.#members.values()) await freeMemory(member);
     this.#members.clear();
+    for (const buffer of this.#orphans.splice(0)) await buffer.free();
   }
 
   /** Of a controller that is disabled. */
@@ -131,10 +194,22 @@ export class IoQueues {
     this.#usesInterrupts = false;
   }
 
+  /** Waits for what is in flight, deletes the queue, and gives its memory back. Idempotent. */
   close(queue: NvmeQueue): Promise<void> {
     const member = this.#members.get(queue.id);
     if (member?.queue !== queue) return Promise.resolve();
-    return (member.closing ??= this.#delete(member));
+    return (member.closing ??= this.#close(member));
+  }
+
+  /** Waits for what is in flight, as long as commands may take; nothing else is taken. */
+  async drain(): Promise<void> {
+    await Promise.all([...this.#members.values()].map((member) => drain(member)));
+  }
+
+  /** Deletes all queues, as far as the controller obeys: it is disabled next. */
+  async deleteAll(): Promise<void> {
+    for (const { queue, isCreated } of this.#members.values())
+      if (isCreated) await this.#host.admin.deleteQueues(queue.id);
   }
 
   async #start(
@@ -172,14 +247,18 @@ export class IoQueues {
       memory,
       buffers,
       entries,
+      needs: { maxTransferBytes: this.#host.maxTransferBytes, usesSgls: this.#host.usesSgls },
       vector: vector?.subindex,
-      stopListening: vector?.onInterrupt(() => commands.look()),
+      stopListening: vector?.onInterrupt(() => commands.lookSafely()),
+      stopWatching: memory.buffer.onRelease((reason) => this.#host.onMemoryLost(reason)),
+      isCreated: false,
       closing: undefined,
     };
     try {
-      await this.#createIn(member);
+      await this.#createIn(member, this.#host.admin);
     } catch (error) {
       member.stopListening?.();
+      member.stopWatching();
       commands.end(() => new ClosedError(`queue ${id} was not created`, { cause: error }));
       throw error;
     }
@@ -188,48 +267,46 @@ export class IoQueues {
   }
 
   /** 3.3.1.1 (of the PCIe transport): the completion queue first, both empty. */
-  async #createIn({ commands, memory, entries, vector }: Member): Promise<void> {
-    const { admin, doorbells } = this.#host;
+  async #createIn(member: Member, admin: Admin): Promise<void> {
+    const { commands, memory, entries, vector } = member;
     const { pair } = commands;
     pair.clear();
-    const { sq, cq } = doorbells.pair(pair.id);
+    const { sq, cq } = this.#host.doorbells.pair(pair.id);
     await admin.createCompletionQueue({ id: pair.id, entries, address: memory.cqAddress }, vector);
     try {
       await admin.createSubmissionQueue({ id: pair.id, entries, address: memory.sqAddress }, pair.id);
     } catch (error) {
-      if (error instanceof NvmeStatusError) await this.#dropCompletionQueue(pair.id);
+      if (error instanceof NvmeStatusError) await dropCompletionQueue(admin, pair.id);
       throw error;
     }
+    member.isCreated = true;
     pair.open(sq, cq);
   }
 
-  /** Of a pair that has no submission queue. */
-  async #dropCompletionQueue(id: number): Promise<void> {
+  async #close(member: Member): Promise<void> {
+    const { commands, queue } = member;
+    const closed = () => new ClosedError(`queue ${queue.id} is closed`);
+    await drain(member);
     try {
-      await this.#host.admin.deleteCompletionQueue(id);
-    } catch (cause) {
-      // Not a status: the memory stays reserved.
-      throw new NvmeControllerError(`completion queue ${id} cannot be deleted`, { cause });
+      // Again where a reset comes between: it deletes all queues, and has made this one again.
+      await this.#host.whenLive(async () => {
+        if (member.isCreated) await this.#delete(member);
+        commands.end(closed);
+        this.#members.delete(queue.id);
+        await freeMemory(member);
+      });
+    } catch (error) {
+      member.closing = undefined;
+      // A controller that has ended has no queues, and gives their memory back itself.
+      if (!commands.hasEnded) throw error;
     }
   }
 
-  async #delete(member: Member): Promise<void> {
-    const { commands } = member;
-    const { id } = commands.pair;
-    await within(commands.idle(), commands.timeoutMs);
-    await this.#host.afterReset();
-    if (!this.#host.isLive) return;
+  async #delete({ commands, queue }: Member): Promise<void> {
     commands.pair.close();
-    try {
-      await this.#host.admin.deleteQueues(id);
-    } catch (error) {
-      // A reset deletes all queues.
-      if (!(error instanceof NvmeResetError)) throw error;
-    }
+    await this.#host.admin.deleteQueues(queue.id);
+    // What was completed before.
     commands.look();
-    commands.end(() => new ClosedError(`queue ${id} is closed`));
-    this.#members.delete(id);
-    await freeMemory(member);
   }
 
   #reserve(): number {
@@ -266,8 +343,15 @@ async function within(promise: Promise<void>, timeoutMs: number): Promise<void> 
   clearTimeout(timer);
 }
 
-async function freeMemory({ commands, queue, memory, buffers, stopListening }: Member): Promise<void> {
-  stopListening?.();
+/** Nothing is taken any more. Waits for what is under way, as long as commands may take. */
+async function drain({ commands, queue }: Member): Promise<void> {
+  commands.refuse(() => new ClosedError(`queue ${queue.id} is being closed`));
+  await within(commands.idle(), commands.timeoutMs);
+}
+
+async function freeMemory({ commands, queue, memory, buffers, ...member }: Member): Promise<void> {
+  member.stopListening?.();
+  member.stopWatching();
   commands.pair.detach();
   for (const buffer of [memory.buffer, buffers?.buffer, queue.poolBuffer]) await buffer?.free();
 }
@@ -285,4 +369,19 @@ function bufferSizes(
     count: wholeNumber('buffers.count', buffers.count ?? slots, 1, 0xffff),
     bytes: wholeNumber('buffers.bytes', buffers.bytes ?? DEFAULT_BUFFER_BYTES, 1, maxTransferBytes),
   };
+}
+
+function checkCompletion(completion: NvmeQueueOptions['completion']): void {
+  if (completion === undefined || completion === 'poll' || completion === 'interrupt') return;
+  throw new TypeError(`completion must be 'poll' or 'interrupt', not ${String(completion)}`);
+}
+
+/** Of a pair that has no submission queue. */
+async function dropCompletionQueue(admin: Admin, id: number): Promise<void> {
+  try {
+    await admin.deleteCompletionQueue(id);
+  } catch (cause) {
+    // Not a status: the memory stays reserved.
+    throw new NvmeControllerError(`completion queue ${id} cannot be deleted`, { cause });
+  }
 }

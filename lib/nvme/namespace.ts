@@ -1,5 +1,6 @@
 /** A namespace as the driver uses it. */
 import { ProtocolError, UnsupportedError } from '../index.js';
+import { NvmeNamespaceError } from './errors.js';
 import type { NamespaceIdentity } from './identify-namespace.js';
 
 const LEAST_BLOCK = 512;
@@ -15,8 +16,13 @@ export class NvmeNamespace {
   /** Blocks are numbered 0 to here, exclusive. */
   readonly blocks: number;
 
+  /** @internal The controller that it is of. */
+  readonly owner: object | undefined;
+  /** Why it is not to be used any more. */
+  #change: string | undefined;
+
   /** @internal */
-  constructor(id: number, identity: NamespaceIdentity) {
+  constructor(id: number, identity: NamespaceIdentity, owner?: object) {
     const format = identity.formats[identity.formatIndex];
     if (format === undefined) {
       throw new ProtocolError(`namespace ${id} is in format ${identity.formatIndex}, which it does not have`);
@@ -25,6 +31,7 @@ export class NvmeNamespace {
       throw new ProtocolError(`namespace ${id} claims to have ${identity.size} blocks`);
     }
     this.id = id;
+    this.owner = owner;
     this.identity = identity;
     this.blockSize = format.dataSize;
     this.blocks = Number(identity.size);
@@ -32,6 +39,36 @@ export class NvmeNamespace {
 
   get sizeBytes(): number {
     return this.blocks * this.blockSize;
+  }
+
+  /** @internal The controller has another namespace by that number now. */
+  invalidate(change: string): void {
+    this.#change ??= change;
+  }
+
+  /** @internal @throws NvmeNamespaceError after `invalidate`. */
+  requireCurrent(): void {
+    if (this.#change !== undefined) throw new NvmeNamespaceError(this.id, this.#change);
+  }
+
+  /**
+   * @internal In what `now`, of the same number, is another namespace, or one that commands for this do not fit;
+   * undefined where it is neither. One that is known to be the same may have grown.
+   */
+  whatDiffers(now: NvmeNamespace): string | undefined {
+    const was = this.identity;
+    const is = now.identity;
+    const pairs: [what: string, was: unknown, is: unknown][] = [
+      ['NGUID', was.nguid, is.nguid],
+      ['EUI-64', was.eui64, is.eui64],
+      ['block size', this.blockSize, now.blockSize],
+      ['metadata size', metadataOf(was), metadataOf(is)],
+    ];
+    const other = pairs.find(([, a, b]) => a !== b);
+    if (other !== undefined) return `its ${other[0]} was ${String(other[1])} and is ${String(other[2])}`;
+    const isKnown = !isZero(was.nguid) || !isZero(was.eui64);
+    if (now.blocks === this.blocks || (isKnown && now.blocks > this.blocks)) return undefined;
+    return `it had ${this.blocks} blocks and has ${now.blocks}`;
   }
 
   /** @internal Whether commands with data can be made for it. @throws UnsupportedError. */
@@ -45,4 +82,13 @@ export class NvmeNamespace {
       );
     }
   }
+}
+
+function metadataOf({ formats, formatIndex }: NamespaceIdentity): number | undefined {
+  return formats[formatIndex]?.metadataSize;
+}
+
+/** Of an identifier in hexadecimal digits: the controller gives none. */
+function isZero(identifier: string): boolean {
+  return /^0*$/.test(identifier);
 }

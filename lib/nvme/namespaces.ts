@@ -4,6 +4,7 @@ import type { Admin } from './admin.js';
 import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify-namespace.js';
 import { NvmeNamespace } from './namespace.js';
 import { IdentifyCns } from './opcodes.js';
+import { NvmeStatusError } from './status.js';
 
 /** More of them than this are not listed. */
 const MOST_NAMESPACES = 1 << 16;
@@ -13,8 +14,12 @@ export class Namespaces {
   /** Those that were asked for. */
   readonly #known = new Map<number, NvmeNamespace>();
 
-  constructor(admin: Admin) {
+  readonly #onChanged: (namespace: NvmeNamespace, change: string) => void;
+
+  /** `onChanged` hears of namespaces that are not what they were. */
+  constructor(admin: Admin, onChanged: (namespace: NvmeNamespace, change: string) => void) {
     this.#admin = admin;
+    this.#onChanged = onChanged;
   }
 
   /** The identifiers of the active ones. */
@@ -38,9 +43,49 @@ export class Namespaces {
     if (nsid === undefined) throw new UnsupportedError('the controller has no active namespace');
     const known = this.#known.get(nsid);
     if (known !== undefined && options.refresh !== true) return known;
-    const bytes = await this.#admin.identify(IdentifyCns.NAMESPACE, nsid, options);
-    const namespace = new NvmeNamespace(nsid, decodeNamespaceIdentity(bytes));
+    const namespace = await this.#identify(this.#admin, nsid, options);
+    // Asked for twice at once, it is the first one.
+    const other = this.#known.get(nsid);
+    const isSame =
+      other !== undefined && other.blocks === namespace.blocks && other.whatDiffers(namespace) === undefined;
+    if (isSame) return other;
+    if (other !== undefined) this.#replace(other, namespace);
     this.#known.set(nsid, namespace);
     return namespace;
+  }
+
+  /**
+   * Asks for all that are known again: those that are not what they were are given up, with whatever uses them.
+   * @throws what commands throw, but for a status: a namespace that cannot be identified is gone.
+   */
+  async verify(admin: Admin): Promise<void> {
+    for (const [nsid, namespace] of [...this.#known]) {
+      let change: string | undefined;
+      try {
+        change = namespace.whatDiffers(await this.#identify(admin, nsid));
+      } catch (error) {
+        if (!(error instanceof NvmeStatusError || error instanceof ProtocolError)) throw error;
+        change = `Identify Namespace: ${error.message}`;
+      }
+      if (change === undefined) continue;
+      this.#known.delete(nsid);
+      this.#giveUp(namespace, change);
+    }
+  }
+
+  async #identify(admin: Admin, nsid: number, options?: CallOptions): Promise<NvmeNamespace> {
+    const bytes = await admin.identify(IdentifyCns.NAMESPACE, nsid, options);
+    return new NvmeNamespace(nsid, decodeNamespaceIdentity(bytes), this);
+  }
+
+  /** A refresh has shown `after` in the place of `before`. */
+  #replace(before: NvmeNamespace, after: NvmeNamespace): void {
+    const change = before.whatDiffers(after);
+    if (change !== undefined) this.#giveUp(before, change);
+  }
+
+  #giveUp(namespace: NvmeNamespace, change: string): void {
+    namespace.invalidate(change);
+    this.#onChanged(namespace, change);
   }
 }

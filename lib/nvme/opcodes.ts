@@ -34,6 +34,7 @@ export const LogPageId = {
   ERROR_INFORMATION: 0x01,
   SMART_HEALTH: 0x02,
   FIRMWARE_SLOT: 0x03,
+  CHANGED_NAMESPACES: 0x04,
 } as const;
 
 export const FeatureId = {

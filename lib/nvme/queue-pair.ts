@@ -70,6 +70,8 @@ export class QueuePair {
   onViolation: (error: ProtocolError) => void = () => undefined;
   /** Counted up from time to time by whoever watches for overdue commands. */
   epoch = 0;
+  /** The epoch in which the controller last completed a command that somebody waited for. */
+  answered = 0;
   readonly #entries: number;
   #shownSq: Uint32Array;
   #cq: Uint32Array;
@@ -145,6 +147,17 @@ export class QueuePair {
     this.#isOpen = false;
   }
 
+  /** Nothing is claimed until `reopen`; what was written is shown to the controller, which keeps the queue. */
+  pause(): void {
+    this.ring();
+    this.#isOpen = false;
+  }
+
+  /** Ends `pause`. */
+  reopen(): void {
+    this.#isOpen = true;
+  }
+
   /** The rings' memory is somebody else's from here on. */
   detach(): void {
     this.#isOpen = false;
@@ -218,6 +231,7 @@ export class QueuePair {
         phase ^= 1;
       }
     }
+    if (count > 0) this.answered = this.epoch;
     if (consumed > 0) this.#consumed(consumed, head, phase);
     return count;
   }
@@ -234,8 +248,10 @@ export class QueuePair {
       if (((word >>> 16) & 1) !== phase) break;
       const slot = word & 0xffff;
       const use = slot < this.slots ? this.#use[slot]! : FREE;
-      if (use === TAGGED) this.#park(slot, word >>> 17);
-      else if (use === OWNED) {
+      if (use === TAGGED) {
+        this.#park(slot, word >>> 17);
+        this.answered = this.epoch;
+      } else if (use === OWNED) {
         this.#use[slot] = FREE;
         this.#free[this.#freeCount++] = slot;
         this.onCompletion(slot, word >>> 17, cq[head << CQE_SHIFT]!);

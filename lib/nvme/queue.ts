@@ -1,15 +1,16 @@
 /** An I/O queue pair: promises here, the submit/poll face in submit-queue.ts. Both may be used at once. */
-import { setMaxListeners } from 'node:events';
-import { DmaBuffer, UnsupportedError, type CallOptions, type Device } from '../index.js';
+import { ClosedError, DmaBuffer, UnsupportedError, type CallOptions, type Device } from '../index.js';
 import { BouncePool } from './bounce-pool.js';
-import { Command, type Group } from './command.js';
+import { Command } from './command.js';
 import type { CommandQueue } from './command-queue.js';
 import type { DoorbellKind } from './doorbells.js';
+import { field } from './fields.js';
 import { OptionalNvmCommands } from './identify-controller.js';
 import type { IoBuffers } from './io-buffers.js';
-import type { NvmeNamespace } from './namespace.js';
+import { NvmeNamespace } from './namespace.js';
 import { NvmOpcode } from './opcodes.js';
 import { MAX_BLOCKS_A_COMMAND, SubmitQueue } from './submit-queue.js';
+import { Transfer } from './transfer.js';
 
 /** CDW12 of commands with blocks. */
 const FORCE_UNIT_ACCESS = 1 << 30;
@@ -31,7 +32,7 @@ export interface IoOptions extends CallOptions {
 export interface TransferOptions extends IoOptions {
   /** FUA: the data is on the medium when the command completes. Default false. */
   forceUnitAccess?: boolean | undefined;
-  /** For DMA buffers: where the data begins in it, a multiple of 4. Default 0. */
+  /** Where the data begins in the buffer or array, bytes; in a DMA buffer a multiple of 4. Default 0. */
   offset?: number | undefined;
 }
 
@@ -69,7 +70,7 @@ export class NvmeQueue extends SubmitQueue {
   readonly #maxTransferBytes: number;
   readonly #retries: number;
   #poolBuffer: DmaBuffer | undefined;
-  #makingPool: Promise<void> | undefined;
+  #isMakingPool = false;
 
   /** @internal See `NvmeController.createQueue`. */
   constructor(
@@ -88,20 +89,25 @@ export class NvmeQueue extends SubmitQueue {
 
   /**
    * Reads `blocks` blocks from `lba` on into a new Buffer, with as many commands as the controller's limit makes it.
-   * @throws RangeError for blocks that the namespace does not have; NvmeStatusError, TimeoutError, NvmeResetError,
-   * NvmeControllerError, ClosedError; the signal's reason.
+   * Rejects with RangeError for blocks that the namespace does not have, or a Buffer cannot; NvmeStatusError,
+   * TimeoutError, NvmeResetError, NvmeControllerError, NvmeNamespaceError, ClosedError; the signal's reason.
    */
   read(lba: number, blocks: number, options?: TransferOptions): Promise<Buffer> {
-    const namespace = options?.namespace ?? this.namespace;
-    this.#check(namespace, lba, blocks);
-    const into = Buffer.allocUnsafe(blocks * namespace.blockSize);
-    return this.#transfer(NvmOpcode.READ, 'read', namespace, lba, blocks, into, into, options);
+    try {
+      const namespace = this.#namespaceOf(options);
+      this.#check(namespace, lba, blocks);
+      const into = Buffer.allocUnsafe(blocks * namespace.blockSize);
+      return this.#transfer(NvmOpcode.READ, 'read', namespace, lba, blocks, into, into, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   /**
    * Reads from `lba` on into `target`, as many blocks as it holds or `blocks` of them: straight into a DMA buffer, by way
-   * of the queue's own memory into a Buffer or Uint8Array. `target` is the queue's until the promise settles.
-   * @throws as `read`; RangeError where `target` holds no whole number of blocks.
+   * of the queue's own memory into a Buffer or Uint8Array. `target` is the queue's until the promise settles: where it is
+   * transferred, resized or freed before, the call rejects with TypeError or ClosedError.
+   * Rejects as `read`, and with RangeError where `target` holds no whole number of blocks.
    */
   readInto(lba: number, target: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
     return this.#move(NvmOpcode.READ, 'read', lba, target, options);
@@ -109,8 +115,10 @@ export class NvmeQueue extends SubmitQueue {
 
   /**
    * Writes `data` from `lba` on, or the first `blocks` blocks of it: a DMA buffer, a Buffer or a Uint8Array. It must not
-   * change until the promise settles. A long write that fails may have written any of its parts.
-   * @throws as `readInto`.
+   * change until the promise settles. Once it does, the controller is done with the data, also where the promise is
+   * rejected; but with ClosedError and NvmeControllerError nobody knows. A long write that fails may have written any of
+   * its parts.
+   * Rejects as `readInto`.
    */
   write(lba: number, data: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
     return this.#move(NvmOpcode.WRITE, 'write', lba, data, options);
@@ -118,53 +126,49 @@ export class NvmeQueue extends SubmitQueue {
 
   /**
    * Compares the blocks from `lba` on with `data`.
-   * @throws as `readInto`; NvmeStatusError COMPARE_FAILURE where they differ; UnsupportedError where the controller has
-   * no such command.
+   * Rejects as `readInto`; with NvmeStatusError COMPARE_FAILURE where they differ; with UnsupportedError where the
+   * controller has no such command.
    */
   async compare(lba: number, data: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
     this.#require(OptionalNvmCommands.COMPARE, 'Compare');
     await this.#move(NvmOpcode.COMPARE, 'compare', lba, data, options);
   }
 
-  /** Makes everything that was written to the namespace durable. */
+  /** Makes everything that was written to the namespace durable. Rejects as `read`. */
   async flush(options?: IoOptions): Promise<void> {
-    const namespace = options?.namespace ?? this.namespace;
-    const command = this.#command('flush', NvmOpcode.FLUSH, namespace);
+    const command = this.#command('flush', NvmOpcode.FLUSH, this.#namespaceOf(options));
     await this.commands.execute<void>(command, options);
   }
 
-  /** Writes zeroes without transferring any. @throws as `read`; UnsupportedError where the controller cannot. */
+  /**
+   * Writes zeroes without transferring any. Rejects as `read`; with UnsupportedError where the controller cannot.
+   */
   async writeZeroes(lba: number, blocks: number, options: WriteZeroesOptions = {}): Promise<void> {
     this.#require(OptionalNvmCommands.WRITE_ZEROES, 'Write Zeroes');
-    const namespace = options.namespace ?? this.namespace;
+    const namespace = this.#namespaceOf(options);
     this.#check(namespace, lba, blocks);
-    // Old controllers hold it to the transfer limit although nothing is transferred, and cannot say so.
-    const most = Math.min(MAX_BLOCKS_A_COMMAND, Math.floor(this.#maxTransferBytes / namespace.blockSize));
     const flags =
       (options.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0) |
       (options.deallocate === true ? DEALLOCATE : 0);
-    await this.#inParts(blocks, most, options, (at, count) =>
+    // Old controllers hold it to the transfer limit although nothing is transferred, and cannot say so.
+    const parts = this.#parts(blocks, this.#mostBlocks(namespace), (at, count) =>
       this.#onBlocks('write zeroes', NvmOpcode.WRITE_ZEROES, namespace, lba + at, count, flags),
     );
+    await this.commands.transfer<void>(new Transfer('write zeroes', parts), options);
   }
 
   /**
-   * Tells the controller that the data of these blocks is not needed any more (Dataset Management).
-   * @throws as `read`; UnsupportedError where the controller cannot.
+   * Tells the controller that the data of these blocks is not needed any more (Dataset Management). Rejects as `read`;
+   * with UnsupportedError where the controller cannot.
    */
   async deallocate(ranges: readonly BlockRange[], options: IoOptions = {}): Promise<void> {
     this.#require(OptionalNvmCommands.DATASET_MANAGEMENT, 'Dataset Management');
-    const namespace = options.namespace ?? this.namespace;
+    const namespace = this.#namespaceOf(options);
     for (const { lba, blocks } of ranges) this.#check(namespace, lba, blocks);
-    const pieces = ranges.flatMap(inRangesOf(MAX_RANGE_BLOCKS));
-    if (pieces.length === 0) return;
-    await this.#pooled();
-    await this.#inParts(pieces.length, MAX_RANGES, options, (at, count) => {
-      const command = this.#command('deallocate', NvmOpcode.DATASET_MANAGEMENT, namespace);
-      command.cdw10 = count - 1;
-      command.cdw11 = ATTRIBUTE_DEALLOCATE;
-      return command.through(encodeRanges(pieces.slice(at, at + count)), true);
-    });
+    if (ranges.length === 0) return;
+    if (this.commands.pool === undefined) this.#pooled();
+    const parts = this.#deallocations(namespace, [...ranges]);
+    await this.commands.transfer<void>(new Transfer('deallocate', parts), options);
   }
 
   /**
@@ -196,15 +200,23 @@ export class NvmeQueue extends SubmitQueue {
     data: Data,
     options?: TransferOptions & { blocks?: number },
   ): Promise<void> {
-    const namespace = options?.namespace ?? this.namespace;
-    const isDma = data instanceof DmaBuffer;
-    if (isDma) checkOffset(options?.offset);
-    const held = (sizeOf(data) - (isDma ? (options?.offset ?? 0) : 0)) / namespace.blockSize;
-    const blocks = options?.blocks ?? held;
-    if (blocks > held)
-      throw new RangeError(`${blocks} blocks are more than the ${sizeOf(data)} bytes of the data`);
-    this.#check(namespace, lba, blocks);
-    return this.#transfer(opcode, verb, namespace, lba, blocks, data, undefined, options);
+    try {
+      const namespace = this.#namespaceOf(options);
+      const size = sizeOf(data);
+      const offset = offsetIn(data, options?.offset);
+      const held = (size - offset) / namespace.blockSize;
+      const blocks = options?.blocks ?? held;
+      if (blocks > held) {
+        throw new RangeError(
+          `${blocks} blocks of ${namespace.blockSize} bytes are more than the ${size} bytes of the data` +
+            (offset > 0 ? ` from offset ${offset}` : ''),
+        );
+      }
+      this.#check(namespace, lba, blocks);
+      return this.#transfer(opcode, verb, namespace, lba, blocks, data, undefined, options);
+    } catch (error) {
+      return Promise.reject(error);
+    }
   }
 
   #transfer<T>(
@@ -217,52 +229,73 @@ export class NvmeQueue extends SubmitQueue {
     answer: T,
     options: TransferOptions | undefined,
   ): Promise<T> {
-    if (!(data instanceof DmaBuffer) && this.commands.pool === undefined) {
-      return this.#pooled().then(() =>
-        this.#transfer(opcode, verb, namespace, lba, blocks, data, answer, options),
-      );
-    }
+    // The command waits for it with all that come after.
+    if (!(data instanceof DmaBuffer) && this.commands.pool === undefined) this.#pooled();
     const flags = options?.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0;
-    const most = Math.floor(this.#maxTransferBytes / namespace.blockSize);
+    const begin = options?.offset ?? 0;
+    const make = (at: number, count: number): Command => {
+      const command = this.#onBlocks(verb, opcode, namespace, lba + at, count, flags);
+      const from = begin + at * namespace.blockSize;
+      const length = count * namespace.blockSize;
+      if (data instanceof DmaBuffer) return command.direct(data, from, length);
+      return command.through(partOf(verb, data, from, length), opcode !== NvmOpcode.READ);
+    };
+    const most = this.#mostBlocks(namespace);
     if (blocks <= most) {
-      const command = this.#onBlocks(verb, opcode, namespace, lba, blocks, flags);
-      const length = blocks * namespace.blockSize;
-      if (data instanceof DmaBuffer) command.direct(data, options?.offset ?? 0, length);
-      else
-        command.through(data.length === length ? data : data.subarray(0, length), opcode !== NvmOpcode.READ);
+      const command = make(0, blocks);
       command.answer = answer;
       return this.commands.execute<T>(command, options);
     }
-    const parts = this.#inParts(blocks, most, options, (at, count) => {
-      const command = this.#onBlocks(verb, opcode, namespace, lba + at, count, flags);
-      const begin = at * namespace.blockSize;
-      const length = count * namespace.blockSize;
-      if (data instanceof DmaBuffer) command.direct(data, (options?.offset ?? 0) + begin, length);
-      else command.through(data.subarray(begin, begin + length), opcode !== NvmOpcode.READ);
-      return command;
-    });
-    return parts.then(() => answer);
+    const transfer = new Transfer(verb, this.#parts(blocks, most, make));
+    transfer.answer = answer;
+    return this.commands.transfer<T>(transfer, options);
   }
 
-  /** The first failure fails the whole; what is under way then is waited for, so that the memory is free. */
-  async #inParts(
+  *#parts(
     total: number,
     most: number,
-    options: CallOptions | undefined,
     make: (at: number, count: number) => Command,
-  ): Promise<void> {
-    const group: Group = { failure: undefined, hasFailed: false };
-    const signal = options?.signal === undefined ? undefined : AbortSignal.any([options.signal]);
-    if (signal !== undefined) setMaxListeners(0, signal);
-    const call = { timeoutMs: options?.timeoutMs, signal };
-    const parts: Promise<unknown>[] = [];
-    for (let at = 0; at < total; at += most) {
-      const command = make(at, Math.min(most, total - at));
-      command.group = group;
-      parts.push(this.commands.execute(command, call));
+  ): Generator<Command, void> {
+    for (let at = 0; at < total; at += most) yield make(at, Math.min(most, total - at));
+  }
+
+  *#deallocations(namespace: NvmeNamespace, ranges: readonly BlockRange[]): Generator<Command, void> {
+    let pieces: BlockRange[] = [];
+    const make = () => {
+      const command = this.#command('deallocate', NvmOpcode.DATASET_MANAGEMENT, namespace);
+      command.cdw10 = field('NR', pieces.length - 1, 8);
+      command.cdw11 = ATTRIBUTE_DEALLOCATE;
+      command.through(encodeRanges(pieces), true);
+      pieces = [];
+      return command;
+    };
+    for (const { lba, blocks } of ranges) {
+      for (let at = 0; at < blocks; at += MAX_RANGE_BLOCKS) {
+        pieces.push({ lba: lba + at, blocks: Math.min(MAX_RANGE_BLOCKS, blocks - at) });
+        if (pieces.length === MAX_RANGES) yield make();
+      }
     }
-    await Promise.allSettled(parts);
-    if (group.hasFailed) throw group.failure;
+    if (pieces.length > 0) yield make();
+  }
+
+  /** The most blocks of one command. */
+  #mostBlocks(namespace: NvmeNamespace): number {
+    return Math.min(MAX_BLOCKS_A_COMMAND, Math.floor(this.#maxTransferBytes / namespace.blockSize));
+  }
+
+  /** @throws UnsupportedError, NvmeNamespaceError, TypeError. */
+  #namespaceOf(options: IoOptions | undefined): NvmeNamespace {
+    const namespace = options?.namespace ?? this.namespace;
+    if (namespace !== this.namespace) {
+      if (!(namespace instanceof NvmeNamespace) || namespace.owner !== this.namespace.owner) {
+        throw new TypeError(
+          'namespace must be one that this controller has given (NvmeController.namespace)',
+        );
+      }
+      namespace.requireUsable();
+    }
+    namespace.requireCurrent();
+    return namespace;
   }
 
   #onBlocks(
@@ -276,32 +309,37 @@ export class NvmeQueue extends SubmitQueue {
     const command = this.#command(verb, opcode, namespace);
     command.cdw10 = lba >>> 0;
     command.cdw11 = lba < TWO_32 ? 0 : Math.floor(lba / TWO_32);
-    command.cdw12 = (blocks - 1) | flags;
+    command.cdw12 = field('NLB', blocks - 1, 16) | flags;
     return command;
   }
 
   #command(verb: string, opcode: number, namespace: NvmeNamespace): Command {
     const command = new Command(verb, opcode, namespace.id);
+    command.target = namespace;
     command.retries = this.#retries;
     command.answer = undefined;
     return command;
   }
 
-  /** Bounce pages are had when they are first needed. */
-  #pooled(): Promise<void> {
-    return (this.#makingPool ??= this.#makePool());
-  }
-
-  async #makePool(): Promise<void> {
+  /** Bounce pages are had when they are first needed. Without them what waits for them fails. */
+  #pooled(): void {
+    if (this.#isMakingPool) return;
+    this.#isMakingPool = true;
     const { device, pageSize } = this.#host;
-    try {
-      const size = Math.max(LEAST_POOL_BYTES, 2 * this.#maxTransferBytes);
-      this.#poolBuffer = await device.dma.alloc(size, { alignment: pageSize });
-      this.commands.pool = new BouncePool(this.#poolBuffer, pageSize);
-    } catch (error) {
-      this.#makingPool = undefined;
-      throw error;
-    }
+    const size = Math.max(LEAST_POOL_BYTES, 2 * this.#maxTransferBytes);
+    device.dma.alloc(size, { alignment: pageSize }).then(
+      (buffer) => {
+        this.#poolBuffer = buffer;
+        // The queue has been closed meanwhile, and its memory is free.
+        if (this.commands.hasEnded) buffer.close();
+        this.commands.pool = new BouncePool(buffer, pageSize);
+        this.commands.resume();
+      },
+      (error: unknown) => {
+        this.#isMakingPool = false;
+        this.commands.failWaiting(error);
+      },
+    );
   }
 
   #check(namespace: NvmeNamespace, lba: number, blocks: number): void {
@@ -315,7 +353,8 @@ export class NvmeQueue extends SubmitQueue {
       return;
     }
     throw new RangeError(
-      `namespace ${namespace.id} has ${namespace.blocks} blocks of ${namespace.blockSize} bytes: ${blocks} from ${lba} are none of them`,
+      `namespace ${namespace.id}: ${String(blocks)} blocks from ${String(lba)} are out of bounds or not whole ` +
+        `(${namespace.blocks} blocks of ${namespace.blockSize} bytes)`,
     );
   }
 
@@ -325,26 +364,33 @@ export class NvmeQueue extends SubmitQueue {
   }
 }
 
+function typeName(value: unknown): string {
+  return value === null || typeof value !== 'object' ? String(value) : value.constructor.name;
+}
+
 function sizeOf(data: Data): number {
   if (data instanceof DmaBuffer) {
-    if (data.closed) throw new RangeError('the DMA buffer is closed');
+    if (data.closed) throw new ClosedError('the DMA buffer is closed');
     return data.size;
   }
   if (data instanceof Uint8Array) return data.length;
-  throw new TypeError('data is a Buffer, a Uint8Array or a DMA buffer');
+  throw new TypeError(`data must be a Buffer, a Uint8Array or a DmaBuffer, not ${typeName(data)}`);
 }
 
-function checkOffset(offset = 0): void {
-  if (Number.isSafeInteger(offset) && offset >= 0 && offset % 4 === 0) return;
-  throw new RangeError(`the offset in a DMA buffer is a multiple of 4, not ${offset}`);
+/** Where in it the data begins. @throws RangeError. */
+function offsetIn(data: Data, offset = 0): number {
+  const step = data instanceof DmaBuffer ? 4 : 1;
+  if (Number.isSafeInteger(offset) && offset >= 0 && offset % step === 0) return offset;
+  throw new RangeError(`offset must be a multiple of ${step} from 0 on, not ${String(offset)}`);
 }
 
-function inRangesOf(most: number): (range: BlockRange) => BlockRange[] {
-  return ({ lba, blocks }) =>
-    Array.from({ length: Math.ceil(blocks / most) }, (_, i) => ({
-      lba: lba + i * most,
-      blocks: Math.min(most, blocks - i * most),
-    }));
+/** `length` bytes of the caller's from `from` on. @throws TypeError where the array was transferred or resized meanwhile. */
+function partOf(verb: string, data: Uint8Array, from: number, length: number): Uint8Array {
+  if (from === 0 && data.length === length) return data;
+  if (from + length <= data.length) return data.subarray(from, from + length);
+  throw new TypeError(
+    `${verb}: the array has ${data.length} bytes, too few for ${length} from ${from} on: it was transferred or resized meanwhile`,
+  );
 }
 
 function encodeRanges(ranges: readonly BlockRange[]): Buffer {

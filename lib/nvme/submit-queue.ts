@@ -92,7 +92,7 @@ export class SubmitQueue {
 
   /** The memory of buffer `index`. */
   buffer(index: number): Buffer {
-    if (this.#buffers === undefined || !(index >= 0 && index < this.bufferCount)) {
+    if (this.#buffers === undefined || !(index >>> 0 === index && index < this.bufferCount)) {
       throw new RangeError(`the queue has ${this.bufferCount} buffers; ${index} is none of them`);
     }
     return this.#buffers.bytesOf(index);
@@ -123,9 +123,7 @@ export class SubmitQueue {
 
   /** Puts a write of zeroes into the ring, where the controller has it; see `submitRead`. */
   submitWriteZeroes(lba: number, blocks: number, tag: number): boolean {
-    if (!(blocks > 0 && blocks <= MAX_BLOCKS_A_COMMAND && lba >= 0 && lba + blocks <= this.#blocks)) {
-      this.#refuse(lba, blocks, 0);
-    }
+    if (!this.#areBlocks(lba, blocks)) this.#refuse(lba, blocks, 0);
     return this.#put(NvmOpcode.WRITE_ZEROES, lba, blocks, tag);
   }
 
@@ -175,15 +173,14 @@ export class SubmitQueue {
   #submit(opcode: number, lba: number, blocks: number, buffer: number, tag: number): boolean {
     const bytes = blocks * this.#blockSize;
     if (!(
-      bytes > 0 &&
+      this.#areBlocks(lba, blocks) &&
       bytes <= this.bufferBytes &&
-      lba >= 0 &&
-      lba + blocks <= this.#blocks &&
-      buffer >= 0 &&
+      buffer >>> 0 === buffer &&
       buffer < this.bufferCount
     )) {
       this.#refuse(lba, blocks, buffer);
     }
+    if (tag >>> 0 !== tag) refuseTag(tag);
     const pair = this.#pair;
     const slot = pair.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();
@@ -220,8 +217,21 @@ export class SubmitQueue {
     return true;
   }
 
+  /** Whether the namespace has them, and one command can name them: NLB has 16 bits. */
+  #areBlocks(lba: number, blocks: number): boolean {
+    return (
+      Number.isInteger(lba) &&
+      lba >= 0 &&
+      Number.isInteger(blocks) &&
+      blocks > 0 &&
+      blocks <= MAX_BLOCKS_A_COMMAND &&
+      lba + blocks <= this.#blocks
+    );
+  }
+
   /** A command without data. */
   #put(opcode: number, lba: number, blocks: number, tag: number): boolean {
+    if (tag >>> 0 !== tag) refuseTag(tag);
     const pair = this.#pair;
     const slot = pair.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();
@@ -245,7 +255,12 @@ export class SubmitQueue {
     const { namespace, bufferCount, bufferBytes } = this;
     const where = `namespace ${namespace.id} has ${namespace.blocks} blocks of ${namespace.blockSize} bytes`;
     throw new RangeError(
-      `${blocks} blocks at ${lba}, buffer ${buffer}: ${where}, the queue ${bufferCount} buffers of ${bufferBytes} bytes`,
+      `${String(blocks)} blocks at ${String(lba)}, buffer ${String(buffer)}: ${where}, ` +
+        `the queue ${bufferCount} buffers of ${bufferBytes} bytes, a command ${MAX_BLOCKS_A_COMMAND} blocks at most`,
     );
   }
+}
+
+function refuseTag(tag: number): never {
+  throw new RangeError(`tag must be a whole number from 0 to ${0xffff_ffff}, not ${String(tag)}`);
 }

@@ -1,5 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { MemoryStore, type NvmeInterceptedCommand } from '../../lib/emulator/index.js';
+import { ClosedError } from '../../lib/index.js';
 import { NvmeStatusError, type NvmeQueue } from '../../lib/nvme/index.js';
 import { errorOf, opened, pattern, type Setup } from './fixture.js';
 
@@ -71,8 +72,8 @@ describe('read and write', () => {
     const { blocks } = queue.namespace;
     await queue.write(blocks - 1, pattern(512));
     expect((await queue.read(blocks - 1, 1)).equals(pattern(512))).toBe(true);
-    expect(() => queue.read(blocks, 1)).toThrow(RangeError);
-    expect(() => queue.read(blocks - 1, 2)).toThrow(RangeError);
+    await expect(queue.read(blocks, 1)).rejects.toThrow(RangeError);
+    await expect(queue.read(blocks - 1, 2)).rejects.toThrow(RangeError);
   });
 
   test('beyond 2^32 blocks', async () => {
@@ -139,17 +140,18 @@ describe('read and write', () => {
   test('what makes no sense is refused before anything is sent', async () => {
     const { queue, emulated, device } = await withQueue();
     const commands = watched(emulated);
-    expect(() => queue.read(-1, 1)).toThrow(RangeError);
-    expect(() => queue.read(0.5, 1)).toThrow(RangeError);
-    expect(() => queue.read(0, 0)).toThrow(RangeError);
-    expect(() => queue.write(0, Buffer.alloc(0))).toThrow(RangeError);
-    expect(() => queue.write(0, Buffer.alloc(513))).toThrow(RangeError);
-    expect(() => queue.write(0, 'text' as unknown as Buffer)).toThrow(TypeError);
+    await expect(queue.read(-1, 1)).rejects.toThrow(RangeError);
+    await expect(queue.read(0.5, 1)).rejects.toThrow(RangeError);
+    await expect(queue.read(0, 0)).rejects.toThrow(RangeError);
+    await expect(queue.write(0, Buffer.alloc(0))).rejects.toThrow(RangeError);
+    await expect(queue.write(0, Buffer.alloc(513))).rejects.toThrow(RangeError);
+    await expect(queue.write(0, 'text' as unknown as Buffer)).rejects.toThrow(TypeError);
     const buffer = await device.dma.alloc(4096);
-    expect(() => queue.readInto(0, buffer, { offset: 2, blocks: 1 })).toThrow(RangeError);
-    expect(() => queue.readInto(0, buffer, { blocks: 9 })).toThrow(RangeError);
+    await expect(queue.readInto(0, buffer, { offset: 2, blocks: 1 })).rejects.toThrow(RangeError);
+    await expect(queue.readInto(0, buffer, { blocks: 9 })).rejects.toThrow(RangeError);
     await buffer.free();
-    expect(() => queue.readInto(0, buffer)).toThrow(RangeError);
+    await expect(queue.readInto(0, buffer)).rejects.toThrow(ClosedError);
+    await expect(queue.write(0, Buffer.alloc(1024), { offset: 0.5 })).rejects.toThrow(RangeError);
     expect(commands).toEqual([]);
   });
 });

@@ -1,0 +1,73 @@
+/**
+ * Asynchronous events (NVM Express Base 2.0, section 5.2): the driver keeps one Asynchronous Event Request outstanding, and
+ * hands what comes to everyone who waits. Its completion is looked for with other admin commands, and a few times within
+ * the default deadline.
+ */
+import { TimeoutError, type CallOptions } from '../index.js';
+import { Command } from './command.js';
+import type { CommandQueue } from './command-queue.js';
+import { AdminOpcode } from './opcodes.js';
+
+/** Asynchronous event type, bits 2:0 of dword 0: a notice. Information, bits 15:8: namespace attributes have changed. */
+const TYPE_MASK = 7;
+const NOTICE = 2;
+const NAMESPACE_ATTRIBUTE_CHANGED = 0;
+const MAX_TIMER_MS = 0x7fff_ffff;
+/** How often events are looked for while somebody waits for one. */
+const LOOK_MS = 5;
+/** No more events than one each so many milliseconds: a controller must not keep the loop busy with them. */
+const PAUSE_MS = 1;
+
+export class AsyncEvents {
+  readonly #queue: CommandQueue;
+  readonly #onNamespacesChanged: () => void;
+  readonly #waiting = new Set<(event: number) => void>();
+
+  /** `onNamespacesChanged` hears of Namespace Attribute Changed. */
+  constructor(queue: CommandQueue, onNamespacesChanged: () => void) {
+    this.#queue = queue;
+    this.#onNamespacesChanged = onNamespacesChanged;
+  }
+
+  /** In a controller that was just brought up: the request of before is gone. */
+  start(): void {
+    const command = new Command('Asynchronous Event Request', AdminOpcode.ASYNC_EVENT_REQUEST, 0);
+    command.isUnattended = true;
+    this.#queue.execute<number>(command, undefined, 'driver').then(
+      (event) => this.#onEvent(event),
+      // The controller was reset, which begins anew, has ended, or has no events.
+      () => undefined,
+    );
+  }
+
+  /** Dword 0 of the next event. @throws TimeoutError; the signal's reason. */
+  async next({ timeoutMs = Infinity, signal }: CallOptions = {}): Promise<number> {
+    signal?.throwIfAborted();
+    let stop!: () => void;
+    const stopped = new Promise<void>((resolve) => (stop = resolve));
+    let listener!: (event: number) => void;
+    const came = new Promise<number>((resolve) => this.#waiting.add((listener = resolve)));
+    const timer = timeoutMs === Infinity ? undefined : setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS));
+    const looking = setInterval(() => void this.#queue.lookSafely(), LOOK_MS);
+    signal?.addEventListener('abort', stop, { once: true });
+    try {
+      const event = await Promise.race([came, stopped]);
+      if (event !== undefined) return event;
+      signal?.throwIfAborted();
+      throw new TimeoutError('Asynchronous Event Request', timeoutMs);
+    } finally {
+      clearTimeout(timer);
+      clearInterval(looking);
+      this.#waiting.delete(listener);
+      signal?.removeEventListener('abort', stop);
+    }
+  }
+
+  #onEvent(event: number): void {
+    for (const listener of [...this.#waiting]) listener(event);
+    const isNotice = (event & TYPE_MASK) === NOTICE;
+    if (isNotice && ((event >>> 8) & 0xff) === NAMESPACE_ATTRIBUTE_CHANGED) this.#onNamespacesChanged();
+    // Its log page is to be read by whoever handles it; another event of that type comes after that only.
+    setTimeout(() => this.start(), PAUSE_MS).unref();
+  }
+}
