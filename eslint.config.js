@@ -11,6 +11,7 @@ const LAYERS = [
   { name: 'fields' },
   { name: 'errors' },
   { name: 'native' },
+  { name: 'files', not: ['native'] },
   { name: 'protocol', not: ['native'] },
   { name: 'pci', not: ['native', 'protocol'] },
   { name: 'transport', not: ['pci'] },

@@ -3,7 +3,7 @@ import { inspect } from 'node:util';
 import { CommanderError } from 'commander';
 import { ClosedError } from '../errors.js';
 
-const FAILURE = 1;
+export const FAILURE = 1;
 const USAGE = 2;
 
 /** The command line makes no sense. Exit status 2; all other errors have 1. */
@@ -44,16 +44,6 @@ function codeOf(error: Error): string {
 /** Control characters, and those that turn the direction of text: a server must not steer the terminal. */
 // eslint-disable-next-line no-control-regex
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
-
-/** From now on a warning of the process is one line on stderr, like everything else that is said there. */
-export function printWarnings(): void {
-  // Node's own listener prints them otherwise.
-  process.removeAllListeners('warning');
-  process.on('warning', (warning: Error & { code?: string }) => {
-    const { name, message, code = name } = warning;
-    process.stderr.write(`vfio-user: warning: ${printable(message)} [${code}]\n`);
-  });
-}
 
 /** The text with what is not printable as `\u001b`. */
 export function printable(text: string): string {

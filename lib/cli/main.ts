@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 /** The command line, `vfio-user`. Where to start: `program.ts` has the verbs, `verbs/` one file for each. */
-import { printWarnings } from './errors.js';
 import { run } from './program.js';
+import { printWarnings } from './warnings.js';
 
 printWarnings();
 

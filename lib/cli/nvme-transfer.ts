@@ -1,13 +1,15 @@
 /** `vfio-user nvme read` and `write`: blocks to and from files, or stdout and stdin. */
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
+import { addAbortSignal, type Readable } from 'node:stream';
 import type { Command } from 'commander';
 import type { NvmeController, NvmeQueue } from '../nvme/index.js';
 import { UsageError } from './errors.js';
 import { length as parseLength, size as parseSize } from './numbers.js';
 import { activeNamespace, namespaceId, withController } from './nvme-options.js';
-import { Output } from './output.js';
+import { STANDARD_STREAM, withFate, writeOutput } from './output-file.js';
 import { startCounter, startProgress, type Progress } from './progress.js';
+import { interruptible } from './signals.js';
 import { counted } from './text.js';
 
 interface ReadOptions {
@@ -15,6 +17,7 @@ interface ReadOptions {
   lba: number;
   blocks?: number;
   output?: string;
+  keepPartial: boolean;
 }
 
 interface WriteOptions {
@@ -29,12 +32,16 @@ interface WriteOptions {
 const CHUNK_BYTES = 1 << 20;
 
 const READ_HELP = `
+A file gets its name when it is whole: a failure leaves what was there, and what was read as FILE.partial where
+--keep-partial is given.
+
 Examples:
   $ vfio-user nvme read /run/nvme.sock --lba 0 --blocks 8 | xxd
   $ vfio-user nvme read /run/nvme.sock --nsid 2 --output namespace.img        all of it`;
 
 const WRITE_HELP = `
-The data has to be whole blocks; --pad fills the last one with zeroes.
+The data has to be whole blocks; --pad fills the last one with zeroes. Where not all of it is written, a line on stderr says
+how much was.
 
 Examples:
   $ vfio-user nvme write /run/nvme.sock --lba 2048 --input image.bin
@@ -49,6 +56,7 @@ export function registerNvmeRead(nvme: Command): void {
     .option('--lba <n>', 'the first block', parseSize, 0)
     .option('--blocks <n>', 'how many; all that follow where nothing is said', parseLength)
     .option('--output <file>', 'write to a file; - is stdout, as is nothing')
+    .option('--keep-partial', 'after a failure, keep what was read', false)
     .addHelpText('after', READ_HELP)
     .action(read);
 }
@@ -77,16 +85,21 @@ async function read(socket: string, options: ReadOptions, command: Command): Pro
     const { blocks, blockSize } = queue.namespace;
     const count = options.blocks ?? blocks - options.lba;
     checkRange(queue, options.lba, count);
-    const output = new Output(file);
     const progress = startProgress(file === undefined ? 0 : count * blockSize);
     try {
-      for await (const chunk of readAhead(queue, options.lba, count)) {
-        await output.write(chunk);
-        progress.add(chunk.length);
-      }
+      await writeOutput(
+        file,
+        async (output, signal) => {
+          for await (const chunk of readAhead(queue, options.lba, count)) {
+            signal.throwIfAborted();
+            await output.write(chunk);
+            progress.add(chunk.length);
+          }
+        },
+        options.keepPartial,
+      );
     } finally {
       progress.stop();
-      await output.close();
     }
   });
 }
@@ -127,44 +140,74 @@ async function write(socket: string, options: WriteOptions, command: Command): P
       if (total % blockSize !== 0 && !options.pad) throw partial(blockSize);
       checkRange(queue, lba, Math.ceil(total / blockSize));
     }
-    const progress = total === undefined ? startCounter() : startProgress(total);
-    const source =
+    const source: Readable =
       input === undefined ? process.stdin : createReadStream(input, { highWaterMark: CHUNK_BYTES });
+    const progress = total === undefined ? startCounter() : startProgress(total);
+    const tally: Tally = { written: 0, uncertain: 0 };
     try {
-      await writeAll(queue, source as AsyncIterable<Buffer>, options, progress);
+      await interruptible(async (signal) => {
+        await writeAll(queue, addAbortSignal(signal, source), options, tally, progress);
+        if (options.flush) await queue.flush();
+      });
+    } catch (error) {
+      throw withFate(error, describeTally(tally));
     } finally {
       progress.stop();
       source.destroy();
     }
-    if (options.flush) await queue.flush();
   });
 }
 
-/** Writes what comes, a chunk while the next one is gathered. */
+/** Blocks, from the first one on. */
+interface Tally {
+  /** The controller has said so. */
+  written: number;
+  /** Those after them of which nobody knows. */
+  uncertain: number;
+}
+
+function describeTally({ written, uncertain }: Tally): string {
+  const sure =
+    written === 0 ? 'nothing has been written' : `the first ${counted(written, 'block')} have been written`;
+  return uncertain === 0 ? sure : `${sure}, but perhaps some of the next ${counted(uncertain, 'block')}`;
+}
+
+/** Writes what comes, a chunk while the next one is gathered. Nothing is under way when it ends. */
 async function writeAll(
   queue: NvmeQueue,
   source: AsyncIterable<Buffer>,
   { lba, pad }: WriteOptions,
+  tally: Tally,
   progress: Progress,
 ): Promise<void> {
   const { blockSize, blocks } = queue.namespace;
-  let at = lba;
   let last: Promise<void> = Promise.resolve();
-  for await (const chunk of chunksOf(source)) {
-    const missing = -chunk.length & (blockSize - 1);
-    if (missing > 0 && !pad) {
+  try {
+    for await (const chunk of chunksOf(source)) {
+      const missing = -chunk.length & (blockSize - 1);
+      if (missing > 0 && !pad) throw partial(blockSize);
+      const data = missing === 0 ? chunk : Buffer.concat([chunk, Buffer.alloc(missing)]);
       await last;
-      throw partial(blockSize, at - lba);
+      const at = lba + tally.written;
+      if (at + data.length / blockSize > blocks)
+        throw new UsageError('there is more data than room in the namespace');
+      last = writeChunk(queue, at, data, tally).then(() => progress.add(chunk.length));
+      last.catch(() => undefined);
     }
-    const data = missing === 0 ? chunk : Buffer.concat([chunk, Buffer.alloc(missing)]);
-    await last;
-    if (at + data.length / blockSize > blocks)
-      throw new UsageError('there is more data than room in the namespace');
-    last = queue.write(at, data).then(() => progress.add(chunk.length));
-    last.catch(() => undefined);
-    at += data.length / blockSize;
+  } catch (error) {
+    await last.catch(() => undefined);
+    throw error;
   }
   await last;
+  // What failed to produce any data leaves an empty pipe.
+  if (tally.written === 0) throw new UsageError('stdin is empty');
+}
+
+async function writeChunk(queue: NvmeQueue, at: number, data: Buffer, tally: Tally): Promise<void> {
+  tally.uncertain = data.length / queue.namespace.blockSize;
+  await queue.write(at, data);
+  tally.written += tally.uncertain;
+  tally.uncertain = 0;
 }
 
 /** What a stream gives, in chunks of CHUNK_BYTES but for the last one. */
@@ -194,17 +237,15 @@ function checkRange(queue: NvmeQueue, lba: number, count: number): void {
   throw new UsageError(`namespace ${id} has ${blocks} blocks; ${Math.max(count, 0)} from ${lba} do not fit`);
 }
 
-/** How long a stream is shows at its end only: what came before has been written by then. */
-function partial(blockSize: number, written = 0): UsageError {
-  const note = written === 0 ? '' : `; the first ${counted(written, 'block')} have been written`;
+function partial(blockSize: number): UsageError {
   return new UsageError(
-    `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one${note}`,
+    `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one`,
   );
 }
 
 /** undefined for a standard stream. */
 function fileName(text: string | undefined): string | undefined {
-  return text === '-' ? undefined : text;
+  return text === STANDARD_STREAM ? undefined : text;
 }
 
 async function fileSize(path: string): Promise<number> {

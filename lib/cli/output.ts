@@ -1,32 +1,53 @@
-/** Where bytes and text go: stdout, or a file that is made when the first of them come. */
-import { open, type FileHandle } from 'node:fs/promises';
+/** stdout: what is written there arrives, or the command line fails. */
+import { fstatSync, writeFile } from 'node:fs';
+import { promisify } from 'node:util';
+
+/** Its file descriptor. */
+export const STDOUT = 1;
+const writeWhole = promisify(writeFile);
+
+/** Why stdout takes no more, once it does not. */
+let failure: Error | undefined;
+/** A regular file: Node's stream for those takes a short write, of a disk that is full, for a whole one. */
+let isFile: boolean | undefined;
+
+/** From now on a write that fails is kept for `flush`, whoever made it; `onFailure` is told of the first. */
+export function watchStdout(onFailure: (reason: Error) => void): void {
+  process.stdout.on('error', (error: Error) => {
+    failure ??= error;
+    onFailure(error);
+  });
+  // There is nobody left who could be told.
+  process.stderr.on('error', () => {});
+}
 
 /** Writes to stdout, and waits while the reader does not keep up. */
 export async function print(data: string | Uint8Array): Promise<void> {
+  if (failure !== undefined) throw failure;
   if (data.length === 0) return;
-  await new Promise<void>((resolve, reject) => {
-    process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
-  });
+  isFile ??= fstatSync(STDOUT).isFile();
+  try {
+    if (isFile) await writeWhole(STDOUT, data);
+    else await writeStream(data);
+  } catch (error) {
+    failure ??= error as Error;
+    throw error;
+  }
 }
 
-/** A file, or stdout where there is no name. */
-export class Output {
-  readonly #path: string | undefined;
-  #file: FileHandle | undefined;
+/** Waits until all that was written to stdout has arrived. @throws why it has not. */
+export async function flush(): Promise<void> {
+  await writeStream('').catch(() => undefined);
+  if (failure !== undefined) throw failure;
+}
 
-  constructor(path: string | undefined) {
-    this.#path = path;
-  }
+/** Whether the error is that whoever reads stdout has gone (`| head`). */
+export function isReaderGone(error: unknown): boolean {
+  return error === failure && (error as NodeJS.ErrnoException | undefined)?.code === 'EPIPE';
+}
 
-  /** Goes on where the last write ended. */
-  async write(data: string | Uint8Array): Promise<void> {
-    if (this.#path === undefined) return print(data);
-    // Not before there is something to write: an access that fails leaves the file that was there.
-    this.#file ??= await open(this.#path, 'w');
-    await this.#file.writeFile(data);
-  }
-
-  async close(): Promise<void> {
-    await this.#file?.close();
-  }
+function writeStream(data: string | Uint8Array): Promise<void> {
+  return new Promise((resolve, reject) => {
+    process.stdout.write(data, (error) => (error ? reject(error) : resolve()));
+  });
 }

@@ -1,10 +1,12 @@
 /** The command line as a whole: verbs, global options, and what becomes of an error. */
 import { createRequire } from 'node:module';
 import { Command, CommanderError, Option } from 'commander';
-import { describeError, exitStatus, printable } from './errors.js';
+import { FAILURE, describeError, exitStatus, printable } from './errors.js';
 import type { GlobalOptions } from './global-options.js';
 import { milliseconds } from './numbers.js';
 import { registerNvme } from './nvme.js';
+import { flush, isReaderGone, watchStdout } from './output.js';
+import { stop } from './signals.js';
 import { registerBench } from './verbs/bench.js';
 import { registerCapture } from './verbs/capture.js';
 import { registerCompletion } from './verbs/completion.js';
@@ -22,6 +24,7 @@ import { registerRepl } from './verbs/repl.js';
 import { registerReplay } from './verbs/replay.js';
 import { registerReset } from './verbs/reset.js';
 import { registerWrite } from './verbs/write.js';
+import { wasCaptureLost } from './warnings.js';
 
 type Register = (program: Command) => void;
 
@@ -42,6 +45,8 @@ const VERBS: readonly { group: string; verbs: readonly Register[] }[] = [
 ];
 
 const DEFAULT_TIMEOUT_MS = 5_000;
+/** What a shell says of a program that SIGPIPE ended, which Node ignores. */
+const READER_GONE = 141;
 
 const HELP = `
 SOCKET is where the server listens:
@@ -70,7 +75,8 @@ Environment:
   FORCE_COLOR        colours where there is no terminal, too, if not empty; 0 for none
   XDG_STATE_HOME     where repl keeps its history (~/.local/state)
 
-Exit status: 0 success, 1 failure, 2 wrong usage.
+Exit status: 0 success, 1 failure, 2 wrong usage, and 141 when whoever reads the output has gone (| head). 0 says that all
+that was asked for was done.
 
 vfio-user help VERB, or vfio-user VERB --help, says more; docs/cli.md has all of it.`;
 
@@ -80,17 +86,29 @@ vfio-user help VERB, or vfio-user VERB --help, says more; docs/cli.md has all of
  */
 export async function run(argv: readonly string[]): Promise<number> {
   const program = buildProgram();
-  process.stdout.on('error', onOutputError);
+  watchStdout(stop);
   try {
-    await program.parseAsync(argv, { from: 'user' });
-    return 0;
+    await parse(program, argv);
+    // Help, and what is printed without being waited for, has to arrive, too.
+    await flush();
+    return wasCaptureLost() ? FAILURE : 0;
   } catch (error) {
-    // Commander has told its own errors, and help is none.
+    if (isReaderGone(error)) return READER_GONE;
+    // Commander has told its own errors.
     if (!(error instanceof CommanderError)) {
       const { verbose } = program.opts<GlobalOptions>();
       process.stderr.write(`${describeError(error, verbose)}\n`);
     }
     return exitStatus(error);
+  }
+}
+
+/** Help is no error. */
+async function parse(program: Command, argv: readonly string[]): Promise<void> {
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    if (!(error instanceof CommanderError) || error.exitCode !== 0) throw error;
   }
 }
 
@@ -135,10 +153,4 @@ function usageLine(text: string): string {
 function packageVersion(): string {
   const require = createRequire(import.meta.url);
   return (require('../../package.json') as { version: string }).version;
-}
-
-/** Whoever reads our output has had enough (`| head`): that is no failure of ours. */
-function onOutputError(error: NodeJS.ErrnoException): void {
-  if (error.code !== 'EPIPE') throw error;
-  process.exit(0);
 }

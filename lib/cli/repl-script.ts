@@ -8,6 +8,7 @@ import { PassThrough, Writable, type Readable } from 'node:stream';
 import { setImmediate as nextTurn } from 'node:timers/promises';
 import { types } from 'node:util';
 import type { Device } from '../index.js';
+import { print } from './output.js';
 
 export interface ScriptOptions {
   /** What the script finds. */
@@ -26,7 +27,7 @@ export async function runScript(input: Readable, device: Device, options: Script
       await script.run(line);
       if (script.hasEnded) break;
     }
-    script.finish();
+    await script.finish();
   } finally {
     lines.close();
     script.close();
@@ -35,6 +36,7 @@ export async function runScript(input: Readable, device: Device, options: Script
 
 class Script {
   readonly #server: REPLServer;
+  readonly #output: Writable;
   #failure: { reason: unknown } | undefined;
   /** The statement goes on in the next line. */
   #isIncomplete = false;
@@ -48,9 +50,13 @@ class Script {
       write: (chunk: Buffer, _encoding, done) => {
         // The REPL's words on the error.
         if (this.#failure !== undefined) done();
-        else process.stdout.write(chunk, done);
+        else
+          void print(chunk)
+            .catch((error: unknown) => this.fail(error))
+            .then(() => done());
       },
     });
+    this.#output = output;
     // Lines are handed to it, one by one.
     const input = new PassThrough();
     const server = start({ prompt: '', input, output, terminal: false, ignoreUndefined: true, writer });
@@ -84,8 +90,9 @@ class Script {
     await nextTurn();
   }
 
-  /** There are no more lines. @throws the script's error. */
-  finish(): void {
+  /** There are no more lines: waits until what they printed is written. @throws the script's error. */
+  async finish(): Promise<void> {
+    await new Promise<void>((resolve) => this.#output.end(resolve));
     if (this.#failure !== undefined) throw this.#failure.reason;
     if (this.#isIncomplete) throw new SyntaxError('the script ends in the middle of a statement');
   }

@@ -3,17 +3,30 @@ import { VfioUserError } from '../errors.js';
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
+type StopListener = (reason: Error) => void;
+
+/** Those who are to be told, by a signal or by `stop`. */
+const listeners = new Set<StopListener>();
+
+/** As the first of the signals does, with another reason: there is nothing to go on for. */
+export function stop(reason: Error): void {
+  for (const listener of [...listeners]) listener(reason);
+}
+
 /** Resolves at the first of the signals; at a second one the process ends as it would have. */
 export function untilStopped(): Promise<void> {
   return new Promise((resolve) => {
-    onStop(resolve);
+    onStop(() => resolve());
   });
 }
 
-/** Does `work`, whose signal aborts when the process is told to stop. @throws VfioUserError `EINTR` as its reason. */
+/**
+ * Does `work`, whose signal aborts when the process is told to stop.
+ * @throws what `work` throws; the reason, a VfioUserError `EINTR` where it was a signal.
+ */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const controller = new AbortController();
-  const forget = onStop(() => controller.abort(new VfioUserError('EINTR', 'interrupted')));
+  const forget = onStop((reason) => controller.abort(reason));
   try {
     return await work(controller.signal);
   } catch (error) {
@@ -28,15 +41,18 @@ function isAbort(error: unknown): boolean {
   return error instanceof Error && error.name === 'AbortError';
 }
 
-/** Calls `listener` at the first of the signals. @returns what takes it away again. */
-export function onStop(listener: () => void): () => void {
+/** Calls `listener` once, at the first of the signals or at `stop`. @returns what takes it away again. */
+export function onStop(listener: StopListener): () => void {
   const forget = () => {
-    for (const signal of STOP_SIGNALS) process.off(signal, stop);
+    listeners.delete(onFirst);
+    for (const signal of STOP_SIGNALS) process.off(signal, onSignal);
   };
-  const stop = () => {
+  const onFirst = (reason: Error) => {
     forget();
-    listener();
+    listener(reason);
   };
-  for (const signal of STOP_SIGNALS) process.on(signal, stop);
+  const onSignal = () => onFirst(new VfioUserError('EINTR', 'interrupted'));
+  listeners.add(onFirst);
+  for (const signal of STOP_SIGNALS) process.on(signal, onSignal);
   return forget;
 }

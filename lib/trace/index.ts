@@ -31,5 +31,5 @@ export {
   type TracedInterrupt,
   type TracedMessage,
 } from './message.js';
-export { MESSAGE_CHANNEL, type MessageEvent } from './sinks.js';
+export { CAPTURE_WARNING, MESSAGE_CHANNEL, type MessageEvent } from './sinks.js';
 export { TraceTap, openTap, type TraceOptions } from './tap.js';

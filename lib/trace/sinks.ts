@@ -43,6 +43,9 @@ export class LineSink implements Sink {
   }
 }
 
+/** The name of the warning that a capture is not whole. */
+export const CAPTURE_WARNING = 'VfioUserCaptureWarning';
+
 /** A capture file. One that cannot be written any more is given up with a warning: the device goes on. */
 export class CaptureSink implements Sink {
   readonly #writer: CaptureWriter;
@@ -67,7 +70,7 @@ export class CaptureSink implements Sink {
     } catch (error) {
       this.#writer.close();
       const why = error instanceof Error ? error.message : String(error);
-      process.emitWarning(`the capture ${this.#path} ends here: ${why}`, 'VfioUserCaptureWarning');
+      process.emitWarning(`the capture ${this.#path} ends here: ${why}`, CAPTURE_WARNING);
     }
   }
 

@@ -2,16 +2,14 @@
 import type { Command } from 'commander';
 import { RemoteError, type Device } from '../../index.js';
 import { checkWidth, readStretch, stretchOf, withEnableHint, type Stretch } from '../access.js';
-import { UsageError } from '../errors.js';
 import { formatter, type Formatter } from '../formats.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, byteValue, length as parseLength, size, type AccessWidth } from '../numbers.js';
 import { readMapped } from '../mapped-read.js';
-import { OutputFile, STANDARD_STREAM, withFate } from '../output-file.js';
+import { STANDARD_STREAM, withFate, writeOutput, type OutputFile } from '../output-file.js';
 import { print } from '../output.js';
 import { startProgress } from '../progress.js';
 import { regionIndex, regionName } from '../regions.js';
-import { interruptible } from '../signals.js';
 import { describeHoles, holeBytes, readSparse, type Hole } from '../sparse.js';
 import { byteCount } from '../text.js';
 
@@ -29,7 +27,7 @@ interface DumpOptions {
 
 const HELP = `
 The bytes go to a file, or to stdout: raw through a pipe, as hexadecimal lines on a terminal. A file gets its name when it
-is whole; until then it is FILE.partial, which a failure removes unless --keep-partial is given.
+is whole; a failure leaves what was there, and what was read as FILE.partial where --keep-partial is given.
 
 Registers want a --width, memory is read in as few accesses as can be. --sparse goes on where the server answers an
 error: what cannot be read has the bytes of --fill, and is listed on stderr (in steps of --width, or of 4096 bytes).
@@ -63,20 +61,19 @@ export function registerDump(program: Command): void {
 }
 
 async function dump(socket: string, index: number, options: DumpOptions, command: Command): Promise<void> {
-  if (options.output === '') throw new UsageError('the file has no name');
   if (options.length !== undefined) checkWidth(options.length, options.width);
   await withDevice(command, socket, async (device) => {
     const stretch = wantedStretch(device, index, options);
-    if (options.enable) await device.enable();
     const holes: Hole[] = [];
     const name = regionName(index, device.isPci);
-    const file = await OutputFile.create(options.output);
-    try {
-      await withHints(device, index, options, () => copy(stretch, name, options, file, holes));
-    } catch (error) {
-      throw await file.abandon(error, options.keepPartial);
-    }
-    await file.finish();
+    await writeOutput(
+      options.output,
+      async (file, signal) => {
+        if (options.enable) await device.enable();
+        await withHints(device, index, options, () => copy(stretch, name, options, file, holes, signal));
+      },
+      options.keepPartial,
+    );
     await report(stretch, name, options, holes);
   });
 }
@@ -95,6 +92,7 @@ async function copy(
   { output, sparse, mapped, fill }: DumpOptions,
   file: OutputFile,
   holes: Hole[],
+  signal: AbortSignal,
 ): Promise<void> {
   const toTerminal = isStdout(output) && process.stdout.isTTY === true;
   const format = formatFor(toTerminal, stretch, region);
@@ -102,13 +100,11 @@ async function copy(
   const chunks = mapped ? readMapped(stretch, byMessage) : byMessage(stretch);
   const progress = startProgress(toTerminal ? 0 : stretch.length);
   try {
-    await interruptible(async (signal) => {
-      for await (const chunk of chunks) {
-        signal.throwIfAborted();
-        await file.write(format.push(chunk));
-        progress.add(chunk.length);
-      }
-    });
+    for await (const chunk of chunks) {
+      signal.throwIfAborted();
+      await file.write(format.push(chunk));
+      progress.add(chunk.length);
+    }
     if (holeBytes(holes) === stretch.length) throw holes[0]!.error;
   } finally {
     progress.stop();

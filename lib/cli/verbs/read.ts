@@ -1,11 +1,11 @@
 /** `vfio-user read`: bytes of a region. */
 import { Option, type Command } from 'commander';
-import { checkWidth, readStretch, stretchOf, withEnableHint } from '../access.js';
+import { checkWidth, readStretch, stretchOf, withEnableHint, type Stretch } from '../access.js';
 import { UsageError } from '../errors.js';
 import { FORMATS, MAX_JSON_BYTES, formatter, type Format, type Formatter } from '../formats.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, length as parseLength, size, type AccessWidth } from '../numbers.js';
-import { Output } from '../output.js';
+import { STANDARD_STREAM, writeOutput, type OutputFile } from '../output-file.js';
 import { startProgress } from '../progress.js';
 import { regionIndex, regionName } from '../regions.js';
 
@@ -44,7 +44,7 @@ export function registerRead(program: Command): void {
         'how to print: hex for one value, dump for more, raw with --output',
       ).choices(FORMATS),
     )
-    .option('--output <file>', 'write to a file')
+    .option('--output <file>', 'write to a file; - is stdout, as is nothing')
     .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits')
     .addHelpText('after', HELP)
     .action(read);
@@ -58,6 +58,7 @@ async function read(
   options: ReadOptions,
   command: Command,
 ): Promise<void> {
+  if (options.output === STANDARD_STREAM) delete options.output;
   const length = lengthGiven ?? options.width ?? DEFAULT_WIDTH;
   const width = options.width ?? valueWidth(length);
   const format = options.format ?? defaultFormat(length, options);
@@ -66,29 +67,31 @@ async function read(
   await withDevice(command, socket, async (device) => {
     const stretch = stretchOf(device, index, offset, length, options.width);
     const region = regionName(index, device.isPci);
-    if (options.enable === true) await device.enable();
     const text = formatter(format, { region, offset, length, width });
-    await withEnableHint(device, index, () => copy(readStretch(stretch), text, options.output, length));
+    await writeOutput(options.output, async (file, signal) => {
+      if (options.enable === true) await device.enable();
+      await withEnableHint(device, index, () => copy(stretch, text, file, signal, options.output));
+    });
   });
 }
 
 async function copy(
-  chunks: AsyncIterable<Buffer>,
+  stretch: Stretch,
   format: Formatter,
-  path: string | undefined,
-  length: number,
+  file: OutputFile,
+  signal: AbortSignal,
+  name: string | undefined,
 ): Promise<void> {
-  const output = new Output(path);
-  const progress = startProgress(path === undefined ? 0 : length);
+  const progress = startProgress(name === undefined ? 0 : stretch.length);
   try {
-    for await (const chunk of chunks) {
-      await output.write(format.push(chunk));
+    for await (const chunk of readStretch(stretch)) {
+      signal.throwIfAborted();
+      await file.write(format.push(chunk));
       progress.add(chunk.length);
     }
-    await output.write(format.end());
+    await file.write(format.end());
   } finally {
     progress.stop();
-    await output.close();
   }
 }
 

@@ -9,6 +9,7 @@ import {
   type ReplayReport,
   type ReplayServer,
 } from '../../replay/index.js';
+import { VfioUserError } from '../../errors.js';
 import { unixAddress } from '../endpoint.js';
 import { UsageError, printable } from '../errors.js';
 import { length, milliseconds } from '../numbers.js';
@@ -37,7 +38,7 @@ rotated all files, the oldest first. A capture has no shared memory: record with
 secureDma, or better { ...RECORDABLE } of vfio-user/replay, so that everything is a message.
 
 Serves one client, then prints how it went. Exit status: 0 when the client did nothing but what is recorded (with
---complete: and all of it), 1 when it did something else.
+--complete: and all of it), 1 when it did something else, or when no client was served before an interrupt.
 
 Examples:
   $ VFIO_USER_CAPTURE=dev.pcapng vfio-user --mmap never info /run/dev.sock
@@ -94,18 +95,30 @@ export function registerReplay(program: Command): void {
 }
 
 async function run(files: string[], options: ReplayVerbOptions): Promise<void> {
-  const { socket, keep } = options;
-  const stopped = untilStopped().then(() => 'stopped' as const);
+  const { socket, keep, complete } = options;
+  let isStopped = false;
+  const stopped = untilStopped().then(() => {
+    isStopped = true;
+  });
   await using server = await open(files, options);
   await print(`listening on ${socket}\n`);
   let failed: ReplayError | undefined;
   let told = 0;
+  const tellNew = async () => {
+    while (told < server.reports.length) failed = (await tell(server.reports[told++]!, options)) ?? failed;
+  };
   do {
-    if (server.reports.length === told && (await Promise.race([server.nextReport(), stopped])) === 'stopped')
-      break;
-    failed = (await tell(server.reports[told++]!, options)) ?? failed;
-  } while (keep);
+    if (server.reports.length === told) await Promise.race([server.nextReport(), stopped]);
+    await tellNew();
+  } while (keep && !isStopped);
+  // A client that is still here leaves now.
+  const last = server.progress === undefined ? undefined : server.nextReport();
+  await server.close();
+  await last;
+  await tellNew();
   if (failed !== undefined) throw failed;
+  if (isStopped && !keep) throw new VfioUserError('EINTR', 'interrupted before a client had been served');
+  if (told === 0 && complete) throw new VfioUserError('EINTR', 'interrupted before a client had come');
 }
 
 async function open(files: string[], options: ReplayVerbOptions): Promise<ReplayServer> {

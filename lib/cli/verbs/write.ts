@@ -1,13 +1,15 @@
 /** `vfio-user write`: bytes into a region. */
 import { open, stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { CHUNK_BYTES, checkWidth, stretchOf, withEnableHint, writeStretch, type Stretch } from '../access.js';
+import { CHUNK_BYTES, checkWidth, stretchOf, withEnableHint, writeStretch } from '../access.js';
 import { UsageError } from '../errors.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, size, uint64, type AccessWidth } from '../numbers.js';
+import { withFate } from '../output-file.js';
 import { startProgress } from '../progress.js';
 import { regionIndex } from '../regions.js';
-import { hex } from '../text.js';
+import { interruptible } from '../signals.js';
+import { byteCount, hex } from '../text.js';
 
 interface WriteOptions {
   width?: AccessWidth;
@@ -19,7 +21,8 @@ const DEFAULT_WIDTH = 4;
 
 const HELP = `
 VALUE is a number, decimal or 0x hexadecimal, and is written little-endian in --width bytes (4 where nothing is said).
-With --input the bytes of a file are written instead, in as few accesses as can be or in accesses of --width.
+With --input the bytes of a file are written instead, in as few accesses as can be or in accesses of --width. Where not all
+of it is written, a line on stderr says how much was.
 
 Examples:
   $ vfio-user write /run/dev.sock bar0 0x14 0x460001            one 32-bit register
@@ -59,21 +62,33 @@ async function write(
   await withDevice(command, socket, async (device) => {
     const stretch = stretchOf(device, index, offset, length, width);
     if (options.enable === true) await device.enable();
-    await withEnableHint(device, index, () =>
-      bytes === undefined ? writeFile(stretch, input!) : writeStretch(stretch, 0, bytes),
-    );
+    const put = (at: number, data: Buffer): Promise<void> =>
+      withEnableHint(device, index, () => writeStretch(stretch, at, data));
+    await (bytes === undefined ? writeFile(input!, length, put) : put(0, bytes));
   });
 }
 
-async function writeFile(stretch: Stretch, path: string): Promise<void> {
-  const progress = startProgress(stretch.length);
+/** `put` writes bytes at so many from where to begin. @throws what went wrong, with how much had been written by then. */
+async function writeFile(
+  path: string,
+  length: number,
+  put: (at: number, data: Buffer) => Promise<void>,
+): Promise<void> {
+  const progress = startProgress(length);
+  let written = 0;
   try {
-    let at = 0;
-    for await (const chunk of chunksOf(path, stretch.length)) {
-      await writeStretch(stretch, at, chunk);
-      at += chunk.length;
-      progress.add(chunk.length);
-    }
+    await interruptible(async (signal) => {
+      for await (const chunk of chunksOf(path, length)) {
+        signal.throwIfAborted();
+        await put(written, chunk);
+        written += chunk.length;
+        progress.add(chunk.length);
+      }
+    });
+  } catch (error) {
+    // Of the chunk that failed some accesses may have been made.
+    const sure = written === 0 ? 'nothing is sure to have' : `at least the first ${byteCount(written)} have`;
+    throw withFate(error, `${sure} been written`);
   } finally {
     progress.stop();
   }

@@ -1,0 +1,21 @@
+/** Warnings of the process, on stderr like everything else that is said there. */
+import { CAPTURE_WARNING } from '../trace/index.js';
+import { printable } from './errors.js';
+
+let isCaptureLost = false;
+
+/** From now on a warning is one line. */
+export function printWarnings(): void {
+  // Node's own listener prints them otherwise.
+  process.removeAllListeners('warning');
+  process.on('warning', (warning: Error & { code?: string }) => {
+    const { name, message, code = name } = warning;
+    if (code === CAPTURE_WARNING) isCaptureLost = true;
+    process.stderr.write(`vfio-user: warning: ${printable(message)} [${code}]\n`);
+  });
+}
+
+/** A capture was asked for and is not whole: that has been told, and it is a failure. */
+export function wasCaptureLost(): boolean {
+  return isCaptureLost;
+}
