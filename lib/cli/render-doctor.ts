@@ -24,7 +24,10 @@ function section(title: string, body: string, colors: Colors): string {
   return body === '' ? '' : `${colors.bold(title)}\n${body}`;
 }
 
-function heading({ server, identity, recognised, summary }: DoctorReport, colors: Colors): string {
+function heading(
+  { server, identity, recognised, summary, incomplete }: DoctorReport,
+  colors: Colors,
+): string {
   const { vendorId, deviceId, version, regions } = identity;
   const ids = vendorId === null || deviceId === null ? 'a device' : pciId(vendorId, deviceId);
   const sizes = regions
@@ -38,6 +41,7 @@ function heading({ server, identity, recognised, summary }: DoctorReport, colors
     ['looks like', `${recognised.name}, confidence ${recognised.confidence}`],
     ...recognised.signs.map((sign) => ['', sign]),
     ['rules', counts],
+    ...(incomplete === null ? [] : [['incomplete', oneLine(incomplete)]]),
   ];
   return `${colors.bold(ids)}  at ${printable(server)}\n${columns(rows)}`;
 }

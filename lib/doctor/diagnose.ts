@@ -41,6 +41,8 @@ export interface DiagnoseOptions {
   timeoutMs?: number | undefined;
   /** How long a server may take to listen, in milliseconds. Default 10,000. */
   startTimeoutMs?: number | undefined;
+  /** Waits so long for the socket to appear, too, as is always done for servers that are started here. Default false. */
+  waitForSocket?: boolean | undefined;
   /** What the report calls the server. Default `the server`. */
   name?: string | undefined;
   /** Ends the diagnosis: what was not run by then is `not run`. */
@@ -66,6 +68,8 @@ const RECONNECT_MS = 1_000;
 const EXIT_MS = 400;
 /** So often in a row a server may leave VERSION unanswered, or not start, before it counts as gone. */
 const MOST_FAILURES = 2;
+/** Why what the signal ended is not complete. */
+const ENDED = 'the diagnosis was ended';
 
 /** Of two verdicts on one rule the one that says more stands. */
 const WEIGHT: Readonly<Record<Verdict, number>> = {
@@ -88,10 +92,12 @@ class Unreachable extends Error {}
  * Tells of a server, rule by rule, whether it keeps the specification, and what else a client wants to know.
  *
  * @param subject where the server listens, or `{ start }`, which starts a new one for each probe (`spawner`).
- * @returns always a report, whatever the server does: what could not be tried is `not run`.
- * @throws RangeError for options that make no sense; what `start` throws.
+ * @returns always a report, whatever the server does: what could not be tried is `not run`, and `incomplete` says why.
+ * @throws RangeError for options that make no sense, a name in `only` that nothing begins with among them; what `start`
+ * throws.
  */
-export function diagnose(subject: Subject, options: DiagnoseOptions = {}): Promise<DoctorReport> {
+export async function diagnose(subject: Subject, options: DiagnoseOptions = {}): Promise<DoctorReport> {
+  checkOnly(options.only ?? []);
   return new Doctor(subject, options).examine();
 }
 
@@ -110,6 +116,8 @@ class Doctor {
   /** The server of this probe has had a connection. */
   #wasReached = false;
   #gone: string | undefined;
+  /** Why something that was wanted could not be tried. */
+  #incomplete: string | undefined;
   #failures = 0;
   #lastProbe = '';
 
@@ -135,6 +143,7 @@ class Doctor {
         this.#options.onProgress?.({ done: i + 1, total, probe: probe.name });
         await this.#maybeRun(probe);
       }
+      if (this.#options.signal?.aborted === true) this.#incomplete ??= ENDED;
     } finally {
       this.#options.signal?.removeEventListener('abort', onAbort);
       await this.#source.renew();
@@ -152,8 +161,8 @@ class Doctor {
   async #maybeRun(probe: Probe): Promise<void> {
     const { readOnly = true, gentle = false, signal } = this.#options;
     const needless = probe.needless?.(this.#facts);
-    if (signal?.aborted === true) this.#skip(probe, 'not run', 'the diagnosis was ended');
-    else if (this.#gone !== undefined) this.#skip(probe, 'not run', this.#gone);
+    if (signal?.aborted === true) this.#leaveOut(probe, ENDED);
+    else if (this.#gone !== undefined) this.#leaveOut(probe, this.#gone);
     else if (probe.changes === true && readOnly)
       this.#skip(probe, 'not run', 'it changes state: not read-only');
     else if (probe.harm === 'server' && gentle)
@@ -196,8 +205,9 @@ class Doctor {
     this.#traits.push(...examination.traits);
     const judged = new Set(examination.results.map(({ id }) => id));
     const rest = [...probe.rules, ...(failure !== undefined && probe.survival ? [probe.survival] : [])];
+    const verdict = failure === undefined || this.#gone === undefined ? 'unclear' : 'not run';
+    if (verdict === 'not run') this.#incomplete ??= this.#gone;
     for (const id of rest.filter((id) => !judged.has(id))) {
-      const verdict = failure === undefined || this.#gone === undefined ? 'unclear' : 'not run';
       this.#merge(
         this.#result(id, verdict, failure ?? 'the conversation did not come so far', probe.name, shown),
       );
@@ -208,6 +218,12 @@ class Doctor {
     const at = this.#rules.findIndex(({ id }) => id === result.id);
     if (at === -1) this.#rules.push(result);
     else if (WEIGHT[result.verdict] > WEIGHT[this.#rules[at]!.verdict]) this.#rules[at] = result;
+  }
+
+  /** It was wanted, and cannot be tried. */
+  #leaveOut(probe: Probe, why: string): void {
+    this.#incomplete ??= why;
+    this.#skip(probe, 'not run', why);
   }
 
   #skip(probe: Probe, verdict: 'not run' | 'not applicable', why: string): void {
@@ -238,8 +254,10 @@ class Doctor {
   }
 
   #giveUp(why: string): void {
-    const since = this.#lastProbe === '' ? '' : ` since the probe ${this.#lastProbe}`;
-    this.#gone ??= `the server is gone${since}: ${why}`;
+    this.#gone ??=
+      this.#lastProbe === ''
+        ? `the server cannot be reached: ${why}`
+        : `the server is gone since the probe ${this.#lastProbe}: ${why}`;
   }
 
   /** A connection for the probe that runs. Its time begins when it is connected. */
@@ -250,7 +268,7 @@ class Doctor {
     const first = this.#facts.version === undefined || (starts && !this.#wasReached);
     const options = {
       timeoutMs: first ? (this.#options.startTimeoutMs ?? DEFAULT_START_MS) : RECONNECT_MS,
-      waitForSocket: first && starts,
+      waitForSocket: first && (starts || this.#options.waitForSocket === true),
       signal: this.#options.signal,
     };
     const open = await openEndpoint(endpoint, options).catch((error: unknown) => {
@@ -353,11 +371,22 @@ class Doctor {
       identity: identityOf(this.#facts),
       recognised: recognise(this.#facts, rules, this.#traits),
       summary: summaryOf(rules),
+      incomplete: this.#incomplete ?? null,
       rules,
       traits: this.#traits,
       quirks,
       quirkReasons: reasons,
     };
+  }
+}
+
+/** A name that is misspelt would have nothing examined, and nothing found. */
+function checkOnly(names: readonly string[]): void {
+  const known = [survey.name, ...PROBES.map(({ name }) => name), ...RULE_IDS];
+  const groups = [...new Set(RULE_IDS.map((id) => id.split('.')[0]))].join(', ');
+  for (const name of names) {
+    if (name !== '' && known.some((one) => one.startsWith(name))) continue;
+    throw new RangeError(`no probe or rule begins with '${name}': the rules begin with ${groups}`);
   }
 }
 

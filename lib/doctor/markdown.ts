@@ -30,7 +30,7 @@ function section(title: string, body: string): string {
   return body === '' ? '' : `## ${title}\n\n${body}`;
 }
 
-function heading({ identity, recognised, summary, readOnly }: DoctorReport): string {
+function heading({ identity, recognised, summary, readOnly, incomplete }: DoctorReport): string {
   const { vendorId, deviceId, version, capabilities, regions, irqs } = identity;
   const device = vendorId === null || deviceId === null ? 'unknown' : pciId(vendorId, deviceId);
   const sizes = regions
@@ -44,6 +44,7 @@ function heading({ identity, recognised, summary, readOnly }: DoctorReport): str
     `- Device ${device}, protocol ${version ?? 'unknown'}, capabilities \`${text(capabilities ?? 'none').replaceAll('`', "'")}\`.`,
     `- Regions: ${sizes.join(', ') || 'none'}. Interrupts: ${counts.join(', ') || 'none'}.`,
     `- ${VERDICTS.map((verdict) => `${summary[verdict]} ${verdict}`).join(', ')}${readOnly ? ' (read-only)' : ''}.`,
+    ...(incomplete === null ? [] : [`- Incomplete: ${text(incomplete)}.`]),
   ].join('\n');
 }
 

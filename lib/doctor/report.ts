@@ -87,6 +87,11 @@ export interface DoctorReport {
   identity: Identity;
   recognised: Recognised;
   summary: Record<Verdict, number>;
+  /**
+   * Why something that was wanted could not be tried: nobody listened, the server went away, the diagnosis was ended.
+   * null where all of it was. What the options leave out was not wanted.
+   */
+  incomplete: string | null;
   rules: RuleResult[];
   traits: Trait[];
   /** What `connect` can be told: `connect(endpoint, { quirks })`. Empty where nothing is needed. */

@@ -234,10 +234,17 @@ describe('the verdicts', () => {
       onProgress: ({ done }) => done === 3 && stop.abort(),
     });
     expect(result.summary['not run']).toBeGreaterThan(50);
+    expect(result.incomplete).toBe('the diagnosis was ended');
     expect(result.rules.find(({ id }) => id === 'version.major')).toMatchObject({ verdict: 'kept' });
   });
 
-  test('options that make no sense', () => {
-    expect(() => diagnose('/x', { timeoutMs: 0 })).toThrow(RangeError);
+  test('options that make no sense', async () => {
+    await expect(diagnose('/x', { timeoutMs: 0 })).rejects.toThrow(RangeError);
+  });
+
+  test.each(['vresion', '', 'stream.gleud'])('a name that nothing begins with (%j)', async (name) => {
+    await expect(diagnose('/x', { only: ['stream', name] })).rejects.toThrow(
+      `no probe or rule begins with '${name}': the rules begin with version, `,
+    );
   });
 });

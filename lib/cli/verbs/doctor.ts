@@ -17,6 +17,7 @@ import { toJson } from '../json.js';
 import { milliseconds } from '../numbers.js';
 import { print } from '../output.js';
 import { renderDoctor } from '../render-doctor.js';
+import { onStop } from '../signals.js';
 import { counted } from '../text.js';
 
 interface DoctorOptions {
@@ -43,7 +44,8 @@ Other examples:
   $ vfio-user doctor /run/dev.sock --only stream --only header --json
   $ vfio-user doctor /run/dev.sock --json > dev.json; vfio-user info /run/dev.sock --quirks dev.json
 
-Exit status: 0 where no rule is broken, 1 where one is.`;
+Exit status: 0 where no rule is broken, 1 where one is, where not all could be tried (nobody listens, or the server went
+away), and where nothing was (--only names what needs --write).`;
 
 export function registerDoctor(program: Command): void {
   program
@@ -67,33 +69,60 @@ async function doctor(socket: string | undefined, options: DoctorOptions, comman
     throw new UsageError('doctor takes a SOCKET, or --spawn with a command');
   if (options.json === true && options.markdown === true)
     throw new UsageError('--json and --markdown exclude each other');
-  const { timeout } = command.optsWithGlobals<GlobalOptions>();
+  const { timeout, wait } = command.optsWithGlobals<GlobalOptions>();
   const progress = startProgress();
-  const interrupted = new AbortController();
-  const stop = (): void => interrupted.abort();
-  process.once('SIGINT', stop);
   let report: DoctorReport;
   try {
-    report = await diagnose(await subjectOf(socket, options, timeout), {
-      readOnly: options.write !== true,
-      gentle: options.gentle,
-      only: options.only,
-      timeoutMs: options.probeTimeout,
-      name: options.name ?? socket ?? 'the server',
-      signal: interrupted.signal,
-      onProgress: (now) => progress.show(now),
-    });
+    const subject = await subjectOf(socket, options, timeout);
+    report = await untilInterrupted((signal) =>
+      diagnose(subject, {
+        readOnly: options.write !== true,
+        gentle: options.gentle,
+        only: options.only,
+        timeoutMs: options.probeTimeout,
+        ...(wait === true && { waitForSocket: true, startTimeoutMs: timeout }),
+        name: options.name ?? socket ?? 'the server',
+        signal,
+        onProgress: (now) => progress.show(now),
+      }),
+    );
+  } catch (error) {
+    throw error instanceof RangeError ? new UsageError(error.message) : error;
   } finally {
-    process.off('SIGINT', stop);
     progress.stop();
   }
   await print(rendered(report, options, command));
-  const { broken } = report.summary;
-  if (broken > 0)
-    throw new VfioUserError(
-      'ERR_VFIO_USER_RULES_BROKEN',
-      `${counted(broken, 'rule')} of the specification broken`,
-    );
+  const problem = problemOf(report, options.only ?? []);
+  if (problem !== undefined) throw problem;
+}
+
+/** What is known by then is told: the work ends by itself. */
+async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
+  const interrupted = new AbortController();
+  const forget = onStop((reason) => interrupted.abort(reason));
+  try {
+    return await work(interrupted.signal);
+  } finally {
+    forget();
+  }
+}
+
+/** Why the server, or the diagnosis, is not as it should be. */
+function problemOf({ summary, incomplete, rules }: DoctorReport, only: readonly string[]): Error | undefined {
+  const missing = incomplete === null ? '' : `not all could be tried: ${incomplete}`;
+  if (summary.broken > 0) {
+    const broken = `${counted(summary.broken, 'rule')} of the specification broken`;
+    const text = [broken, missing].filter((part) => part !== '').join('; ');
+    return new VfioUserError('ERR_VFIO_USER_RULES_BROKEN', text);
+  }
+  if (missing !== '') return new VfioUserError('ERR_VFIO_USER_DIAGNOSIS_INCOMPLETE', missing);
+  const wanted = rules.filter(
+    ({ id, probe }) =>
+      only.length === 0 || only.some((name) => id.startsWith(name) || probe.startsWith(name)),
+  );
+  if (wanted.some(({ verdict }) => verdict !== 'not run')) return undefined;
+  const why = wanted[0]?.detail ?? 'no probe came to it';
+  return new VfioUserError('ERR_VFIO_USER_DIAGNOSIS_INCOMPLETE', `nothing was tried: ${why}`);
 }
 
 function rendered(report: DoctorReport, options: DoctorOptions, command: Command): string {
