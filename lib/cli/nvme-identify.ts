@@ -8,6 +8,7 @@ import {
   type NamespaceIdentity,
   type NvmeController,
 } from '../nvme/index.js';
+import { ClosedError, TimeoutError, VfioUserError } from '../index.js';
 import { printable } from './errors.js';
 import { colorsOf, type Colors } from './global-options.js';
 import { toJson } from './json.js';
@@ -20,6 +21,9 @@ Examples:
   $ vfio-user nvme identify /run/nvme.sock
   $ vfio-user nvme identify /run/nvme.sock --json | jq .controller.serialNumber`;
 
+/** Of namespaces that make no sense. */
+const MOST_TOLD = 4;
+
 export interface IdentifyReport {
   socket: string;
   /** VS. */
@@ -30,6 +34,14 @@ export interface IdentifyReport {
   maxQueues: number;
   controller: ControllerIdentity;
   namespaces: NamespaceReport[];
+  /** Namespaces that the controller lists, and that make no sense; empty most of the time. */
+  unreadable: UnreadableNamespace[];
+}
+
+export interface UnreadableNamespace {
+  id: number;
+  /** Why. */
+  error: string;
 }
 
 export interface NamespaceReport extends NamespaceIdentity {
@@ -51,6 +63,7 @@ export function registerNvmeIdentify(nvme: Command): void {
       await withController(command, socket, async (controller) => {
         const report = await identify(controller, socket, options.nsid);
         await print(options.json ? `${toJson(report)}\n` : render(report, colorsOf(command)));
+        if (report.unreadable.length > 0) throw unreadableError(report.unreadable);
       });
     });
 }
@@ -62,11 +75,30 @@ async function identify(
 ): Promise<IdentifyReport> {
   const { version, capabilities, maxTransferBytes, maxQueues, identity } = controller;
   const namespaces: NamespaceReport[] = [];
+  const unreadable: UnreadableNamespace[] = [];
   for (const id of nsid === undefined ? await controller.namespaceIds() : [nsid]) {
-    const { blockSize, blocks, sizeBytes, identity: about } = await activeNamespace(controller, id);
-    namespaces.push({ id, blockSize, blocks, sizeBytes, ...about });
+    try {
+      const { blockSize, blocks, sizeBytes, identity: about } = await activeNamespace(controller, id);
+      namespaces.push({ id, blockSize, blocks, sizeBytes, ...about });
+    } catch (error) {
+      const isLost = error instanceof ClosedError || error instanceof TimeoutError;
+      if (nsid !== undefined || isLost || !(error instanceof Error)) throw error;
+      unreadable.push({ id, error: error.message });
+    }
   }
-  return { socket, version, capabilities, maxTransferBytes, maxQueues, controller: identity, namespaces };
+  const about = { version, capabilities, maxTransferBytes, maxQueues, controller: identity };
+  return { socket, ...about, namespaces, unreadable };
+}
+
+/** The rest has been shown. */
+function unreadableError(unreadable: readonly UnreadableNamespace[]): Error {
+  const some = unreadable.slice(0, MOST_TOLD).map(({ id, error }) => {
+    const name = `namespace ${id}`;
+    return error.startsWith(name) ? error : `${name}: ${error}`;
+  });
+  const more = unreadable.length - some.length;
+  const text = [...some, ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
+  return new VfioUserError('ERR_VFIO_USER_INCOMPLETE', text);
 }
 
 function render(report: IdentifyReport, colors: Colors): string {
@@ -79,7 +111,7 @@ function render(report: IdentifyReport, colors: Colors): string {
       (namespace) => `${colors.bold(`Namespace ${namespace.id}`)}\n${columns(namespaceRows(namespace))}`,
     ),
   ];
-  if (report.namespaces.length === 0) sections.push('no active namespaces');
+  if (report.namespaces.length + report.unreadable.length === 0) sections.push('no active namespaces');
   return `${sections.join('\n\n')}\n`;
 }
 
