@@ -133,8 +133,11 @@ export class Admin {
     const begin = performance.now();
     for (let at = 0; at < length; at += chunk) {
       // A deadline that the caller gives is for all parts together.
-      const left = at === 0 || timeoutMs === undefined ? timeoutMs : timeoutMs - (performance.now() - begin);
-      if (left !== undefined && left <= 0) throw new TimeoutError(`Get Log Page 0x${hex(page)}`, timeoutMs!);
+      let left = timeoutMs;
+      if (at > 0 && timeoutMs !== undefined) {
+        left = timeoutMs - (performance.now() - begin);
+        if (left <= 0) throw new TimeoutError(`Get Log Page 0x${hex(page)}`, timeoutMs);
+      }
       await this.#logPart(page, data.subarray(at, at + chunk), offset + at, { ...options, timeoutMs: left });
     }
     return data;

@@ -15,6 +15,11 @@ export interface NvmeOptions {
    * all else by PRPs. Default true.
    */
   sgls?: boolean | undefined;
+  /**
+   * The driver keeps an Asynchronous Event Request outstanding, and hears of namespaces that change. With false they are
+   * the caller's to send (`adminCommand`), and changes show at the next reset. Default true.
+   */
+  asyncEvents?: boolean | undefined;
   /** How often a command that a controller reset interrupted is sent again. Default 1. */
   retries?: number | undefined;
 }
@@ -53,6 +58,7 @@ export interface NvmeSettings {
   maxTransferBytes: number;
   shadowDoorbells: boolean;
   sgls: boolean;
+  asyncEvents: boolean;
   retries: number;
 }
 
@@ -76,6 +82,7 @@ export function nvmeSettings(options: NvmeOptions): NvmeSettings {
     ),
     shadowDoorbells: options.shadowDoorbells ?? true,
     sgls: options.sgls ?? true,
+    asyncEvents: options.asyncEvents ?? true,
     retries: wholeNumber('retries', options.retries ?? 1, 0, 100),
   };
 }

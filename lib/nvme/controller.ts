@@ -289,11 +289,12 @@ export class NvmeController {
   }
 
   /**
-   * Any admin command. An Asynchronous Event Request is the driver's own: the promise then gives the next event.
+   * Any admin command. An Asynchronous Event Request is the driver's own, unless `asyncEvents` is false: the promise then
+   * gives the next event.
    * @throws as `NvmeQueue.read` rejects; RangeError for more data than 64 KiB, and for fields that are too long.
    */
   async adminCommand(command: AdminCommand, options?: CallOptions): Promise<AdminResult> {
-    if (command.opcode === AdminOpcode.ASYNC_EVENT_REQUEST)
+    if (command.opcode === AdminOpcode.ASYNC_EVENT_REQUEST && this.#settings.asyncEvents)
       return { result: await this.#events.next(options), data: Buffer.alloc(0) };
     return this.#admin.execute(command, options);
   }
@@ -395,13 +396,14 @@ export class NvmeController {
     this.#queues.limit = await this.#negotiateQueues();
     this.#requireQueues();
     await this.#configureShadowDoorbells();
+    // Before they are compared: what changes later is told.
+    await this.#askForEvents();
     await this.#namespaces.verify(this.#startAdmin);
     await this.#queues.recreate(this.#startAdmin);
-    await this.#askForEvents();
     this.#throwIfEnded();
     this.#queues.resume();
     queue.release();
-    this.#events.start();
+    if (this.#settings.asyncEvents) this.#events.start();
   }
 
   async #identify(): Promise<void> {
@@ -448,7 +450,7 @@ export class NvmeController {
 
   /** Of changed namespaces, where the controller tells of them. */
   async #askForEvents(): Promise<void> {
-    if ((this.identity.asyncEvents & NAMESPACE_NOTICES) === 0) return;
+    if (!this.#settings.asyncEvents || (this.identity.asyncEvents & NAMESPACE_NOTICES) === 0) return;
     try {
       await this.#startAdmin.setFeature(FeatureId.ASYNC_EVENT_CONFIGURATION, { cdw11: NAMESPACE_NOTICES });
     } catch (error) {

@@ -166,7 +166,7 @@ describe('commands that are wrong', () => {
   });
 
   test('more event requests than the limit; the rest wait, and can be aborted', async () => {
-    const { controller, emulated } = await opened();
+    const { controller, emulated } = await opened({ nvme: { asyncEvents: false } });
     const waiting = Array.from({ length: 5 }, () =>
       controller.adminCommand({ opcode: 0x0c }, { timeoutMs: Infinity }).catch((error: unknown) => error),
     );

@@ -19,6 +19,10 @@ import { CompletionRing, SubmissionRing } from './rings.js';
 import { ShadowDoorbells } from './shadow-doorbells.js';
 import { CommandError, type Sqe } from './sqe.js';
 
+const LOG_CHANGED_NAMESPACES = 0x04;
+/** CDW10 of Get Log Page: the event stays as it is. */
+const RETAIN_ASYNC_EVENT = 1 << 15;
+
 const Opcode = {
   DELETE_SQ: 0x00,
   CREATE_SQ: 0x01,
@@ -41,6 +45,8 @@ export interface AdminContext {
   readonly personality: Personality;
   readonly health: Health;
   readonly features: Features;
+  /** The Changed Namespace List. */
+  readonly changedNamespaces: Set<number>;
   /** I/O queue pairs that there can be. */
   readonly maxQueues: number;
   readonly maxQueueEntries: number;
@@ -138,6 +144,8 @@ export class AdminCommands {
     if (offset % 4 !== 0 || offset > log.byteLength || isTooLong) {
       throw new CommandError(Status.INVALID_FIELD);
     }
+    const isRetained = (sqe.cdw10 & RETAIN_ASYNC_EVENT) !== 0;
+    if ((sqe.cdw10 & 0xff) === LOG_CHANGED_NAMESPACES && !isRetained) this.#at.changedNamespaces.clear();
     const bytes = Buffer.alloc(Math.max(length, log.byteLength - offset));
     log.copy(bytes, 0, offset);
     return this.#give(sqe, bytes.subarray(0, length), length);
@@ -152,9 +160,20 @@ export class AdminCommands {
         return health.smartLog();
       case 0x03:
         return health.firmwareLog(personality.firmwareRevision);
+      case LOG_CHANGED_NAMESPACES:
+        return this.#changedNamespaces();
       default:
         throw new CommandError(Status.INVALID_LOG_PAGE);
     }
+  }
+
+  /** Section 5.16.1.5; too many of them are all. */
+  #changedNamespaces(): Buffer {
+    const bytes = Buffer.alloc(PAGE);
+    const ids = [...this.#at.changedNamespaces].sort((a, b) => a - b);
+    if (ids.length > PAGE / 4) bytes.writeUInt32LE(ALL_NAMESPACES, 0);
+    else for (const [i, id] of ids.entries()) bytes.writeUInt32LE(id, 4 * i);
+    return bytes;
   }
 
   get #queueCount(): number {

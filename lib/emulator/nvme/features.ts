@@ -3,6 +3,8 @@ import { Status } from './constants.js';
 import { CommandError, type Sqe } from './sqe.js';
 
 export const FEATURE_NUMBER_OF_QUEUES = 0x07;
+const ASYNC_EVENT_CONFIGURATION = 0x0b;
+const NAMESPACE_NOTICES = 1 << 8;
 
 /** Every feature there is, with its default. */
 const DEFAULTS: ReadonlyMap<number, number> = new Map([
@@ -16,13 +18,18 @@ const DEFAULTS: ReadonlyMap<number, number> = new Map([
   [0x08, 0],
   [0x09, 0],
   [0x0a, 0],
-  [0x0b, 0],
+  [ASYNC_EVENT_CONFIGURATION, 0],
 ]);
 /** What is supported: the feature can be changed. */
 const CHANGEABLE = 1 << 2;
 
 export class Features {
   readonly #values = new Map(DEFAULTS);
+
+  /** Asynchronous Event Configuration: Namespace Attribute Notices. */
+  get sendsNamespaceNotices(): boolean {
+    return (this.#values.get(ASYNC_EVENT_CONFIGURATION)! & NAMESPACE_NOTICES) !== 0;
+  }
 
   /** A feature's dword. */
   get({ cdw10 }: Sqe): number {

@@ -28,6 +28,8 @@ const CRITICAL_TEMPERATURE = 353;
 /** Compare, Dataset Management, Write Zeroes. */
 const ONCS = 0b1101;
 const OACS_DOORBELL_BUFFER = 1 << 8;
+/** Namespace Attribute Notices. */
+const OAES_NAMESPACE_NOTICES = 1 << 8;
 /** Log pages can be read from an offset. */
 const LPA = 1 << 2;
 /** Of any alignment; no bit buckets, no more bytes than the data has. */
@@ -46,6 +48,7 @@ export function identifyController(is: Personality): Buffer {
   bytes[77] = is.mdts;
   bytes.writeUInt16LE(1, 78);
   bytes.writeUInt32LE(is.version, 80);
+  bytes.writeUInt32LE(OAES_NAMESPACE_NOTICES, 92);
   bytes[111] = 1;
   bytes.writeUInt16LE(is.hasShadowDoorbells ? OACS_DOORBELL_BUFFER : 0, 256);
   bytes[258] = ABORT_LIMIT;
@@ -74,15 +77,14 @@ export function identifyController(is: Personality): Buffer {
   return bytes;
 }
 
-export function identifyNamespace({ blocks, blockSize, id }: EmulatedNamespace): Buffer {
+export function identifyNamespace({ blocks, blockSize, eui64, nguid }: EmulatedNamespace): Buffer {
   const bytes = Buffer.alloc(PAGE);
   for (const at of [0, 8, 16]) bytes.writeBigUInt64LE(BigInt(blocks), at);
   // Deallocated blocks read as zeroes, and Write Zeroes may deallocate.
   bytes[33] = 0b1001;
   bytes.writeBigUInt64LE(BigInt(blocks) * BigInt(blockSize), 48);
-  // EUI-64: a locally administered one of the namespace's number.
-  bytes.writeUInt32BE(0x02ffffff, 120);
-  bytes.writeUInt32BE(id, 124);
+  nguid.copy(bytes, 104);
+  eui64.copy(bytes, 120);
   bytes.writeUInt32LE(Math.log2(blockSize) << 16, 128);
   return bytes;
 }

@@ -55,6 +55,8 @@ export interface NvmeDeviceOptions {
   intercept?: NvmeIntercept;
 }
 
+/** Dword 0 of an event's completion: a notice, Namespace Attribute Changed, the log page that has them. */
+const NAMESPACE_CHANGED = 0x0004_0002;
 const VERSION_2_0 = 0x0002_0000;
 const MSIX_BAR_SIZE = 0x10000;
 const MSIX_PENDING = 0x8000;
@@ -66,7 +68,9 @@ const MOST_QUEUES = 1024;
 const MOST_ENTRIES = 65_536;
 
 export class NvmeDevice extends PciDevice {
-  readonly namespaces: readonly EmulatedNamespace[];
+  readonly #namespaces: EmulatedNamespace[];
+  /** Namespaces that were replaced since the host last read the Changed Namespace List. */
+  readonly #changed = new Set<number>();
   /** Sees every command, and may make it fail; can be set at any time. */
   intercept: NvmeIntercept | undefined;
   /** CSTS.RDY stays what it is: the controller can be neither enabled nor disabled. */
@@ -104,7 +108,7 @@ export class NvmeDevice extends PciDevice {
     super(config, [{ index: PciIrq.MSIX, count: vectors, flags: IRQ_FLAG_EVENTFD }]);
     this.#options = settings;
     this.intercept = options.intercept;
-    this.namespaces = options.namespaces.map((namespace, i) => new EmulatedNamespace(i + 1, namespace));
+    this.#namespaces = options.namespaces.map((namespace, i) => new EmulatedNamespace(i + 1, namespace));
     this.#personality = {
       serialNumber: settings.serialNumber,
       modelNumber: settings.modelNumber,
@@ -113,10 +117,29 @@ export class NvmeDevice extends PciDevice {
       version: VERSION_2_0,
       hasShadowDoorbells: settings.shadowDoorbells,
       takesSgls: settings.sgls,
-      namespaces: this.namespaces,
+      namespaces: this.#namespaces,
     };
     this.#doorbells = new DoorbellPage(barSize, stride, settings.mapDoorbells);
     this.#addBars(barSize);
+  }
+
+  get namespaces(): readonly EmulatedNamespace[] {
+    return this.#namespaces;
+  }
+
+  /**
+   * Puts another namespace in the place of `id`, as a format or another controller's namespace management does, and tells
+   * the host (Namespace Attribute Changed). The old store is not closed.
+   * @throws RangeError for a number that there is not, and for what a namespace cannot be.
+   */
+  replaceNamespace(id: number, namespace: EmulatedNamespaceOptions): void {
+    const at = this.#namespaces.findIndex((other) => other.id === id);
+    if (at < 0)
+      throw new RangeError(`the controller has ${this.#namespaces.length} namespaces; ${id} is none of them`);
+    this.#namespaces[at] = new EmulatedNamespace(id, namespace);
+    // One event until the list is read (section 5.2.1).
+    if (this.#changed.size === 0 && this.#features.sendsNamespaceNotices) this.raiseEvent(NAMESPACE_CHANGED);
+    this.#changed.add(id);
   }
 
   /** I/O commands that were fetched since the device was made. */
@@ -271,6 +294,7 @@ export class NvmeDevice extends PciDevice {
     this.#owner = client;
     this.#isStalled = false;
     this.#features = new Features();
+    this.#changed.clear();
     this.#doorbells.clear(0, 'tail');
     this.#doorbells.clear(0, 'head');
     const cq = new CompletionRing(0, acq, (aqa >>> 16) + 1, 0);
@@ -284,6 +308,7 @@ export class NvmeDevice extends PciDevice {
       personality: this.#personality,
       health: this.#health,
       features: this.#features,
+      changedNamespaces: this.#changed,
       maxQueues: this.#options.queues,
       maxQueueEntries: this.#options.queueEntries,
       vectors: this.#options.vectors,
