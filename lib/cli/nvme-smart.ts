@@ -5,7 +5,7 @@ import { toJson } from './json.js';
 import { kelvin } from './nvme-identify.js';
 import { namespaceId, withController } from './nvme-options.js';
 import { print } from './output.js';
-import { columns } from './text.js';
+import { columns, spelledOut } from './text.js';
 
 const HELP = `
 Examples:
@@ -47,16 +47,13 @@ function rows(log: SmartLog): string[][] {
     ['error log entries', `${log.errorLogEntries}`],
     ['warning temperature time', `${log.warningTemperatureMinutes} minutes`],
     ['critical temperature time', `${log.criticalTemperatureMinutes} minutes`],
-    ...log.temperatureSensors.map((value, i) => [`temperature sensor ${i + 1}`, kelvin(value)]),
+    ...log.temperatureSensors.flatMap((value, i) =>
+      value === undefined ? [] : [[`temperature sensor ${i + 1}`, kelvin(value)]],
+    ),
   ];
 }
 
 /** Units are thousands of 512 bytes. */
 function dataUnits(units: bigint): string {
   return `${units} units (${(Number(units) * 0.512).toFixed(1)} MB)`;
-}
-
-/** `readOnly` as `read only`. */
-function spelledOut(name: string): string {
-  return name.replaceAll(/[A-Z]/g, (letter) => ` ${letter.toLowerCase()}`);
 }

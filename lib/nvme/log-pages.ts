@@ -77,15 +77,17 @@ export interface SmartLog {
   errorLogEntries: bigint;
   warningTemperatureMinutes: number;
   criticalTemperatureMinutes: number;
-  /** Kelvin; those that the controller has. */
-  temperatureSensors: number[];
+  /**
+   * Kelvin: sensor n at `[n - 1]`, up to the last that the controller has; undefined (in JSON null) for those before it
+   * that it has not.
+   */
+  temperatureSensors: (number | undefined)[];
 }
 
 /** @throws ProtocolError where there are fewer than 512 bytes. */
 export function decodeSmartLog(bytes: Buffer): SmartLog {
   requireBytes(bytes, SMART_LOG_SIZE, 'the SMART log');
   const warning = bytes[0]!;
-  const sensors = Array.from({ length: 8 }, (_, i) => bytes.readUInt16LE(200 + 2 * i));
   return {
     criticalWarning: {
       spareBelowThreshold: (warning & 0x01) !== 0,
@@ -111,8 +113,15 @@ export function decodeSmartLog(bytes: Buffer): SmartLog {
     errorLogEntries: uint128(bytes, 176),
     warningTemperatureMinutes: bytes.readUInt32LE(192),
     criticalTemperatureMinutes: bytes.readUInt32LE(196),
-    temperatureSensors: sensors.filter((kelvin) => kelvin !== 0),
+    temperatureSensors: decodeSensors(bytes),
   };
+}
+
+/** Temperature sensors 1 to 8; 0 stands for one that is not implemented. */
+function decodeSensors(bytes: Buffer): (number | undefined)[] {
+  const sensors = Array.from({ length: 8 }, (_, i) => bytes.readUInt16LE(200 + 2 * i) || undefined);
+  while (sensors.length > 0 && sensors.at(-1) === undefined) sensors.pop();
+  return sensors;
 }
 
 /** Firmware Slot Information (5.16.1.4). */

@@ -247,8 +247,15 @@ describe('log pages', () => {
       errorLogEntries: 10n,
       warningTemperatureMinutes: 11,
       criticalTemperatureMinutes: 12,
-      temperatureSensors: [322, 323],
+      // By their numbers: the controller has no sensor 2.
+      temperatureSensors: [322, undefined, 323],
     });
+    expect(log.temperatureSensors).toHaveLength(3);
+    expect(decodeSmartLog(Buffer.alloc(512)).temperatureSensors).toEqual([]);
+    const last = Buffer.alloc(512);
+    last.writeUInt16LE(310, 214);
+    expect(decodeSmartLog(last).temperatureSensors[7]).toBe(310);
+    expect(decodeSmartLog(last).temperatureSensors.filter((kelvin) => kelvin !== undefined)).toEqual([310]);
     expect(() => decodeSmartLog(Buffer.alloc(511))).toThrow(ProtocolError);
   });
 
