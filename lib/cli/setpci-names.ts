@@ -2,12 +2,13 @@
  * The registers and capabilities of config space under the names that setpci(8) has for them, so that its command lines
  * can be taken over.
  */
-import { PciCapabilityId, PciConfig } from '../pci/index.js';
+import { PciCapabilityId, PciConfig, PciHeaderType } from '../pci/index.js';
 
 export type RegisterWidth = 1 | 2 | 4;
 
 type Register = readonly [name: string, offset: number, width: RegisterWidth];
 
+/** Of every header. */
 const COMMON: readonly Register[] = [
   ['VENDOR_ID', PciConfig.VENDOR_ID, 2],
   ['DEVICE_ID', PciConfig.DEVICE_ID, 2],
@@ -22,9 +23,16 @@ const COMMON: readonly Register[] = [
   ['BIST', PciConfig.BIST, 1],
 ];
 
-const DEVICE: readonly Register[] = [
+/** Of devices and of PCI-to-PCI bridges. */
+const DEVICE_AND_BRIDGE: readonly Register[] = [
   ['BASE_ADDRESS_0', PciConfig.BAR0, 4],
   ['BASE_ADDRESS_1', PciConfig.BAR1, 4],
+  ['CAPABILITIES', PciConfig.CAPABILITIES_POINTER, 1],
+  ['INTERRUPT_LINE', PciConfig.INTERRUPT_LINE, 1],
+  ['INTERRUPT_PIN', PciConfig.INTERRUPT_PIN, 1],
+];
+
+const DEVICE: readonly Register[] = [
   ['BASE_ADDRESS_2', PciConfig.BAR2, 4],
   ['BASE_ADDRESS_3', PciConfig.BAR3, 4],
   ['BASE_ADDRESS_4', PciConfig.BAR4, 4],
@@ -33,9 +41,6 @@ const DEVICE: readonly Register[] = [
   ['SUBSYSTEM_VENDOR_ID', PciConfig.SUBSYSTEM_VENDOR_ID, 2],
   ['SUBSYSTEM_ID', PciConfig.SUBSYSTEM_ID, 2],
   ['ROM_ADDRESS', PciConfig.EXPANSION_ROM, 4],
-  ['CAPABILITIES', PciConfig.CAPABILITIES_POINTER, 1],
-  ['INTERRUPT_LINE', PciConfig.INTERRUPT_LINE, 1],
-  ['INTERRUPT_PIN', PciConfig.INTERRUPT_PIN, 1],
   ['MIN_GNT', PciConfig.MIN_GRANT, 1],
   ['MAX_LAT', PciConfig.MAX_LATENCY, 1],
 ];
@@ -85,13 +90,12 @@ const CARDBUS: readonly Register[] = [
   ['CB_LEGACY_MODE_BASE', 0x44, 4],
 ];
 
-/** By the header type that has them: 0 for devices, 1 for bridges, 2 for CardBus bridges. */
-const BY_HEADER_TYPE = [DEVICE, BRIDGE, CARDBUS] as const;
-
 export interface NamedRegister {
   readonly name: string;
   readonly offset: number;
   readonly width: RegisterWidth;
+  /** The types of header that have it: 0 for devices, 1 for PCI-to-PCI bridges, 2 for CardBus bridges; none for all. */
+  readonly headerTypes: readonly number[];
 }
 
 export interface NamedCapability {
@@ -101,14 +105,28 @@ export interface NamedCapability {
   readonly extended: boolean;
 }
 
-const named = ([name, offset, width]: Register): NamedRegister => ({ name, offset, width });
+function named(registers: readonly Register[], ...headerTypes: readonly number[]): NamedRegister[] {
+  return registers.map(([name, offset, width]) => ({ name, offset, width, headerTypes }));
+}
 
 /** Those of every header, then those of devices, of bridges and of CardBus bridges. */
-export const REGISTERS: readonly NamedRegister[] = [...COMMON, ...DEVICE, ...BRIDGE, ...CARDBUS].map(named);
+export const REGISTERS: readonly NamedRegister[] = [
+  ...named(COMMON),
+  ...named(DEVICE_AND_BRIDGE, PciHeaderType.DEVICE, PciHeaderType.BRIDGE),
+  ...named(DEVICE, PciHeaderType.DEVICE),
+  ...named(BRIDGE, PciHeaderType.BRIDGE),
+  ...named(CARDBUS, PciHeaderType.CARDBUS),
+];
 
-/** The registers that a header of that type (0, 1, 2) has; the common ones alone where the type is unknown. */
+/** Whether a header of that type has the register. */
+export function hasRegister({ headerTypes }: NamedRegister, headerType: number): boolean {
+  return headerTypes.length === 0 || headerTypes.includes(headerType);
+}
+
+/** The registers that a header of that type (0, 1, 2) has, in the order of their offsets; the common ones alone where the type is unknown. */
 export function registersOf(headerType: number): readonly NamedRegister[] {
-  return [...COMMON, ...(BY_HEADER_TYPE[headerType] ?? [])].map(named);
+  const registers = REGISTERS.filter((register) => hasRegister(register, headerType));
+  return registers.sort((a, b) => a.offset - b.offset);
 }
 
 const CAPABILITIES: Readonly<Record<string, number>> = {
@@ -154,7 +172,7 @@ const EXTENDED = [
   ],
   ...['ATS', 'SRIOV', 'MRIOV', 'MCAST', 'PRI', null, 'REBAR', 'DPA', 'TPH', 'LTR', 'SECPCI', 'PMUX', 'PASID'],
   ...['LNR', 'DPC', 'L1PM', 'PTM', 'M_PCIE', 'FRS', 'RTR', 'DVSEC', 'VF_REBAR', 'DLNK', '16GT', 'LMR'],
-  ...['HIER_ID', 'NPEM'],
+  ...['HIER_ID', 'NPEM', '32GT', null, null, null, null, null, 'IDE', '64GT', 'FL'],
 ];
 
 export const CAPABILITY_NAMES: readonly NamedCapability[] = [

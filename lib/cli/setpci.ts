@@ -2,15 +2,23 @@
  * What setpci(8) takes as an operation, `REGISTER[=VALUE[:MASK][,VALUE…]]`, read and resolved against a device.
  *
  * ```
- *   COMMAND=6:6      CAP_PM+4.b      ECAP_DSN+4.l      CAP09@1+2.w      40.l=1,2
+ *   COMMAND=6:6      CAP_PM+4.b      ECAP_DSN+4.l      CAP09+2.w@1      40.l=1,2
  *   name             capability      extended          by id, second    offset; two dwords
  * ```
+ * `@n` may also stand in front of the offset.
+ *
  * All numbers are hexadecimal, with or without 0x, as they are there.
  */
 import { UnsupportedError } from '../errors.js';
 import type { ConfigSpace } from '../index.js';
 import { UsageError } from './errors.js';
-import { CAPABILITY_NAMES, REGISTERS, type RegisterWidth } from './setpci-names.js';
+import {
+  CAPABILITY_NAMES,
+  REGISTERS,
+  hasRegister,
+  type NamedRegister,
+  type RegisterWidth,
+} from './setpci-names.js';
 import { hex } from './text.js';
 
 export interface Operation {
@@ -24,8 +32,13 @@ export interface Operation {
   readonly writes: readonly Write[];
 }
 
-/** Where the offset counts from: the beginning of config space, or the n-th capability with an id. */
-type Base = { kind: 'space' } | { kind: 'capability'; id: number; extended: boolean; nth: number };
+/**
+ * Where the offset counts from: the beginning of config space, which the register is of whose name was given, or the n-th
+ * capability with an id.
+ */
+type Base =
+  | { kind: 'space'; register: NamedRegister | undefined }
+  | { kind: 'capability'; id: number; extended: boolean; nth: number };
 
 export interface Write {
   readonly value: number;
@@ -35,8 +48,10 @@ export interface Write {
 
 const OPERATION = /^(?<register>[^=]+)(?:=(?<values>.*))?$/;
 const REGISTER =
-  /^(?<name>[0-9a-z_]+?)(?:@(?<nth>[0-9a-f]{1,2}))?(?:\+(?<offset>(?:0x)?[0-9a-f]{1,3}))?(?:\.(?<width>[bwl]))?$/i;
+  /^(?<name>[0-9a-z_]+?)(?:@(?<before>[0-9a-f]{1,3}))?(?:\+(?<offset>(?:0x)?[0-9a-f]{1,3}))?(?:\.(?<width>[bwl]))?(?:@(?<behind>[0-9a-f]{1,3}))?$/i;
 const BY_ID = /^(?<kind>E?CAP)(?<id>[0-9a-f]{1,4})$/i;
+const MAX_ID = 0xff;
+const MAX_EXTENDED_ID = 0xffff;
 const NUMBER = /^(?:0x)?(?<digits>[0-9a-f]{1,8})$/i;
 const WIDTHS: Readonly<Record<string, RegisterWidth>> = { b: 1, w: 2, l: 4 };
 
@@ -44,8 +59,10 @@ const WIDTHS: Readonly<Record<string, RegisterWidth>> = { b: 1, w: 2, l: 4 };
 export function parseOperation(text: string): Operation {
   const { register = '', values } = OPERATION.exec(text)?.groups ?? {};
   const parts = REGISTER.exec(register)?.groups;
-  if (parts === undefined) throw invalid(text, 'it is REGISTER[@n][+offset][.b|.w|.l][=VALUE[:MASK],…]');
-  const place = placeOf(parts['name']!, parts['nth'], text);
+  const { before, behind } = parts ?? {};
+  if (parts === undefined || (before !== undefined && behind !== undefined))
+    throw invalid(text, 'it is REGISTER[+offset][.b|.w|.l][@n][=VALUE[:MASK],…]');
+  const place = placeOf(parts['name']!, before ?? behind, text);
   const width = parts['width'] === undefined ? place.width : WIDTHS[parts['width'].toLowerCase()];
   if (width === undefined) throw invalid(text, 'it wants a width: .b, .w or .l');
   const offset = place.offset + Number.parseInt(parts['offset'] ?? '0', 16);
@@ -56,15 +73,27 @@ export function parseOperation(text: string): Operation {
 
 /**
  * Where in config space the operation begins.
- * @throws UnsupportedError where the device has no such capability, RangeError where the space ends before.
+ * @throws UnsupportedError where the device has no such capability, or its header no such register; RangeError where the
+ * space ends before, or the place is not aligned.
  */
 export function resolve({ text, base, offset, width, writes }: Operation, config: ConfigSpace): number {
+  if (base.kind === 'space') checkHeader(base.register, config, text);
   const at = base.kind === 'space' ? offset : capabilityOffset(base, config, text) + offset;
+  if (at % width !== 0) throw new RangeError(`${text}: ${hex(at)} is not aligned to ${width} bytes`);
   const end = at + width * Math.max(1, writes.length);
   if (end > config.size) {
     throw new RangeError(`${text}: config space has ${hex(config.size)} bytes; this ends at ${hex(end)}`);
   }
   return at;
+}
+
+/** Another register stands in its place in a header of another type. */
+function checkHeader(register: NamedRegister | undefined, config: ConfigSpace, text: string): void {
+  const { headerType } = config.header;
+  if (register === undefined || hasRegister(register, headerType)) return;
+  throw new UnsupportedError(
+    `${text}: a header of type ${headerType} has no register ${register.name}, only type ${register.headerTypes.join(' and ')} has`,
+  );
 }
 
 function capabilityOffset(
@@ -93,10 +122,16 @@ function placeOf(name: string, nth: string | undefined, text: string): Place {
   }
   if (nth !== undefined) throw invalid(text, '@n counts capabilities of one id');
   const register = REGISTERS.find((candidate) => candidate.name === name.toUpperCase());
-  if (register !== undefined) return { base: { kind: 'space' }, ...register };
+  if (register !== undefined) {
+    return { base: { kind: 'space', register }, offset: register.offset, width: register.width };
+  }
   const digits = NUMBER.exec(name)?.groups?.['digits'];
   if (digits === undefined) throw invalid(text, `there is no register ${name}; --names lists them`);
-  return { base: { kind: 'space' }, offset: Number.parseInt(digits, 16), width: undefined };
+  return {
+    base: { kind: 'space', register: undefined },
+    offset: Number.parseInt(digits, 16),
+    width: undefined,
+  };
 }
 
 function capabilityOf(name: string): { id: number; extended: boolean } | undefined {
@@ -105,7 +140,9 @@ function capabilityOf(name: string): { id: number; extended: boolean } | undefin
   if (known !== undefined) return { id: known.id, extended: known.extended };
   const groups = BY_ID.exec(name)?.groups;
   if (groups === undefined) return undefined;
-  return { id: Number.parseInt(groups['id']!, 16), extended: groups['kind']!.toUpperCase() === 'ECAP' };
+  const id = Number.parseInt(groups['id']!, 16);
+  const extended = groups['kind']!.toUpperCase() === 'ECAP';
+  return id <= (extended ? MAX_EXTENDED_ID : MAX_ID) ? { id, extended } : undefined;
 }
 
 function parseWrite(text: string, width: RegisterWidth, operation: string): Write {

@@ -124,3 +124,100 @@ describe('vfio-user config', () => {
     expect(missing).toEqual([]);
   });
 });
+
+describe('a header of another type', () => {
+  const MIN = { VENDOR_ID: 0, MIN_GNT: 0x3e, BRIDGE_CONTROL: 0x3e };
+
+  /** A server with nothing but that config space. */
+  async function served(headerType: number): Promise<{ socket: string; bytes: Buffer }> {
+    const bytes = Buffer.alloc(256);
+    bytes.writeUInt16LE(0x1af4, MIN.VENDOR_ID);
+    bytes[0x0e] = headerType | 0x80;
+    bytes.writeUInt16LE(0x10, 6);
+    bytes[headerType === 2 ? 0x14 : 0x34] = 0x48;
+    bytes.set([0x09, 0x60, 0x10, 0x11, 0x22], 0x48);
+    bytes.set([0x09, 0x00, 0x08, 0x33, 0x44], 0x60);
+    const path = scratch.path(`type-${headerType}`);
+    const region = { index: 7, size: 256, memory: { bytes } };
+    const other = await serve({ regions: [region], irqs: [] }, { path });
+    others.push(other);
+    return { socket: path, bytes };
+  }
+
+  const others: EmulatorServer[] = [];
+
+  afterEach(async () => {
+    for (const other of others.splice(0)) await other.close();
+  });
+
+  test.each([
+    [0, 'BRIDGE_CONTROL', 'type 1 has'],
+    [0, 'CB_SUBSYSTEM_ID', 'type 2 has'],
+    [1, 'MIN_GNT', 'type 0 has'],
+    [1, 'BASE_ADDRESS_2', 'type 0 has'],
+    [2, 'BASE_ADDRESS_0', 'type 0 and 1 has'],
+    [2, 'PRIMARY_BUS', 'type 1 has'],
+  ])('type %d has no %s, which is neither read nor written', async (type, register, who) => {
+    const { socket: path, bytes } = await served(type);
+    const before = Buffer.from(bytes);
+    for (const operations of [[register], ['COMMAND=7', `${register}=40`]]) {
+      const { status, stdout, stderr } = await vfioUser('config', path, ...operations);
+      expect([status, stdout]).toEqual([1, '']);
+      expect(stderr).toBe(
+        `vfio-user: ${register}: a header of type ${type} has no register ${register}, only ${who} [ERR_VFIO_USER_UNSUPPORTED]\n`,
+      );
+    }
+    expect(bytes).toEqual(before);
+  });
+
+  test('has its own', async () => {
+    const bridge = await served(1);
+    const { stdout } = await vfioUser(
+      'config',
+      bridge.socket,
+      'BRIDGE_CONTROL=40',
+      'BRIDGE_CONTROL',
+      'BASE_ADDRESS_1',
+      'CAPABILITIES',
+      'INTERRUPT_PIN',
+    );
+    expect(stdout).toBe('0040\n00000000\n48\n00\n');
+    expect(bridge.bytes.readUInt16LE(MIN.BRIDGE_CONTROL)).toBe(0x40);
+    const cardBus = await served(2);
+    expect(
+      (await vfioUser('config', cardBus.socket, 'CB_CAPABILITIES', 'CB_CARDBUS_BASE', '3e.w')).stdout,
+    ).toBe('0048\n00000000\n0000\n');
+    expect((await vfioUser('config', cardBus.socket)).stdout).toMatch(
+      /^ {2}0x19 {2}CB_CARDBUS_NUMBER +0x00$/m,
+    );
+  });
+
+  test('the number of a capability stands where setpci has it, or in front', async () => {
+    const { socket: path } = await served(0);
+    const { stdout } = await vfioUser(
+      'config',
+      path,
+      'CAP_VNDR+3.b',
+      'CAP_VNDR+3.b@1',
+      'CAP09@1+3.b',
+      'CAP9+4.b@0',
+    );
+    expect(stdout).toBe('11\n33\n33\n22\n');
+    expect((await vfioUser('config', path, 'CAP_VNDR+3.b@2')).stderr).toMatch(/no 3\. capability 0x09/);
+    expect(await misuse('CAP_VNDR@1+3.b@1')).toMatch(/it is REGISTER/);
+    expect(await misuse('CAP100.b')).toMatch(/there is no register CAP100/);
+  });
+
+  test('a place that is not aligned is refused before anything is written', async () => {
+    const bytes = Buffer.alloc(256);
+    bytes.set([0x10, 0x00], 6);
+    bytes[0x34] = 0x44;
+    bytes.set([0x09, 0x00, 0x08], 0x44);
+    const path = scratch.path('odd');
+    others.push(await serve({ regions: [{ index: 7, size: 256, memory: { bytes } }], irqs: [] }, { path }));
+    expect(await misuse('CAP_VNDR+1.w=1')).toMatch(/0x1 is not aligned to 2 bytes/);
+    expect((await vfioUser('config', path, 'CAP_VNDR+4.l=12345678', 'CAP_VNDR+4.l')).stdout).toBe(
+      '12345678\n',
+    );
+  });
+});

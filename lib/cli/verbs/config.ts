@@ -29,7 +29,7 @@ A register is what setpci takes; all of its numbers are hexadecimal, with or wit
   COMMAND             by name, with the register's own width
   40.l                by offset, with a width: .b for 1 byte, .w for 2, .l for 4
   CAP_PM+4.w          from a capability on; ECAP_… for those of the extended space
-  CAP09@1+2.b         by the capability's id, the second (@1) of those that have it
+  CAP09+2.b@1         by the capability's id, the second (@1) of those that have it
 
 Without =, the register is read and its value printed, hexadecimal, one on a line. With =VALUE it is written, with
 =VALUE:MASK only the bits under the mask are changed, and =V1,V2 writes registers that follow each other. Everything is
