@@ -1,18 +1,10 @@
 /** A configuration space in words. */
-import {
-  PciCommand,
-  PciStatus,
-  pciId,
-  type Bar,
-  type Capability,
-  type ExtendedCapability,
-  type PciHeader,
-} from '../pci/index.js';
+import { PciCommand, PciStatus, pciId, type Bar, type BridgeWindow, type PciHeader } from '../pci/index.js';
 import type { ConfigReport, RegionReport } from './describe-device.js';
 import type { Colors } from './global-options.js';
-import { byteCount, columns, counted, hex } from './text.js';
+import { BAR_KINDS, capabilityLines, extendedLines } from './render-capabilities.js';
+import { byteCount, columns, hex } from './text.js';
 
-const BAR_KINDS = { memory32: '32-bit memory', memory64: '64-bit memory', io: 'I/O' } as const;
 /** Not a flag: a field of two bits. */
 const { DEVSEL_TIMING: _, ...STATUS_FLAGS } = PciStatus;
 
@@ -25,21 +17,26 @@ export function renderConfig(config: ConfigReport, regions: readonly RegionRepor
     if (size > 0) rows.push([`bar${bar.index}`, barText(bar, size)]);
   }
   for (const capability of capabilities) {
-    rows.push([`[${hex(capability.offset, 2)}]`, capabilityText(capability)]);
+    rows.push(...capabilityRows(`[${hex(capability.offset, 2)}]`, capabilityLines(capability)));
   }
   for (const capability of extendedCapabilities) {
-    rows.push([`[${hex(capability.offset, 3)}]`, extendedText(capability)]);
+    rows.push(...capabilityRows(`[${hex(capability.offset, 3)}]`, extendedLines(capability)));
   }
   for (const problem of problems) rows.push([colors.yellow('problem'), problem]);
   return columns(rows);
 }
 
+/** The offset stands before the first line only. */
+function capabilityRows(offset: string, [first = '', ...rest]: readonly string[]): string[][] {
+  return [[offset, first], ...rest.map((line) => ['', `  ${line}`])];
+}
+
 function headerRows(header: PciHeader): string[][] {
-  const { classCode, subsystemVendorId, subsystemId, interruptPin, interruptLine } = header;
+  const { classCode, subsystemVendorId, subsystemId, interruptPin, interruptLine, bridge } = header;
   const code = [classCode.base, classCode.sub, classCode.progIf].map((byte) =>
     byte.toString(16).padStart(2, '0'),
   );
-  return [
+  const rows = [
     ['class', `0x${code.join('')}  ${classCode.name}`],
     ['revision', hex(header.revisionId, 2)],
     ['subsystem', pciId(subsystemVendorId, subsystemId)],
@@ -47,6 +44,16 @@ function headerRows(header: PciHeader): string[][] {
     ['status', register(header.status, STATUS_FLAGS)],
     ['interrupt', interruptPin === 0 ? 'no pin' : `${pinName(interruptPin)}, line ${interruptLine}`],
   ];
+  if (bridge === null) return rows;
+  const { primary, secondary, subordinate } = bridge;
+  rows.push(['buses', `on ${primary}, in front of ${secondary} to ${subordinate}`]);
+  return [...rows, ...(header.bridgeWindows ?? []).map((window) => ['window', windowText(window)])];
+}
+
+const WINDOW_KINDS = { io: 'I/O', memory: 'memory', prefetchable: 'prefetchable memory' } as const;
+
+function windowText({ kind, base, limit }: BridgeWindow): string {
+  return `${WINDOW_KINDS[kind]}, ${base > limit ? 'closed' : `${hex(base)} to ${hex(limit)}`}`;
 }
 
 function register(value: number, bits: Readonly<Record<string, number>>): string {
@@ -61,42 +68,4 @@ function pinName(pin: number): string {
 function barText({ kind, prefetchable, address }: Bar, size: number): string {
   const where = address === 0n ? 'no address yet' : `at ${hex(address)}`;
   return `${BAR_KINDS[kind]}${prefetchable ? ', prefetchable' : ''}, ${byteCount(size)}, ${where}`;
-}
-
-function capabilityText(capability: Capability): string {
-  const { name } = capability;
-  switch (capability.kind) {
-    case 'power-management':
-      return `${name}: version ${capability.version}, in D${capability.powerState}`;
-    case 'msi':
-      return `${name}: ${onOff(capability.enabled)}, ${counted(capability.vectorsCapable, 'vector')}`;
-    case 'msix': {
-      const { tableSize, table, pba } = capability;
-      const places = `table in BAR ${table.bir} at ${hex(table.offset)}, pending bits in BAR ${pba.bir} at ${hex(pba.offset)}`;
-      return `${name}: ${onOff(capability.enabled)}, ${counted(tableSize, 'vector')}, ${places}`;
-    }
-    case 'express':
-      return `${name}: ${capability.deviceTypeName}, payload ${capability.maxPayload} of ${capability.maxPayloadSupported}`;
-    case 'vendor-specific':
-      return `${name}: ${counted(capability.length, 'byte')}`;
-    case 'other':
-      return name;
-  }
-}
-
-function extendedText(capability: ExtendedCapability): string {
-  switch (capability.kind) {
-    case 'serial-number':
-      return `${capability.name}: ${capability.text}`;
-    case 'vendor-specific': {
-      const id = hex(capability.vendorCapabilityId, 4);
-      return `${capability.name}: id ${id}, revision ${capability.revision}, ${counted(capability.length, 'byte')}`;
-    }
-    case 'other':
-      return capability.name;
-  }
-}
-
-function onOff(enabled: boolean): string {
-  return enabled ? 'on' : 'off';
 }

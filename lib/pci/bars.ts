@@ -30,22 +30,33 @@ export function barOffset(index: number): number {
 }
 
 /**
- * Decodes the BARs of a header: six registers in type 0, two in type 1.
+ * Decodes the BARs of a header: six registers in type 0, two in type 1, and in type 2 the one of a CardBus bridge's own
+ * registers.
  *
  * A register that is not implemented reads as zero, as does an unassigned 32-bit memory BAR: only sizes (of
  * regions, or by `barSizeFromMask`) tell them apart, so both are listed.
  */
 export function decodeBars(config: ConfigReader): { bars: Bar[]; problems: string[] } {
-  const bars: Bar[] = [];
   const problems: string[] = [];
   const registers = zeroExtended(config);
   if (config.size < PCI_HEADER_SIZE) {
     problems.push(`config space has ${config.size} bytes, too few for a header`);
   }
-
   const count = barCount(registers.readUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK);
+  return { bars: decodeBarRegisters(registers, PciConfig.BAR0, count, 'BAR', problems), problems };
+}
+
+/** The BARs of `count` registers from `offset` on; what they are called begins each problem. */
+export function decodeBarRegisters(
+  registers: ConfigReader,
+  offset: number,
+  count: number,
+  what: string,
+  problems: string[],
+): Bar[] {
+  const bars: Bar[] = [];
   for (let index = 0; index < count; index++) {
-    const low = registers.readUInt32(barOffset(index));
+    const low = registers.readUInt32(offset + 4 * index);
     const kind = barKind(low);
     if (kind === 'io') {
       bars.push({ index, kind, prefetchable: false, address: BigInt((low & ~IO_FLAGS) >>> 0) });
@@ -54,20 +65,20 @@ export function decodeBars(config: ConfigReader): { bars: Bar[]; problems: strin
 
     const type = low & MEMORY_TYPE_MASK;
     if (type !== 0 && type !== MEMORY_TYPE_64)
-      problems.push(`BAR ${index} has the reserved memory type ${type >> 1}`);
+      problems.push(`${what} ${index} has the reserved memory type ${type >> 1}`);
     const prefetchable = (low & PREFETCHABLE) !== 0;
     const address = BigInt((low & ~MEMORY_FLAGS) >>> 0);
     if (kind === 'memory32') {
       bars.push({ index, kind, prefetchable, address });
     } else if (index + 1 === count) {
-      problems.push(`BAR ${index} is 64 bits wide, but no register follows it`);
+      problems.push(`${what} ${index} is 64 bits wide, but no register follows it`);
     } else {
-      const high = registers.readUInt32(barOffset(index + 1));
+      const high = registers.readUInt32(offset + 4 * (index + 1));
       bars.push({ index, kind, prefetchable, address: (BigInt(high) << 32n) | address });
       index++;
     }
   }
-  return { bars, problems };
+  return bars;
 }
 
 /**
@@ -100,7 +111,8 @@ export function encodeBarAddress(kind: BarKind, address: bigint): number[] {
 
 function barCount(headerType: number): number {
   if (headerType === PciHeaderType.DEVICE) return 6;
-  return headerType === PciHeaderType.BRIDGE ? 2 : 0;
+  if (headerType === PciHeaderType.BRIDGE) return 2;
+  return headerType === PciHeaderType.CARDBUS ? 1 : 0;
 }
 
 function barKind(low: number): BarKind {

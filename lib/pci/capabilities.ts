@@ -1,36 +1,11 @@
 /** The list of conventional capabilities (PCI Local Bus 3.0 section 6.7). */
-import { fits, listOffsets, type CapabilityPlace } from './capability-list.js';
+import { PciCapabilityId } from './capability-ids.js';
+import { capabilityOffsets, fits, type CapabilityPlace } from './capability-list.js';
 import { copyBytes, type ConfigReader } from './config-reader.js';
 import { decodeExpress, type ExpressFields } from './express-capability.js';
-import { capabilitiesPointer } from './header.js';
 import { decodeMsi, decodeMsix, type MsiFields, type MsixFields } from './interrupt-capabilities.js';
-import { hex, PCI_CONFIG_SIZE, PCI_HEADER_SIZE } from './registers.js';
-
-/** Capability ids, as the PCI Code and ID Assignment Specification gives them. */
-export const PciCapabilityId = {
-  NULL: 0x00,
-  POWER_MANAGEMENT: 0x01,
-  AGP: 0x02,
-  VPD: 0x03,
-  SLOT_ID: 0x04,
-  MSI: 0x05,
-  HOT_SWAP: 0x06,
-  PCI_X: 0x07,
-  HYPER_TRANSPORT: 0x08,
-  VENDOR_SPECIFIC: 0x09,
-  DEBUG_PORT: 0x0a,
-  CPCI_RESOURCE_CONTROL: 0x0b,
-  HOT_PLUG: 0x0c,
-  BRIDGE_SUBSYSTEM_ID: 0x0d,
-  AGP_8X: 0x0e,
-  SECURE_DEVICE: 0x0f,
-  EXPRESS: 0x10,
-  MSIX: 0x11,
-  SATA: 0x12,
-  ADVANCED_FEATURES: 0x13,
-  ENHANCED_ALLOCATION: 0x14,
-  FLATTENING_PORTAL_BRIDGE: 0x15,
-} as const;
+import { bits } from './register-bits.js';
+import { hex, PCI_CONFIG_SIZE } from './registers.js';
 
 const NAMES: Readonly<Record<number, string>> = {
   0x00: 'Null',
@@ -76,10 +51,20 @@ export interface PowerManagementFields {
   readonly noSoftReset: boolean;
   readonly d1Support: boolean;
   readonly d2Support: boolean;
+  /** It needs the bus clock to signal PME#. */
+  readonly pmeClock: boolean;
+  /** It wants more than a reset to be initialized. */
+  readonly deviceSpecificInit: boolean;
+  /** What it may take of the auxiliary supply in D3cold, milliamperes. */
+  readonly auxCurrentMilliamperes: number;
   /** Bit n: the device can signal PME# from Dn; 3 is D3hot, 4 is D3cold. */
   readonly pmeSupport: number;
   readonly pmeEnabled: boolean;
   readonly pmeStatus: boolean;
+  /** Which value the data register shows. */
+  readonly dataSelect: number;
+  /** The value's unit, 10 to the power of minus this; 0 without a data register. */
+  readonly dataScale: number;
   /** Where the control and status register stands in config space. */
   readonly controlOffset: number;
 }
@@ -92,6 +77,13 @@ export interface VendorSpecificFields {
   readonly bytes: Uint8Array;
 }
 
+/** A PCI-to-PCI bridge's subsystem (PCI Express Base 6.0 section 7.9.23). */
+export interface BridgeSubsystemFields {
+  readonly kind: 'bridge-subsystem-id';
+  readonly subsystemVendorId: number;
+  readonly subsystemId: number;
+}
+
 /** A capability whose fields are not decoded, or that does not fit where it stands. */
 export interface OtherFields {
   readonly kind: 'other';
@@ -99,15 +91,25 @@ export interface OtherFields {
 
 /** A capability; `kind` says which fields it has. */
 export type Capability = CapabilityHeader &
-  (PowerManagementFields | MsiFields | MsixFields | VendorSpecificFields | ExpressFields | OtherFields);
+  (
+    | BridgeSubsystemFields
+    | ExpressFields
+    | MsiFields
+    | MsixFields
+    | PowerManagementFields
+    | VendorSpecificFields
+    | OtherFields
+  );
 
-/** The capability of that kind, for example `findCapability(capabilities, 'msix')`: the first of several. */
-export function findCapability<K extends Capability['kind']>(
-  capabilities: readonly Capability[],
+/**
+ * The capability of that kind, of a conventional or an extended list: `findCapability(capabilities, 'msix')`. The first of
+ * several.
+ */
+export function findCapability<C extends { readonly kind: string }, K extends C['kind']>(
+  capabilities: readonly C[],
   kind: K,
-): Extract<Capability, { kind: K }> | undefined {
-  const isWanted = (capability: Capability): capability is Extract<Capability, { kind: K }> =>
-    capability.kind === kind;
+): Extract<C, { kind: K }> | undefined {
+  const isWanted = (capability: C): capability is Extract<C, { kind: K }> => capability.kind === kind;
   return capabilities.find(isWanted);
 }
 
@@ -123,15 +125,7 @@ export function capabilityName(id: number): string {
 export function decodeCapabilities(config: ConfigReader): { capabilities: Capability[]; problems: string[] } {
   const problems: string[] = [];
   const limit = Math.min(config.size, PCI_CONFIG_SIZE);
-  const shape = {
-    what: 'capability',
-    lowest: PCI_HEADER_SIZE,
-    limit,
-    headerSize: 2,
-    next: (offset: number) => (config.readUInt8(offset) === 0xff ? null : config.readUInt8(offset + 1)),
-  };
-  const offsets = listOffsets(capabilitiesPointer(config), shape, problems);
-  const capabilities = offsets.map((offset) => {
+  const capabilities = capabilityOffsets(config, problems).map((offset) => {
     const id = config.readUInt8(offset);
     const fields = decodeFields(id, { config, offset, limit, problems });
     return { id, name: capabilityName(id), offset, ...fields };
@@ -151,6 +145,8 @@ function decodeKnown(id: number, place: CapabilityPlace) {
       return decodeMsi(place);
     case PciCapabilityId.VENDOR_SPECIFIC:
       return decodeVendorSpecific(place);
+    case PciCapabilityId.BRIDGE_SUBSYSTEM_ID:
+      return decodeBridgeSubsystem(place);
     case PciCapabilityId.EXPRESS:
       return decodeExpress(place);
     case PciCapabilityId.MSIX:
@@ -159,6 +155,9 @@ function decodeKnown(id: number, place: CapabilityPlace) {
       return null;
   }
 }
+
+/** By code. */
+const AUX_CURRENTS_MA: readonly number[] = [0, 55, 100, 160, 220, 270, 320, 375];
 
 function decodePowerManagement(place: CapabilityPlace): PowerManagementFields | null {
   const { config, offset } = place;
@@ -172,9 +171,14 @@ function decodePowerManagement(place: CapabilityPlace): PowerManagementFields | 
     noSoftReset: (status & 0x0008) !== 0,
     d1Support: (capabilities & 0x0200) !== 0,
     d2Support: (capabilities & 0x0400) !== 0,
+    pmeClock: (capabilities & 0x0008) !== 0,
+    deviceSpecificInit: (capabilities & 0x0020) !== 0,
+    auxCurrentMilliamperes: AUX_CURRENTS_MA[bits(capabilities, 6, 3)]!,
     pmeSupport: capabilities >> 11,
     pmeEnabled: (status & 0x0100) !== 0,
     pmeStatus: (status & 0x8000) !== 0,
+    dataSelect: bits(status, 9, 4),
+    dataScale: bits(status, 13, 2),
     controlOffset: offset + 4,
   };
 }
@@ -188,4 +192,14 @@ function decodeVendorSpecific(place: CapabilityPlace): VendorSpecificFields | nu
   fits(place, length, 'Vendor Specific');
   const end = Math.min(offset + Math.max(length, 3), limit);
   return { kind: 'vendor-specific', length, bytes: copyBytes(config, offset + 3, end) };
+}
+
+function decodeBridgeSubsystem(place: CapabilityPlace): BridgeSubsystemFields | null {
+  const { config, offset } = place;
+  if (!fits(place, 8, 'Bridge Subsystem ID')) return null;
+  return {
+    kind: 'bridge-subsystem-id',
+    subsystemVendorId: config.readUInt16(offset + 4),
+    subsystemId: config.readUInt16(offset + 6),
+  };
 }

@@ -1,6 +1,14 @@
 /** Follows a list of capabilities whose pointers nobody vouches for. */
-import type { ConfigReader } from './config-reader.js';
-import { hex } from './registers.js';
+import { zeroExtended, type ConfigReader } from './config-reader.js';
+import {
+  HEADER_TYPE_MASK,
+  hex,
+  PCI_CONFIG_SIZE,
+  PCI_HEADER_SIZE,
+  PciConfig,
+  PciHeaderType,
+  PciStatus,
+} from './registers.js';
 
 /** Which capability a decoder looks at, and how far it may read. */
 export interface CapabilityPlace {
@@ -23,8 +31,8 @@ export interface ListShape {
   readonly limit: number;
   /** Bytes of a capability's header. */
   readonly headerSize: number;
-  /** The pointer in the header at `offset`, 0 at the end of the list; null where the bytes are no header. */
-  readonly next: (offset: number) => number | null;
+  /** The pointer in the header at `offset`, 0 at the end of the list; what its bytes are where they are no header. */
+  readonly next: (offset: number) => number | 'all ones' | 'all zeroes';
 }
 
 /**
@@ -46,8 +54,8 @@ export function listOffsets(first: number, shape: ListShape, problems: string[])
       break;
     }
     const next = shape.next(offset);
-    if (next === null) {
-      problems.push(`${shape.what} list: there is no header at ${hex(offset)}, its bytes are all ones`);
+    if (typeof next !== 'number') {
+      problems.push(`${shape.what} list: there is no header at ${hex(offset)}, its bytes are ${next}`);
       break;
     }
     offsets.add(offset);
@@ -62,6 +70,40 @@ function refuse(offset: number, shape: ListShape, seen: ReadonlySet<number>): st
   if (offset + shape.headerSize > shape.limit) return `leads past the end at ${hex(shape.limit)}`;
   if (seen.has(offset)) return 'leads back into the list';
   return null;
+}
+
+/** Where the conventional capabilities stand, in the order of their list (PCI Local Bus 3.0 section 6.7). */
+export function capabilityOffsets(config: ConfigReader, problems: string[] = []): number[] {
+  const shape: ListShape = {
+    what: 'capability',
+    lowest: PCI_HEADER_SIZE,
+    limit: Math.min(config.size, PCI_CONFIG_SIZE),
+    headerSize: 2,
+    next: (offset) => (config.readUInt8(offset) === 0xff ? 'all ones' : config.readUInt8(offset + 1)),
+  };
+  return listOffsets(capabilitiesPointer(config), shape, problems);
+}
+
+/** Where the first conventional capability with that id stands, if its `length` bytes are there. */
+export function findCapabilityOffset(config: ConfigReader, id: number, length: number): number | undefined {
+  const offset = capabilityOffsets(config).find((candidate) => config.readUInt8(candidate) === id);
+  const limit = Math.min(config.size, PCI_CONFIG_SIZE);
+  return offset !== undefined && offset + length <= limit ? offset : undefined;
+}
+
+/**
+ * The pointer to the list of capabilities as it stands in the header; 0 where the status bit says that there is none, and
+ * for a header type that is not defined: nobody knows where such a header has its pointer.
+ */
+export function capabilitiesPointer(config: ConfigReader): number {
+  const registers = zeroExtended(config);
+  if ((registers.readUInt16(PciConfig.STATUS) & PciStatus.CAPABILITIES_LIST) === 0) return 0;
+  const headerType = registers.readUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK;
+  if (headerType > PciHeaderType.CARDBUS) return 0;
+  const isCardBus = headerType === PciHeaderType.CARDBUS;
+  return registers.readUInt8(
+    isCardBus ? PciConfig.CARDBUS_CAPABILITIES_POINTER : PciConfig.CAPABILITIES_POINTER,
+  );
 }
 
 /** Whether the `length` bytes of a capability are there; says so when they are not. */

@@ -1,12 +1,17 @@
 /** A whole configuration space at once. */
 import { decodeCapabilities, type Capability } from './capabilities.js';
 import type { ConfigReader } from './config-reader.js';
-import { decodeExtendedCapabilities, type ExtendedCapability } from './extended-capabilities.js';
+import {
+  decodeExtendedCapabilities,
+  hasExtendedSpace,
+  type ExtendedCapability,
+} from './extended-capabilities.js';
 import { decodeHeader, type PciHeader } from './header.js';
 
 export interface ConfigSpace {
   readonly header: PciHeader;
   readonly capabilities: readonly Capability[];
+  /** None without PCI Express or PCI-X of mode 2: what then stands from 0x100 on is no extended space. */
   readonly extendedCapabilities: readonly ExtendedCapability[];
   /** All that is wrong with the bytes, for people; empty when all is sound. */
   readonly problems: readonly string[];
@@ -16,7 +21,9 @@ export interface ConfigSpace {
 export function decodeConfigSpace(config: ConfigReader): ConfigSpace {
   const header = decodeHeader(config);
   const { capabilities, problems } = decodeCapabilities(config);
-  const extended = decodeExtendedCapabilities(config);
+  const extended = hasExtendedSpace(config)
+    ? decodeExtendedCapabilities(config)
+    : { extendedCapabilities: [], problems: [] };
   return {
     header,
     capabilities,

@@ -1,8 +1,54 @@
-/** The list of PCI Express extended capabilities (PCI Express Base 7.6), from 0x100 on. */
-import { fits, listOffsets, type CapabilityPlace } from './capability-list.js';
+/** The list of PCI Express extended capabilities (PCI Express Base 6.0 section 7.6), from 0x100 on. */
+import {
+  decodeAddressTranslation,
+  decodePageRequest,
+  decodePasid,
+  type AddressTranslationFields,
+  type PageRequestFields,
+  type PasidFields,
+} from './address-translation.js';
+import { findCapabilityOffset, listOffsets, type CapabilityPlace } from './capability-list.js';
 import type { CapabilityHeader, OtherFields } from './capabilities.js';
-import { copyBytes, type ConfigReader } from './config-reader.js';
-import { hex, PCI_CONFIG_SIZE, PCI_EXTENDED_CONFIG_SIZE } from './registers.js';
+import { PciCapabilityId } from './capability-ids.js';
+import type { ConfigReader } from './config-reader.js';
+import { decodeDataObjectExchange, type DataObjectExchangeFields } from './data-object-exchange.js';
+import {
+  decodeContainment,
+  decodeErrorReporting,
+  type DownstreamPortContainmentFields,
+  type ErrorReportingFields,
+} from './error-capabilities.js';
+import { ExpressType, expressType } from './express-capability.js';
+import {
+  decodeL1Substates,
+  decodeLatencyTolerance,
+  decodePrecisionTime,
+  type L1SubstatesFields,
+  type LatencyToleranceFields,
+  type PrecisionTimeFields,
+} from './power-and-time.js';
+import { PCI_CONFIG_SIZE, PCI_EXTENDED_CONFIG_SIZE, hex } from './registers.js';
+import {
+  decodeResizableBar,
+  decodeVfResizableBar,
+  type ResizableBarFields,
+  type VfResizableBarFields,
+} from './resizable-bar.js';
+import {
+  decodeAccessControl,
+  decodeAlternativeRouting,
+  type AccessControlFields,
+  type AlternativeRoutingFields,
+} from './routing-capabilities.js';
+import { decodeSrIov, type SrIovFields } from './sr-iov.js';
+import {
+  decodeDesignatedVendorSpecific,
+  decodeSerialNumber,
+  decodeVendorSpecificExtended,
+  type DesignatedVendorSpecificFields,
+  type SerialNumberFields,
+  type VendorSpecificExtendedFields,
+} from './vendor-capabilities.js';
 
 const NAMES: Readonly<Record<number, string>> = {
   0x00: 'Null',
@@ -49,35 +95,65 @@ const NAMES: Readonly<Record<number, string>> = {
   0x2a: 'Physical Layer 32.0 GT/s',
   0x2b: 'Alternate Protocol',
   0x2c: 'System Firmware Intermediary',
+  0x2d: 'Shadow Functions',
   0x2e: 'Data Object Exchange',
+  0x2f: 'Device 3',
+  0x30: 'Integrity and Data Encryption',
+  0x31: 'Physical Layer 64.0 GT/s',
+  0x32: 'Flit Logging',
+  0x33: 'Flit Performance Measurement',
+  0x34: 'Flit Error Injection',
+  0x35: 'Streamlined Virtual Channel',
+  0x36: 'MMIO Register Block Locator',
+  0x37: 'NOP Flit',
+  0x38: 'Scalable I/O Virtualization',
+  0x39: 'Physical Layer 128.0 GT/s',
+  0x3a: 'Captured Data',
 };
 
-const SERIAL_NUMBER = 0x03;
-const VENDOR_SPECIFIC = 0x0b;
+/** Ids of the extended capabilities whose fields are decoded. */
+export const PciExtendedCapabilityId = {
+  ADVANCED_ERROR_REPORTING: 0x01,
+  SERIAL_NUMBER: 0x03,
+  VENDOR_SPECIFIC: 0x0b,
+  ACCESS_CONTROL_SERVICES: 0x0d,
+  ALTERNATIVE_ROUTING_ID: 0x0e,
+  ADDRESS_TRANSLATION_SERVICES: 0x0f,
+  SR_IOV: 0x10,
+  PAGE_REQUEST_INTERFACE: 0x13,
+  RESIZABLE_BAR: 0x15,
+  LATENCY_TOLERANCE_REPORTING: 0x18,
+  PASID: 0x1b,
+  DOWNSTREAM_PORT_CONTAINMENT: 0x1d,
+  L1_PM_SUBSTATES: 0x1e,
+  PRECISION_TIME_MEASUREMENT: 0x1f,
+  DESIGNATED_VENDOR_SPECIFIC: 0x23,
+  VF_RESIZABLE_BAR: 0x24,
+  DATA_OBJECT_EXCHANGE: 0x2e,
+} as const;
+
 const HEADER_SIZE = 4;
-const VENDOR_HEADER_SIZE = 8;
-
-export interface SerialNumberFields {
-  readonly kind: 'serial-number';
-  /** The EUI-64. */
-  readonly serialNumber: bigint;
-  /** The same as people write it: `ca-fe-ba-be-de-ad-be-ef`. */
-  readonly text: string;
-}
-
-export interface VendorSpecificExtendedFields {
-  readonly kind: 'vendor-specific';
-  /** The vendor's own id, revision and length (headers included). */
-  readonly vendorCapabilityId: number;
-  readonly revision: number;
-  readonly length: number;
-  /** What follows both headers, as far as it is there. */
-  readonly bytes: Uint8Array;
-}
 
 /** An extended capability; `kind` says which fields it has. */
 export type ExtendedCapability = CapabilityHeader & { readonly version: number } & (
-    SerialNumberFields | VendorSpecificExtendedFields | OtherFields
+    | AccessControlFields
+    | AddressTranslationFields
+    | AlternativeRoutingFields
+    | DataObjectExchangeFields
+    | DesignatedVendorSpecificFields
+    | DownstreamPortContainmentFields
+    | ErrorReportingFields
+    | L1SubstatesFields
+    | LatencyToleranceFields
+    | PageRequestFields
+    | PasidFields
+    | PrecisionTimeFields
+    | ResizableBarFields
+    | SerialNumberFields
+    | SrIovFields
+    | VendorSpecificExtendedFields
+    | VfResizableBarFields
+    | OtherFields
   );
 
 /** The name of an extended capability id. */
@@ -85,9 +161,23 @@ export function extendedCapabilityName(id: number): string {
   return NAMES[id] ?? `Extended capability ${hex(id)}`;
 }
 
+/** Bits of PCI-X status: the function can be on a bus of mode 2, which has the extended space. */
+const PCI_X_MODE_2 = 0xc000_0000;
+
+/**
+ * Whether the function can have an extended space: with PCI Express, or with PCI-X of mode 2. In all others the bytes from
+ * 0x100 on are whatever the bus makes of them: often those from 0 on, again.
+ */
+export function hasExtendedSpace(config: ConfigReader): boolean {
+  if (findCapabilityOffset(config, PciCapabilityId.EXPRESS, 2) !== undefined) return true;
+  const pciX = findCapabilityOffset(config, PciCapabilityId.PCI_X, 8);
+  return pciX !== undefined && (config.readUInt32(pciX + 4) & PCI_X_MODE_2) !== 0;
+}
+
 /**
  * The extended capabilities in the order of their list; none where the space ends at 256 bytes. Nothing in the bytes
- * makes it throw, as with `decodeCapabilities`.
+ * makes it throw, as with `decodeCapabilities`. Whether the function has an extended space at all is not asked:
+ * `decodeConfigSpace` does.
  */
 export function decodeExtendedCapabilities(config: ConfigReader): {
   extendedCapabilities: ExtendedCapability[];
@@ -107,51 +197,69 @@ export function decodeExtendedCapabilities(config: ConfigReader): {
     headerSize: HEADER_SIZE,
     next: (offset: number) => {
       const header = config.readUInt32(offset);
-      return header === 0xffff_ffff ? null : header >>> 20;
+      if (header === 0) return 'all zeroes';
+      return header === 0xffff_ffff ? 'all ones' : header >>> 20;
     },
   };
   const offsets = listOffsets(PCI_CONFIG_SIZE, shape, problems);
+  const portType = devicePortType(config);
   const extendedCapabilities = offsets.map((offset) => {
     const header = config.readUInt32(offset);
     const id = header & 0xffff;
-    const fields = decodeKnown(id, { config, offset, limit, problems }) ?? { kind: 'other' as const };
+    const fields = decodeKnown(id, { config, offset, limit, problems }, portType) ?? {
+      kind: 'other' as const,
+    };
     return { id, name: extendedCapabilityName(id), offset, version: (header >> 16) & 0xf, ...fields };
   });
   return { extendedCapabilities, problems };
 }
 
-function decodeKnown(id: number, place: CapabilityPlace) {
-  if (id === SERIAL_NUMBER) return decodeSerialNumber(place);
-  if (id === VENDOR_SPECIFIC) return decodeVendorSpecific(place);
-  return null;
+/** The device/port type of the PCI Express capability, on which the registers of others depend. */
+function devicePortType(config: ConfigReader): number | undefined {
+  const offset = findCapabilityOffset(config, PciCapabilityId.EXPRESS, 4);
+  return offset === undefined ? undefined : expressType(config.readUInt16(offset + 2));
 }
 
-function decodeSerialNumber(place: CapabilityPlace): SerialNumberFields | null {
-  const { config, offset } = place;
-  if (!fits(place, 12, 'Device Serial Number')) return null;
-  const low = config.readUInt32(offset + 4);
-  const high = config.readUInt32(offset + 8);
-  const serialNumber = (BigInt(high) << 32n) | BigInt(low);
-  const digits = serialNumber.toString(16).padStart(16, '0');
-  return { kind: 'serial-number', serialNumber, text: digits.replaceAll(/..(?!$)/g, '$&-') };
-}
-
-function decodeVendorSpecific(place: CapabilityPlace): VendorSpecificExtendedFields | null {
-  const { config, offset, limit, problems } = place;
-  const name = 'Vendor Specific Extended';
-  if (!fits(place, VENDOR_HEADER_SIZE, name)) return null;
-  const header = config.readUInt32(offset + 4);
-  const length = header >>> 20;
-  if (length < VENDOR_HEADER_SIZE) {
-    problems.push(`${name} at ${hex(offset)}: length ${length} is less than its headers`);
+function decodeKnown(id: number, place: CapabilityPlace, portType: number | undefined) {
+  switch (id) {
+    case PciExtendedCapabilityId.ADVANCED_ERROR_REPORTING:
+      return decodeErrorReporting(
+        place,
+        portType === ExpressType.ROOT_PORT || portType === ExpressType.EVENT_COLLECTOR,
+      );
+    case PciExtendedCapabilityId.SERIAL_NUMBER:
+      return decodeSerialNumber(place);
+    case PciExtendedCapabilityId.VENDOR_SPECIFIC:
+      return decodeVendorSpecificExtended(place);
+    case PciExtendedCapabilityId.ACCESS_CONTROL_SERVICES:
+      return decodeAccessControl(place);
+    case PciExtendedCapabilityId.ALTERNATIVE_ROUTING_ID:
+      return decodeAlternativeRouting(place);
+    case PciExtendedCapabilityId.ADDRESS_TRANSLATION_SERVICES:
+      return decodeAddressTranslation(place);
+    case PciExtendedCapabilityId.SR_IOV:
+      return decodeSrIov(place);
+    case PciExtendedCapabilityId.PAGE_REQUEST_INTERFACE:
+      return decodePageRequest(place);
+    case PciExtendedCapabilityId.RESIZABLE_BAR:
+      return decodeResizableBar(place);
+    case PciExtendedCapabilityId.LATENCY_TOLERANCE_REPORTING:
+      return decodeLatencyTolerance(place);
+    case PciExtendedCapabilityId.PASID:
+      return decodePasid(place);
+    case PciExtendedCapabilityId.DOWNSTREAM_PORT_CONTAINMENT:
+      return decodeContainment(place);
+    case PciExtendedCapabilityId.L1_PM_SUBSTATES:
+      return decodeL1Substates(place);
+    case PciExtendedCapabilityId.PRECISION_TIME_MEASUREMENT:
+      return decodePrecisionTime(place);
+    case PciExtendedCapabilityId.DESIGNATED_VENDOR_SPECIFIC:
+      return decodeDesignatedVendorSpecific(place);
+    case PciExtendedCapabilityId.VF_RESIZABLE_BAR:
+      return decodeVfResizableBar(place);
+    case PciExtendedCapabilityId.DATA_OBJECT_EXCHANGE:
+      return decodeDataObjectExchange(place);
+    default:
+      return null;
   }
-  fits(place, length, name);
-  const end = Math.min(offset + Math.max(length, VENDOR_HEADER_SIZE), limit);
-  return {
-    kind: 'vendor-specific',
-    vendorCapabilityId: header & 0xffff,
-    revision: (header >> 16) & 0xf,
-    length,
-    bytes: copyBytes(config, offset + VENDOR_HEADER_SIZE, end),
-  };
 }

@@ -1,15 +1,11 @@
-/** The header of config space: type 0 (PCI Local Bus 3.0 section 6.1), and what type 1 shares with it. */
+/** The header of config space: type 0 (PCI Local Bus 3.0 section 6.1), and what types 1 and 2 share with it. */
 import { decodeBars, type Bar } from './bars.js';
+import { decodeBridge, decodeBridgeWindows, type BridgeFields, type BridgeWindow } from './bridge.js';
+import { PciCapabilityId } from './capability-ids.js';
+import { capabilitiesPointer, findCapabilityOffset } from './capability-list.js';
 import { pciClassName } from './classes.js';
 import { zeroExtended, type ConfigReader } from './config-reader.js';
-import {
-  HEADER_TYPE_MASK,
-  HEADER_TYPE_MULTIFUNCTION,
-  hex,
-  PciConfig,
-  PciHeaderType,
-  PciStatus,
-} from './registers.js';
+import { HEADER_TYPE_MASK, HEADER_TYPE_MULTIFUNCTION, hex, PciConfig, PciHeaderType } from './registers.js';
 
 /** The class code register in its three parts. */
 export interface ClassCode {
@@ -19,13 +15,6 @@ export interface ClassCode {
   readonly progIf: number;
   /** What the code assignment calls it, for example `Non-volatile memory controller (NVMe)`. */
   readonly name: string;
-}
-
-/** The bus numbers of a PCI-to-PCI bridge. */
-export interface BridgeBuses {
-  readonly primary: number;
-  readonly secondary: number;
-  readonly subordinate: number;
 }
 
 /** A decoded header. Registers that its type does not have are 0. */
@@ -47,6 +36,7 @@ export interface PciHeader {
   readonly bist: number;
   readonly bars: readonly Bar[];
   readonly cardbusCisPointer: number;
+  /** A PCI-to-PCI bridge has these two in the capability `bridge-subsystem-id`, if at all. */
   readonly subsystemVendorId: number;
   readonly subsystemId: number;
   /** The register: an address in the bits from 11 on, enabled where bit 0 is set. */
@@ -60,8 +50,10 @@ export interface PciHeader {
   readonly minGrant: number;
   /** In units of 250 ns. */
   readonly maxLatency: number;
-  /** A PCI-to-PCI bridge's (type 1), null for all others. */
-  readonly bridge: BridgeBuses | null;
+  /** What a PCI-to-PCI bridge (type 1) or a CardBus bridge (type 2) has; null for all others. */
+  readonly bridge: BridgeFields | null;
+  /** What the bridge passes on; only where `bridge` is not null. */
+  readonly bridgeWindows?: readonly BridgeWindow[];
   /** What is wrong with the bytes, for people; empty when all is sound. */
   readonly problems: readonly string[];
 }
@@ -73,7 +65,8 @@ export function decodeHeader(config: ConfigReader): PciHeader {
   const typeByte = registers.readUInt8(PciConfig.HEADER_TYPE);
   const headerType = typeByte & HEADER_TYPE_MASK;
   const isDevice = headerType === PciHeaderType.DEVICE;
-  const isBridge = headerType === PciHeaderType.BRIDGE;
+  const bridge = decodeBridge(registers, headerType);
+  const subsystem = subsystemOffset(config, headerType);
 
   const vendorId = registers.readUInt16(PciConfig.VENDOR_ID);
   if (vendorId === 0xffff) problems.push('the vendor id is 0xffff: no device answers here');
@@ -95,38 +88,41 @@ export function decodeHeader(config: ConfigReader): PciHeader {
     bist: registers.readUInt8(PciConfig.BIST),
     bars,
     cardbusCisPointer: isDevice ? registers.readUInt32(PciConfig.CARDBUS_CIS_POINTER) : 0,
-    subsystemVendorId: isDevice ? registers.readUInt16(PciConfig.SUBSYSTEM_VENDOR_ID) : 0,
-    subsystemId: isDevice ? registers.readUInt16(PciConfig.SUBSYSTEM_ID) : 0,
+    subsystemVendorId: subsystem === undefined ? 0 : registers.readUInt16(subsystem),
+    subsystemId: subsystem === undefined ? 0 : registers.readUInt16(subsystem + 2),
     expansionRomAddress: expansionRom(registers, headerType),
     capabilitiesPointer: capabilitiesPointer(config),
     interruptLine: registers.readUInt8(PciConfig.INTERRUPT_LINE),
     interruptPin,
     minGrant: isDevice ? registers.readUInt8(PciConfig.MIN_GRANT) : 0,
     maxLatency: isDevice ? registers.readUInt8(PciConfig.MAX_LATENCY) : 0,
-    bridge: isBridge
-      ? {
-          primary: registers.readUInt8(PciConfig.PRIMARY_BUS),
-          secondary: registers.readUInt8(PciConfig.SECONDARY_BUS),
-          subordinate: registers.readUInt8(PciConfig.SUBORDINATE_BUS),
-        }
-      : null,
+    bridge,
+    ...(bridge !== null && { bridgeWindows: decodeBridgeWindows(registers, headerType) }),
     problems,
   };
 }
 
-/** The pointer to the list of capabilities as it stands in the header; 0 where the status bit says that there is none. */
-export function capabilitiesPointer(config: ConfigReader): number {
-  const registers = zeroExtended(config);
-  if ((registers.readUInt16(PciConfig.STATUS) & PciStatus.CAPABILITIES_LIST) === 0) return 0;
-  return registers.readUInt8(capabilitiesPointerOffset(config));
-}
+/** Bytes of the capability in which a PCI-to-PCI bridge has its subsystem (PCI Express Base 6.0 section 7.9.23). */
+const BRIDGE_SUBSYSTEM_LENGTH = 8;
 
-/** Where that pointer stands: CardBus bridges have it elsewhere. */
-function capabilitiesPointerOffset(config: ConfigReader): number {
-  const headerType = zeroExtended(config).readUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK;
-  return headerType === PciHeaderType.CARDBUS
-    ? PciConfig.CARDBUS_CAPABILITIES_POINTER
-    : PciConfig.CAPABILITIES_POINTER;
+/** Where the subsystem's vendor id stands, its device id behind it. */
+function subsystemOffset(config: ConfigReader, headerType: number): number | undefined {
+  switch (headerType) {
+    case PciHeaderType.DEVICE:
+      return PciConfig.SUBSYSTEM_VENDOR_ID;
+    case PciHeaderType.BRIDGE: {
+      const offset = findCapabilityOffset(
+        config,
+        PciCapabilityId.BRIDGE_SUBSYSTEM_ID,
+        BRIDGE_SUBSYSTEM_LENGTH,
+      );
+      return offset === undefined ? undefined : offset + 4;
+    }
+    case PciHeaderType.CARDBUS:
+      return PciConfig.CARDBUS_SUBSYSTEM_VENDOR_ID;
+    default:
+      return undefined;
+  }
 }
 
 function decodeClassCode(registers: ConfigReader): ClassCode {

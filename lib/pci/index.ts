@@ -6,28 +6,47 @@ export { assignBars, BAR_WINDOWS } from './bar-assignment.js';
 export type { AddressWindow, BarAssignment, BarRequest } from './bar-assignment.js';
 export { barOffset, barSizeFromMask, decodeBars, encodeBarAddress } from './bars.js';
 export type { Bar, BarKind } from './bars.js';
-export { capabilityName, decodeCapabilities, findCapability, PciCapabilityId } from './capabilities.js';
+export type { AddressTranslationFields, PageRequestFields, PasidFields } from './address-translation.js';
+export type { BridgeBuses, BridgeFields, BridgeWindow } from './bridge.js';
+export { capabilityName, decodeCapabilities, findCapability } from './capabilities.js';
 export type {
+  BridgeSubsystemFields,
   Capability,
   CapabilityHeader,
   OtherFields,
   PowerManagementFields,
   VendorSpecificFields,
 } from './capabilities.js';
+export { PciCapabilityId } from './capability-ids.js';
 export { pciClassName } from './classes.js';
 export { configReader } from './config-reader.js';
 export type { ConfigReader } from './config-reader.js';
 export { decodeConfigSpace } from './config-space.js';
 export type { ConfigSpace } from './config-space.js';
-export type { ExpressFields, LinkState } from './express-capability.js';
-export { decodeExtendedCapabilities, extendedCapabilityName } from './extended-capabilities.js';
+export type { DataObjectExchangeFields } from './data-object-exchange.js';
 export type {
-  ExtendedCapability,
-  SerialNumberFields,
-  VendorSpecificExtendedFields,
+  DownstreamPortContainmentFields,
+  ErrorReportingFields,
+  RootErrorFields,
+} from './error-capabilities.js';
+export { ExpressType } from './express-capability.js';
+export type {
+  ExpressDeviceFields,
+  ExpressFields,
+  ExpressLinkFields,
+  LinkState,
+} from './express-capability.js';
+export type { Device2Fields, Link2Fields } from './express-capability-2.js';
+export type { Indicator, RootFields, SlotFields } from './express-ports.js';
+export {
+  decodeExtendedCapabilities,
+  extendedCapabilityName,
+  hasExtendedSpace,
+  PciExtendedCapabilityId,
 } from './extended-capabilities.js';
+export type { ExtendedCapability } from './extended-capabilities.js';
 export { decodeHeader } from './header.js';
-export type { BridgeBuses, ClassCode, PciHeader } from './header.js';
+export type { ClassCode, PciHeader } from './header.js';
 export { MsiControl, MsixControl } from './interrupt-capabilities.js';
 export type { BarLocation, MsiFields, MsiOffsets, MsixFields } from './interrupt-capabilities.js';
 export { knownDeviceName, pciId } from './known-devices.js';
@@ -52,3 +71,13 @@ export {
   PciHeaderType,
   PciStatus,
 } from './registers.js';
+export type { L1SubstatesFields, LatencyToleranceFields, PrecisionTimeFields } from './power-and-time.js';
+export type { RegisterFields } from './register-bits.js';
+export type { ResizableBar, ResizableBarFields, VfResizableBarFields } from './resizable-bar.js';
+export type { AccessControlFields, AlternativeRoutingFields } from './routing-capabilities.js';
+export type { SrIovFields } from './sr-iov.js';
+export type {
+  DesignatedVendorSpecificFields,
+  SerialNumberFields,
+  VendorSpecificExtendedFields,
+} from './vendor-capabilities.js';

@@ -25,6 +25,10 @@ export interface MsiFields {
   readonly maskable: boolean;
   readonly address: bigint;
   readonly data: number;
+  /** Bit n masks vector n; only where they are maskable. */
+  readonly maskBits?: number;
+  /** Bit n: vector n is pending; only where they are maskable. */
+  readonly pendingBits?: number;
   readonly offsets: MsiOffsets;
 }
 
@@ -100,6 +104,8 @@ export function decodeMsi(place: CapabilityPlace): MsiFields | null {
     maskable,
     address: (BigInt(high) << 32n) | BigInt(config.readUInt32(offsets.address)),
     data: config.readUInt16(offsets.data),
+    ...(offsets.mask !== null && { maskBits: config.readUInt32(offsets.mask) }),
+    ...(offsets.pending !== null && { pendingBits: config.readUInt32(offsets.pending) }),
     offsets,
   };
 }

@@ -7,7 +7,7 @@ export const PCI_EXTENDED_CONFIG_SIZE = 0x1000;
 /** Size of the header that every space begins with, bytes. */
 export const PCI_HEADER_SIZE = 0x40;
 
-/** Offsets of the header's registers: those of every header, then those of type 0 and of type 1. */
+/** Offsets of the header's registers: those of every header and of type 0, then those of bridges. */
 export const PciConfig = {
   VENDOR_ID: 0x00,
   DEVICE_ID: 0x02,
@@ -37,14 +37,34 @@ export const PciConfig = {
   MIN_GRANT: 0x3e,
   MAX_LATENCY: 0x3f,
 
-  /** Type 1 only. */
+  /** Bridges: type 1, and what type 2 shares with it. */
   PRIMARY_BUS: 0x18,
   SECONDARY_BUS: 0x19,
   SUBORDINATE_BUS: 0x1a,
+  SECONDARY_LATENCY_TIMER: 0x1b,
+  BRIDGE_CONTROL: 0x3e,
+
+  /** Type 1 only. */
+  IO_BASE: 0x1c,
+  IO_LIMIT: 0x1d,
+  SECONDARY_STATUS: 0x1e,
+  MEMORY_BASE: 0x20,
+  MEMORY_LIMIT: 0x22,
+  PREFETCHABLE_BASE: 0x24,
+  PREFETCHABLE_LIMIT: 0x26,
+  PREFETCHABLE_BASE_UPPER32: 0x28,
+  PREFETCHABLE_LIMIT_UPPER32: 0x2c,
+  IO_BASE_UPPER16: 0x30,
+  IO_LIMIT_UPPER16: 0x32,
   BRIDGE_EXPANSION_ROM: 0x38,
 
   /** CardBus bridges (type 2) only. */
   CARDBUS_CAPABILITIES_POINTER: 0x14,
+  CARDBUS_SECONDARY_STATUS: 0x16,
+  CARDBUS_MEMORY_BASE_0: 0x1c,
+  CARDBUS_IO_BASE_0: 0x2c,
+  CARDBUS_SUBSYSTEM_VENDOR_ID: 0x40,
+  CARDBUS_SUBSYSTEM_ID: 0x42,
 } as const;
 
 /** Bits of the command register. */

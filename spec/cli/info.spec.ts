@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals
 import { spawn, spawnSync } from 'node:child_process';
 import { serve, type EmulatorServer } from '../../lib/emulator/index.js';
 import { MAIN, Scratch, outcomeOf, vfioUser } from './cli.js';
+import { space } from '../pci/config-bytes.js';
 import { PatternDevice, serveEdu } from './emulator.js';
 
 jest.setTimeout(60_000);
@@ -131,5 +132,65 @@ describe('info', () => {
     };
     expect(await onTerminal()).toContain('\u001b[1m1234:11e8\u001b[22m');
     expect(await onTerminal('--no-color')).toMatch(/^1234:11e8/);
+  });
+});
+
+describe('config space', () => {
+  async function infoOf(bytes: Buffer, ...options: string[]): Promise<string> {
+    const socket = scratch.path(`config-${servers.length}`);
+    const region = { index: 7, size: bytes.length, memory: { bytes } };
+    servers.push(await serve({ regions: [region], irqs: [] }, { path: socket }));
+    const { status, stdout, stderr } = await vfioUser('info', socket, ...options);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    return stdout;
+  }
+
+  test('shows the link, and what people look for in capabilities', async () => {
+    const bytes = space(4096, {
+      0x000: '3412 7856 0604 1000 01 00 00 02',
+      0x034: '40',
+      0x040:
+        '1000 0200 01800010 3028 0100 43384100 0000 4310 00000000 0000 0000 0000 0000 00000000 1f080000 0a04',
+      0x100: '0100 0214 10000000 00001000 30204600 01000000',
+      0x140:
+        '1000 0118 00000000 0900 0000 0800 0800 0200 0000 8000 0200 0000 6f15 53050000 01000000 0c0000d0 38000000',
+      0x180: '1500 011c 00700000 20080000',
+      0x1c0: '2300 0100 981e 0103 0800',
+    });
+    const text = await infoOf(bytes);
+    expect(text).toContain('PCI Express: Endpoint, payload 256 of 256\n');
+    expect(text).toMatch(/link 8 GT\/s x4, at most 8 GT\/s x4/);
+    expect(text).toMatch(/device control: relaxed ordering, no snoop\n/);
+    expect(text).toMatch(/device status: correctable error\n/);
+    expect(text).toMatch(/device control 2: completion timeout 1 s to 3.5 s, latency tolerance reporting\n/);
+    expect(text).toMatch(/uncorrectable errors: data link protocol\n/);
+    expect(text).toMatch(/masked: unsupported request; fatal: /);
+    expect(text).toMatch(/Single Root I\/O Virtualization: on, 2 VFs, 8 at first, at most 8\n/);
+    expect(text).toMatch(/VF BAR 0: 64-bit memory, prefetchable, at 0x38d0000000\n/);
+    expect(text).toMatch(/BAR 0: 256 MiB, can have 256 MiB, 512 MiB, 1 GiB\n/);
+    expect(text).toMatch(
+      /Designated Vendor-Specific Extended: vendor 0x1e98, id 0x0008, revision 1, 48 bytes\n/,
+    );
+  });
+
+  test('of a bridge shows its buses and windows', async () => {
+    const bytes = space(256, {
+      0x00: '3412 7856 0701 1000 00 00 04 06 00 00 01',
+      0x18: '00 05 06 00 3030 0000 00f0 f0f1',
+      0x34: '40',
+      0x40: '0d00 0000 f41a 3412',
+    });
+    const text = await infoOf(bytes);
+    expect(text).toMatch(/subsystem +1af4:1234\n/);
+    expect(text).toMatch(/buses +on 0, in front of 5 to 6\n/);
+    expect(text).toMatch(/window +I\/O, 0x3000 to 0x3fff\n/);
+    expect(text).toMatch(/window +memory, 0xf0000000 to 0xf1ffffff\n/);
+    const { config } = JSON.parse(await infoOf(bytes, '--json')) as {
+      config: { header: Record<string, unknown> };
+    };
+    expect(config.header).toMatchObject({
+      bridge: { primary: 0, secondary: 5, subordinate: 6 },
+      bridgeWindows: expect.arrayContaining([{ kind: 'io', base: 0x3000, limit: 0x3fff }]),
+    });
   });
 });

@@ -44,20 +44,29 @@ describe('a sound list', () => {
 
   test('has versions and names', () => {
     const config = reader(4096, {
-      0x100: '0100 0215',
-      0x150: '0e00 0116',
-      0x160: '1000 f1ff',
+      0x100: '0400 0215',
+      0x150: '1200 0116',
+      0x160: '1600 f1ff',
       0xffc: 'ffee 0100',
     });
     const { extendedCapabilities, problems } = decodeExtendedCapabilities(config);
     expect(problems).toEqual([expect.stringMatching(/pointer of 0x160 \(0xfff\) has reserved bits/)]);
     expect(extendedCapabilities).toEqual([
-      { id: 0x01, name: 'Advanced Error Reporting', offset: 0x100, version: 2, kind: 'other' },
-      { id: 0x0e, name: 'Alternative Routing-ID Interpretation', offset: 0x150, version: 1, kind: 'other' },
-      { id: 0x10, name: 'Single Root I/O Virtualization', offset: 0x160, version: 1, kind: 'other' },
+      { id: 0x04, name: 'Power Budgeting', offset: 0x100, version: 2, kind: 'other' },
+      { id: 0x12, name: 'Multicast', offset: 0x150, version: 1, kind: 'other' },
+      { id: 0x16, name: 'Dynamic Power Allocation', offset: 0x160, version: 1, kind: 'other' },
       { id: 0xeeff, name: 'Extended capability 0xeeff', offset: 0xffc, version: 1, kind: 'other' },
     ]);
     expect(extendedCapabilityName(0x0f)).toBe('Address Translation Services');
+  });
+
+  test('every id up to 0x3a has a name, but for one that was never assigned', () => {
+    const ids = Array.from({ length: 0x3b }, (_, id) => id);
+    const nameless = ids.filter((id) => extendedCapabilityName(id).startsWith('Extended capability'));
+    expect(nameless).toEqual([0x14]);
+    expect(extendedCapabilityName(0x2f)).toBe('Device 3');
+    expect(extendedCapabilityName(0x3a)).toBe('Captured Data');
+    expect(extendedCapabilityName(0x3b)).toBe('Extended capability 0x3b');
   });
 
   test.each([
@@ -74,7 +83,8 @@ describe('a malformed list', () => {
   test.each([
     ['a pointer into the conventional space', { 0x100: '0300 c00f' }, 1, /\(0xfc\) leads below 0x100/],
     ['a loop', { 0x100: '1900 0120', 0x200: '1e00 0110' }, 2, /pointer of 0x200 \(0x100\) leads back/],
-    ['all ones', { 0x100: '1900 0120', 0x200: 'ffffffff' }, 1, /no header at 0x200/],
+    ['all ones', { 0x100: '1900 0120', 0x200: 'ffffffff' }, 1, /no header at 0x200, its bytes are all ones/],
+    ['all zeroes', { 0x100: '1900 0120' }, 1, /no header at 0x200, its bytes are all zeroes/],
   ])('ends at %s', (_, rows, count, problem) => {
     const { extendedCapabilities, problems } = decodeExtendedCapabilities(reader(4096, rows));
     expect(extendedCapabilities).toHaveLength(count);

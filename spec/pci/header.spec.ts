@@ -89,9 +89,103 @@ describe('decodeHeader', () => {
     expect(decodeHeader(reader(256, { 0x34: '40' })).capabilitiesPointer).toBe(0);
   });
 
-  test('a CardBus bridge has its pointer at 0x14 and no BARs that are decoded', () => {
-    const header = decodeHeader(reader(256, { 0x06: '1000', 0x0e: '02', 0x14: 'a0', 0x34: '40' }));
-    expect(header).toMatchObject({ capabilitiesPointer: 0xa0, bars: [], problems: [] });
+  test('a bridge has its subsystem in a capability', () => {
+    const rows = { 0x06: '1000', 0x0e: '01', 0x34: '50', 0x50: '0160', 0x60: '0d00 0000 f41a 3412' };
+    expect(decodeHeader(reader(256, rows))).toMatchObject({ subsystemVendorId: 0x1af4, subsystemId: 0x1234 });
+    // Where the status register says that there are no capabilities there is none.
+    expect(decodeHeader(reader(256, { ...rows, 0x06: '0000' }))).toMatchObject({ subsystemId: 0 });
+    const cut = { 0x06: '1000', 0x0e: '01', 0x34: 'fc', 0xfc: '0d00 0000' };
+    expect(decodeHeader(reader(256, cut))).toMatchObject({ subsystemVendorId: 0, subsystemId: 0 });
+    // In a device the capability means nothing.
+    expect(decodeHeader(reader(256, { ...rows, 0x0e: '00' }))).toMatchObject({ subsystemId: 0 });
+  });
+
+  test('a bridge passes on what its windows say', () => {
+    const header = decodeHeader(
+      reader(256, {
+        0x0e: '01',
+        0x18: '05 06 07 40 f1 f1 a022 c0c6 f0c6 c1f9 f1f9 3f380000 40380000 0200 0300',
+        0x3e: '1a00',
+      }),
+    );
+    expect(header.bridge).toEqual({
+      primary: 5,
+      secondary: 6,
+      subordinate: 7,
+      secondaryLatencyTimer: 0x40,
+      secondaryStatus: 0x22a0,
+      control: 0x1a,
+    });
+    expect(header.bridgeWindows).toEqual([
+      { kind: 'io', base: 0x2_f000n, limit: 0x3_ffffn },
+      { kind: 'memory', base: 0xc6c0_0000n, limit: 0xc6ff_ffffn },
+      { kind: 'prefetchable', base: 0x383f_f9c0_0000n, limit: 0x3840_f9ff_ffffn },
+    ]);
+  });
+
+  test('a window of a bridge that counts in 16 or 32 bits has no upper half', () => {
+    const header = decodeHeader(
+      reader(256, { 0x0e: '01', 0x1c: '20 10', 0x24: '0080 f08f ffffffff ffffffff ffff ffff' }),
+    );
+    expect(header.bridgeWindows).toEqual([
+      // Closed: it ends before it begins.
+      { kind: 'io', base: 0x2000n, limit: 0x1fffn },
+      { kind: 'memory', base: 0n, limit: 0xf_ffffn },
+      { kind: 'prefetchable', base: 0x8000_0000n, limit: 0x8fff_ffffn },
+    ]);
+  });
+
+  test('a CardBus bridge has one BAR, buses, windows, and its pointer and subsystem in places of its own', () => {
+    const header = decodeHeader(
+      reader(256, {
+        0x06: '1000',
+        0x0e: '02',
+        0x10: '00f0fffe a0000240 00 05 06 b0 000000c0 00f0ffc3 000000c8 00f0ffcb 0030 0000 fc30 0000 0134 0100 fc34 0100',
+        0x3e: '0001',
+        0x40: 'f41a 3412',
+      }),
+    );
+    expect(header).toMatchObject({
+      capabilitiesPointer: 0xa0,
+      bars: [{ index: 0, kind: 'memory32', prefetchable: false, address: 0xfeff_f000n }],
+      subsystemVendorId: 0x1af4,
+      subsystemId: 0x1234,
+      bridge: {
+        primary: 0,
+        secondary: 5,
+        subordinate: 6,
+        secondaryLatencyTimer: 0xb0,
+        secondaryStatus: 0x4002,
+      },
+      problems: [],
+    });
+    expect(header.bridgeWindows).toEqual([
+      { kind: 'prefetchable', base: 0xc000_0000n, limit: 0xc3ff_ffffn },
+      { kind: 'memory', base: 0xc800_0000n, limit: 0xcbff_ffffn },
+      { kind: 'io', base: 0x3000n, limit: 0x30ffn },
+      { kind: 'io', base: 0x1_3400n, limit: 0x1_34ffn },
+    ]);
+  });
+
+  test('a header of a type that is not defined has nothing but what all have', () => {
+    const header = decodeHeader(
+      reader(256, {
+        0x00: '34127856',
+        0x06: '1000',
+        0x0e: '7f',
+        0x10: '000000fe',
+        0x2c: 'f41a3412',
+      }),
+    );
+    expect(header).toMatchObject({
+      vendorId: 0x1234,
+      bars: [],
+      capabilitiesPointer: 0,
+      subsystemVendorId: 0,
+      bridge: null,
+      problems: [expect.stringMatching(/header type 0x7f/)],
+    });
+    expect(header.bridgeWindows).toBeUndefined();
   });
 
   test.each([

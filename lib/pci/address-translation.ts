@@ -1,0 +1,88 @@
+/** Address Translation Services, Page Request Interface and PASID (PCI Express Base 6.0 sections 10.5 and 7.8.9). */
+import { fits, type CapabilityPlace } from './capability-list.js';
+import { bit, bits, type RegisterFields } from './register-bits.js';
+
+export interface AddressTranslationFields {
+  readonly kind: 'address-translation-services';
+  /** Invalidate requests that the function takes before it holds the link up; 0 stands for 32. */
+  readonly invalidateQueueDepth: number;
+  readonly pageAlignedRequest: boolean;
+  readonly globalInvalidate: boolean;
+  readonly enabled: boolean;
+  /** n for 2^(n + 12) bytes. */
+  readonly smallestTranslationUnit: number;
+}
+
+export interface PageRequestFields {
+  readonly kind: 'page-request-interface';
+  readonly enabled: boolean;
+  readonly reset: boolean;
+  readonly status: RegisterFields<typeof decodePageRequestStatus>;
+  /** Requests that may be outstanding. */
+  readonly capacity: number;
+  /** Those that software allows. */
+  readonly allocation: number;
+}
+
+export interface PasidFields {
+  readonly kind: 'pasid';
+  readonly capabilities: RegisterFields<typeof decodePasidModes>;
+  readonly control: RegisterFields<typeof decodePasidModes> & { readonly enabled: boolean };
+  /** Bits of a process address space id. */
+  readonly maxWidth: number;
+}
+
+function decodePageRequestStatus(register: number) {
+  return {
+    responseFailure: bit(register, 0),
+    unexpectedGroupIndex: bit(register, 1),
+    stopped: bit(register, 8),
+    pasidRequired: bit(register, 15),
+  };
+}
+
+function decodePasidModes(register: number) {
+  return { executePermission: bit(register, 1), privilegedMode: bit(register, 2) };
+}
+
+export function decodeAddressTranslation(place: CapabilityPlace): AddressTranslationFields | null {
+  const { config, offset } = place;
+  if (!fits(place, 8, 'Address Translation Services')) return null;
+  const capabilities = config.readUInt16(offset + 4);
+  const control = config.readUInt16(offset + 6);
+  return {
+    kind: 'address-translation-services',
+    invalidateQueueDepth: bits(capabilities, 0, 5),
+    pageAlignedRequest: (capabilities & 0x20) !== 0,
+    globalInvalidate: (capabilities & 0x40) !== 0,
+    enabled: (control & 0x8000) !== 0,
+    smallestTranslationUnit: bits(control, 0, 5),
+  };
+}
+
+export function decodePageRequest(place: CapabilityPlace): PageRequestFields | null {
+  const { config, offset } = place;
+  if (!fits(place, 0x10, 'Page Request Interface')) return null;
+  const control = config.readUInt16(offset + 4);
+  return {
+    kind: 'page-request-interface',
+    enabled: (control & 1) !== 0,
+    reset: (control & 2) !== 0,
+    status: decodePageRequestStatus(config.readUInt16(offset + 6)),
+    capacity: config.readUInt32(offset + 8),
+    allocation: config.readUInt32(offset + 12),
+  };
+}
+
+export function decodePasid(place: CapabilityPlace): PasidFields | null {
+  const { config, offset } = place;
+  if (!fits(place, 8, 'Process Address Space ID')) return null;
+  const capabilities = config.readUInt16(offset + 4);
+  const control = config.readUInt16(offset + 6);
+  return {
+    kind: 'pasid',
+    capabilities: decodePasidModes(capabilities),
+    control: { ...decodePasidModes(control), enabled: (control & 1) !== 0 },
+    maxWidth: bits(capabilities, 8, 5),
+  };
+}
