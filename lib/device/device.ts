@@ -2,7 +2,6 @@
 import { EventEmitter } from 'node:events';
 import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
-import { PciConfig } from '../pci/index.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
@@ -10,6 +9,7 @@ import type { ConfigSpace } from './config-space.js';
 import { Dma, type DmaOptions } from './dma.js';
 import { enableDevice } from './enable.js';
 import { Features } from './features.js';
+import { identityOf } from './identity.js';
 import { Irqs } from './irqs.js';
 import { Migration } from './migration.js';
 import { anotherDevice } from './reconnect.js';
@@ -30,7 +30,10 @@ interface DeviceParts {
 export interface DeviceEvents {
   /** The connection has ended; calls are rejected until `reconnected`. */
   lost: [reason: VfioUserError];
-  /** The server has come back and the device is set up as it was. */
+  /**
+   * The server has come back, with the device that it was as far as can be told (`ReconnectOptions` says what is
+   * compared), and all is set up as it was.
+   */
   reconnected: [];
 }
 
@@ -228,11 +231,4 @@ export class Device extends EventEmitter<DeviceEvents> {
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }
-}
-
-/** What makes a PCI device another one: its ids and class. */
-function identityOf(config: ConfigSpace): string {
-  const hex = (value: number, digits: number) => value.toString(16).padStart(digits, '0');
-  const classAndRevision = hex(config.readUInt32(PciConfig.REVISION_ID), 8);
-  return `${hex(config.vendorId, 4)}:${hex(config.deviceId, 4)}, class and revision ${classAndRevision}`;
 }

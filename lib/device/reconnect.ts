@@ -12,6 +12,12 @@ import { ClosedError, TimeoutError, TransportError, UnsupportedError, VfioUserEr
 import { interrogate, whatDiffers, type DeviceDescription } from './interrogate.js';
 import type { Session } from './session.js';
 
+/**
+ * A device that comes back is compared with what it was before it is given any memory: the protocol version, the device's
+ * flags, the number, sizes and flags of regions, the number of interrupts of each type, and on PCI the ids, class,
+ * revision, subsystem, capabilities and Device Serial Number. What a device of the same kind holds inside is for a driver
+ * to compare: `vfio-user/nvme` compares the controller and its namespaces.
+ */
 export interface ReconnectOptions {
   /** How long to try, from the loss on, before the device is lost for good. Milliseconds; default 30,000. */
   timeoutMs?: number | undefined;

@@ -267,6 +267,11 @@ describe('a device that does not come back', () => {
     ['a region has another size', { ram: { ramSize: 1 << 16 } }, /size of region 2 was 1048576 and is 65536/],
     ['another count of interrupts', { ram: { vectors: 8 } }, /count of interrupts 2 was 4 and is 8/],
     ['the ids are another device', { device: 'other' }, /it was 1234:5241.* and is 1234:5242/],
+    [
+      'the subsystem is another one',
+      { device: 'subsystem' },
+      /subsystem \w+:\w+.* and is .*subsystem \w+:5242/,
+    ],
     ['another protocol version', { serve: { minor: 1 } }, /version was 0.2 and is 0.1/],
   ])('%s', async (_title, options, message) => {
     const server = await start();

@@ -7,7 +7,7 @@ import type { EmulatorOptions, RamOptions } from '../../lib/emulator/index.js';
 const SCRIPT = fileURLToPath(new URL('ram-process.mjs', import.meta.url));
 
 export interface RamServerOptions {
-  device?: 'ram' | 'other';
+  device?: 'ram' | 'other' | 'subsystem';
   ram?: RamOptions;
   serve?: EmulatorOptions;
   /** What every dword of the shared BAR is. */
