@@ -22,6 +22,7 @@ export class AsyncEvents {
   readonly #queue: CommandQueue;
   readonly #onNamespacesChanged: () => void;
   readonly #waiting = new Set<(event: number) => void>();
+  #isOut = false;
 
   /** `onNamespacesChanged` hears of Namespace Attribute Changed. */
   constructor(queue: CommandQueue, onNamespacesChanged: () => void) {
@@ -31,12 +32,17 @@ export class AsyncEvents {
 
   /** In a controller that was just brought up: the request of before is gone. */
   start(): void {
+    if (this.#isOut) return;
+    this.#isOut = true;
     const command = new Command('Asynchronous Event Request', AdminOpcode.ASYNC_EVENT_REQUEST, 0);
     command.isUnattended = true;
     this.#queue.execute<number>(command, undefined, 'driver').then(
-      (event) => this.#onEvent(event),
+      (event) => {
+        this.#isOut = false;
+        this.#onEvent(event);
+      },
       // The controller was reset, which begins anew, has ended, or has no events.
-      () => undefined,
+      () => (this.#isOut = false),
     );
   }
 

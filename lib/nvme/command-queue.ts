@@ -15,7 +15,7 @@
  * the whole call, from when it is made. What waits for room while nothing at all is answered for the queue's deadline
  * fails, too.
  */
-import { TimeoutError, type CallOptions } from '../index.js';
+import { TimeoutError, type CallOptions, type DmaBuffer } from '../index.js';
 import type { BouncePool } from './bounce-pool.js';
 import { Aborts } from './aborts.js';
 import { RESULT, Command } from './command.js';
@@ -85,6 +85,8 @@ export class CommandQueue {
   #ended: (() => Error) | undefined;
   #refused: (() => Error) | undefined;
   #onIdle: (() => void)[] = [];
+  /** Of commands that were in flight at the end. */
+  readonly #buffersInUse: DmaBuffer[] = [];
 
   constructor(options: CommandQueueOptions) {
     const { pair, timeoutMs, isPolled } = options;
@@ -184,7 +186,7 @@ export class CommandQueue {
   retire(error: () => Error): void {
     this.refuse(error);
     this.#isRetired = true;
-    this.pair.close();
+    this.pair.pause();
     this.#failWaiting(() => true, error);
   }
 
@@ -221,6 +223,7 @@ export class CommandQueue {
       const command = this.#take(slot);
       if (command.isSettled) this.#partEnded(command);
       else if (command.verdict !== undefined) this.#settle(command, command.verdict);
+      else if (this.#isRetired) this.#settle(command, this.#refused!());
       else if (command.retries-- > 0) again.push(command);
       else this.#settle(command, new NvmeResetError(command.name));
     }
@@ -240,8 +243,8 @@ export class CommandQueue {
   }
 
   /**
-   * The end: each caller gets an error of its own. Bounce pages of what is in flight stay taken: the device may still
-   * write to them.
+   * The end: each caller gets an error of its own. Bounce pages of what is in flight stay taken, and buffers of the
+   * caller's in use until `letGo`: the device may still write to them.
    */
   end(error: () => Error): void {
     if (this.#ended !== undefined) return;
@@ -252,14 +255,18 @@ export class CommandQueue {
       if (command === undefined) continue;
       this.#commands[slot] = undefined;
       command.slot = -1;
-      // Whoever frees the memory has seen to it that the device does not use it, or takes the connection away.
-      command.buffer?.endUse();
+      if (command.buffer !== undefined) this.#buffersInUse.push(command.buffer);
       if (command.isSettled) this.#partEnded(command);
       else this.#settle(command, command.verdict ?? error());
     }
     this.#outCount = this.#unattendedCount = 0;
     this.#failWaiting(() => true, error);
     for (const resolve of this.#onIdle.splice(0)) resolve();
+  }
+
+  /** After the end: the controller does not use any memory any more, or cannot reach it. */
+  letGo(): void {
+    for (const buffer of this.#buffersInUse.splice(0)) buffer.endUse();
   }
 
   #begin(waiting: Waiting, options: CallOptions | undefined, origin: CommandOrigin): void {

@@ -208,6 +208,7 @@ export class NvmeController {
     void device.closed.then((reason) => {
       const text = `the connection has ended: ${reason.message}`;
       this.#end('closed', () => new ClosedError(text, { cause: reason }));
+      this.#queues.letGo();
     });
     adminMemory.buffer.onRelease((reason) => this.#onMemoryLost(reason));
     device.on('lost', this.#onLost);
@@ -472,8 +473,9 @@ export class NvmeController {
           await this.#namespaces.verify(this.#driverAdmin);
         }),
       );
-    } catch (error) {
-      this.#fail(error);
+    } catch {
+      // They are compared at the next start, before anything is sent.
+      await this.#resetOrFail();
     }
   }
 
@@ -578,6 +580,16 @@ export class NvmeController {
     return undefined;
   }
 
+  /** The controller has failed: disables it, so that it uses no memory of its callers' any more. */
+  async #quiesce(): Promise<void> {
+    try {
+      await disable(this.#bar, this.capabilities);
+      this.#queues.letGo();
+    } catch {
+      // It may use that memory until the device is closed, or `close` can disable it.
+    }
+  }
+
   /** The controller has ended: disables it where it can be reached, and gives back what it does not use any more. */
   async #letGo(): Promise<void> {
     try {
@@ -602,6 +614,7 @@ export class NvmeController {
     this.#end('failed', () => new ClosedError(text, { cause: reason }));
     this.#admin.queue.pair.detach();
     this.#queues.detach();
+    this.#queues.letGo();
     // It leaves before whatever takes the memory away.
     if (isNew) this.#disableAtOnce();
   }
@@ -621,7 +634,9 @@ export class NvmeController {
   #fail(cause: unknown): Error {
     const message = cause instanceof Error ? cause.message : String(cause);
     const error = () => new NvmeControllerError(`the controller has failed: ${message}`, { cause });
+    const isNew = this.#makeEndError === undefined;
     this.#end('failed', error);
+    if (isNew) void this.#quiesce();
     return this.#makeEndError!();
   }
 

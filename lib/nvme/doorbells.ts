@@ -16,6 +16,8 @@ export interface Doorbell {
   readonly kind: DoorbellKind;
   /** Tells the controller. What was stored before is visible to it when the value is. */
   write(value: number): void;
+  /** The queue is about to be deleted: nothing is written any more, nor told of what was. */
+  retire?(): void;
 }
 
 export class MappedDoorbell implements Doorbell {
@@ -42,6 +44,7 @@ export class MessageDoorbell implements Doorbell {
   #value = 0;
   #isSending = false;
   #isStale = false;
+  #isRetired = false;
 
   /** `onError` hears of a write that failed: the controller may not know of commands then. */
   constructor(region: Region, offset: number, onError: (error: unknown) => void) {
@@ -56,15 +59,20 @@ export class MessageDoorbell implements Doorbell {
     else void this.#send();
   }
 
+  /** The value of a queue that is gone must not reach the one that is made in its place. */
+  retire(): void {
+    this.#isRetired = true;
+  }
+
   async #send(): Promise<void> {
     this.#isSending = true;
     try {
       do {
         this.#isStale = false;
         await this.#region.writeUInt32(this.#offset, this.#value);
-      } while (this.#isStale);
+      } while (this.#isStale && !this.#isRetired);
     } catch (error) {
-      this.#onError(error);
+      if (!this.#isRetired) this.#onError(error);
     } finally {
       this.#isSending = false;
     }
@@ -87,6 +95,10 @@ export class ShadowDoorbell implements Doorbell {
     this.#real = real;
     // A new queue begins at 0. The event index is the controller's.
     shadow[index] = 0;
+  }
+
+  retire(): void {
+    this.#real.retire?.();
   }
 
   write(value: number): void {

@@ -181,6 +181,11 @@ export class IoQueues {
     for (const { commands } of this.#members.values()) commands.pair.detach();
   }
 
+  /** The controller does not use any memory any more. The queues have ended. */
+  letGo(): void {
+    for (const { commands } of this.#members.values()) commands.letGo();
+  }
+
   /** Gives back memory that the controller, which is disabled, does not use any more. */
   async free(): Promise<void> {
     for (const member of this.#members.values()) await freeMemory(member);
@@ -352,6 +357,7 @@ async function drain({ commands, queue }: Member): Promise<void> {
 async function freeMemory({ commands, queue, memory, buffers, ...member }: Member): Promise<void> {
   member.stopListening?.();
   member.stopWatching();
+  commands.letGo();
   commands.pair.detach();
   for (const buffer of [memory.buffer, buffers?.buffer, queue.poolBuffer]) await buffer?.free();
 }

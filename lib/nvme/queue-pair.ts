@@ -145,6 +145,8 @@ export class QueuePair {
   /** Nothing is claimed from here on. What completes is still reported. */
   close(): void {
     this.#isOpen = false;
+    this.#sqDoorbell?.retire?.();
+    this.#cqDoorbell?.retire?.();
   }
 
   /** Nothing is claimed until `reopen`; what was written is shown to the controller, which keeps the queue. */
