@@ -79,6 +79,12 @@ export interface IrqModel {
   readonly count: number;
   /** `IRQ_FLAG_…` bits; EVENTFD by default. */
   readonly flags?: number;
+  /**
+   * Makes it level-triggered, as INTx is: says whether it is raised now. Asked when a client unmasks it, which is what
+   * QEMU sends at the end of each interrupt, whether or not it was masked: while it is raised the client is signalled
+   * again.
+   */
+  readonly isRaised?: () => boolean;
 }
 
 export interface FeatureRequest {

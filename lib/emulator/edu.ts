@@ -274,13 +274,19 @@ export class EduDevice extends PciDevice {
   #raise(bits: number): void {
     this.#interruptStatus = (this.#interruptStatus | bits) >>> 0;
     if (this.#interruptStatus === 0) return;
-    if (this.config.msiEnabled) this.trigger(PciIrq.MSI);
+    if (this.#usesMsi) this.trigger(PciIrq.MSI);
     else this.setIntx(true);
   }
 
   #acknowledge(bits: number): void {
     this.#interruptStatus = (this.#interruptStatus & ~bits) >>> 0;
-    if (this.#interruptStatus === 0 && !this.config.msiEnabled) this.setIntx(false);
+    if (this.#interruptStatus === 0) this.setIntx(false);
+  }
+
+  /** Config space enables MSI, or SET_IRQS does: hosts that follow VFIO need not send anything else. */
+  get #usesMsi(): boolean {
+    if (this.config.msiEnabled || this.#options.strict) return this.config.msiEnabled;
+    return [...this.clients].some((client) => client.irq(PciIrq.MSI).armed && !client.irq(PciIrq.INTX).armed);
   }
 }
 

@@ -27,6 +27,7 @@ type Action = 'trigger' | 'mask' | 'unmask';
 
 class Line implements IrqLine {
   readonly #automasked: boolean;
+  readonly #isRaised: (() => boolean) | undefined;
   readonly #events: Record<Action, NativeEventFd | undefined> = {
     trigger: undefined,
     mask: undefined,
@@ -36,8 +37,10 @@ class Line implements IrqLine {
   /** Triggered while it was masked. */
   #pending = false;
 
-  constructor(automasked: boolean) {
+  /** `isRaised` is what a level-triggered interrupt is asked. */
+  constructor(automasked: boolean, isRaised: (() => boolean) | undefined) {
     this.#automasked = automasked;
+    this.#isRaised = isRaised;
   }
 
   get armed(): boolean {
@@ -63,13 +66,14 @@ class Line implements IrqLine {
     this.#signal('mask');
   }
 
+  /** For a level this is the end of an interrupt as well: as long as it is raised there is another one. */
   unmask(): void {
-    if (!this.#masked) return;
+    const wasMasked = this.#masked;
+    const isDue = this.#pending || this.#isRaised?.() === true;
     this.#masked = false;
-    this.#signal('unmask');
-    if (!this.#pending) return;
     this.#pending = false;
-    this.trigger();
+    if (wasMasked) this.#signal('unmask');
+    if (isDue) this.trigger();
   }
 
   /** Takes `event`, or de-assigns what was there. */
@@ -101,9 +105,10 @@ export class IrqTable {
   readonly #indexes = new Map<number, Index>();
 
   constructor(irqs: readonly IrqModel[]) {
-    for (const { index, count, flags = IRQ_FLAG_EVENTFD } of irqs) {
+    for (const { index, count, flags = IRQ_FLAG_EVENTFD, isRaised } of irqs) {
       const automasked = (flags & IRQ_FLAG_AUTOMASKED) !== 0;
-      this.#indexes.set(index, { flags, lines: Array.from({ length: count }, () => new Line(automasked)) });
+      const lines = Array.from({ length: count }, () => new Line(automasked, isRaised));
+      this.#indexes.set(index, { flags, lines });
     }
     this.count = Math.max(PCI_IRQS, ...irqs.map(({ index }) => index + 1));
   }

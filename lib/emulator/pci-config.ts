@@ -104,6 +104,11 @@ export class PciConfigSpace implements RegionHandler {
     return (this.#control(PciCapabilityId.MSIX) & MsixControl.ENABLE) !== 0;
   }
 
+  /** Function Mask: all vectors of MSI-X are masked. */
+  get msixMasked(): boolean {
+    return (this.#control(PciCapabilityId.MSIX) & MsixControl.FUNCTION_MASK) !== 0;
+  }
+
   /** The interrupt bit of the status register, which follows the INTx line. */
   setInterruptStatus(raised: boolean): void {
     const status = this.#bytes.readUInt16LE(PciConfig.STATUS);

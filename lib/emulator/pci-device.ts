@@ -17,10 +17,11 @@ export class PciDevice implements DeviceModel {
 
   constructor(config: PciConfigSpace, irqs: readonly IrqModel[]) {
     this.config = config;
-    this.irqs = irqs;
+    const isRaised = () => this.#intxAsserted;
+    this.irqs = irqs.map((irq) => (irq.index === PciIrq.INTX ? { isRaised, ...irq } : irq));
     const flags = REGION_FLAG_READ | REGION_FLAG_WRITE;
     this.#regions = [{ index: PciRegion.CONFIG, size: config.size, flags, handler: config }];
-    config.onWrite = () => this.#updateIntx();
+    config.onWrite = () => this.configWritten();
   }
 
   get regions(): readonly RegionModel[] {
@@ -44,6 +45,11 @@ export class PciDevice implements DeviceModel {
   reset(): void | Promise<void> {
     this.#intxLevel = false;
     this.config.reset();
+    this.#updateIntx();
+  }
+
+  /** Software has written config space. Override it to look there for what the device itself acts on. */
+  protected configWritten(): void {
     this.#updateIntx();
   }
 

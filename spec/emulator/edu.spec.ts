@@ -185,6 +185,36 @@ describe('interrupts', () => {
     expect([intx.count(), msi.count()]).toEqual([0, 2]);
   });
 
+  test('MSI comes to a host that has only sent SET_IRQS for it, unless the device is strict', async () => {
+    for (const [strict, count] of [
+      [false, 2],
+      [true, 0],
+    ] as const) {
+      const { client } = await edu({ strict });
+      const msi = await armed(client, 1);
+      if (strict) await client.write32(7, BAR0, 0x1000_0000);
+      if (strict) await client.write32(7, COMMAND, 6);
+      await client.write32(0, EduRegister.RAISE_INTERRUPT, 1);
+      await client.write32(0, EduRegister.RAISE_INTERRUPT, 1);
+      expect(msi.count()).toBe(count);
+    }
+  });
+
+  test('INTx comes again when it is unmasked while the line is still raised', async () => {
+    const { client } = await edu();
+    const intx = await armed(client, 0);
+    const unmask = setIrqsRequest({ index: 0, count: 1, flags: 0x11 });
+    await client.write32(0, EduRegister.RAISE_INTERRUPT, 1);
+    expect(intx.count()).toBe(1);
+    await client.write32(0, EduRegister.RAISE_INTERRUPT, 2);
+    await client.write32(0, EduRegister.ACKNOWLEDGE_INTERRUPT, 1);
+    await client.answer(unmask);
+    expect(intx.count()).toBe(1);
+    await client.write32(0, EduRegister.ACKNOWLEDGE_INTERRUPT, 2);
+    await client.answer(unmask);
+    expect(intx.count()).toBe(0);
+  });
+
   test('nothing raised interrupts nobody', async () => {
     const { client } = await edu();
     const intx = await armed(client, 0);

@@ -413,3 +413,40 @@ describe('clients', () => {
     expect((await (await second.createQueue()).read(3, 1)).equals(pattern(512))).toBe(true);
   });
 });
+
+describe('interrupts', () => {
+  const ENTRY_CONTROL = 12;
+  const PENDING = 0x8000;
+
+  test('come to a host that has sent SET_IRQS and nothing else', async () => {
+    const { controller, device } = await opened();
+    const [vector] = await device.irqs.msix.enable(1, { host: false });
+    await controller.smartLog();
+    await vector!.wait();
+  });
+
+  test('of a vector that the host masks in the table wait until it is unmasked', async () => {
+    const { controller, device } = await opened();
+    const [vector] = await device.irqs.msix.enable(1);
+    const table = device.bar(4);
+    await table.writeUInt32(ENTRY_CONTROL, 1);
+    await controller.smartLog();
+    expect(await table.waitFor(PENDING, 1, 1)).toBe(1);
+    await table.writeUInt32(ENTRY_CONTROL, 0);
+    await vector!.wait();
+    expect(await table.readUInt32(PENDING)).toBe(0);
+  });
+});
+
+describe('Identify', () => {
+  const NVM = 0;
+  const ZONED = 2;
+
+  test('gives the limits of the NVM command set, of which there are none, and of no other', async () => {
+    const { controller } = await opened();
+    const { data } = await controller.adminCommand({ opcode: 6, cdw10: 6, cdw11: NVM, receive: 4096 });
+    expect(data).toEqual(Buffer.alloc(4096));
+    const zoned = controller.adminCommand({ opcode: 6, cdw10: 6, cdw11: ZONED << 24, receive: 4096 });
+    expect(await errorOf(zoned)).toMatchObject({ statusName: 'INVALID_FIELD' });
+  });
+});

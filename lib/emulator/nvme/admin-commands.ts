@@ -37,6 +37,9 @@ const Opcode = {
   DOORBELL_BUFFER_CONFIG: 0x7c,
 } as const;
 
+/** Command Set Identifier of the NVM command set. */
+const CSI_NVM = 0;
+
 export interface AdminContext {
   readonly engine: Engine;
   readonly memory: ClientMemory;
@@ -112,7 +115,7 @@ export class AdminCommands {
     return 0;
   }
 
-  #identify({ cdw10, nsid }: Sqe): Buffer {
+  #identify({ cdw10, cdw11, nsid }: Sqe): Buffer {
     const { personality } = this.#at;
     switch (cdw10 & 0xff) {
       case 0x00:
@@ -124,6 +127,10 @@ export class AdminCommands {
         return activeNamespaces(personality.namespaces, nsid);
       case 0x03:
         return namespaceDescriptors(this.#namespace(nsid));
+      case 0x06:
+        // What the NVM command set adds to the limits of the controller: nothing.
+        if (cdw11 >>> 24 !== CSI_NVM) throw new CommandError(Status.INVALID_FIELD);
+        return Buffer.alloc(PAGE);
       default:
         throw new CommandError(Status.INVALID_FIELD);
     }

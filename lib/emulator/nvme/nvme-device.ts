@@ -11,6 +11,7 @@
 import { IRQ_FLAG_EVENTFD, PciIrq, PciRegion } from '../../protocol/constants.js';
 import { DeviceError, EINVAL } from '../device-error.js';
 import type { ClientContext } from '../device-model.js';
+import { MsixTable } from '../msix-table.js';
 import { msixCapability, PciConfigSpace } from '../pci-config.js';
 import { PciDevice } from '../pci-device.js';
 import { AdminCommands } from './admin-commands.js';
@@ -60,7 +61,6 @@ const NAMESPACE_CHANGED = 0x0004_0002;
 const VERSION_2_0 = 0x0002_0000;
 const MSIX_BAR_SIZE = 0x10000;
 const MSIX_PENDING = 0x8000;
-const MSIX_ENTRY = 16;
 /** CAP: contiguous queues required, NVM command set, page sizes of 4 KiB only. */
 const CAP_CQR = 1n << 16n;
 const CAP_CSS_NVM = 1n << 37n;
@@ -79,7 +79,7 @@ export class NvmeDevice extends PciDevice {
   readonly #personality: Personality;
   readonly #health = new Health();
   readonly #doorbells: DoorbellPage;
-  readonly #msixTable = Buffer.alloc(MSIX_BAR_SIZE);
+  readonly #msix: MsixTable;
   #features = new Features();
   #registers = { intms: 0, cc: 0, csts: 0, aqa: 0, asq: 0n, acq: 0n };
   #engine: Engine | undefined;
@@ -106,6 +106,7 @@ export class NvmeDevice extends PciDevice {
       capabilities: [msixCapability(vectors, { bir: 4, offset: 0 }, { bir: 4, offset: MSIX_PENDING })],
     });
     super(config, [{ index: PciIrq.MSIX, count: vectors, flags: IRQ_FLAG_EVENTFD }]);
+    this.#msix = new MsixTable(config, { vectors, table: 0, pending: MSIX_PENDING });
     this.#options = settings;
     this.intercept = options.intercept;
     this.#namespaces = options.namespaces.map((namespace, i) => new EmulatedNamespace(i + 1, namespace));
@@ -165,6 +166,7 @@ export class NvmeDevice extends PciDevice {
 
   override detach(client: ClientContext): void {
     super.detach(client);
+    this.#msix.detach(client);
     if (client !== this.#owner) return;
     // Its memory is out of reach: what is under way ends by itself.
     this.#registers.cc = 0;
@@ -174,6 +176,7 @@ export class NvmeDevice extends PciDevice {
   override async reset(): Promise<void> {
     await this.#disable();
     this.#registers = { intms: 0, cc: 0, csts: 0, aqa: 0, asq: 0n, acq: 0n };
+    this.#msix.reset();
     await super.reset();
   }
 
@@ -188,6 +191,11 @@ export class NvmeDevice extends PciDevice {
     return this.close();
   }
 
+  protected override configWritten(): void {
+    super.configWritten();
+    this.#msix.update();
+  }
+
   #addBars(size: number): void {
     const { memory } = this.#doorbells;
     const mapping = memory === undefined ? {} : { memory, mappable: [DoorbellPage.mappable(size)] };
@@ -200,9 +208,7 @@ export class NvmeDevice extends PciDevice {
       },
       ...mapping,
     });
-    this.addRegion({ index: PciRegion.BAR4, size: MSIX_BAR_SIZE, memory: { bytes: this.#msixTable } });
-    // Vectors are masked at first.
-    for (let i = 0; i < this.#options.vectors; i++) this.#msixTable[i * MSIX_ENTRY + 12] = 1;
+    this.addRegion({ index: PciRegion.BAR4, size: MSIX_BAR_SIZE, handler: this.#msix });
   }
 
   /** Registers take dwords and qwords; doorbells read as nothing. */
@@ -344,7 +350,7 @@ export class NvmeDevice extends PciDevice {
       doorbells: this.#doorbells,
       execute: (sq, sqe) => (sq.id === 0 ? this.#admin!.execute(sq, sqe) : io.execute(sqe)),
       intercept: (sq, sqe) => this.#intercept(sq.id, sqe),
-      interrupt: (vector) => this.#interrupt(client, vector),
+      interrupt: (vector) => this.#msix.interrupt(client, vector),
       onFailure: (completion, sqe) => this.#health.recordError(completion, sqe),
       onFatal: () => this.fail(),
       get isStalled() {
@@ -364,12 +370,6 @@ export class NvmeDevice extends PciDevice {
       lba: (BigInt(sqe.cdw11) << 32n) | BigInt(sqe.cdw10),
     });
     return verdict ?? 'pass';
-  }
-
-  /** As a device on PCI does: only with MSI-X enabled and the vector unmasked. */
-  #interrupt(client: ClientContext, vector: number): void {
-    const isMasked = (this.#msixTable[vector * MSIX_ENTRY + 12]! & 1) !== 0;
-    if (client.connected && this.config.msixEnabled && !isMasked) client.irq(PciIrq.MSIX, vector).trigger();
   }
 }
 
