@@ -133,29 +133,31 @@ async function write(socket: string, options: WriteOptions, command: Command): P
   const { lba } = options;
   const input = fileName(options.input);
   const total = input === undefined ? undefined : await fileSize(input);
-  await withController(command, socket, async (controller) => {
-    const queue = await openQueue(controller, options.nsid);
-    const { blockSize } = queue.namespace;
-    if (total !== undefined) {
-      if (total % blockSize !== 0 && !options.pad) throw partial(blockSize);
-      checkRange(queue, lba, Math.ceil(total / blockSize));
-    }
-    const source: Readable =
-      input === undefined ? process.stdin : createReadStream(input, { highWaterMark: CHUNK_BYTES });
-    const progress = total === undefined ? startCounter() : startProgress(total);
-    const tally: Tally = { written: 0, uncertain: 0 };
-    try {
-      await interruptible(async (signal) => {
+  await interruptible((signal) =>
+    withController(command, socket, async (controller) => {
+      const queue = await openQueue(controller, options.nsid);
+      const { blockSize } = queue.namespace;
+      if (total !== undefined) {
+        if (total % blockSize !== 0 && !options.pad) throw partial(blockSize);
+        checkRange(queue, lba, Math.ceil(total / blockSize));
+      }
+      const source: Readable =
+        input === undefined ? process.stdin : createReadStream(input, { highWaterMark: CHUNK_BYTES });
+      const progress = total === undefined ? startCounter() : startProgress(total);
+      const tally: Tally = { written: 0, uncertain: 0 };
+      try {
+        signal.throwIfAborted();
         await writeAll(queue, addAbortSignal(signal, source), options, tally, progress);
         if (options.flush) await queue.flush();
-      });
-    } catch (error) {
-      throw withFate(error, describeTally(tally));
-    } finally {
-      progress.stop();
-      source.destroy();
-    }
-  });
+      } catch (error) {
+        // The stream has an error of its own for that it was aborted.
+        throw withFate(signal.aborted ? signal.reason : error, describeTally(tally));
+      } finally {
+        progress.stop();
+        source.destroy();
+      }
+    }),
+  );
 }
 
 /** Blocks, from the first one on. */
