@@ -95,7 +95,7 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
   requireLittleEndian();
   checkOptions(options);
   const reconnect = reconnectOptions(endpoint, options);
-  const tap = await openTap(options);
+  const tap = await openTap(options, true);
   let session: Session | undefined;
   let dialled: Dialled | undefined;
   const dialAgain = (again: CallOptions): Promise<Dialled> => dial(endpoint, options, quirks, tap, again);

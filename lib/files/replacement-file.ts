@@ -49,14 +49,13 @@ export interface ReplacementOptions {
 }
 
 /**
- * @throws what the file system says: ENOENT for a directory that is not there, EACCES for a file that this user must not write;
+ * @throws what the file system says, EACCES for a file that this user must not write;
  * VfioUserError for a directory and a link that leads nowhere.
  */
 export function targetOf(name: string): Target {
   if (lstatSync(name, { throwIfNoEntry: false }) === undefined) {
-    const [directory, base] = [path.dirname(name), path.basename(name)];
     if (name.endsWith(path.sep)) throw new VfioUserError('EISDIR', `${name} is the name of a directory`);
-    return { path: path.join(realpathSync(directory), base), stats: undefined };
+    return { path: path.join(realDirectory(name), path.basename(name)), stats: undefined };
   }
   const stats = statSync(name, { throwIfNoEntry: false });
   if (stats === undefined) throw new VfioUserError('ENOENT', `${name} is a link that leads nowhere`);
@@ -66,6 +65,12 @@ export function targetOf(name: string): Target {
   // To rename takes no permission of the file: who made it read-only wants it to stay.
   accessSync(name, constants.W_OK);
   return { path: realpathSync(name), stats };
+}
+
+/** One that is not there is told by whoever makes the file. */
+function realDirectory(name: string): string {
+  const directory = path.resolve(path.dirname(name));
+  return lstatSync(directory, { throwIfNoEntry: false }) === undefined ? directory : realpathSync(directory);
 }
 
 export class ReplacementFile {

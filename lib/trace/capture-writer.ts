@@ -9,22 +9,28 @@
  */
 import {
   closeSync,
+  constants,
   existsSync,
   fstatSync,
   ftruncateSync,
   open as openCallback,
-  openSync,
+  realpathSync,
   renameSync,
-  rmSync,
+  statSync,
   writevSync,
 } from 'node:fs';
 import { promisify } from 'node:util';
+import { VfioUserError } from '../errors.js';
+import { ReplacementFile, targetOf, type Target } from '../files/index.js';
 import { integer } from '../fields.js';
 import { isMessage, type TracedEvent } from './message.js';
 import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
 export interface CaptureOptions {
-  /** The file; what it held before is gone. A FIFO that Wireshark reads will do where nothing is rotated. */
+  /**
+   * The file: a new one, for its owner alone, takes the place of what had the name. Only one capture of a thread can have
+   * it at a time. A FIFO that Wireshark reads will do where nothing is rotated.
+   */
   path: string;
   /** A file that would grow beyond this many bytes is renamed to `path.1` and a new one begun. Default: never. */
   rotateBytes?: number | undefined;
@@ -35,55 +41,82 @@ export interface CaptureOptions {
 const LEAST_ROTATE_BYTES = 4096;
 const DEFAULT_ROTATE_FILES = 9;
 const MOST_ROTATE_FILES = 9_999;
+
 /** What goes through a device's sockets is the memory of its user: nobody else's to read. */
-const MODE = 0o600;
+const PRIVATE = { isPrivate: true } as const;
 
 const openFile = promisify(openCallback);
 
+/** Where captures of this thread go at the moment: two in one file are a file that nobody can read. */
+const taken = new Set<string>();
+
 export class CaptureWriter {
+  /** The file itself, where a link was named: rotated files lie beside it. */
   readonly #path: string;
   readonly #rotateBytes: number;
   readonly #rotateFiles: number;
   readonly #interfaces = new Map<string, number>();
-  #fd: number;
+  /** In `taken`; undefined for a device, which anybody may write to. */
+  #place: string | undefined;
+  #fd = -1;
+  /** The file, while it has not got its name. */
+  #unnamed: ReplacementFile | undefined;
   /** Bytes of the file, whole blocks all of them. */
   #size = 0;
   #hasPackets = false;
 
   /**
    * Opens the file. A FIFO waits for its reader.
-   * @throws TypeError and RangeError for options that make no sense, and what `fs.open` and `fs.writev` throw.
+   * @throws TypeError and RangeError for options that make no sense; VfioUserError EBUSY where another capture of this
+   * thread has the file; what `fs.open` and `fs.writev` throw.
    */
   static async open(options: CaptureOptions): Promise<CaptureWriter> {
+    const writer = await CaptureWriter.prepare(options);
+    writer.#takeName();
+    return writer;
+  }
+
+  /** @internal As `open`, but what has the name keeps it until the first message, and for good where none comes. */
+  static async prepare(options: CaptureOptions): Promise<CaptureWriter> {
     const { path, rotateBytes, rotateFiles = DEFAULT_ROTATE_FILES } = options;
     if (typeof path !== 'string' || path === '') throw new TypeError('a capture needs the path of a file');
     if (rotateBytes !== undefined)
       integer('rotateBytes', rotateBytes, LEAST_ROTATE_BYTES, Number.MAX_SAFE_INTEGER);
     integer('rotateFiles', rotateFiles, 0, MOST_ROTATE_FILES);
-    const fd = await openFile(path, 'w', MODE);
-    if (rotateBytes !== undefined && !fstatSync(fd).isFile()) {
-      closeSync(fd);
+    const target = targetOf(path);
+    if (rotateBytes !== undefined && !isRegular(target)) {
       throw new TypeError(`${path} is not a regular file: it cannot be rotated`);
     }
+    const writer = new CaptureWriter(target, rotateBytes ?? Infinity, rotateFiles);
     try {
-      return new CaptureWriter(fd, path, rotateBytes ?? Infinity, rotateFiles);
+      if (isRegular(target)) writer.#beginFile(target);
+      else {
+        writer.#fd = await openFile(target.path, constants.O_WRONLY);
+        writer.#append([sectionHeader()]);
+      }
+      return writer;
     } catch (error) {
-      closeSync(fd);
+      writer.close();
       throw error;
     }
   }
 
-  private constructor(fd: number, path: string, rotateBytes: number, rotateFiles: number) {
-    this.#fd = fd;
-    this.#path = path;
+  private constructor(target: Target, rotateBytes: number, rotateFiles: number) {
+    this.#path = target.path;
     this.#rotateBytes = rotateBytes;
     this.#rotateFiles = rotateFiles;
-    this.#append([sectionHeader()]);
+    this.#place = placeOf(target);
+    if (this.#place === undefined) return;
+    if (taken.has(this.#place)) {
+      throw new VfioUserError('EBUSY', `another capture goes to ${this.#path}: each needs a file of its own`);
+    }
+    taken.add(this.#place);
   }
 
   /** @throws what the file system throws; the file then ends with the last whole block. Nothing once closed. */
   write(event: TracedEvent): void {
     if (this.#fd < 0) return;
+    this.#takeName();
     let blocks = this.#blocks(event);
     if (this.#hasPackets && this.#size + sizeOf(blocks) > this.#rotateBytes) {
       this.#rotate();
@@ -93,12 +126,24 @@ export class CaptureWriter {
     this.#hasPackets = true;
   }
 
+  /** @internal Somebody has removed or replaced the file: what was captured cannot be read. */
+  get isLost(): boolean {
+    return this.#fd >= 0 && this.#unnamed === undefined && fstatSync(this.#fd).nlink === 0;
+  }
+
   /** Idempotent. */
   close(): void {
-    if (this.#fd < 0) return;
+    this.#closeFile();
+    if (this.#place !== undefined) taken.delete(this.#place);
+    this.#place = undefined;
+  }
+
+  #closeFile(): void {
     const fd = this.#fd;
     this.#fd = -1;
-    closeSync(fd);
+    this.#unnamed?.discard();
+    this.#unnamed = undefined;
+    if (fd >= 0) closeSync(fd);
   }
 
   /** The event's packet, and before it the description of a socket that is new to the file. */
@@ -136,18 +181,48 @@ export class CaptureWriter {
   }
 
   #rotate(): void {
-    this.close();
+    this.#requireName();
+    this.#closeFile();
     const numbered = (n: number) => (n === 0 ? this.#path : `${this.#path}.${n}`);
     let last = 1;
     while (last < this.#rotateFiles && existsSync(numbered(last))) last++;
-    if (this.#rotateFiles === 0) rmSync(this.#path);
-    else for (let n = last; n > 0; n--) renameSync(numbered(n - 1), numbered(n));
-    this.#fd = openSync(this.#path, 'w', MODE);
+    // Where none is kept the new one replaces the old one.
+    if (this.#rotateFiles > 0) for (let n = last; n > 0; n--) renameSync(numbered(n - 1), numbered(n));
+    this.#beginFile({ path: this.#path, stats: undefined });
+    this.#takeName();
+  }
+
+  #beginFile(target: Target): void {
+    this.#unnamed = ReplacementFile.open(target, PRIVATE);
+    this.#fd = this.#unnamed.fd;
     this.#interfaces.clear();
     this.#size = 0;
     this.#hasPackets = false;
     this.#append([sectionHeader()]);
   }
+
+  #takeName(): void {
+    this.#unnamed?.commit();
+    this.#unnamed = undefined;
+  }
+
+  /** What another program has put there is not ours to rename. */
+  #requireName(): void {
+    const there = statSync(this.#path, { throwIfNoEntry: false });
+    const own = fstatSync(this.#fd);
+    if (there?.ino === own.ino && there.dev === own.dev) return;
+    throw new VfioUserError('ESTALE', `${this.#path} was removed or replaced`);
+  }
+}
+
+function isRegular({ stats }: Target): boolean {
+  return stats === undefined || stats.isFile();
+}
+
+/** A device takes what anybody writes to it. */
+function placeOf({ path, stats }: Target): string | undefined {
+  if (stats?.isCharacterDevice() === true) return undefined;
+  return stats?.isFIFO() === true ? realpathSync(path) : path;
 }
 
 function eventParts(interfaceId: number, event: TracedEvent): Buffer[] {

@@ -79,7 +79,13 @@ export class CaptureSink implements Sink {
   }
 
   close(): void {
+    const { isLost } = this.#writer;
     this.#writer.close();
+    if (!isLost) return;
+    process.emitWarning(
+      `the capture ${this.#path} was removed or replaced while it was written`,
+      CAPTURE_WARNING,
+    );
   }
 }
 

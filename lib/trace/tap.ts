@@ -23,7 +23,7 @@ export interface TraceOptions {
   /**
    * Every message into a pcapng file: its path, or a path and how to rotate it. Where nothing is said the environment
    * decides: `VFIO_USER_CAPTURE=dev.pcapng` (`capture-name.ts` says what further devices' files are called). `false`
-   * captures nothing in any case.
+   * captures nothing in any case. A file that another device of this thread captures to is refused (`EBUSY`).
    */
   capture?: string | CaptureOptions | false | undefined;
 }
@@ -31,21 +31,24 @@ export interface TraceOptions {
 const NO_FDS: readonly number[] = [];
 
 /**
- * Opens what the options ask for.
- * @throws TypeError and RangeError for options that make no sense, and what opening the capture file throws.
+ * Opens what the options ask for. With `fromFirstMessage` a capture replaces what has its name when there is a message
+ * to capture: what fails before has cost nothing.
+ * @throws TypeError and RangeError for options that make no sense; VfioUserError EBUSY where another capture of this
+ * thread has the file; what opening it throws.
  */
-export async function openTap(options: TraceOptions): Promise<TraceTap> {
+export async function openTap(options: TraceOptions, fromFirstMessage = false): Promise<TraceTap> {
   const write = lineWriter(options.trace ?? isTraceWanted());
   const sinks: Sink[] = [];
   const capture = options.capture ?? captureName();
-  if (capture !== undefined && capture !== false) sinks.push(await captureSink(capture));
+  if (capture !== undefined && capture !== false) sinks.push(await captureSink(capture, fromFirstMessage));
   if (write !== undefined) sinks.push(new LineSink(new LineFormatter(), write));
   return new TraceTap(sinks);
 }
 
-async function captureSink(capture: string | CaptureOptions): Promise<Sink> {
+async function captureSink(capture: string | CaptureOptions, fromFirstMessage: boolean): Promise<Sink> {
   const options = typeof capture === 'string' ? { path: capture } : capture;
-  return new CaptureSink(await CaptureWriter.open(options), options.path);
+  const writer = await (fromFirstMessage ? CaptureWriter.prepare(options) : CaptureWriter.open(options));
+  return new CaptureSink(writer, options.path);
 }
 
 function isTraceWanted(): boolean {

@@ -1,6 +1,16 @@
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chmodSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { VfioUserError } from '../../lib/errors.js';
@@ -87,6 +97,65 @@ describe('what is captured', () => {
     expect(statSync(file).mode & 0o777).toBe(0o600);
     await write(MESSAGES.slice(0, 1));
     expect(await read()).toHaveLength(1);
+  });
+
+  test('is for its owner only, too, where everybody could read what was there', async () => {
+    writeFileSync(file, 'before');
+    chmodSync(file, 0o666);
+    await write(MESSAGES);
+    expect(statSync(file).mode & 0o777).toBe(0o600);
+    expect(readdirSync(directory)).toEqual(['dev.pcapng']);
+  });
+
+  test('goes where a link leads, and its old files lie there', async () => {
+    mkdirSync(path.join(directory, 'elsewhere'));
+    const real = path.join(directory, 'elsewhere/real');
+    writeFileSync(real, 'before');
+    symlinkSync('elsewhere/real', file);
+    await write(Array.from({ length: 5 }, () => MESSAGES).flat(), { rotateBytes: 8192, rotateFiles: 1 });
+    expect(readdirSync(directory).sort()).toEqual(['dev.pcapng', 'elsewhere']);
+    expect(readdirSync(path.dirname(real)).sort()).toEqual(['real', 'real.1']);
+  });
+
+  test('has its file for itself', async () => {
+    const writer = await CaptureWriter.open({ path: file });
+    symlinkSync('dev.pcapng', path.join(directory, 'link'));
+    for (const name of [file, path.relative('.', file), path.join(directory, 'link')]) {
+      await expect(CaptureWriter.open({ path: name })).rejects.toMatchObject({
+        code: 'EBUSY',
+        message: `another capture goes to ${file}: each needs a file of its own`,
+      });
+    }
+    writer.write(MESSAGES[0]!);
+    writer.close();
+    expect(await read()).toEqual([MESSAGES[0]]);
+    const next = await CaptureWriter.open({ path: file });
+    // What is closed once more gives nothing back.
+    writer.close();
+    await expect(CaptureWriter.open({ path: file })).rejects.toMatchObject({ code: 'EBUSY' });
+    next.close();
+  });
+
+  test('to a device may go beside another', async () => {
+    const writers = [
+      await CaptureWriter.open({ path: '/dev/null' }),
+      await CaptureWriter.open({ path: '/dev/null' }),
+    ];
+    for (const writer of writers) writer.close();
+  });
+
+  test('does not go on in a file that another program has put there', async () => {
+    const writer = await CaptureWriter.open({ path: file, rotateBytes: 4096 });
+    writer.write(MESSAGES[0]!);
+    rmSync(file);
+    writeFileSync(file, 'theirs');
+    expect(writer.isLost).toBe(true);
+    expect(() => {
+      for (let i = 0; i < 1000; i++) writer.write(MESSAGES[0]!);
+    }).toThrow(`${file} was removed or replaced`);
+    writer.close();
+    expect(readFileSync(file, 'utf8')).toBe('theirs');
+    expect(readdirSync(directory)).toEqual(['dev.pcapng']);
   });
 
   test('is nothing more after the writer was closed', async () => {

@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { subscribe, unsubscribe } from 'node:diagnostics_channel';
-import { mkdtempSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { Duplex, PassThrough } from 'node:stream';
@@ -449,6 +449,59 @@ describe('connect', () => {
     warn.mockRestore();
     expect(warnings).toHaveLength(1);
     expect(warnings[0]).toContain(`the capture ${file} ends here`);
+  });
+
+  test('replaces an older capture when there is something to capture, and not before', async () => {
+    const file = path.join(directory, 'dev.pcapng');
+    writeFileSync(file, 'an older capture');
+    await expect(connect(path.join(directory, 'none'), { capture: file })).rejects.toMatchObject({
+      code: 'ENOENT',
+    });
+    expect(readFileSync(file, 'utf8')).toBe('an older capture');
+    expect(readdirSync(directory)).toEqual(['dev.pcapng']);
+    const opening = connect({ fd: server.clientFd }, { capture: file });
+    await server.open(device);
+    const opened = await opening;
+    const messages: TracedMessage[] = [];
+    for await (const traced of new CaptureReader(file)) messages.push(traced);
+    expect(messages.map(inWords)).toEqual(OPENING);
+    await opened.close();
+  });
+
+  test('has a file that no other device captures to', async () => {
+    const file = path.join(directory, 'dev.pcapng');
+    const opening = connect({ fd: server.clientFd }, { capture: file });
+    await server.open(device);
+    const opened = await opening;
+    await expect(connect(path.join(directory, 'none'), { capture: file })).rejects.toMatchObject({
+      code: 'EBUSY',
+      message: `another capture goes to ${file}: each needs a file of its own`,
+    });
+    await opened.close();
+    // The file is free again.
+    await expect(connect(path.join(directory, 'none'), { capture: file })).rejects.toMatchObject({
+      code: 'ENOENT',
+    });
+    const messages: TracedMessage[] = [];
+    for await (const traced of new CaptureReader(file)) messages.push(traced);
+    expect(messages.map(inWords)).toEqual(OPENING);
+  });
+
+  test('says where another program has taken its place', async () => {
+    const file = path.join(directory, 'dev.pcapng');
+    const warnings: string[] = [];
+    const warn = jest.spyOn(process, 'emitWarning').mockImplementation((warning: string | Error) => {
+      warnings.push(String(warning));
+    });
+    const opening = connect({ fd: server.clientFd }, { capture: file });
+    await server.open(device);
+    const opened = await opening;
+    rmSync(file);
+    writeFileSync(file, 'theirs');
+    await opened.close();
+    warn.mockRestore();
+    expect(warnings).toEqual([`the capture ${file} was removed or replaced while it was written`]);
+    expect(readFileSync(file, 'utf8')).toBe('theirs');
   });
 
   test('refuses what makes no sense, before anything is opened', async () => {
