@@ -26,7 +26,12 @@ export async function ioCounts(socket: string, name: string): Promise<IoCounts> 
   return { reads: found.num_read_ops, writes: found.num_write_ops };
 }
 
-function call(path: string, method: string): Promise<unknown> {
+/** bdev_null_resize: the target tells its hosts that the namespace has changed. */
+export async function resizeNull(socket: string, name: string, sizeMiB: number): Promise<void> {
+  await call(socket, 'bdev_null_resize', { name, new_size: sizeMiB });
+}
+
+function call(path: string, method: string, params?: object): Promise<unknown> {
   return new Promise((resolve, reject) => {
     const socket = connect(path);
     let text = '';
@@ -42,7 +47,7 @@ function call(path: string, method: string): Promise<unknown> {
       else reject(new Error(`${path}: ${method}: ${answer.error.message}`));
     });
     socket.on('close', () => reject(new Error(`${path}: closed without an answer to ${method}`)));
-    socket.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method }));
+    socket.write(JSON.stringify({ jsonrpc: '2.0', id: 1, method, params }));
   });
 }
 
