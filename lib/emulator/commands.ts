@@ -241,7 +241,7 @@ export class Commands {
       if (payload.length > argsz) throw new DeviceError(EINVAL, `the reply takes ${payload.length} bytes`);
       return { payload, fds: null };
     };
-    if (isDirty) return answer(this.#client.dirty.feature({ feature, operations, data }));
+    if (isDirty) return answer(this.#client.dirty.feature({ feature, operations, data }, argsz));
     return andThen(this.#device.feature!({ feature, operations, data }, this.#client), answer);
   }
 
@@ -254,13 +254,13 @@ export class Commands {
         throw new DeviceError(EIO, `the device returned ${data.byteLength} bytes for ${size}`);
       return { payload: encodeMigDataReadReply(data), fds: null };
     };
-    return andThen(this.#device.migrationData.read(size), answer);
+    return andThen(this.#device.migrationData.read(size, this.#client), answer);
   }
 
   #migDataWrite({ bytes, start, end }: Message): Answer {
     const data = decodeMigDataWrite(bytes, start, end);
     if (this.#device.migrationData === undefined) throw new DeviceError(ENOTSUP, 'migration');
-    return andThen(this.#device.migrationData.write(data), () => EMPTY);
+    return andThen(this.#device.migrationData.write(data, this.#client), () => EMPTY);
   }
 
   #checkCount(count: number): void {

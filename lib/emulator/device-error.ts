@@ -6,6 +6,7 @@ export const {
   EACCES,
   EADDRINUSE,
   EBUSY,
+  ECANCELED,
   EEXIST,
   EFAULT,
   EINVAL,

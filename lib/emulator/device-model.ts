@@ -99,8 +99,9 @@ export interface FeatureRequest {
 /** The stream of a device's state while it migrates. */
 export interface MigrationData {
   /** At most `size` bytes of what is left; fewer end the stream. */
-  read(size: number): Uint8Array | Promise<Uint8Array>;
-  write(data: Buffer): void | Promise<void>;
+  read(size: number, client: ClientContext): Uint8Array | Promise<Uint8Array>;
+  /** `data` is the device's to keep. */
+  write(data: Buffer, client: ClientContext): void | Promise<void>;
 }
 
 /** A client, as long as it is connected. */

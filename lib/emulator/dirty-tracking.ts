@@ -12,7 +12,8 @@ import {
   DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
   Feature,
 } from '../protocol/constants.js';
-import { decodeDirtyPages, encodeDirtyPagesReply } from '../protocol/dirty-pages.js';
+import { DEVICE_FEATURE_SIZE } from '../protocol/device-feature.js';
+import { decodeDirtyPages, DIRTY_PAGES_REPLY_SIZE, encodeDirtyPagesReply } from '../protocol/dirty-pages.js';
 import { dirtyBitmapSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmap } from '../protocol/dma-map.js';
 import { decodeDmaLogging, decodeDmaLoggingReport, type DmaLoggingRange } from '../protocol/dma-logging.js';
@@ -48,8 +49,8 @@ export class DirtyTracking {
     return this.#telling === 'logging' && METHODS.has(feature);
   }
 
-  /** DMA_LOGGING_START, _STOP and _REPORT: the reply's data. */
-  feature({ feature, operations, data }: FeatureRequest): Uint8Array {
+  /** DMA_LOGGING_START, _STOP and _REPORT: the reply's data. `argsz` is how much its payload may take. */
+  feature({ feature, operations, data }: FeatureRequest, argsz: number): Uint8Array {
     const method = METHODS.get(feature)!;
     if ((operations & DEVICE_FEATURE_PROBE) !== 0) {
       if ((operations & ~DEVICE_FEATURE_PROBE & ~method) !== 0)
@@ -66,6 +67,9 @@ export class DirtyTracking {
       return reply;
     } else {
       const { iova, length, pageSize } = decodeDmaLoggingReport(data);
+      // Before it is taken: what cannot be told stays dirty.
+      const needed = DEVICE_FEATURE_SIZE + data.byteLength + dirtyBitmapSize(length, pageSize);
+      if (needed > argsz) throw new DeviceError(EINVAL, `the reply takes ${needed} bytes`);
       return Buffer.concat([data, this.#report(iova, length, pageSize)]);
     }
     return data;
@@ -82,7 +86,10 @@ export class DirtyTracking {
       if (bitmap.pgsize !== this.#pageSize || bitmap.size !== dirtyBitmapSize(size, PAGE)) {
         throw new DeviceError(EINVAL, `bitmaps are of pages of ${PAGE} bytes, while they are tracked`);
       }
-      return encodeDirtyPagesReply(range!, this.#report(iova, size, PAGE), argsz);
+      // What cannot be told stays dirty.
+      const fits = DIRTY_PAGES_REPLY_SIZE + bitmap.size <= argsz;
+      const data = fits ? this.#report(iova, size, PAGE) : Buffer.alloc(bitmap.size);
+      return encodeDirtyPagesReply(range!, data, argsz);
     }
     return null;
   }

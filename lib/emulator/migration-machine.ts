@@ -6,8 +6,9 @@
  *   PRE_COPY ◀──▶ RUNNING ◀──▶ STOP ◀──▶ RESUMING
  *       └──▶ STOP_COPY ─────────▲ │
  *                ▲────────────────┘
- *   The stream:  | length u32 | state | …, the last one counts
  * ```
+ * Out of RUNNING and PRE_COPY a state is acknowledged when the device is quiet. A transfer (PRE_COPY, STOP_COPY, RESUMING)
+ * belongs to the client that began it: as long as that one is connected, others are answered EBUSY.
  */
 import {
   DEVICE_FEATURE_PROBE,
@@ -18,15 +19,23 @@ import {
   MigrationState,
 } from '../protocol/constants.js';
 import { decodeMigState } from '../protocol/migration.js';
-import { DeviceError, EINVAL, ENOTSUP } from './device-error.js';
-import type { FeatureRequest, MigrationData } from './device-model.js';
+import { DeviceError, EBUSY, EINVAL, ENOTSUP } from './device-error.js';
+import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
+import { andThen } from './promises.js';
+import { RecordReader, recordOf } from './state-stream.js';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
 
 /** What migrates. */
 export interface MigratableState {
-  /** The whole state, as bytes of its own. */
-  save(): Buffer;
+  /** Bytes of each state. */
+  readonly size: number;
+  /** Lets what the device does by itself come to its end, and begins nothing new; it is quiet when this has settled. */
+  stop(): void | Promise<void>;
+  /** It may act again. */
+  run(): void;
+  /** The whole state, in parts that are copied at once. */
+  save(): readonly Uint8Array[];
   /** Takes a state that `save` gave; throws where it is none. */
   load(state: Buffer): void;
 }
@@ -38,14 +47,22 @@ const ARCS: Readonly<Record<number, readonly MigrationState[]>> = {
   [PRE_COPY]: [RUNNING, STOP_COPY],
   [RESUMING]: [STOP],
 };
-const PREFIX = 4;
+const ACTIVE: readonly MigrationState[] = [RUNNING, PRE_COPY];
+const TRANSFERRING: readonly MigrationState[] = [PRE_COPY, STOP_COPY, RESUMING];
+const NOTHING = Buffer.alloc(0);
 
 export class MigrationMachine implements MigrationData {
   readonly #device: MigratableState;
   readonly #preCopy: boolean;
   #state: MigrationState = RUNNING;
-  /** What has not been read yet, or has been written so far. */
-  #stream: Buffer = Buffer.alloc(0);
+  /** What has not been read yet. */
+  #unread: Buffer = NOTHING;
+  /** In RESUMING. */
+  #records: RecordReader | undefined;
+  /** Whose the transfer is. */
+  #owner: ClientContext | undefined;
+  /** The device is being stopped; another object once a reset has overtaken that. */
+  #stopping: object | undefined;
 
   constructor(device: MigratableState, preCopy: boolean) {
     this.#device = device;
@@ -58,76 +75,88 @@ export class MigrationMachine implements MigrationData {
 
   /** After a reset the device runs, whatever it was doing; also out of ERROR. */
   reset(): void {
-    this.#state = RUNNING;
-    this.#stream = Buffer.alloc(0);
+    this.#stopping = undefined;
+    this.#enter(RUNNING, undefined);
+    this.#device.run();
   }
 
   /** DEVICE_FEATURE, for the two features that are the machine's; undefined for any other. */
-  feature({ feature, operations, data }: FeatureRequest): Buffer | undefined {
+  feature(
+    { feature, operations, data }: FeatureRequest,
+    client: ClientContext,
+  ): Buffer | Promise<Buffer> | undefined {
     if (feature !== Feature.MIGRATION && feature !== Feature.MIG_DEVICE_STATE) return undefined;
     const isSet = (operations & DEVICE_FEATURE_SET) !== 0;
     if (isSet && feature === Feature.MIGRATION) throw new DeviceError(ENOTSUP, 'MIGRATION cannot be set');
-    if ((operations & DEVICE_FEATURE_PROBE) !== 0) return Buffer.alloc(0);
-    const answer = Buffer.alloc(8);
+    if ((operations & DEVICE_FEATURE_PROBE) !== 0) return NOTHING;
     if (feature === Feature.MIGRATION) {
-      answer.writeUInt32LE(MIGRATION_STOP_COPY | (this.#preCopy ? MIGRATION_PRE_COPY : 0));
-      return answer;
+      return answerOf(MIGRATION_STOP_COPY | (this.#preCopy ? MIGRATION_PRE_COPY : 0));
     }
-    if (isSet) this.#go(decodeMigState(data));
-    answer.writeUInt32LE(this.#state);
-    return answer;
+    if (!isSet) return answerOf(this.#state);
+    return andThen(this.#go(decodeMigState(data), client), () => answerOf(this.#state));
   }
 
-  read(size: number): Buffer {
+  read(size: number, client: ClientContext): Buffer {
+    this.#refuseOthers(client);
     if (this.#state !== PRE_COPY && this.#state !== STOP_COPY) {
       throw new DeviceError(EINVAL, 'no state can be read now');
     }
-    const data = this.#stream.subarray(0, size);
-    this.#stream = this.#stream.subarray(size);
+    const data = this.#unread.subarray(0, size);
+    this.#unread = this.#unread.subarray(size);
     return data;
   }
 
-  write(data: Buffer): void {
+  write(data: Buffer, client: ClientContext): void {
+    this.#refuseOthers(client);
     if (this.#state !== RESUMING) throw new DeviceError(EINVAL, 'no state can be written now');
-    this.#stream = Buffer.concat([this.#stream, data]);
+    this.#records!.push(data);
   }
 
-  #go(to: MigrationState): void {
+  #refuseOthers(client: ClientContext): void {
+    if (this.#owner !== undefined && this.#owner !== client && this.#owner.connected) {
+      throw new DeviceError(EBUSY, "the transfer is another client's");
+    }
+    if (this.#stopping !== undefined) throw new DeviceError(EBUSY, 'the device is being stopped');
+  }
+
+  #go(to: MigrationState, client: ClientContext): void | Promise<void> {
+    this.#refuseOthers(client);
     if (to === this.#state) return;
     const allowed = ARCS[this.#state]?.includes(to) === true && (this.#preCopy || to !== PRE_COPY);
     if (!allowed) throw new DeviceError(EINVAL, `no arc leads to ${to}`);
     if (this.#state === RESUMING) this.#load();
-    if (to === PRE_COPY) this.#stream = this.#record();
-    // What was read in PRE_COPY is the beginning; what was not is still to be read.
-    else if (to === STOP_COPY) {
-      this.#stream = Buffer.concat([
-        this.#state === PRE_COPY ? this.#stream : Buffer.alloc(0),
-        this.#record(),
-      ]);
-    } else this.#stream = Buffer.alloc(0);
-    this.#state = to;
+    if (!ACTIVE.includes(this.#state) || ACTIVE.includes(to)) return this.#enter(to, client);
+    const stopping = (this.#stopping = {});
+    return andThen(this.#device.stop(), () => {
+      if (this.#stopping !== stopping) throw new DeviceError(EINVAL, 'the device was reset meanwhile');
+      this.#stopping = undefined;
+      this.#enter(to, client);
+    });
   }
 
-  #record(): Buffer {
-    const state = this.#device.save();
-    const prefix = Buffer.alloc(PREFIX);
-    prefix.writeUInt32LE(state.byteLength);
-    return Buffer.concat([prefix, state]);
+  #enter(to: MigrationState, client: ClientContext | undefined): void {
+    // What was read in PRE_COPY is the beginning; what was not is still to be read.
+    const before = this.#state === PRE_COPY && to === STOP_COPY ? this.#unread : NOTHING;
+    const isSaving = to === PRE_COPY || to === STOP_COPY;
+    this.#unread = isSaving ? Buffer.concat([before, ...recordOf(this.#device.save())]) : NOTHING;
+    this.#records = to === RESUMING ? new RecordReader(this.#device.size) : undefined;
+    this.#owner = TRANSFERRING.includes(to) ? client : undefined;
+    this.#state = to;
+    if (to === RUNNING) this.#device.run();
   }
 
   #load(): void {
     try {
-      let last: Buffer | undefined;
-      for (let at = 0; at < this.#stream.byteLength; at += PREFIX + last.byteLength) {
-        const length = this.#stream.readUInt32LE(at);
-        last = this.#stream.subarray(at + PREFIX, at + PREFIX + length);
-        if (last.byteLength !== length) throw new RangeError('the stream has been cut');
-      }
-      if (last === undefined) throw new RangeError('the stream is empty');
-      this.#device.load(last);
+      this.#device.load(this.#records!.take());
     } catch (cause) {
-      this.#state = ERROR;
+      this.#enter(ERROR, undefined);
       throw new DeviceError(EINVAL, 'the state was not understood', { cause });
     }
   }
+}
+
+function answerOf(value: number): Buffer {
+  const answer = Buffer.alloc(8);
+  answer.writeUInt32LE(value);
+  return answer;
 }

@@ -19,11 +19,13 @@ import {
   PciRegion,
   type MigrationState,
 } from '../protocol/constants.js';
-import { DeviceError, EBUSY, EINVAL, EIO, ENOTSUP } from './device-error.js';
+import { DeviceError, EBUSY, ECANCELED, EINVAL, ENOTSUP } from './device-error.js';
 import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
 import { MigrationMachine, type MigratableState } from './migration-machine.js';
 import { msixCapability, PciConfigSpace } from './pci-config.js';
 import { PciDevice } from './pci-device.js';
+import { andThen } from './promises.js';
+import { RamDmaEngine } from './ram-dma.js';
 import { RamDoorbells } from './ram-doorbells.js';
 import { SharedMemory } from './shared-memory.js';
 
@@ -91,8 +93,6 @@ export interface RamOptions {
 }
 
 const PAGE = 4096;
-/** The engine's own buffer. */
-const DMA_CHUNK = 1 << 20;
 const REGISTERS_END = 0x40;
 const READ_ONLY: readonly number[] = [
   RamRegister.IDENTIFICATION,
@@ -115,6 +115,9 @@ export class RamDevice extends PciDevice {
   readonly #features: Map<number, Uint8Array>;
   readonly #migration: MigrationMachine | undefined;
   readonly #doorbells: RamDoorbells | undefined;
+  readonly #engine = new RamDmaEngine();
+  /** In STOP and the states around it: nothing is begun, nobody is interrupted. */
+  #isStopped = false;
 
   constructor(options: RamOptions = {}) {
     const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;
@@ -144,9 +147,6 @@ export class RamDevice extends PciDevice {
     this.#vectors = vectors;
     this.ram = Buffer.alloc(ramSize);
     this.#features = new Map(options.features);
-    if (options.migration !== undefined) {
-      this.#migration = new MigrationMachine(this.#migratable(), options.migration === 'pre-copy');
-    }
     if (options.doorbells === true) {
       const { DOORBELL: plain, SHADOW_DOORBELL: shadow } = RamRegister;
       this.#doorbells = new RamDoorbells(
@@ -164,14 +164,19 @@ export class RamDevice extends PciDevice {
       ];
       this.addRegion({ ...shared, memory: this.shared, mappable });
     }
+    if (options.migration !== undefined) {
+      this.#migration = new MigrationMachine(this.#migratable(), options.migration === 'pre-copy');
+    }
     this.#clearRegisters();
   }
 
-  /** Registers and config space are as at first; memory stays as it is. */
-  override reset(): void {
-    this.#migration?.reset();
-    this.#clearRegisters();
-    void super.reset();
+  /** Ends DMA. Registers and config space are as at first then; memory stays as it is. */
+  override reset(): void | Promise<void> {
+    return andThen(this.#engine.cancel(), () => {
+      this.#migration?.reset();
+      this.#clearRegisters();
+      void super.reset();
+    });
   }
 
   /** Gives BAR1's memory back. */
@@ -189,8 +194,8 @@ export class RamDevice extends PciDevice {
     return this.#migration?.state;
   }
 
-  feature(request: FeatureRequest): Uint8Array {
-    const answer = this.#migration?.feature(request);
+  feature(request: FeatureRequest, client: ClientContext): Uint8Array | Promise<Uint8Array> {
+    const answer = this.#migration?.feature(request, client);
     if (answer !== undefined) return answer;
     const { feature, operations, data } = request;
     const value = this.#features.get(feature);
@@ -208,12 +213,21 @@ export class RamDevice extends PciDevice {
       this.ram,
     ];
     return {
-      save: () => Buffer.concat(parts()),
+      size: RAM_BARS.registers + (this.shared?.bytes.byteLength ?? 0) + this.ram.byteLength,
+      stop: () => {
+        this.#isStopped = true;
+        return this.#engine.stop();
+      },
+      run: () => {
+        this.#isStopped = false;
+        this.#engine.run();
+      },
+      save: parts,
       load: (state) => {
-        const size = parts().reduce((sum, part) => sum + part.byteLength, 0);
-        if (state.byteLength !== size) throw new RangeError('the state of a device of another shape');
         let at = 0;
         for (const part of parts()) at += state.copy(part, 0, at, at + part.byteLength);
+        // Of a device that was read while it ran, and no more: what it copied then stays behind.
+        if (this.#dmaStatus === RamDmaStatus.BUSY) this.#dmaStatus = failure(new DeviceError(ECANCELED));
       },
     };
   }
@@ -274,6 +288,7 @@ export class RamDevice extends PciDevice {
     const sub = value & 0xffff;
     const isThere = this.irqs.some((irq) => irq.index === index && sub < irq.count);
     if (!isThere) throw new DeviceError(EINVAL, `no interrupt ${index}.${sub}`);
+    if (this.#isStopped) throw new DeviceError(EBUSY, 'the device is stopped');
     this.trigger(index, sub);
   }
 
@@ -282,30 +297,19 @@ export class RamDevice extends PciDevice {
     if ((command & RamDma.COPY) === 0 || vector >= this.#vectors) {
       throw new DeviceError(EINVAL, `DMA command 0x${command.toString(16)}`);
     }
-    if (this.#dmaStatus === RamDmaStatus.BUSY) throw new DeviceError(EBUSY, 'the DMA engine is copying');
-    this.#dmaStatus = RamDmaStatus.BUSY;
-    const copied = this.#copy(client).then(
-      () => {
-        this.#dmaStatus = RamDmaStatus.DONE;
-        if ((command & RamDma.INTERRUPT) !== 0) this.trigger(PciIrq.MSIX, vector);
-      },
-      (error: unknown) => {
-        const errno = error instanceof DeviceError ? error.errno : EIO;
-        this.#dmaStatus = (RamDmaStatus.FAILED | errno) >>> 0;
-        if ((command & RamDma.POSTED) === 0) throw new DeviceError(errno, 'DMA', { cause: error });
-      },
-    );
-    if ((command & RamDma.POSTED) === 0) return copied;
-  }
-
-  async #copy(client: ClientContext): Promise<void> {
     const source = this.#registers.readBigUInt64LE(RamRegister.DMA_SOURCE);
     const destination = this.#registers.readBigUInt64LE(RamRegister.DMA_DESTINATION);
     const length = this.#registers.readUInt32LE(RamRegister.DMA_LENGTH);
-    for (let done = 0; done < length; done += DMA_CHUNK) {
-      const bytes = await client.dma.read(source + BigInt(done), Math.min(DMA_CHUNK, length - done));
-      await client.dma.write(destination + BigInt(done), bytes);
-    }
+    const interrupts = (command & RamDma.INTERRUPT) !== 0;
+    const copied = this.#engine.start({ source, destination, length }, client.dma, (end) => {
+      this.#dmaStatus = end === 'done' ? RamDmaStatus.DONE : failure(end);
+      if (end === 'done' && interrupts) this.trigger(PciIrq.MSIX, vector);
+    });
+    this.#dmaStatus = RamDmaStatus.BUSY;
+    if ((command & RamDma.POSTED) !== 0) return;
+    return copied.then((end) => {
+      if (end !== 'done') throw end;
+    });
   }
 
   get #dmaStatus(): number {
@@ -315,4 +319,9 @@ export class RamDevice extends PciDevice {
   set #dmaStatus(status: number) {
     this.#registers.writeUInt32LE(status, RamRegister.DMA_STATUS);
   }
+}
+
+/** What DMA_STATUS says. */
+function failure({ errno }: DeviceError): number {
+  return (RamDmaStatus.FAILED | errno) >>> 0;
 }

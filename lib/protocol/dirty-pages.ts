@@ -30,6 +30,8 @@ import { isPageSize, requirePageSize } from './dirty-bitmap.js';
 
 const DIRTY_PAGES_SIZE = 8;
 const RANGE_SIZE = 32;
+/** Bytes before the bitmap of GET_BITMAP's reply. */
+export const DIRTY_PAGES_REPLY_SIZE = DIRTY_PAGES_SIZE + RANGE_SIZE;
 
 /** The memory whose bitmap is wanted. */
 export interface BitmapRange {
