@@ -30,8 +30,10 @@ export interface DirtyLog {
   readonly method: 'logging' | 'legacy';
   /** In bytes: what one bit of a bitmap stands for. */
   readonly pageSize: number;
-  /** The bitmap of `range`, in pages of `pageSize`; the server begins anew. */
-  report(range: PageRange, options: CallOptions | undefined): Promise<Buffer>;
+  /** What reports of `range` are made of. */
+  pieces(range: PageRange): Iterable<PageRange>;
+  /** The bitmap of a piece, in pages of `pageSize`; the server begins anew, also where its answer does not arrive. */
+  report(piece: PageRange, options: CallOptions | undefined): Promise<Buffer>;
   stop(options: CallOptions | undefined): Promise<void>;
 }
 
@@ -40,7 +42,7 @@ const REPLY_OVERHEAD = 64;
 
 /**
  * Starts the log that the server has: none is assumed, and none asked of a server that may lose step. Undefined where it
- * has none.
+ * has none. One that may have been started before, by a message whose answer never came, is stopped first.
  * @throws RemoteError where it has one and does not start it; TimeoutError, ClosedError, ProtocolError; the signal's
  * reason.
  */
@@ -49,14 +51,28 @@ export async function startLog(
   features: Features,
   ranges: readonly PageRange[],
   pageSize: number,
+  mayBeStarted: boolean,
   options: CallOptions | undefined,
 ): Promise<DirtyLog | undefined> {
   if (!session.mayTryOptional) return undefined;
   const hasStart = await features.probe(Feature.DMA_LOGGING_START, { set: true }, options);
   if (hasStart && (await features.probe(Feature.DMA_LOGGING_REPORT, { get: true }, options))) {
-    return FeatureLog.start(session, features, ranges, pageSize, options);
+    const log = new FeatureLog(session, features, pageSize);
+    if (mayBeStarted) await stopped(log, options);
+    return log.start(ranges, options);
   }
-  return LegacyLog.start(session, options);
+  const log = new LegacyLog(session);
+  if (mayBeStarted) await stopped(log, options);
+  return (await log.start(options)) ? log : undefined;
+}
+
+/** A server that has no log to stop says so. */
+async function stopped(log: DirtyLog, options: CallOptions | undefined): Promise<void> {
+  try {
+    await log.stop(options);
+  } catch (error) {
+    if (!(error instanceof RemoteError)) throw error;
+  }
 }
 
 class FeatureLog implements DirtyLog {
@@ -65,47 +81,40 @@ class FeatureLog implements DirtyLog {
   readonly #session: Session;
   readonly #features: Features;
 
-  private constructor(session: Session, features: Features, pageSize: number) {
+  constructor(session: Session, features: Features, pageSize: number) {
     this.#session = session;
     this.#features = features;
     this.pageSize = pageSize;
   }
 
-  static async start(
-    session: Session,
-    features: Features,
-    ranges: readonly PageRange[],
-    pageSize: number,
-    options: CallOptions | undefined,
-  ): Promise<FeatureLog> {
+  /** The log that it has become: the server may choose another page size. */
+  async start(ranges: readonly PageRange[], options: CallOptions | undefined): Promise<FeatureLog> {
     const wanted = ranges.map(({ page, pages }) => ({
       iova: addressOf(page),
       length: BigInt(pages) * BigInt(PAGE_SIZE),
     }));
-    const payload = encodeDmaLoggingStart({ pageSize, ranges: wanted });
-    const chosen = await features.request(payload, options, (_slot, bytes, start, end) =>
+    const payload = encodeDmaLoggingStart({ pageSize: this.pageSize, ranges: wanted });
+    const chosen = await this.#features.request(payload, options, (_slot, bytes, start, end) =>
       decodeDmaLoggingStartReply(bytes, start, end),
     );
-    return new FeatureLog(session, features, chosen.pageSize);
+    return new FeatureLog(this.#session, this.#features, chosen.pageSize);
   }
 
-  async report({ page, pages }: PageRange, options: CallOptions | undefined): Promise<Buffer> {
-    const { pageSize } = this;
-    // In whole words of the bitmap, so that the parts lie behind one another.
-    const most = Math.max(8, Math.floor((this.#session.maxDataXferSize - REPLY_OVERHEAD) / 8) * 8);
-    const step = BigInt(most) * 8n * BigInt(pageSize);
-    const parts: Buffer[] = [];
-    const size = BigInt(pages) * BigInt(PAGE_SIZE);
-    for (let done = 0n; done < size; done += step) {
-      const length = size - done < step ? size - done : step;
-      const asked = { iova: addressOf(page) + done, length, pageSize };
-      parts.push(
-        await this.#features.request(encodeDmaLoggingReport(asked), options, (_slot, bytes, start, end) =>
-          decodeDmaLoggingReportReply(bytes, start, end, asked),
-        ),
-      );
+  *pieces({ page, pages }: PageRange): Generator<PageRange, void, undefined> {
+    // Whole words of the bitmap, so that pieces begin where a page of the server's does.
+    const bitmapBytes = Math.max(8, Math.floor((this.#session.maxDataXferSize - REPLY_OVERHEAD) / 8) * 8);
+    const most = Math.max(1, Math.floor((bitmapBytes * 8 * this.pageSize) / PAGE_SIZE));
+    for (let done = 0; done < pages; done += most) {
+      yield { page: page + done, pages: Math.min(most, pages - done) };
     }
-    return parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+  }
+
+  report({ page, pages }: PageRange, options: CallOptions | undefined): Promise<Buffer> {
+    const length = BigInt(pages) * BigInt(PAGE_SIZE);
+    const asked = { iova: addressOf(page), length, pageSize: this.pageSize };
+    return this.#features.request(encodeDmaLoggingReport(asked), options, (_slot, bytes, start, end) =>
+      decodeDmaLoggingReportReply(bytes, start, end, asked),
+    );
   }
 
   stop(options: CallOptions | undefined): Promise<void> {
@@ -120,21 +129,25 @@ class LegacyLog implements DirtyLog {
   readonly pageSize: number;
   readonly #session: Session;
 
-  private constructor(session: Session) {
+  constructor(session: Session) {
     this.#session = session;
     this.pageSize = legacyPageSize(session);
   }
 
-  /** There is no way to ask but to start. */
-  static async start(session: Session, options: CallOptions | undefined): Promise<LegacyLog | undefined> {
-    const log = new LegacyLog(session);
+  /** There is no way to ask whether there is one but to start it. */
+  async start(options: CallOptions | undefined): Promise<boolean> {
     try {
-      await log.#control(DIRTY_PAGES_FLAG_START, options);
-      return log;
+      await this.#control(DIRTY_PAGES_FLAG_START, options);
+      return true;
     } catch (error) {
-      if (error instanceof RemoteError) return undefined;
+      if (error instanceof RemoteError) return false;
       throw error;
     }
+  }
+
+  /** Servers of that time give bitmaps of whole mappings. */
+  pieces(range: PageRange): PageRange[] {
+    return [range];
   }
 
   report({ page, pages }: PageRange, options: CallOptions | undefined): Promise<Buffer> {

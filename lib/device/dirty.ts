@@ -9,23 +9,26 @@
  * | neither, but DMA_UNMAP with a bitmap | that | what has been unmapped since |
  * | none of them | nothing | refused, unless no memory is shared at all |
  *
- * Memory that is unmapped is reported once more. After a reconnect nobody knows what the server's predecessor wrote last:
- * all that it could write is reported.
+ * Memory that is unmapped is reported once more. A report clears the server's log, so what was asked for and did not arrive
+ * counts as written: its answer was late, broken, or the call was given up. After a reconnect nobody knows what the
+ * server's predecessor wrote last: all that it could write is reported.
  */
+import { constants } from 'node:os';
 import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer, outOfRange } from '../fields.js';
-import { dirtyBitmapSize, isPageSize, dirtyPages } from '../protocol/dirty-bitmap.js';
+import { dirtyBitmapSize, isPageSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
 import { checkBitmap, legacyPageSize, startLog, type DirtyLog } from './dirty-log.js';
-import { DirtySet, type DirtyRange } from './dirty-set.js';
+import { DirtySet, runsOf, type DirtyRange } from './dirty-set.js';
 import type { DmaServer } from './dma-server.js';
 import { END_PAGE, PAGE_SIZE, pageOf, type DmaTable, type PageRange } from './dma-table.js';
 import type { DmaWindow } from './dma-window.js';
 import { hex, type DmaWindows, type UnmapBitmap, type UnmapWatcher } from './dma-windows.js';
 import { Features } from './features.js';
+import { paced } from './paced.js';
 import type { Session } from './session.js';
 
 export type { DirtyRange } from './dirty-set.js';
@@ -49,6 +52,8 @@ interface DirtyParts {
   isSecure: boolean;
 }
 
+const { errno } = constants;
+
 /** What was asked for when it was started. */
 interface Watch {
   readonly ranges: readonly PageRange[] | undefined;
@@ -59,6 +64,10 @@ interface Watch {
 }
 
 const MAX_PAGE_SIZE = 1 << 30;
+/** Of DMA_UNMAP's reply, before its bitmap. */
+const UNMAP_REPLY_BYTES = 40;
+/** A report that is answered like this was not made: the log is what it was. After other errors nobody knows. */
+const REFUSALS: readonly number[] = [errno.EINVAL, errno.ENOENT, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS];
 
 /** `device.dma.dirty`. */
 export class DirtyPages implements AsyncIterable<DirtyRange> {
@@ -68,6 +77,8 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   #watch: Watch | undefined;
   /** DMA_UNMAP with a bitmap is refused. */
   #unmapRefused = false;
+  /** A START, or a STOP, was sent and not answered: the server may be logging. */
+  #mayBeLogging = false;
 
   /** @internal */
   constructor(parts: DirtyParts) {
@@ -102,13 +113,13 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
       this.#refuseWhileSetUp();
-      await this.#begin(watched, pageSize, options);
+      await this.#begin(watched, pageSize, new DirtySet(pageSize), options);
     });
   }
 
   /**
    * What has been written since the last report, or the start: ranges in order, none of which touch, in whole pages.
-   * Where it fails, what it had is in the next report.
+   * Where it fails, what it had is in the next report, and so is all that it had asked for and was not told.
    * @throws TypeError unless started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
    */
   report(options?: CallOptions): Promise<DirtyRange[]> {
@@ -121,7 +132,9 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       }
       for (const result of await Promise.allSettled(asked))
         if (result.status === 'rejected') throw result.reason;
-      return watch.set.take(watch.ranges);
+      const ranges: DirtyRange[] = [];
+      await paced(watch.set.takeEach(watch.ranges), (range) => ranges.push(range));
+      return ranges;
     });
   }
 
@@ -138,7 +151,9 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     return this.#mutex.runExclusive(async () => {
       const log = this.#watch?.log;
       this.#end();
-      if (this.#parts.session.connection.endReason === undefined) await log?.stop(options);
+      if (log === undefined || this.#parts.session.connection.endReason !== undefined) return;
+      await log.stop(options);
+      this.#mayBeLogging = false;
     });
   }
 
@@ -147,32 +162,33 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     this.#unmapRefused = false;
     this.#features = new Features(this.#parts.session, true);
     await this.#mutex.runExclusive(async () => {
+      this.#mayBeLogging = false;
       const before = this.#watch;
       if (before === undefined) return;
-      const watch = await this.#begin(before.ranges, before.pageSize, options);
-      for (const { page, pages } of before.set.ranges()) watch.set.mark(page, pages);
-      for (const window of this.#parts.table) if (isHidden(window)) watch.set.mark(window.page, window.pages);
+      await this.#begin(before.ranges, before.pageSize, before.set, options);
+      for (const window of this.#parts.table) if (isHidden(window)) this.#markAll(window);
     });
   }
 
   async #begin(
     ranges: readonly PageRange[] | undefined,
     pageSize: number,
+    set: DirtySet,
     options: CallOptions | undefined,
-  ): Promise<Watch> {
+  ): Promise<void> {
     const { session, windows, server, isSecure } = this.#parts;
-    const call = { timeoutMs: options?.timeoutMs, signal: options?.signal };
-    const set = new DirtySet(pageSize);
     let log: DirtyLog | undefined;
     let method: DirtyMethod = 'messages';
     if (windows.canShare && !isSecure) {
-      log = await startLog(session, this.#features, ranges ?? [], pageSize, call);
-      method = log?.method ?? (await this.#askUnmap(call));
+      const mayBeStarted = this.#mayBeLogging;
+      this.#mayBeLogging = true;
+      log = await startLog(session, this.#features, ranges ?? [], pageSize, mayBeStarted, options);
+      this.#mayBeLogging = log !== undefined;
+      method = log?.method ?? (await this.#askUnmap(options));
     }
     this.#watch = { ranges, pageSize, method, log, set };
     server.dirty = set;
     windows.watcher = method === 'messages' ? undefined : this.#watcher;
-    return this.#watch;
   }
 
   #end(): void {
@@ -193,7 +209,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   }
 
   /** Whether DMA_UNMAP brings a bitmap is seen by unmapping a page that nobody uses. */
-  async #askUnmap(options: CallOptions): Promise<'unmap'> {
+  async #askUnmap(options: CallOptions | undefined): Promise<'unmap'> {
     const { session, windows } = this.#parts;
     let isThere = false;
     if (session.mayTryOptional) {
@@ -204,7 +220,10 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       windows.watcher = {
         ...this.#watcher,
         bitmapFor: (asked) => this.#unmapBitmap(asked),
-        onUnmapped: (_window, bitmap) => (isThere = bitmap !== undefined),
+        collect: () => undefined,
+        onUnmapped: (_window, bitmap) => {
+          isThere = bitmap !== undefined;
+        },
         onBitmapRefused: () => Promise.resolve(),
       };
       try {
@@ -219,25 +238,27 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     );
   }
 
-  async #fetch(
-    { ranges, log, set }: Watch,
-    window: DmaWindow,
-    options: CallOptions | undefined,
-  ): Promise<void> {
+  /** Asks for what the server knows of a window, and marks it. */
+  async #fetch(watch: Watch, window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+    const { log, set, ranges } = watch;
     if (log === undefined) return;
     for (const part of partsOf(window, ranges)) {
-      let covered: PageRange = part;
-      let bitmap: Buffer;
       try {
-        bitmap = await log.report(part, options);
+        await fetchPieces(log, set, part, options);
       } catch (error) {
-        if (!(error instanceof RemoteError) || part.pages === window.pages) throw error;
+        if (!(error instanceof RemoteError)) throw error;
+        // It was unmapped meanwhile, and what it had is collected there.
+        if (window.state !== 'mapped') return;
+        if (part.pages === window.pages) throw error;
         // libvfio-user knows whole mappings only.
-        covered = window;
-        bitmap = await log.report(window, options);
+        await fetchPieces(log, set, window, options);
       }
-      markBitmap(set, covered, bitmap, log.pageSize);
     }
+  }
+
+  /** Nobody knows what the device has written to it. */
+  #markAll({ page, pages }: PageRange): void {
+    this.#watch?.set.mark(page, pages);
   }
 
   #unmapBitmap({ size }: DmaWindow): UnmapBitmap {
@@ -248,26 +269,31 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /** What happens to memory that is unmapped while it is watched. */
   readonly #watcher: UnmapWatcher = {
     bitmapFor: (window) => {
-      const isBrought = this.#watch?.method === 'legacy' || this.#watch?.method === 'unmap';
-      return isBrought && !this.#unmapRefused ? this.#unmapBitmap(window) : undefined;
+      const bitmap = this.#unmapBitmap(window);
+      const fits = UNMAP_REPLY_BYTES + bitmap.size <= this.#parts.session.maxDataXferSize;
+      return fits && !this.#unmapRefused ? bitmap : undefined;
     },
-    collect: async (window, options) => {
-      if (this.#watch?.method === 'unmap') this.#watch.set.mark(window.page, window.pages);
-      else if (this.#watch !== undefined) await this.#fetch(this.#watch, window, options);
+    collect: (window, options) => {
+      const watch = this.#watch;
+      // A server that logs need not know DMA_UNMAP's bitmap. Where it does, that is what was written since.
+      if (watch?.method !== 'logging' && this.#watcher.bitmapFor(window) !== undefined) return undefined;
+      if (watch?.log === undefined) this.#markAll(window);
+      return watch?.log && this.#fetch(watch, window, options);
     },
     onUnmapped: (window, bitmap) => this.#takeBitmap(window, bitmap),
     onBitmapRefused: async (window, options) => {
       this.#unmapRefused = true;
       await this.#watcher.collect(window, options);
     },
+    onLost: (window) => this.#markAll(window),
   };
 
-  #takeBitmap(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void {
+  async #takeBitmap(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): Promise<void> {
     const watch = this.#watch;
     if (watch === undefined) return;
     // A server that knows the flag and brings no bitmap: nobody knows.
     if (bitmap === undefined) {
-      watch.set.mark(window.page, window.pages);
+      this.#markAll(window);
       return;
     }
     const { pgsize } = this.#unmapBitmap(window);
@@ -275,8 +301,32 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       throw new ProtocolError(`DMA_UNMAP reply: a bitmap of pages of ${bitmap.pgsize}, not ${pgsize}, bytes`);
     }
     const data = checkBitmap('DMA_UNMAP reply', bitmap.data, BigInt(window.size), pgsize);
-    markBitmap(watch.set, window, data, pgsize);
+    await markBitmap(watch.set, window, data, pgsize);
   }
+}
+
+/** Each piece is marked as it comes; one that was asked for and does not come is marked whole. */
+async function fetchPieces(
+  log: DirtyLog,
+  set: DirtySet,
+  range: PageRange,
+  options: CallOptions | undefined,
+): Promise<void> {
+  for (const piece of log.pieces(range)) {
+    options?.signal?.throwIfAborted();
+    let bitmap: Buffer;
+    try {
+      bitmap = await log.report(piece, options);
+    } catch (error) {
+      if (!isRefusal(error)) set.mark(piece.page, piece.pages);
+      throw error;
+    }
+    await markBitmap(set, piece, bitmap, log.pageSize);
+  }
+}
+
+function isRefusal(error: unknown): boolean {
+  return error instanceof RemoteError && REFUSALS.includes(error.errno);
 }
 
 /** What the server can write without our seeing it. */
@@ -295,23 +345,13 @@ function partsOf(window: PageRange, ranges: readonly PageRange[] | undefined): P
 }
 
 /** Marks what a bitmap of `range` says; a page of the server's may be more, or less, than one of ours. */
-function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageSize: number): void {
+async function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageSize: number): Promise<void> {
   const step = pageSize / PAGE_SIZE;
-  let from = 0;
-  let to = 0;
-  const flush = (): void => {
+  await paced(runsOf(bitmap), ({ from, to }) => {
     const first = Math.floor(from * step);
     const end = Math.min(range.pages, Math.ceil(to * step));
     if (first < end) set.mark(range.page + first, end - first);
-  };
-  for (const bit of dirtyPages(bitmap)) {
-    if (bit !== to) {
-      flush();
-      from = bit;
-    }
-    to = bit + 1;
-  }
-  flush();
+  });
 }
 
 /** Ranges in whole pages of `granule` of ours, in order, joined where they touch. @throws RangeError */

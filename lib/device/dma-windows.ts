@@ -46,12 +46,15 @@ export type UnmapBitmap = NonNullable<DmaUnmap['bitmap']>;
 
 /** Wants to know what the device wrote to memory that is about to be unmapped. */
 export interface UnmapWatcher {
-  /** The bitmap that DMA_UNMAP is to bring; undefined where `collect` is to be called before it. */
+  /** The bitmap that DMA_UNMAP is to bring; undefined where it is to bring none. */
   bitmapFor(window: DmaWindow): UnmapBitmap | undefined;
-  collect(window: DmaWindow, options: CallOptions | undefined): Promise<void>;
-  onUnmapped(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void;
+  /** What is asked before DMA_UNMAP is sent; undefined where nothing is. */
+  collect(window: DmaWindow, options: CallOptions | undefined): Promise<void> | undefined;
+  onUnmapped(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void | Promise<void>;
   /** DMA_UNMAP with a bitmap was refused; it is sent without one when this is done. */
   onBitmapRefused(window: DmaWindow, options: CallOptions | undefined): Promise<void>;
+  /** It is gone, or kept from use, and nobody was told what the device wrote to it last. */
+  onLost(window: DmaWindow): void;
 }
 
 export class DmaWindows {
@@ -262,20 +265,27 @@ export class DmaWindows {
   async withdraw(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
     window.state = 'unmapping';
     window.announceRelease(new ClosedError('the DMA memory was unmapped'));
+    const watcher = this.#watcherOf(window);
+    if (this.#session.connection.endReason !== undefined) {
+      watcher?.onLost(window);
+      return;
+    }
     let sent = false;
     let abandoned = false;
     try {
-      if (this.#session.connection.endReason !== undefined) return;
-      const watcher = this.#watcherOf(window);
-      const bitmap = watcher?.bitmapFor(window);
+      const collected = watcher?.collect(window, options);
       // Not awaited for nothing: a transaction's commands leave in the order in which it was told.
-      if (watcher !== undefined && bitmap === undefined) await watcher.collect(window, options);
+      if (collected !== undefined) await collected;
       sent = true;
+      const bitmap = watcher?.bitmapFor(window);
       await this.#sendUnmap(window, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      if (window.closed || error instanceof ClosedError) return;
+      const isGone = window.closed || error instanceof ClosedError;
       // After a reply that makes no sense nobody knows either.
-      window.state = abandoned || (sent && error instanceof ProtocolError) ? 'quarantined' : 'mapped';
+      const isUnclear = abandoned || (sent && error instanceof ProtocolError);
+      if (isGone || isUnclear) watcher?.onLost(window);
+      if (isGone) return;
+      window.state = isUnclear ? 'quarantined' : 'mapped';
       throw error;
     }
   }
@@ -286,16 +296,18 @@ export class DmaWindows {
   }
 
   /**
-   * Unmaps every window: at once where the server knows the ALL flag (which frees what is quarantined, too), else one by
-   * one.
+   * Unmaps every window: at once where the server knows the ALL flag (which frees what is quarantined, too) and nobody
+   * watches what is written, else one by one.
    * @throws DmaBatchError where some were refused; TimeoutError, ProtocolError and the signal's reason.
    */
   async unmapAll(options: CallOptions | undefined): Promise<void> {
     const { connection, negotiated } = this.#session;
     const reason = new ClosedError('the DMA memory was unmapped (unmapAll)');
     for (const window of this.#table) window.announceRelease(reason);
+    // What all of them were written last is not told at once.
+    const isWatched = [...this.#table].some((window) => this.#watcherOf(window) !== undefined);
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && connection.endReason === undefined;
-    if (this.#table.size > 1 && mayAsk && (await this.#unmapAtOnce(options))) return;
+    if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(options))) return;
     const windows = [...this.#table].filter((window) => window.state !== 'quarantined');
     const results = await Promise.allSettled(windows.map((window) => this.unmap(window, options)));
     const failures = results.flatMap((result, i) =>
@@ -333,14 +345,10 @@ export class DmaWindows {
   }
 
   async #sendUnmapAll(windows: readonly DmaWindow[], options: CallOptions | undefined): Promise<boolean> {
-    let sent = false;
     let abandoned = false;
     // The server drops what it was told of before it was told this.
-    const known: DmaWindow[] = [];
+    const known = [...this.#table];
     try {
-      for (const window of windows) await this.#watcherOf(window)?.collect(window, options);
-      known.push(...this.#table);
-      sent = true;
       const payload = encodeDmaUnmap({ flags: DMA_UNMAP_FLAG_ALL, address: 0n, size: 0n });
       await this.#session.connection.call(Command.DMA_UNMAP, payload, null, checkUnmapAllReply, {
         ...options,
@@ -348,18 +356,23 @@ export class DmaWindows {
       } satisfies TrackedCallOptions);
     } catch (error) {
       const isGone = error instanceof ClosedError;
-      const isUnclear = abandoned || (sent && error instanceof ProtocolError);
+      const isUnclear = abandoned || error instanceof ProtocolError;
       for (const window of windows) {
         if (window.closed) continue;
+        if (isGone || isUnclear) this.#watcherOf(window)?.onLost(window);
         if (isGone) this.#remove(window);
         else window.state = isUnclear ? 'quarantined' : 'mapped';
       }
       if (isGone) return true;
-      if (!sent || !(error instanceof RemoteError)) throw error;
+      if (!(error instanceof RemoteError)) throw error;
       this.#allRefused = true;
       return false;
     }
-    for (const window of known) this.#remove(window);
+    for (const window of known) {
+      // Watching may have begun meanwhile.
+      if (!window.closed) this.#watcherOf(window)?.onLost(window);
+      this.#remove(window);
+    }
     return true;
   }
 
@@ -377,7 +390,7 @@ export class DmaWindows {
         const flags = DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
         const payload = encodeDmaUnmap({ flags, ...range, bitmap });
         const reply = await connection.call(Command.DMA_UNMAP, payload, null, decode, options);
-        this.watcher?.onUnmapped(window, reply?.bitmap);
+        await this.watcher?.onUnmapped(window, reply?.bitmap);
         return;
       } catch (error) {
         if (!(error instanceof RemoteError)) throw error;

@@ -1,8 +1,17 @@
 /** Dirty pages, against the emulator where a server behaves, and against a scripted one where it does not. */
 import { afterEach, describe, expect, test } from '@jest/globals';
-import { serve, RamDevice, RamDma, RamRegister, type EmulatorOptions } from '../../lib/emulator/index.js';
+import { closeSync, ftruncateSync, openSync } from 'node:fs';
+import {
+  serve,
+  RamDevice,
+  RamDma,
+  RamRegister,
+  type EmulatorOptions,
+  type Verdict,
+} from '../../lib/emulator/index.js';
 import { Scratch } from '../cli/cli.js';
 import {
+  ClosedError,
   connect,
   ProtocolError,
   TimeoutError,
@@ -29,7 +38,11 @@ interface Served {
 }
 
 /** A RAM device, opened; `names` are the commands that came. */
-async function open(emulator: EmulatorOptions, options: ConnectOptions = {}): Promise<Served> {
+async function open(
+  emulator: EmulatorOptions,
+  options: ConnectOptions = {},
+  decide: (what: string) => Verdict = () => 'pass',
+): Promise<Served> {
   const scratch = new Scratch();
   const ram = new RamDevice();
   const names: string[] = [];
@@ -38,7 +51,7 @@ async function open(emulator: EmulatorOptions, options: ConnectOptions = {}): Pr
     ...emulator,
     intercept: ({ name, payload }) => {
       names.push(name === 'DEVICE_FEATURE' ? `${name} ${payload.readUInt16LE(4)}` : name);
-      return 'pass';
+      return decide(name === 'DEVICE_FEATURE' ? featureName(payload) : name);
     },
   });
   const device = await connect(scratch.path('socket'), options);
@@ -49,6 +62,12 @@ async function open(emulator: EmulatorOptions, options: ConnectOptions = {}): Pr
     () => device.close(),
   );
   return { device, names };
+}
+
+/** `START`, `STOP`, `REPORT`; what it is asked about them is a probe. */
+function featureName(payload: Buffer): string {
+  const isProbe = (payload.readUInt32LE(4) & 0x40000) !== 0;
+  return isProbe ? 'probe' : (['START', 'STOP', 'REPORT'][payload.readUInt16LE(4) - 6] ?? 'feature');
 }
 
 /** The device copies `length` bytes from the start of `from` to `to`. */
@@ -246,51 +265,53 @@ describe('other servers', () => {
   );
 });
 
-describe('a server that lies or is late', () => {
-  const feature = (number: number, flags: number, data: Buffer): Buffer => {
-    const head = Buffer.alloc(8);
-    head.writeUInt32LE(8 + data.length, 0);
-    head.writeUInt32LE((number | flags) >>> 0, 4);
-    return Buffer.concat([head, data]);
-  };
-  const control = (pageSize: bigint): Buffer => {
-    const data = Buffer.alloc(16);
-    data.writeBigUInt64LE(pageSize, 0);
-    return data;
-  };
+const feature = (number: number, flags: number, data: Buffer): Buffer => {
+  const head = Buffer.alloc(8);
+  head.writeUInt32LE(8 + data.length, 0);
+  head.writeUInt32LE((number | flags) >>> 0, 4);
+  return Buffer.concat([head, data]);
+};
+const control = (pageSize: bigint): Buffer => {
+  const data = Buffer.alloc(16);
+  data.writeBigUInt64LE(pageSize, 0);
+  return data;
+};
 
-  /** Probes and START are answered well; REPORT by `report`, which is given the data of the request. */
-  async function openLying(report: (data: Buffer) => Buffer | number | 'silence'): Promise<DmaDevice> {
-    const device = await DmaDevice.open({ timeoutMs: 5_000 });
-    cleanups.push(() => device.close());
-    const { peer } = device;
-    peer.onMessage((received) => {
-      if ((received.flags & 1) !== 0 || received.command !== 16) {
-        if ((received.flags & 1) === 0)
-          peer.reply(received, received.command === 3 ? received.payload : undefined);
-        return;
-      }
-      const word = received.payload.readUInt32LE(4);
-      const answer =
-        (word & 0x40000) !== 0
+/** Probes and START are answered well; REPORT by `report`, which is given the data of the request. */
+async function openLying(
+  report: (data: Buffer) => Buffer | number | 'silence',
+  options: { capabilities?: object; unmap?: (request: Buffer) => Buffer | number | 'silence' } = {},
+): Promise<DmaDevice> {
+  const device = await DmaDevice.open({ timeoutMs: 5_000, ...options });
+  cleanups.push(() => device.close());
+  const { peer } = device;
+  peer.onMessage((received): void => {
+    if ((received.flags & 1) !== 0) return;
+    if (received.command !== 3 && received.command !== 16) return peer.reply(received);
+    const word = received.payload.readUInt32LE(4);
+    const answer =
+      received.command === 3
+        ? (options.unmap?.(received.payload) ?? received.payload)
+        : (word & 0x40000) !== 0
           ? received.payload
           : (word & 0xffff) === 6
             ? feature(6, 0x20000, control(4096n))
             : (word & 0xffff) === 7
               ? received.payload
               : report(received.payload.subarray(8));
-      if (typeof answer === 'number') peer.refuse(received, answer);
-      else if (answer !== 'silence') peer.reply(received, answer);
-    });
-    return device;
-  }
+    if (typeof answer === 'number') peer.refuse(received, answer);
+    else if (answer !== 'silence') peer.reply(received, answer);
+  });
+  return device;
+}
 
-  const good = (data: Buffer, ...bytes: number[]): Buffer => {
-    const bitmap = Buffer.alloc(128);
-    Buffer.from(bytes).copy(bitmap);
-    return feature(8, 0x10000, Buffer.concat([data, bitmap]));
-  };
+const good = (data: Buffer, ...bytes: number[]): Buffer => {
+  const bitmap = Buffer.alloc(Number(data.readBigUInt64LE(8)) / PAGE / 8);
+  Buffer.from(bytes).copy(bitmap);
+  return feature(8, 0x10000, Buffer.concat([data, bitmap]));
+};
 
+describe('a server that lies or is late', () => {
   test('what is good is taken', async () => {
     const device = await openLying((data) => good(data, 0b1000_0011));
     const { iova } = await device.dma.alloc(PAGE);
@@ -334,7 +355,8 @@ describe('a server that lies or is late', () => {
     ]);
   });
 
-  test('one that does not answer is a TimeoutError, and writes by message are kept', async () => {
+  // It may have begun anew for a report whose answer did not come: what was asked for counts as written.
+  test('one that does not answer is a TimeoutError, and all that was asked for is in the next report', async () => {
     let isLate = true;
     const device = await openLying((data) => (isLate ? 'silence' : good(data)));
     const { iova } = await device.dma.alloc(PAGE);
@@ -342,8 +364,241 @@ describe('a server that lies or is late', () => {
     await device.send(dmaWriteRequest({ address: iova, data: [1] }));
     await expect(device.dma.dirty.report({ timeoutMs: 30 })).rejects.toThrow(TimeoutError);
     isLate = false;
+    expect(await device.dma.dirty.report()).toEqual([{ iova, length: 4 * MIB }]);
+    expect(await device.dma.dirty.report()).toEqual([]);
+  });
+
+  test('writes by message are kept where nothing was asked for', async () => {
+    const device = await openLying((data) => good(data));
+    const { iova } = await device.dma.alloc(PAGE);
+    await device.dma.dirty.start();
+    await device.send(dmaWriteRequest({ address: iova, data: [1] }));
+    const signal = AbortSignal.abort(new Error('mine'));
+    await expect(device.dma.dirty.report({ signal })).rejects.toThrow('mine');
     expect(await device.dma.dirty.report()).toEqual([{ iova, length: PAGE }]);
   });
+
+  const late = 'silence' as const;
+  const shared = { share: true };
+
+  test.each<[string, (data: Buffer) => Buffer | number | 'silence', number]>([
+    ['that is not answered', () => late, 4 * MIB],
+    ['whose bitmap is cut', (data) => good(data).subarray(0, -8), 4 * MIB],
+    ['about another range', (data) => (data.writeBigUInt64LE(0n, 0), good(data)), 4 * MIB],
+    ['that fails (EIO)', () => 5, 4 * MIB],
+    ['that fails without an errno', () => 0, 4 * MIB],
+    // It says that it has not done it.
+    ['that is refused (EINVAL)', () => EINVAL, PAGE],
+    ['that is refused (ENOTSUP)', () => 95, PAGE],
+  ])('a report %s: of that mapping, and of no other', async (_title, report, length) => {
+    let fails = true;
+    const device = await openLying((data) => {
+      const isFirst = data.readBigUInt64LE(0) === 0x1_0000_0000n;
+      return isFirst || !fails ? good(data, 1) : report(Buffer.from(data));
+    });
+    const a = await device.dma.alloc(PAGE, shared);
+    const b = await device.dma.alloc(PAGE, { ...shared, readable: false });
+    await device.dma.dirty.start();
+    await expect(device.dma.dirty.report({ timeoutMs: 50 })).rejects.toThrow();
+    fails = false;
+    expect(await device.dma.dirty.report()).toEqual([
+      { iova: a.iova, length: PAGE },
+      { iova: b.iova, length },
+    ]);
+  });
+
+  test.each(['at once', 'in a microtask', 'in a turn'])(
+    'a report that is aborted %s loses nothing',
+    async (when) => {
+      const dirtied = new Set<bigint>();
+      const device = await openLying((data) => {
+        // It gives what it has once.
+        const isDirty = dirtied.delete(data.readBigUInt64LE(0));
+        return good(data, isDirty ? 1 : 0);
+      });
+      const { iova } = await device.dma.alloc(PAGE);
+      await device.dma.dirty.start();
+      for (let times = 0; times < 20; times++) {
+        dirtied.add(iova);
+        const abort = new AbortController();
+        const reporting = device.dma.dirty.report({ signal: abort.signal }).catch(() => []);
+        if (when === 'at once') abort.abort();
+        else if (when === 'in a microtask') queueMicrotask(() => abort.abort());
+        else setImmediate(() => abort.abort());
+        const ranges = [...(await reporting), ...(await device.dma.dirty.report())];
+        expect(ranges.some((range) => range.iova === iova)).toBe(true);
+      }
+    },
+  );
+
+  test('several at once share what there is, and none is lost when one is aborted', async () => {
+    let isDirty = true;
+    const device = await openLying((data) => {
+      const bits = isDirty ? 1 : 0;
+      isDirty = false;
+      return good(data, bits);
+    });
+    const { iova } = await device.dma.alloc(PAGE);
+    await device.dma.dirty.start();
+    const abort = new AbortController();
+    const first = device.dma.dirty.report({ signal: abort.signal });
+    const others = [device.dma.dirty.report(), device.dma.dirty.report()];
+    setImmediate(() => abort.abort(new Error('mine')));
+    const ranges = (await Promise.allSettled([first, ...others])).flatMap((result) =>
+      result.status === 'fulfilled' ? result.value : [],
+    );
+    expect(ranges.filter((range) => range.iova === iova)).toHaveLength(1);
+  });
+
+  test('a mapping that takes several pieces: those that came, and the one that did not, whole', async () => {
+    let fails = true;
+    let asked = 0;
+    const pieces: bigint[] = [];
+    // 64 bytes of bitmap in a message: 512 pages.
+    const device = await openLying(
+      (data) => {
+        pieces.push(data.readBigUInt64LE(0));
+        if (fails && ++asked === 2) return 'silence';
+        const bitmap = Buffer.alloc(Number(data.readBigUInt64LE(8)) / PAGE / 8);
+        if (fails) bitmap[0] = 4;
+        return feature(8, 0x10000, Buffer.concat([data, bitmap]));
+      },
+      { capabilities: { max_data_xfer_size: 128 } },
+    );
+    const { iova } = await device.dma.alloc(6 * MIB);
+    await device.dma.dirty.start();
+    await expect(device.dma.dirty.report({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+    expect(pieces).toEqual([iova, iova + BigInt(2 * MIB)]);
+    fails = false;
+    expect(await device.dma.dirty.report()).toEqual([
+      { iova: iova + 2n * 4096n, length: PAGE },
+      { iova: iova + BigInt(2 * MIB), length: 2 * MIB },
+    ]);
+  });
+
+  test.each(['logging', 'legacy'] as const)(
+    'START or STOP that is not answered, with %s: watching can begin again',
+    async (dirtyPages) => {
+      const controls: string[] = [];
+      let verdict: Verdict = 'pass';
+      const { device } = await open({ dirtyPages }, {}, (what) => {
+        if (!['START', 'STOP', 'DIRTY_PAGES'].includes(what)) return 'pass';
+        controls.push(what);
+        return verdict;
+      });
+      await device.dma.alloc(MIB);
+      const { dirty } = device.dma;
+      // Carried out, and too late.
+      verdict = { delayMs: 100 };
+      await expect(dirty.start({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+      verdict = 'pass';
+      await dirty.start();
+      verdict = 'drop';
+      await expect(dirty.stop({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+      await expect(dirty.report()).rejects.toThrow(TypeError);
+      verdict = 'pass';
+      await dirty.start();
+      expect(dirty.method).toBe(dirtyPages);
+      await dirty.stop();
+      await dirty.start();
+      if (dirtyPages === 'logging') {
+        const expected = ['START', 'STOP', 'START', 'STOP', 'STOP', 'START', 'STOP', 'START'];
+        expect(controls).toEqual(expected);
+      } else expect(controls).toHaveLength(8);
+    },
+  );
+});
+
+describe('memory that is unmapped', () => {
+  const bitmapReply = (request: Buffer, ...bytes: number[]): Buffer => {
+    const bitmap = Buffer.alloc(Number(request.readBigUInt64LE(32)));
+    Buffer.from(bytes).copy(bitmap);
+    return Buffer.concat([request.subarray(0, 40), bitmap]);
+  };
+
+  test('what was written between the last report and DMA_UNMAP comes with that', async () => {
+    const device = await openLying((data) => good(data, 1), {
+      unmap: (request) => bitmapReply(request, 0b10),
+    });
+    const buffer = await device.dma.alloc(5 * MIB);
+    const { iova } = buffer;
+    await device.dma.dirty.start();
+    await buffer.free();
+    expect(await device.dma.dirty.report()).toEqual([{ iova, length: 2 * PAGE }]);
+  });
+
+  test.each<[string, (request: Buffer) => Buffer | number | 'silence']>([
+    ['no bitmap', (request) => request.subarray(0, 24)],
+    ['a bitmap of other pages', (request) => bitmapReply((request.writeBigUInt64LE(8192n, 24), request))],
+    ['a bitmap that is too short', (request) => bitmapReply(request).subarray(0, -8)],
+    ['nothing', () => 'silence'],
+  ])('a DMA_UNMAP that brings %s: all of it', async (_title, unmap) => {
+    const device = await openLying((data) => good(data), { unmap: (request) => unmap(Buffer.from(request)) });
+    const buffer = await device.dma.alloc(5 * MIB);
+    const { iova } = buffer;
+    await device.dma.dirty.start();
+    await buffer.free({ timeoutMs: 50 }).catch(() => undefined);
+    expect(await device.dma.dirty.report()).toEqual([{ iova, length: 6 * MIB }]);
+  });
+
+  test.each(['logging', 'legacy'] as const)(
+    'while the server is away, with %s: all that it could write',
+    async (dirtyPages) => {
+      const scratch = new Scratch();
+      const ram = new RamDevice();
+      const start = () => serve(ram, { path: scratch.path('socket'), dirtyPages });
+      let server = await start();
+      const device = await connect(scratch.path('socket'), { reconnect: true });
+      cleanups.push(
+        () => scratch.remove(),
+        () => ram.close(),
+        () => server.close(),
+        () => device.close(),
+      );
+      const source = await device.dma.alloc(MIB);
+      const buffer = await device.dma.alloc(5 * MIB);
+      const { iova } = buffer;
+      await device.dma.dirty.start();
+      await copy(device, source, iova, 1);
+      const lost = new Promise((resolve) => device.once('lost', () => resolve(undefined)));
+      const back = new Promise((resolve) => device.once('reconnected', () => resolve(undefined)));
+      await server.close();
+      await lost;
+      await expect(device.dma.dirty.report()).rejects.toThrow(ClosedError);
+      await buffer.free();
+      server = await start();
+      await back;
+      // They lie side by side.
+      expect(await device.dma.dirty.report()).toEqual([{ iova: source.iova, length: 10 * MIB }]);
+    },
+  );
+});
+
+test('a bitmap of 6 million pages, every second one dirty: the loop turns meanwhile', async () => {
+  const size = 24 * 1024 * MIB;
+  const scratch = new Scratch();
+  const fd = openSync(scratch.path('memory'), 'w+');
+  ftruncateSync(fd, size);
+  cleanups.push(() => {
+    closeSync(fd);
+    scratch.remove();
+  });
+  // The scripted peer sends no more at once.
+  const capabilities = { max_data_xfer_size: 1 << 17 };
+  const everySecond = (data: Buffer) => {
+    const bitmap = Buffer.alloc(Number(data.readBigUInt64LE(8)) / PAGE / 8, 0x55);
+    return feature(8, 0x10000, Buffer.concat([data, bitmap]));
+  };
+  const device = await openLying(everySecond, { capabilities });
+  await device.dma.map({ fd, size });
+  await device.dma.dirty.start();
+  let turns = 0;
+  const timer = setInterval(() => turns++, 1);
+  cleanups.push(() => clearInterval(timer));
+  const ranges = await device.dma.dirty.report();
+  expect(ranges).toHaveLength(size / PAGE / 2);
+  // Each of some ten milliseconds; marking and telling take hundreds.
+  expect(turns).toBeGreaterThan(10);
 });
 
 describe('misuse', () => {
