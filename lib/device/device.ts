@@ -1,7 +1,7 @@
 /** A device behind a vfio-user server: what `connect` gives. */
 import { EventEmitter } from 'node:events';
 import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
-import { UnsupportedError, type VfioUserError } from '../errors.js';
+import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
@@ -64,6 +64,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** Errors of posted writes that a fence has told of. */
   #fencedErrors = 0;
   #referenced = true;
+  #closing: Promise<void> | undefined;
 
   /** @internal See `connect`. */
   constructor(session: Session, parts: DeviceParts, options: DmaOptions) {
@@ -74,7 +75,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#hostRegions = parts.hostRegions;
     this.#config = parts.config;
     this.features = new Features(session);
-    this.migration = new Migration(session, this.features);
+    this.migration = new Migration(session, this.features, this);
     this.dma = new Dma(session, options);
     this.irqs = new Irqs(session, parts.irqs, {
       isPci: this.isPci,
@@ -193,6 +194,8 @@ export class Device extends EventEmitter<DeviceEvents> {
     await this.dma.restore(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);
+    // The last: it may set the device running.
+    await this.migration.reconnected();
   }
 
   /** Reads config space again, which must be the same device's: another one is given no memory. */
@@ -221,11 +224,24 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this;
   }
 
-  /** Ends the connection and gives everything back: mappings, DMA buffers, vectors. Idempotent. */
+  /**
+   * Ends the connection and gives everything back: mappings, DMA buffers, vectors. Idempotent, and done when this returns,
+   * unless a save or a restore is under way, or being left. That is broken off first and the device taken out of it, which
+   * takes ten seconds at most; other calls are refused meanwhile.
+   */
   close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  async #close(): Promise<void> {
+    const reason = new ClosedError('the device was closed by its owner');
+    const left = this.migration.close(reason);
+    if (left !== undefined) {
+      this.#session.refuseUsers(reason);
+      await left;
+    }
     this.#session.connection.close();
     this.#session.closeResources();
-    return Promise.resolve();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -89,13 +89,17 @@ export class Features {
 
   /** @internal A DEVICE_FEATURE command whose payload and reply are somebody else's. */
   async request<T>(payload: Buffer, options: CallOptions | undefined, decode: Decoder<T>): Promise<T> {
-    if (!this.mayAsk) {
-      throw new UnsupportedError(
-        'DEVICE_FEATURE is not sent to a server that answered minor 0: some lose step (option tryOptional)',
-      );
-    }
+    this.refuseUnlessAsked();
     const connection = this.#isHost ? this.#session.connection : this.#session.userConnection;
     return connection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
+  }
+
+  /** @internal @throws UnsupportedError where `mayAsk` is false. */
+  refuseUnlessAsked(): void {
+    if (this.mayAsk) return;
+    throw new UnsupportedError(
+      'DEVICE_FEATURE is not sent to a server that answered minor 0: some lose step (option tryOptional)',
+    );
   }
 
   async #ask(feature: number, methods: number, options: CallOptions | undefined): Promise<boolean> {

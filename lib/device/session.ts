@@ -42,6 +42,8 @@ const MAX_DATA_BYTES = 1 << 20;
 export class Session {
   #connection: Connection;
   #gate: ClosedError | undefined;
+  /** The gate does not open any more. */
+  #refusal: ClosedError | undefined;
   #negotiated: Negotiated;
   readonly options: SessionOptions;
   /** Settles, never rejects, with the reason when the device is lost for good. */
@@ -84,7 +86,13 @@ export class Session {
   }
 
   openToUsers(): void {
-    this.#gate = undefined;
+    this.#gate = this.#refusal;
+  }
+
+  /** Its owner closes the device, which has something left to do: users may not reach it any more. */
+  refuseUsers(reason: ClosedError): void {
+    this.#refusal = reason;
+    this.#gate ??= reason;
   }
 
   /** The device is lost for good. */
