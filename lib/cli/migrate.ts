@@ -1,12 +1,13 @@
 /** A device's state on its way to a file and back. */
 import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
-import type { Readable } from 'node:stream';
+import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { MigrationError, MigrationState, UnsupportedError, type Device } from '../index.js';
 import { migrationStateName } from '../protocol/index.js';
 import { UsageError } from './errors.js';
-import { OutputFile, STANDARD_STREAM, withFate } from './output-file.js';
+import { STANDARD_STREAM, withFate, writeOutput, type OutputFile } from './output-file.js';
+import { isReaderGone } from './output.js';
 import { startCounter, startProgress, type Progress } from './progress.js';
 import { interruptible } from './signals.js';
 import { byteCount } from './text.js';
@@ -24,35 +25,48 @@ export async function saveState(device: Device, name: string, options: Save): Pr
   if (name === STANDARD_STREAM && process.stdout.isTTY === true) {
     throw new UsageError("a device's state is not for a terminal: name a FILE, or use a pipe");
   }
-  await requireMigration(device);
-  const file = await OutputFile.create(name);
+  const { preCopy } = await requireMigration(device);
+  const before = await device.migration.state();
   const progress = startCounter();
+  let bytes: number | undefined;
   try {
-    await interruptible((signal) => save(device, file, options, progress, signal));
+    await writeOutput(
+      name,
+      async (file, signal) => {
+        await save(device, file, options.precopy && preCopy, progress, signal);
+        bytes = file.bytes;
+      },
+      options.keepPartial,
+    );
   } catch (error) {
+    // All was read, and is not there all the same.
+    throw bytes === undefined ? error : await withReturn(device, before, error);
+  } finally {
     progress.stop();
-    throw await file.abandon(await withState(device, error), options.keepPartial);
   }
-  progress.stop();
-  await file.finish();
   if (options.resume === true) await device.migration.transition(MigrationState.RUNNING);
   const where = name === STANDARD_STREAM ? 'stdout' : name;
-  await tell(device, `saved ${byteCount(file.bytes)} to ${where}`);
+  await tell(device, `saved ${byteCount(bytes!)} to ${where}`);
 }
 
 async function save(
   device: Device,
   file: OutputFile,
-  { precopy }: Save,
+  preCopy: boolean,
   progress: Progress,
   signal: AbortSignal,
 ): Promise<void> {
-  // Undefined leaves it to the device whether it is read while it runs.
-  const state = device.migration.save({ preCopy: precopy ? undefined : false, signal });
-  for await (const chunk of state as AsyncIterable<Buffer>) {
-    signal.throwIfAborted();
-    await file.write(chunk);
-    progress.add(chunk.length);
+  if (preCopy) progress.say('the device runs');
+  const onStopped = () => progress.say('the device is stopped');
+  const state = device.migration.save({ preCopy, signal, onStopped });
+  try {
+    for await (const chunk of state as AsyncIterable<Buffer>) {
+      await file.write(chunk);
+      progress.add(chunk.length);
+    }
+  } catch (error) {
+    await closed(state);
+    throw await withState(device, error);
   }
 }
 
@@ -61,6 +75,7 @@ export async function restoreState(device: Device, name: string, run: boolean): 
   await requireMigration(device);
   const { source, size } = await openSource(name);
   const progress = size === undefined ? startCounter() : startProgress(size);
+  let restore: Writable | undefined;
   let bytes = 0;
   try {
     await interruptible(async (signal) => {
@@ -70,15 +85,16 @@ export async function restoreState(device: Device, name: string, run: boolean): 
       });
       // The device is touched when there is something for it.
       const first = await chunks.next();
-      await pipeline(restOf(first, chunks), device.migration.restore({ run, signal }), { signal });
+      restore = device.migration.restore({ run, signal });
+      await pipeline(restOf(first, chunks), restore, { signal });
     });
   } catch (error) {
-    progress.stop();
+    if (restore !== undefined) await closed(restore);
     throw await withState(device, error);
   } finally {
+    progress.stop();
     source.destroy();
   }
-  progress.stop();
   await tell(device, `restored ${byteCount(bytes)} from ${name === STANDARD_STREAM ? 'stdin' : name}`);
 }
 
@@ -141,12 +157,28 @@ async function* restOf(
   yield* rest;
 }
 
+/** A stream that was broken off has left the device when it is closed. */
+async function closed(stream: Readable | Writable): Promise<void> {
+  stream.on('error', () => undefined);
+  if (!stream.closed) await new Promise((resolve) => stream.once('close', resolve));
+}
+
+/** The error, once the device has been taken back to where it was. */
+async function withReturn(device: Device, before: MigrationState, error: unknown): Promise<unknown> {
+  await device.migration.transition(before).catch(() => undefined);
+  return withState(device, error);
+}
+
 /** The error with where the device is now; a MigrationError says so itself. */
 async function withState(device: Device, error: unknown): Promise<unknown> {
   if (error instanceof MigrationError || error instanceof UsageError) return error;
   const state = await device.migration.state().catch(() => undefined);
   if (state === undefined) return error;
-  return withFate(error, `the device is in state ${migrationStateName(state)}`);
+  const fate = `the device is in state ${migrationStateName(state)}`;
+  if (!isReaderGone(error)) return withFate(error, fate);
+  // That has an exit status of its own, and no words.
+  process.stderr.write(`vfio-user: ${fate}\n`);
+  return error;
 }
 
 /** On stderr: stdout may be the state's. */

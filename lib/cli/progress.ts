@@ -5,10 +5,12 @@ import { SingleBar } from 'cli-progress';
 const LEAST_BYTES = 1 << 20;
 
 const STYLE = { stream: process.stderr, clearOnComplete: true, hideCursor: true } as const;
-const NOBODY: Progress = { add: () => {}, stop: () => {} };
+const NOBODY: Progress = { add: () => {}, say: () => {}, stop: () => {} };
 
 export interface Progress {
   add(bytes: number): void;
+  /** Some words about what is going on. */
+  say(what: string): void;
   stop(): void;
 }
 
@@ -16,17 +18,25 @@ export function startProgress(totalBytes: number): Progress {
   if (process.stderr.isTTY !== true || totalBytes < LEAST_BYTES) return NOBODY;
   const bar = new SingleBar({
     ...STYLE,
-    format: '[{bar}] {percentage}%  {value} of {total} bytes, {eta_formatted} left',
+    format: '[{bar}] {percentage}%  {value} of {total} bytes, {eta_formatted} left{note}',
   });
-  bar.start(totalBytes, 0);
-  return { add: (bytes) => bar.increment(bytes), stop: () => bar.stop() };
+  bar.start(totalBytes, 0, { note: '' });
+  return progressOf(bar);
 }
 
 /** The same for what nobody knows the size of beforehand. */
 export function startCounter(): Progress {
   if (process.stderr.isTTY !== true) return NOBODY;
-  const bar = new SingleBar({ ...STYLE, format: '{value} bytes, {duration_formatted}' });
+  const bar = new SingleBar({ ...STYLE, format: '{value} bytes, {duration_formatted}{note}' });
   // It stays below its total, at which a bar ends.
-  bar.start(Number.MAX_SAFE_INTEGER, 0);
-  return { add: (bytes) => bar.increment(bytes), stop: () => bar.stop() };
+  bar.start(Number.MAX_SAFE_INTEGER, 0, { note: '' });
+  return progressOf(bar);
+}
+
+function progressOf(bar: SingleBar): Progress {
+  return {
+    add: (bytes) => bar.increment(bytes),
+    say: (what) => bar.update({ note: `, ${what}` }),
+    stop: () => bar.stop(),
+  };
 }

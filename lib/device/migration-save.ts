@@ -2,6 +2,7 @@
 import { Readable } from 'node:stream';
 import type { CallOptions } from '../connection/index.js';
 import { UnsupportedError } from '../errors.js';
+import { integer } from '../fields.js';
 import { MigrationState } from '../protocol/constants.js';
 import type { MigrationSupport } from './migration.js';
 import { Transfer, type Transfers } from './migration-transfer.js';
@@ -132,6 +133,5 @@ function limitsOf({ preCopy = false }: SaveOptions): PreCopyLimits | undefined {
 }
 
 function checkPositive(name: string, value: number | undefined): void {
-  if (value === undefined || (Number.isSafeInteger(value) && value > 0)) return;
-  throw new RangeError(`${name} is a positive integer, not ${value}`);
+  if (value !== undefined) integer(name, value, 1, Number.MAX_SAFE_INTEGER);
 }

@@ -286,13 +286,13 @@ async function drain(commands: MigrationCommands, chunkBytes: number): Promise<v
 }
 
 function wrongState(kind: 'save' | 'restore', state: MigrationState): MigrationError {
-  const beginnings = BEGINNINGS[kind].map(name).join(', ');
+  const beginnings = BEGINNINGS[kind].map(name).join(' or ');
   const advice =
     state === ERROR || state === RESUMING
       ? 'reset it to recover'
       : 'another transfer is under way, or was left: transition(STOP) or transition(RUNNING) discards it';
   return new MigrationError(
-    `${kind}() begins in ${beginnings}, the device is in state ${name(state)}: ${advice}`,
+    `${kind}() begins in ${beginnings}; the device is in state ${name(state)}: ${advice}`,
     name(state),
   );
 }

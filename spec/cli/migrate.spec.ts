@@ -1,13 +1,15 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import type { ChildProcess } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
-import { RamDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
-import { MigrationState } from '../../lib/protocol/index.js';
+import { RamDevice, serve, type EmulatorServer, type Intercept } from '../../lib/emulator/index.js';
+import { MigrationState, connect } from '../../lib/index.js';
 import { Scratch, outcomeOf, start, vfioUser, vfioUserWith, type Outcome } from './cli.js';
 import { DoomedServer } from './doomed-server.js';
 
 jest.setTimeout(60_000);
 
 const RAM_SIZE = 1 << 16;
+const { STOP, STOP_COPY, PRE_COPY } = MigrationState;
 
 let scratch: Scratch;
 let file: string;
@@ -107,6 +109,70 @@ describe('vfio-user migrate', () => {
     expect(stderr).toMatch(message);
     expect(stderr).toMatch(/^vfio-user: [^\n]+\n$/);
     expect(status).toBe(expected);
+  });
+
+  test.each([
+    ['pre-copy', [], [PRE_COPY, STOP_COPY, STOP]],
+    ['pre-copy', ['--no-precopy'], [STOP, STOP_COPY, STOP]],
+    ['stop-copy', [], [STOP, STOP_COPY, STOP]],
+  ] as const)('a device that can do %s, with %j: by way of %j', async (migration, more, way) => {
+    const states: number[] = [];
+    const device = new RamDevice({ sharedSize: 0, ramSize: RAM_SIZE, migration });
+    const intercept: Intercept = ({ name, payload }) => {
+      const isSet = name === 'DEVICE_FEATURE' && payload.readUInt32LE(4) === 0x20002;
+      if (isSet) states.push(payload.readUInt32LE(8));
+    };
+    servers.push(await serve(device, { path: scratch.path('watched'), intercept }));
+    expect(await migrate('save', scratch.path('watched'), file, ...more)).toMatchObject({ status: 0 });
+    expect(states).toEqual(way);
+  });
+
+  test('opens the file before it stops the device', async () => {
+    const { status, stderr } = await migrate('save', scratch.path('a'), '/nonexistent/state');
+    expect(stderr).toMatch(/^vfio-user: ENOENT: [^\n]*\n$/);
+    expect(status).toBe(1);
+    expect(source.migrationState).toBe(MigrationState.RUNNING);
+  });
+
+  test.each([
+    ['RUNNING', []],
+    ['STOP', [MigrationState.STOP]],
+  ])('a file that takes no more: the device is in %s, where it was', async (state, way) => {
+    await using device = await connect(scratch.path('a'));
+    for (const step of way) await device.migration.transition(step);
+    await device.close();
+    const { status, stderr } = await migrate('save', scratch.path('a'), '/dev/full');
+    expect(stderr).toMatch(new RegExp(`^vfio-user: .*ENOSPC.*; the device is in state ${state}\n$`));
+    expect(status).toBe(1);
+  });
+
+  test('a reader that goes: the device runs, and that is told', async () => {
+    const child = start(['migrate', 'save', scratch.path('a'), '-'], ['ignore', 'pipe', 'pipe']);
+    child.stdout!.destroy();
+    expect(await outcomeOf(child)).toMatchObject({
+      status: 141,
+      stderr: 'vfio-user: the device is in state RUNNING\n',
+    });
+    expect(source.migrationState).toBe(MigrationState.RUNNING);
+  });
+
+  test('is interrupted: the device runs, and no file is there', async () => {
+    let reads = 0;
+    const device = new RamDevice({ sharedSize: 0, ramSize: 8 << 20, migration: 'pre-copy' });
+    const saver: { child?: ChildProcess } = {};
+    const intercept: Intercept = ({ name }) => {
+      if (name !== 'MIG_DATA_READ' || ++reads !== 10) return 'pass';
+      saver.child!.kill('SIGINT');
+      return { delayMs: 200 };
+    };
+    servers.push(await serve(device, { path: scratch.path('slow'), intercept }));
+    const child = start(['migrate', 'save', scratch.path('slow'), file], ['ignore', 'pipe', 'pipe']);
+    saver.child = child;
+    const { status, stderr } = await outcomeOf(child);
+    expect(stderr).toMatch(/^vfio-user: interrupted; the device is in state RUNNING.*\n$/);
+    expect(status).toBe(1);
+    expect(device.migrationState).toBe(MigrationState.RUNNING);
+    expect(existsSync(file)).toBe(false);
   });
 
   test('saves the same bytes with and without reading ahead where nothing runs', async () => {

@@ -574,8 +574,8 @@ describe('memory that is unmapped', () => {
   );
 });
 
-test('a bitmap of 6 million pages, every second one dirty: the loop turns meanwhile', async () => {
-  const size = 24 * 1024 * MIB;
+test('a bitmap of a million pages, every second one dirty: the loop turns meanwhile', async () => {
+  const size = 4096 * MIB;
   const scratch = new Scratch();
   const fd = openSync(scratch.path('memory'), 'w+');
   ftruncateSync(fd, size);
@@ -597,8 +597,8 @@ test('a bitmap of 6 million pages, every second one dirty: the loop turns meanwh
   cleanups.push(() => clearInterval(timer));
   const ranges = await device.dma.dirty.report();
   expect(ranges).toHaveLength(size / PAGE / 2);
-  // Each of some ten milliseconds; marking and telling take hundreds.
-  expect(turns).toBeGreaterThan(10);
+  // Each of some ten milliseconds; marking and telling take a hundred and more.
+  expect(turns).toBeGreaterThan(3);
 });
 
 describe('misuse', () => {

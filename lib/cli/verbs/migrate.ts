@@ -5,9 +5,10 @@ import { describeState, restoreState, saveState, type Save } from '../migrate.js
 import { print } from '../output.js';
 
 const SAVE_HELP = `
-The device is stopped while its state is read (before that it is read while it still runs, where the device can do so),
-and stays stopped afterwards: --resume lets it run again. The bytes are the device's own, as they come. A file gets its
-name when it is whole; until then it is FILE.partial.
+The file is opened first. Then the state is read while the device still runs, where it can do so (pre-copy), and the rest
+when it is stopped. It stays stopped afterwards: --resume lets it run again. The bytes are the device's own, as they come;
+a destination that does not know pre-copy refuses them (libvfio-user's sample server does), and wants --no-precopy. After
+a failure the device is where it was, and what was there under the name of FILE, too.
 
 Examples:
   $ vfio-user migrate save /run/a.sock state.bin
