@@ -34,7 +34,10 @@ export interface Message {
   readonly bytes: Buffer;
   readonly start: number;
   readonly end: number;
-  /** Fds that nobody has claimed: whoever takes one takes it out. */
+  /**
+   * Fds that nobody has claimed: whoever takes one takes it out. The others are closed, those too that the command has no
+   * use for: SPDK's host sends one with DMA_UNMAP.
+   */
   fds: number[];
 }
 
@@ -126,11 +129,11 @@ export class Commands {
     }
   }
 
+  /** A command closes fds that it has no use for. But of several with DMA_MAP, any could be the memory. */
   #checkFds({ command, fds }: Message): void {
-    if (fds.length > this.#settings.maxMsgFds)
-      throw new DeviceError(EINVAL, `${fds.length} fds in one message`);
-    const most = command === Command.DEVICE_SET_IRQS ? fds.length : command === Command.DMA_MAP ? 1 : 0;
-    if (fds.length > most) throw new DeviceError(EINVAL, `${fds.length} fds, the command takes ${most}`);
+    const { maxMsgFds } = this.#settings;
+    const most = command === Command.DMA_MAP ? Math.min(1, maxMsgFds) : maxMsgFds;
+    if (fds.length > most) throw new DeviceError(EINVAL, `${fds.length} fds, at most ${most} are allowed`);
   }
 
   #dmaMap(message: Message): Reply {

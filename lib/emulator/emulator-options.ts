@@ -5,6 +5,9 @@ import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 
+/** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
+const STRICTEST_MAX_MSG_FDS = 16;
+
 export interface EmulatorOptions {
   /** The highest minor version that is spoken, 0 to 2; 2 by default. */
   minor?: number;
@@ -14,7 +17,7 @@ export interface EmulatorOptions {
   writeMultiple?: boolean;
   /** The most bytes of data in one REGION_READ or REGION_WRITE, at most and by default 1 MiB. */
   maxDataXferSize?: number;
-  /** The most fds that a client may send in one message, at most and by default 64. */
+  /** The most fds that a client may send in one message, at most 64; 16 by default, as QEMU refuses servers that take more. */
   maxMsgFds?: number;
   /** The most DMA mappings of a client; 65535 by default. */
   maxDmaMaps?: number;
@@ -63,7 +66,7 @@ export function settingsOf(options: EmulatorOptions): Settings {
       1,
       DEFAULT_MAX_DATA_XFER_SIZE,
     ),
-    maxMsgFds: whole('maxMsgFds', options.maxMsgFds ?? MAX_MESSAGE_FDS, 0, MAX_MESSAGE_FDS),
+    maxMsgFds: whole('maxMsgFds', options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS, 0, MAX_MESSAGE_FDS),
     maxDmaMaps: whole('maxDmaMaps', options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS, 0, 0xffffffff),
     pgsizes,
     dirtyPages: options.dirtyPages ?? 'none',

@@ -8,6 +8,8 @@ import {
   deviceFeatureRequest,
   deviceGetInfoRequest,
   deviceResetRequest,
+  dmaMapRequest,
+  dmaUnmapRequest,
   dirtyPagesRequest,
   irqInfoRequest,
   migDataReadRequest,
@@ -53,7 +55,7 @@ describe('VERSION', () => {
     });
     expect({ major, minor }).toEqual({ major: 0, minor: 2 });
     expect(json).toEqual({
-      max_msg_fds: 64,
+      max_msg_fds: 16,
       max_data_xfer_size: 1048576,
       max_dma_maps: 65535,
       pgsizes: 4096,
@@ -477,12 +479,23 @@ describe('other commands', () => {
     expect(await client.refusal(dirtyPagesRequest())).toBe(ENOTSUP);
   });
 
-  test('with fds that they do not take are refused, and the fds closed', async () => {
+  test('with fds that they have no use for are carried out, and the fds closed', async () => {
     const client = await connected(ram());
     const fd = memory(4096);
     const before = openFds();
-    expect(await client.refusal(deviceGetInfoRequest(), [fd])).toBe(EINVAL);
-    expect(await client.refusal(regionReadRequest({ region: 2, count: 4 }), [fd, fd])).toBe(EINVAL);
+    expect(await client.answer(deviceGetInfoRequest(), [fd])).toHaveLength(16);
+    expect(await client.answer(regionReadRequest({ region: 2, count: 4 }), [fd, fd])).toHaveLength(20);
+    const { address, size } = { address: 0x10000, size: 4096 };
+    await client.answer(dmaMapRequest({ address, size }), [fd]);
+    await client.answer(dmaUnmapRequest({ address, size }), [fd]);
+    expect(openFds()).toBe(before);
+  });
+
+  test('with more fds than VERSION allowed are refused, and the fds closed', async () => {
+    const client = await connected(ram(), { maxMsgFds: 1 });
+    const fd = memory(4096);
+    const before = openFds();
+    expect(await client.refusal(deviceGetInfoRequest(), [fd, fd])).toBe(EINVAL);
     expect(openFds()).toBe(before);
   });
 });

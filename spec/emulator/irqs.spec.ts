@@ -1,7 +1,13 @@
 /** SET_IRQS: arming, masking, triggering, and what must be refused. */
 import { constants } from 'node:os';
 import { describe, expect, test } from '@jest/globals';
-import { RamDevice, RamRegister, type ClientContext, type DeviceModel } from '../../lib/emulator/index.js';
+import {
+  RamDevice,
+  RamRegister,
+  type ClientContext,
+  type DeviceModel,
+  type EmulatorOptions,
+} from '../../lib/emulator/index.js';
 import { openFds } from '../support/fds.js';
 import { request, setIrqsRequest } from '../support/wire.js';
 import { cleanup, connected, eventFd, memory } from './fixture.js';
@@ -19,10 +25,10 @@ const INTX = 0;
 const MSIX = 2;
 const ERR = 3;
 
-async function client(vectors = 4): Promise<RawClient> {
+async function client(vectors = 4, options?: EmulatorOptions): Promise<RawClient> {
   const device = new RamDevice({ vectors });
   cleanup(() => device.close());
-  return connected(device);
+  return connected(device, options);
 }
 
 /** Writes the device's trigger register. */
@@ -109,7 +115,7 @@ describe('eventfds', () => {
   });
 
   test('of as many vectors as one message has fds for', async () => {
-    const raw = await client(64);
+    const raw = await client(64, { maxMsgFds: 64 });
     const event = eventFd();
     const arm = setIrqsRequest({ index: MSIX, count: 64, flags: EVENTFD | TRIGGER });
     await raw.answer(arm, new Array<number>(64).fill(event.fd));
