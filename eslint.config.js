@@ -5,10 +5,12 @@ import tseslint from 'typescript-eslint';
 
 /**
  * The layers of lib/, lowest first: a file imports only from layers that stand before its own.
- * `not` names earlier layers that this one must not know all the same. fields, errors, native and index are files.
+ * `not` names earlier layers that this one must not know all the same. fields, fifo, turn-share, errors, native and index are files.
  */
 const LAYERS = [
   { name: 'fields' },
+  { name: 'fifo' },
+  { name: 'turn-share' },
   { name: 'errors' },
   { name: 'native' },
   { name: 'files', not: ['native'] },
@@ -56,7 +58,8 @@ const ENCODING_LAYERS = ['protocol', 'pci', 'connection', 'device'];
 
 /** `Buffer.writeUInt32LE(1.5)` writes 1, and of NaN it makes 0. */
 const UNCHECKED_WRITES = {
-  selector: 'CallExpression > MemberExpression[property.name=/^write(Big)?U?Int\\w*[LB]E$|^write(Float|Double)/]',
+  selector:
+    'CallExpression > MemberExpression[property.name=/^write(Big)?U?Int\\w*[LB]E$|^write(Float|Double)/]',
   message: 'Write fields by the functions of protocol/bytes.ts, which refuse what a field cannot hold.',
 };
 
@@ -67,7 +70,7 @@ function readonly(names) {
 
 /** The block for one layer. A layer that is a file says './x.js' of its neighbours, a folder's files '../x.js'. */
 function layerBlock(layer, index) {
-  const isFile = ['fields', 'errors', 'native', 'index'].includes(layer.name);
+  const isFile = ['fields', 'fifo', 'turn-share', 'errors', 'native', 'index'].includes(layer.name);
   // index.ts gathers what is public; only the command line stands above it.
   const later = layer.name === 'index' ? ['cli'] : LAYERS.slice(index + 1).map(({ name }) => name);
   const forbidden = [...(layer.not ?? []), ...later];

@@ -1,4 +1,5 @@
 /** Commands whose turn has not come, with memory of their own: what they came in was only lent. */
+import { Fifo } from '../fifo.js';
 import { closeFds } from '../native.js';
 import type { Message } from './commands.js';
 
@@ -6,7 +7,7 @@ import type { Message } from './commands.js';
 const OVERHEAD = 256;
 
 export class CommandQueue {
-  readonly #messages: Message[] = [];
+  readonly #messages = new Fifo<Message>();
   #bytes = 0;
 
   get length(): number {
@@ -24,8 +25,8 @@ export class CommandQueue {
   }
 
   /** Puts a command before those that wait. */
-  unshift(message: Message): void {
-    this.#messages.unshift(owned(message));
+  pushFirst(message: Message): void {
+    this.#messages.pushFirst(owned(message));
     this.#bytes += costOf(message);
   }
 
@@ -37,7 +38,7 @@ export class CommandQueue {
 
   /** Forgets all commands and closes their fds. */
   clear(): void {
-    for (const { fds } of this.#messages.splice(0)) closeFds(fds);
+    for (const { fds } of this.#messages.drain()) closeFds(fds);
     this.#bytes = 0;
   }
 }

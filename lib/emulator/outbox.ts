@@ -1,4 +1,5 @@
 /** What leaves through one socket, in order; what the socket does not take at once is kept here. */
+import { Fifo } from '../fifo.js';
 import type { Transport } from '../transport/index.js';
 
 interface Entry {
@@ -9,16 +10,21 @@ interface Entry {
   onSent: (() => void) | undefined;
 }
 
+/** What an entry takes beside its bytes, roughly: many small ones are not little. */
+const ENTRY_BYTES = 256;
+/** Messages that leave in one turn of the loop: a client that reads as fast as we write must not keep us writing. */
+const FLUSHED_A_TURN = 64;
+
 export class Outbox {
   readonly #transport: Transport;
-  readonly #entries: Entry[] = [];
+  readonly #entries = new Fifo<Entry>();
   #bytes = 0;
 
   constructor(transport: Transport) {
     this.#transport = transport;
   }
 
-  /** Bytes that wait. */
+  /** Memory that what waits takes. */
   get bytes(): number {
     return this.#bytes;
   }
@@ -49,26 +55,35 @@ export class Outbox {
       fds,
       onSent,
     });
-    this.#bytes += total - sent;
+    this.#bytes += total - sent + ENTRY_BYTES;
   }
 
-  /** Sends what waits, as far as there is room. */
-  flush(): void {
-    for (let entry = this.#entries[0]; entry !== undefined; entry = this.#entries[0]) {
+  /**
+   * Sends what waits, as far as there is room, or as much as one turn of the loop is for: false where more would go, in
+   * another turn.
+   */
+  flush(): boolean {
+    for (let i = 0; ; i++) {
+      const entry = this.#entries.peek();
+      if (entry === undefined) return true;
+      if (i === FLUSHED_A_TURN) return false;
       const total = entry.head.byteLength + (entry.body?.byteLength ?? 0);
       // The first byte has taken the fds along.
       const fds = entry.sent === 0 ? entry.fds : null;
       const taken = this.#transport.trySend(entry.head, entry.head.byteLength, entry.body, entry.sent, fds);
       entry.sent += taken;
       this.#bytes -= taken;
-      if (entry.sent < total) return;
+      if (entry.sent < total) return true;
+      // Sending may have ended the connection, and with it all that waited.
+      if (this.#entries.peek() !== entry) return true;
       this.#entries.shift();
+      this.#bytes -= ENTRY_BYTES;
       entry.onSent?.();
     }
   }
 
   clear(): void {
-    const entries = this.#entries.splice(0);
+    const entries = this.#entries.drain();
     this.#bytes = 0;
     for (const entry of entries) entry.onSent?.();
   }

@@ -7,7 +7,8 @@
  * ```
  * Commands are carried out one by one in the order in which they come. One whose handler is synchronous is answered
  * from within the receive loop, in place; while a promise is pending, later commands wait in a queue. Replies to our
- * own commands never wait: a handler may be waiting for them.
+ * own commands never wait: a handler may be waiting for them. A client whose commands have used up its share of a turn
+ * of the loop is not read any further until the loop has turned.
  */
 import { ClosedError, ProtocolError, VfioUserError } from '../errors.js';
 import { closeFds } from '../native.js';
@@ -23,6 +24,7 @@ import {
 import { decodeHeader, writeHeader, type Header } from '../protocol/header.js';
 import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
+import { TurnShare } from '../turn-share.js';
 import { Client } from './client.js';
 import { CommandQueue } from './command-queue.js';
 import { Commands, type Message, type Reply } from './commands.js';
@@ -65,6 +67,9 @@ export class Session implements TransportHandler {
   #isReading = true;
   /** The socket had room and took nothing: the client has gone, which only reading tells. */
   #isUnheard = false;
+  readonly #share = new TurnShare(() => this.#goOn());
+  /** More waits in the outbox than leaves in one turn, and the socket may take it. */
+  #hasMoreToSend = false;
   #isReferenced = true;
   #timer: NodeJS.Timeout | undefined;
   /** From the negotiation on. */
@@ -112,6 +117,7 @@ export class Session implements TransportHandler {
       if (header !== undefined) this.#onReply(header, bytes, start, end);
       return;
     }
+    const begun = performance.now();
     const { id, command, flags } = header;
     const message = { id, command, flags, bytes, start: start + HEADER_SIZE, end, fds };
     if (this.#mayRun && this.#queue.length === 0) this.#run(message);
@@ -119,6 +125,7 @@ export class Session implements TransportHandler {
     if (this.#queue.bytes > MAX_QUEUED) {
       throw new ProtocolError(`the client sent ${this.#queue.length} commands more than can be carried out`);
     }
+    this.#share.spend(performance.now() - begun, this.#transport.turn);
     this.#throttle();
   }
 
@@ -131,7 +138,8 @@ export class Session implements TransportHandler {
 
   onWritable(): void {
     const waited = this.#outbox.bytes;
-    this.#outbox.flush();
+    this.#hasMoreToSend = !this.#outbox.flush();
+    if (this.#hasMoreToSend) this.#share.useUp();
     this.#isUnheard = this.#outbox.bytes > 0 && this.#outbox.bytes === waited;
     if (this.#state === 'closing') this.#endWhenSent();
     else this.#runQueue();
@@ -155,16 +163,24 @@ export class Session implements TransportHandler {
 
   /** Whether the next command can be carried out, as far as the one before it and the client's reading go. */
   get #mayRun(): boolean {
-    return !this.#isBusy && this.#outbox.bytes <= HIGH_WATER;
+    return !this.#isBusy && !this.#share.isUsedUp && this.#outbox.bytes <= HIGH_WATER;
   }
 
   #runQueue(): void {
     while (this.#state === 'open' && this.#mayRun) {
       const message = this.#queue.shift();
       if (message === undefined) break;
+      const begun = performance.now();
       this.#run(message);
+      this.#share.spend(performance.now() - begun, this.#transport.turn);
     }
     this.#throttle();
+  }
+
+  /** The loop has turned since the share of it was used up. */
+  #goOn(): void {
+    if (this.#hasMoreToSend) this.onWritable();
+    else this.#runQueue();
   }
 
   /** A message whose turn has come. */
@@ -191,7 +207,7 @@ export class Session implements TransportHandler {
   }
 
   #delay(message: Message, delayMs: number): void {
-    this.#queue.unshift(message);
+    this.#queue.pushFirst(message);
     this.#isBusy = true;
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
@@ -219,12 +235,18 @@ export class Session implements TransportHandler {
 
   async #finish(message: Message, answer: Promise<Reply>): Promise<void> {
     this.#isBusy = true;
+    const respond = await answer.then(
+      (reply) => () => this.#reply(message, reply),
+      (error: unknown) => () => this.#refuse(message, error),
+    );
+    const begun = performance.now();
     try {
-      this.#reply(message, await answer);
+      respond();
     } catch (error) {
       this.#refuse(message, error);
     }
     this.#isBusy = false;
+    this.#share.spend(performance.now() - begun, this.#transport.turn);
     this.#runQueue();
   }
 
@@ -307,7 +329,7 @@ export class Session implements TransportHandler {
   #throttle(): void {
     const waitsForReply = this.#twin === undefined && (this.#requests?.waiting ?? 0) > 0;
     const hasRoom = this.#outbox.bytes <= HIGH_WATER && (this.#queue.bytes <= HIGH_WATER || waitsForReply);
-    this.#setReading(hasRoom || this.#isUnheard);
+    this.#setReading(!this.#share.isUsedUp && (hasRoom || this.#isUnheard));
   }
 
   #setReading(on: boolean): void {
@@ -333,6 +355,7 @@ export class Session implements TransportHandler {
     if (this.#state === 'closed') return;
     this.#state = 'closed';
     clearTimeout(this.#timer);
+    this.#share.stop();
     this.#transport.close();
     this.#twin?.close();
     this.#outbox.clear();

@@ -4,6 +4,7 @@ import { check, closeFds, native } from '../native.js';
 import { commandName, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protocol/constants.js';
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { UnixTransport, type TransportHandler } from '../transport/index.js';
+import { TurnShare } from '../turn-share.js';
 import { Outbox } from './outbox.js';
 
 export class TwinSocket implements TransportHandler {
@@ -13,6 +14,7 @@ export class TwinSocket implements TransportHandler {
   readonly clientFd: number;
   readonly #onReply: (bytes: Buffer, start: number, end: number) => void;
   readonly #onEnd: (reason: VfioUserError) => void;
+  readonly #share = new TurnShare(() => this.onWritable());
 
   /** `onReply` may throw a ProtocolError, which ends the socket. Throws a TransportError where no socket can be had. */
   constructor(
@@ -45,7 +47,7 @@ export class TwinSocket implements TransportHandler {
   onLanded(): void {}
 
   onWritable(): void {
-    this.outbox.flush();
+    if (!this.outbox.flush()) this.#share.useUp();
   }
 
   onEnd(reason: VfioUserError): void {
@@ -53,6 +55,7 @@ export class TwinSocket implements TransportHandler {
   }
 
   close(): void {
+    this.#share.stop();
     this.transport.close();
     this.outbox.clear();
   }

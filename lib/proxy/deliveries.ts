@@ -3,7 +3,9 @@
  * the socket does not take, and what a fault holds back, is kept; its source is not read meanwhile, so that what is kept
  * stays bounded by a chunk and a message, whatever the sides do.
  */
+import { Fifo } from '../fifo.js';
 import { closeFds } from '../native.js';
+import { TurnShare } from '../turn-share.js';
 import type { Leg } from './leg.js';
 
 /** What is told of a message as its first bytes leave. */
@@ -30,12 +32,15 @@ export interface DeliveriesHandler {
 }
 
 const NO_FDS: readonly number[] = [];
+/** What waited leaves so many at a time: the loop turns in between. */
+const FLUSHED_A_TURN = 64;
 
 export class Deliveries {
   readonly #leg: Leg;
   readonly #handler: DeliveriesHandler;
-  #queue: Delivery[] = [];
+  readonly #queue = new Fifo<Delivery>();
   #timer: NodeJS.Timeout | undefined;
+  readonly #share = new TurnShare(() => this.flush());
   #broken = false;
 
   constructor(leg: Leg, handler: DeliveriesHandler) {
@@ -67,9 +72,13 @@ export class Deliveries {
 
   /** The leg takes bytes again. */
   flush(): void {
-    if (this.#timer !== undefined || this.#queue.length === 0) return;
-    while (this.#queue.length > 0) {
-      const next = this.#queue[0]!;
+    if (this.#timer !== undefined || this.#share.isUsedUp || this.#queue.length === 0) return;
+    for (let i = 0; this.#queue.length > 0; i++) {
+      if (i === FLUSHED_A_TURN) {
+        this.#share.useUp();
+        return;
+      }
+      const next = this.#queue.peek()!;
       if (next.pauseMs !== undefined) {
         this.#begin();
         return;
@@ -83,14 +92,15 @@ export class Deliveries {
   /** Drops what is left and takes no more. */
   clear(): void {
     this.#broken = true;
+    this.#share.stop();
     clearTimeout(this.#timer);
     this.#timer = undefined;
-    for (const { fds } of this.#queue.splice(0)) closeFds(fds);
+    for (const { fds } of this.#queue.drain()) closeFds(fds);
   }
 
   /** What holds the head of the queue back begins when it has become the head. */
   #begin(): void {
-    const head = this.#queue[0]!;
+    const head = this.#queue.peek()!;
     const { pauseMs } = head;
     if (pauseMs === undefined) return;
     delete head.pauseMs;

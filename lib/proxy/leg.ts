@@ -30,6 +30,8 @@ export interface Leg {
    * follows. Or -errno: then nothing can be sent any more.
    */
   trySend(bytes: Buffer, start: number, end: number, fds: readonly number[]): number;
+  /** Another number each time that the loop brings something to receive. */
+  readonly turn: number;
   /** Legs begin without reading. */
   setReading(on: boolean): void;
   /** Whether `receiveNow` works. */

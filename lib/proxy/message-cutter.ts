@@ -4,6 +4,8 @@
  *
  * Fds belong to the last message begun in the chunk that they came with (see the transport's framer): they must go out
  * with that message and no other, since the receiver takes them for those of the message that it is reading.
+ *
+ * A handler that wants no more for now pauses: what is left of the chunk is kept for `resume`.
  */
 import { ProtocolError } from '../errors.js';
 import { closeFds } from '../native.js';
@@ -33,6 +35,10 @@ export class MessageCutter {
   #fds: readonly number[] = NO_FDS;
   #isUncut = false;
   #stopped = false;
+  #isPaused = false;
+  /** What was left of a chunk when the handler paused, and the fds that came with it. */
+  #held: Buffer | undefined;
+  #heldFds: readonly number[] = NO_FDS;
 
   /** Sizes over `maxBytes` make no sense: a ProtocolError, or with `passesUncut` the end of cutting. */
   constructor(handler: CutHandler, source: string, maxBytes: number, passesUncut: boolean) {
@@ -49,11 +55,29 @@ export class MessageCutter {
 
   /** What comes next is a header, as far as is known. */
   get isBetweenMessages(): boolean {
-    return this.#have === 0 && !this.#isUncut && !this.#stopped;
+    return this.#have === 0 && !this.#isUncut && !this.#stopped && this.#held === undefined;
   }
 
-  /** @throws ProtocolError; the fds of the message begun are `clear`'s to close then. */
-  push(chunk: Buffer, start: number, end: number, fds: readonly number[]): void {
+  /** Hands over no more, also in the middle of `push`. No chunk may be pushed until `resume`. */
+  pause(): void {
+    this.#isPaused = true;
+  }
+
+  /** Goes on, with what was kept. @throws ProtocolError as `push` does. */
+  resume(): void {
+    this.#isPaused = false;
+    const held = this.#held;
+    const fds = this.#heldFds;
+    this.#held = undefined;
+    this.#heldFds = NO_FDS;
+    if (held !== undefined) this.push(held, 0, held.length, fds, true);
+  }
+
+  /**
+   * `isOwn`: the memory of the chunk stays as it is.
+   * @throws ProtocolError; the fds of the message begun are `clear`'s to close then.
+   */
+  push(chunk: Buffer, start: number, end: number, fds: readonly number[], isOwn = false): void {
     let at = start;
     if (this.#have > 0) {
       at = this.#resume(chunk, start, end, fds);
@@ -68,6 +92,12 @@ export class MessageCutter {
     while (at < end) {
       if (this.#stopped) {
         closeFds(fds);
+        return;
+      }
+      if (this.#isPaused) {
+        const rest = chunk.subarray(at, end);
+        this.#held = isOwn ? rest : Buffer.from(rest);
+        this.#heldFds = fds;
         return;
       }
       const left = end - at;
@@ -91,6 +121,9 @@ export class MessageCutter {
   /** Forgets what was begun, closes its fds, and cuts no more, also in the middle of `push`. */
   clear(): void {
     this.#stopped = true;
+    if (this.#heldFds.length > 0) closeFds(this.#heldFds);
+    this.#heldFds = NO_FDS;
+    this.#held = undefined;
     this.#forget();
   }
 

@@ -24,6 +24,7 @@ import type { Leg } from './leg.js';
 import { MessageCutter } from './message-cutter.js';
 import { outcomeOf, type Outcome } from './outcome.js';
 import type { WayCounters } from './counters.js';
+import { TurnShare } from '../turn-share.js';
 
 const { ECONNRESET } = constants.errno;
 const NO_FDS: readonly number[] = [];
@@ -72,6 +73,9 @@ export class Pipe {
   #disconnects: string | undefined;
   #saidUncut = false;
   #saidDropped = false;
+  readonly #share = new TurnShare(() => this.#goOn());
+  /** When the chunk that is being cut began to be. */
+  #begun = 0;
 
   constructor(context: PipeContext, source: Leg, target: Leg, owner: PipeOwner) {
     this.#context = context;
@@ -105,6 +109,7 @@ export class Pipe {
       !isWatched() &&
       this.#disconnects === undefined &&
       !this.#waitsForOther &&
+      !this.#share.isUsedUp &&
       this.#deliveries.isEmpty &&
       this.#cutter.isBetweenMessages
     );
@@ -123,14 +128,24 @@ export class Pipe {
       return;
     }
     this.#context.counters.bytes += end - start;
+    this.#cut(() => this.#cutter.push(bytes, start, end, fds));
+  }
+
+  #cut(work: () => void): void {
+    this.#begun = performance.now();
     try {
-      this.#cutter.push(bytes, start, end, fds);
+      work();
     } catch (error) {
       if (!(error instanceof VfioUserError)) throw error;
       this.#owner.onError(error);
       return;
     }
     this.#update();
+  }
+
+  /** The loop has turned since a side's share of it was used up. */
+  #goOn(): void {
+    if (this.#state === 'flowing') this.#cut(() => this.#cutter.resume());
   }
 
   /** The target takes bytes again. */
@@ -140,6 +155,9 @@ export class Pipe {
 
   /** The source sends no more: what it began goes out as it is, and then the end. */
   sourceEnded(): void {
+    if (this.#state !== 'flowing') return;
+    this.#share.stop();
+    this.#cut(() => this.#cutter.resume());
     if (this.#state !== 'flowing') return;
     const rest = this.#cutter.takeUnfinished();
     if (rest !== undefined) this.onUncut(rest.bytes, 0, rest.bytes.length, rest.fds);
@@ -159,6 +177,7 @@ export class Pipe {
   /** Drops all that waits, and takes no more. */
   clear(): void {
     this.#state = 'done';
+    this.#share.stop();
     this.#cutter.clear();
     this.#deliveries.clear();
   }
@@ -171,6 +190,10 @@ export class Pipe {
     if (passed.length > 0) passed = this.#passable(passed);
     if (plan !== undefined) this.#meetFaults(plan, bytes, start, end, passed, isKept);
     else this.#deliver(bytes, start, end, passed, isKept);
+    const now = performance.now();
+    this.#share.spend(now - this.#begun, this.#source.turn);
+    this.#begun = now;
+    if (this.#share.isUsedUp) this.#cutter.pause();
   }
 
   /** No message any more, only bytes. */
@@ -211,7 +234,11 @@ export class Pipe {
   /** Reads while there is room for what would come. */
   #update(): void {
     if (this.#state !== 'flowing') return;
-    const hasRoom = this.#deliveries.isEmpty && !this.#waitsForOther && this.#disconnects === undefined;
+    const hasRoom =
+      !this.#share.isUsedUp &&
+      this.#deliveries.isEmpty &&
+      !this.#waitsForOther &&
+      this.#disconnects === undefined;
     this.#source.setReading(hasRoom);
   }
 

@@ -18,6 +18,7 @@ class StreamLeg implements Leg {
   readonly name: string;
   readonly passesFds = false;
   readonly canLook = false;
+  turn = 0;
   readonly #handler: LegHandler;
   readonly #stream: Duplex;
   #full = false;
@@ -86,6 +87,7 @@ class StreamLeg implements Leg {
   }
 
   readonly #onData = (chunk: Buffer): void => {
+    this.turn++;
     if (!this.#closed) this.#handler.onChunk(chunk, 0, chunk.byteLength, NO_FDS);
   };
 

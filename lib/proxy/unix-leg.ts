@@ -39,6 +39,7 @@ class UnixLeg implements Leg {
   readonly name: string;
   readonly passesFds: boolean;
   readonly canLook = true;
+  turn = 0;
   readonly #handler: LegHandler;
   readonly #calls: SocketCalls = socketCalls();
   readonly #socket: NativeSocket;
@@ -132,6 +133,7 @@ class UnixLeg implements Leg {
   }
 
   #onEvent(events: number): void {
+    this.turn++;
     if ((events & READABLE) !== 0 && this.receiveNow()) this.#handler.onTurn();
     if ((events & WRITABLE) !== 0 && (this.#interest & WRITABLE) !== 0) {
       this.#watch(this.#interest & ~WRITABLE);

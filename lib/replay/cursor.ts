@@ -1,7 +1,6 @@
 /** Where in the recording a client is: finds the exchange for each request that comes. */
 import type { Comparable, Comparison } from './comparison.js';
-import { differenceOf, type Difference } from './difference.js';
-import type { Exchange } from './exchange.js';
+import type { Exchange, RecordedMessage } from './exchange.js';
 import { headerCommand } from '../protocol/header.js';
 
 export type Found =
@@ -13,7 +12,12 @@ export type Found =
       /** What was left out before it. */
       skipped: readonly Exchange[];
     }
-  | { kind: 'difference'; difference: Difference };
+  | {
+      kind: 'difference';
+      why: 'changed' | 'beyond';
+      /** What was recorded, or what comes nearest to it. */
+      expected: RecordedMessage | undefined;
+    };
 
 export interface Cursor {
   next(request: Comparable): Found;
@@ -29,6 +33,8 @@ export class OrderedCursor implements Cursor {
   readonly #exchanges: readonly Exchange[];
   readonly #comparison: Comparison;
   readonly #mayResume: boolean;
+  /** Of the exchanges that are looked at, by their places: a client may look in vain as often as it likes. */
+  readonly #keys = new Map<number, string>();
   #at = 0;
 
   /** `mayResume` looks for the place where a client goes on that did something else, or left something out. */
@@ -48,14 +54,21 @@ export class OrderedCursor implements Cursor {
     const end = Math.min(this.#exchanges.length, this.#at + reach);
     for (let at = this.#at; at < end; at++) {
       const exchange = this.#exchanges[at]!;
-      if (this.#comparison.keyOf(exchange.request) !== key) continue;
+      if (this.#keyAt(at) !== key) continue;
       const skipped = this.#exchanges.slice(this.#at, at);
-      this.#at = at + 1;
+      for (; this.#at <= at; this.#at++) this.#keys.delete(this.#at);
       return { kind: 'exchange', exchange, isRepeated: false, skipped };
     }
     const expected = this.#exchanges[this.#at]?.request;
-    const kind = expected === undefined ? 'beyond' : 'changed';
-    return { kind: 'difference', difference: differenceOf(kind, expected, request, this.#comparison) };
+    return { kind: 'difference', why: expected === undefined ? 'beyond' : 'changed', expected };
+  }
+
+  #keyAt(at: number): string {
+    const known = this.#keys.get(at);
+    if (known !== undefined) return known;
+    const key = this.#comparison.keyOf(this.#exchanges[at]!.request);
+    this.#keys.set(at, key);
+    return key;
   }
 }
 
@@ -65,6 +78,8 @@ export class MatchingCursor implements Cursor {
   readonly #repeatLast: boolean;
   readonly #byKey = new Map<string, Exchange[]>();
   readonly #left: Set<Exchange>;
+  /** Of those that are left, by command. */
+  readonly #byCommand = new Map<number, Set<Exchange>>();
   readonly #last = new Map<string, Exchange>();
 
   /** `repeatLast` answers a request once more as the last of its kind, when all of them have been played. */
@@ -77,6 +92,9 @@ export class MatchingCursor implements Cursor {
       const same = this.#byKey.get(key);
       if (same === undefined) this.#byKey.set(key, [exchange]);
       else same.push(exchange);
+      const command = headerCommand(exchange.request.bytes, 0);
+      const alike = this.#byCommand.get(command) ?? new Set<Exchange>();
+      this.#byCommand.set(command, alike.add(exchange));
     }
     // Taken from the end.
     for (const same of this.#byKey.values()) same.reverse();
@@ -91,24 +109,14 @@ export class MatchingCursor implements Cursor {
     const exchange = this.#byKey.get(key)?.pop();
     if (exchange !== undefined) {
       this.#left.delete(exchange);
+      this.#byCommand.get(headerCommand(request.bytes, 0))?.delete(exchange);
       this.#last.set(key, exchange);
       return { kind: 'exchange', exchange, isRepeated: false, skipped: [] };
     }
     const last = this.#repeatLast ? this.#last.get(key) : undefined;
     if (last !== undefined) return { kind: 'exchange', exchange: last, isRepeated: true, skipped: [] };
-    const nearest = this.#nearest(request);
-    return {
-      kind: 'difference',
-      difference: differenceOf('beyond', nearest?.request, request, this.#comparison),
-    };
-  }
-
-  /** The next of the same command. */
-  #nearest({ bytes }: Comparable): Exchange | undefined {
-    const command = headerCommand(bytes, 0);
-    for (const exchange of this.#left) {
-      if (headerCommand(exchange.request.bytes, 0) === command) return exchange;
-    }
-    return undefined;
+    // The next of the same command.
+    const [nearest] = this.#byCommand.get(headerCommand(request.bytes, 0)) ?? [];
+    return { kind: 'difference', why: 'beyond', expected: nearest?.request };
   }
 }

@@ -12,6 +12,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Outbox } from '../emulator/outbox.js';
 import { TwinSocket } from '../emulator/twin-socket.js';
 import { ClosedError, ProtocolError, VfioUserError } from '../errors.js';
+import { Fifo } from '../fifo.js';
 import { closeFds } from '../native.js';
 import {
   Command,
@@ -32,8 +33,10 @@ import {
   type Header,
 } from '../protocol/header.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
+import { TurnPace, TurnShare } from '../turn-share.js';
 import { MatchingCursor, OrderedCursor, type Cursor } from './cursor.js';
-import { differenceOf, type Difference } from './difference.js';
+import type { Comparable } from './comparison.js';
+import { differenceOf, type Difference, type DifferenceKind } from './difference.js';
 import { Eventfds } from './eventfds.js';
 import type { Exchange, RecordedMessage, RequestStep, Step } from './exchange.js';
 import { offersTwinSocket, withoutTwinSocket } from './handshake.js';
@@ -82,7 +85,7 @@ export class ReplaySession implements TransportHandler {
   readonly #eventfds = new Eventfds();
   readonly #closing = new AbortController();
   #twin: TwinSocket | undefined;
-  readonly #queue: Request[] = [];
+  readonly #queue = new Fifo<Request>();
   #queuedBytes = 0;
   #isBusy = false;
   #isReading = true;
@@ -96,7 +99,10 @@ export class ReplaySession implements TransportHandler {
   #differenceCount = 0;
   #refused = 0;
   #undelivered = 0;
-  #notes: string[];
+  readonly #notes: Set<string>;
+  readonly #pace = new TurnPace();
+  /** Of the turn in which the outbox is flushed. */
+  readonly #share = new TurnShare(() => this.onWritable());
   /** The exchange that is being played; what is left of it when the client leaves was not played. */
   #playing: Exchange | undefined;
   /** The client has gone: what it has asked is still played, for the report. */
@@ -116,7 +122,7 @@ export class ReplaySession implements TransportHandler {
       settings.mode === 'ordered'
         ? new OrderedCursor(exchanges, settings.comparison, settings.afterDifference === 'continue')
         : new MatchingCursor(exchanges, settings.comparison, settings.repeatLast);
-    this.#notes = [...recording.limits];
+    this.#notes = new Set(recording.limits);
     this.#standIns = new StandIns(settings.mappings, (note) => this.#note(note));
     this.ended = new Promise((resolve) => (this.#settleEnded = resolve));
     this.#transport = open(this);
@@ -158,7 +164,7 @@ export class ReplaySession implements TransportHandler {
     if (this.#isOver) return;
     this.#reason = reason;
     this.#disconnect();
-    for (const { open } of this.#queue.splice(0)) closeFds(open);
+    for (const { open } of this.#queue.drain()) closeFds(open);
     this.#eventfds.close();
     this.#standIns.close();
     this.#settleEnded(this.report);
@@ -188,7 +194,7 @@ export class ReplaySession implements TransportHandler {
   onLanded(): void {}
 
   onWritable(): void {
-    this.#outbox.flush();
+    if (!this.#outbox.flush()) this.#share.useUp();
     this.#answerQueue();
   }
 
@@ -203,6 +209,7 @@ export class ReplaySession implements TransportHandler {
   /** Nothing comes or goes any more, and nobody waits for it. */
   #disconnect(): void {
     this.#closing.abort();
+    this.#share.stop();
     this.#transport.close();
     this.#twin?.close();
     this.#outbox.clear();
@@ -228,6 +235,7 @@ export class ReplaySession implements TransportHandler {
   #answerQueue(): void {
     if (this.#isBusy || this.#isOver) return;
     this.#isBusy = true;
+    this.#pace.begin();
     this.#answerAll().then(
       () => this.#rest(),
       (error: unknown) => {
@@ -261,6 +269,7 @@ export class ReplaySession implements TransportHandler {
       } finally {
         closeFds(request.open.splice(0));
       }
+      await this.#pace.rest();
     }
   }
 
@@ -271,13 +280,11 @@ export class ReplaySession implements TransportHandler {
     }
     const found = this.#cursor.next(request);
     if (found.kind === 'difference') {
-      this.#differ(found.difference);
+      this.#differ(found.why, found.expected, request);
       this.#refuse(request);
       return;
     }
-    for (const { request: skipped } of found.skipped) {
-      this.#differ(differenceOf('skipped', skipped, undefined, this.#settings.comparison));
-    }
+    for (const { request: skipped } of found.skipped) this.#differ('skipped', skipped, undefined);
     if (this.#isOver) return;
     const { exchange, isRepeated } = found;
     const steps = isRepeated ? exchange.steps.filter(({ kind }) => kind === 'reply') : exchange.steps;
@@ -378,12 +385,12 @@ export class ReplaySession implements TransportHandler {
     if (this.#isOver || (reply === undefined && this.#leaving !== undefined)) return false;
     const { comparison } = this.#settings;
     if (reply === undefined) {
-      this.#differ(differenceOf('silence', message, undefined, comparison));
+      this.#differ('silence', message, undefined);
       return false;
     }
     const received = { bytes: reply, fds: 0 };
     if (comparison.isSame({ bytes: message.bytes, fds: 0 }, received)) return true;
-    this.#differ(differenceOf('answer', { ...message, fds: 0 }, received, comparison));
+    this.#differ('answer', { ...message, fds: 0 }, received);
     return false;
   }
 
@@ -403,9 +410,12 @@ export class ReplaySession implements TransportHandler {
     if (!this.#eventfds.signal(interrupt)) this.#undelivered++;
   }
 
-  #differ(difference: Difference): void {
+  /** Of the first ones it is found out what they are; a client that does nothing else is no more work than that. */
+  #differ(kind: DifferenceKind, expected: RecordedMessage | undefined, actual: Comparable | undefined): void {
     this.#differenceCount++;
-    if (this.#differences.length < MAX_DIFFERENCES) this.#differences.push(difference);
+    if (this.#differences.length < MAX_DIFFERENCES) {
+      this.#differences.push(differenceOf(kind, expected, actual, this.#settings.comparison));
+    }
     const { afterDifference } = this.#settings;
     this.#isRefusing = afterDifference === 'refuse';
     if (afterDifference === 'close') this.close(new ClosedError('the client left the recording'));
@@ -437,7 +447,7 @@ export class ReplaySession implements TransportHandler {
   }
 
   #note(note: string): void {
-    if (!this.#notes.includes(note)) this.#notes.push(note);
+    this.#notes.add(note);
   }
 
   /** Stops reading where the client asks for more than it takes. */

@@ -57,6 +57,8 @@ export class StandIns {
   readonly #regions = new Map<number, readonly number[]>();
   readonly #memories: SharedMemory[] = [];
   readonly #fds: number[] = [];
+  /** What replies with fds are served as, by their numbers: a client may ask as often as it likes. */
+  readonly #served = new Map<number, ServedReply>();
   #blankBytes = 0;
 
   /** `note` is told what is not as it was recorded. */
@@ -66,7 +68,15 @@ export class StandIns {
   }
 
   /** @throws TransportError where the system gives no fds or no memory. */
-  serve({ bytes, fds, number }: RecordedMessage): ServedReply {
+  serve(message: RecordedMessage): ServedReply {
+    const known = this.#served.get(message.number);
+    if (known !== undefined) return known;
+    const served = this.#make(message);
+    if (message.fds > 0) this.#served.set(message.number, served);
+    return served;
+  }
+
+  #make({ bytes, fds, number }: RecordedMessage): ServedReply {
     const command = headerCommand(bytes, 0);
     if ((headerFlags(bytes, 0) & HEADER_FLAG_ERROR) === 0) {
       if (command === Command.DEVICE_GET_REGION_INFO) return this.#regionInfo(bytes, fds);
@@ -82,6 +92,7 @@ export class StandIns {
     for (const memory of this.#memories.splice(0)) memory.close();
     closeFds(this.#fds.splice(0));
     this.#regions.clear();
+    this.#served.clear();
   }
 
   #regionInfo(bytes: Buffer, fds: number): ServedReply {

@@ -18,6 +18,7 @@ import { dataSegments } from '../../lib/emulator/nvme/prps.js';
 import { sglSegments } from '../../lib/emulator/nvme/sgls.js';
 import { NvmeController, type AdminCommand } from '../../lib/nvme/index.js';
 import { cleanup, connected, errorOf, opened, pattern } from '../nvme/fixture.js';
+import { TurnPace } from '../../lib/turn-share.js';
 
 const CC = 0x14;
 const CSTS = 0x1c;
@@ -291,7 +292,12 @@ describe('SGLs', () => {
   ])('flags 0x%x where SGLs are taken: %s', async (flags, takesSgls, status) => {
     const namespaces = [new EmulatedNamespace(1, { store: new MemoryStore(4096) })];
     const personality = { takesSgls, mdts: 0, namespaces } as Partial<Personality> as Personality;
-    const commands = new IoCommands(holding({ '8000': [Buffer.alloc(512)] }), personality, new Health());
+    const commands = new IoCommands(
+      holding({ '8000': [Buffer.alloc(512)] }),
+      personality,
+      new Health(),
+      new TurnPace(),
+    );
     const sgl = descriptor(0x8000n, 512, DATA);
     const sqe = { opcode: 1, flags, cid: 0, nsid: 1, prp1: 0n, prp2: 0n, sgl };
     const executed = commands.execute({ ...sqe, cdw10: 0, cdw11: 0, cdw12: 0, cdw13: 0 });

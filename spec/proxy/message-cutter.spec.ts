@@ -98,3 +98,49 @@ describe('a header that makes no sense', () => {
     expect(openFds()).toBe(before);
   });
 });
+
+describe('a pause', () => {
+  /** Pauses after each message. */
+  function pausing(): { cuts: Cut[]; cutter: MessageCutter } {
+    const cuts: Cut[] = [];
+    const made: { cutter?: MessageCutter } = {};
+    const handler = {
+      onMessage: (bytes: Buffer, start: number, end: number, fds: readonly number[]) => {
+        cuts.push({ kind: 'message', hex: bytes.toString('hex', start, end), fds });
+        made.cutter!.pause();
+      },
+      onUncut: () => undefined,
+    };
+    made.cutter = new MessageCutter(handler, 'the spec', 4096, false);
+    return { cuts, cutter: made.cutter };
+  }
+
+  test('keeps what is left of the chunk, and its fds, for later', () => {
+    const { cuts, cutter: cut } = pausing();
+    const chunk = Buffer.from(all);
+    cut.push(chunk, 0, chunk.length, [10]);
+    // The memory was lent.
+    chunk.fill(0);
+    expect(cuts).toEqual([{ kind: 'message', hex: hexes[0], fds: [] }]);
+    expect(cut.isBetweenMessages).toBe(false);
+    cut.resume();
+    cut.resume();
+    expect(cuts.map(({ hex, fds }) => [hex, fds])).toEqual([
+      [hexes[0], []],
+      [hexes[1], []],
+      [hexes[2], [10]],
+    ]);
+    cut.resume();
+    expect(cut.isBetweenMessages).toBe(true);
+  });
+
+  test('what was kept is closed with the cutter', () => {
+    const { cutter: cut } = pausing();
+    const before = openFds();
+    const fd = native().eventfd(0);
+    cut.push(all, 0, all.length, [fd]);
+    expect(openFds()).toBe(before + 1);
+    cut.clear();
+    expect(openFds()).toBe(before);
+  });
+});

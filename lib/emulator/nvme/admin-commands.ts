@@ -40,6 +40,9 @@ const Opcode = {
 /** Command Set Identifier of the NVM command set. */
 const CSI_NVM = 0;
 
+/** More than any log page has: what a host asks for is memory that we take. */
+const MAX_LOG_BYTES = 1 << 20;
+
 export interface AdminContext {
   readonly engine: Engine;
   readonly memory: ClientMemory;
@@ -143,11 +146,11 @@ export class AdminCommands {
   }
 
   #getLogPage(sqe: Sqe): Promise<number> {
-    const length = (((sqe.cdw11 & 0xffff) << 16) | (sqe.cdw10 >>> 16)) * 4 + 4;
+    const length = (((sqe.cdw11 << 16) | (sqe.cdw10 >>> 16)) >>> 0) * 4 + 4;
     const offset = sqe.cdw13 * 2 ** 32 + sqe.cdw12;
     const log = this.#log(sqe.cdw10 & 0xff);
     const { mdts } = this.#at.personality;
-    const isTooLong = mdts !== 0 && length > 2 ** mdts * PAGE;
+    const isTooLong = length > MAX_LOG_BYTES || (mdts !== 0 && length > 2 ** mdts * PAGE);
     if (offset % 4 !== 0 || offset > log.byteLength || isTooLong) {
       throw new CommandError(Status.INVALID_FIELD);
     }

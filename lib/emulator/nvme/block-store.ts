@@ -47,10 +47,19 @@ export class MemoryStore implements BlockStore {
   }
 
   clear(offset: number, length: number): void {
-    this.#each(offset, length, (index, begin, end) => {
-      if (end - begin === CHUNK) this.#chunks.delete(index);
-      else this.#chunks.get(index)?.fill(0, begin, end);
-    });
+    const end = offset + length;
+    // Of a large store little may be there: what is there is looked at.
+    const first = Math.floor(offset / CHUNK);
+    const last = Math.ceil(end / CHUNK);
+    const isFew = last - first <= this.#chunks.size;
+    const indexes = isFew ? Array.from({ length: last - first }, (_, i) => first + i) : this.#chunks.keys();
+    for (const index of indexes) {
+      const from = Math.max(offset - index * CHUNK, 0);
+      const to = Math.min(end - index * CHUNK, CHUNK);
+      if (from >= to) continue;
+      if (to - from === CHUNK) this.#chunks.delete(index);
+      else this.#chunks.get(index)?.fill(0, from, to);
+    }
   }
 
   flush(): void {}

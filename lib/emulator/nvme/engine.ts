@@ -9,6 +9,7 @@
  */
 import { DmaError } from '../device-error.js';
 import type { ClientMemory } from '../device-model.js';
+import type { TurnPace } from '../../turn-share.js';
 import { CQE_BYTES, DO_NOT_RETRY, SQE_BYTES, Status } from './constants.js';
 import type { DoorbellPage } from './doorbell-page.js';
 import type { NvmeVerdict } from './nvme-faults.js';
@@ -19,10 +20,13 @@ import { CommandError, decodeSqe, type Sqe } from './sqe.js';
 
 /** Entries fetched at once. */
 const FETCH = 32;
+/** Commands that are carried out at the same time: each has a piece of its data in memory. */
+const MOST_RUNNING = 256;
 
 /** What the engine needs of its controller. */
 export interface EngineHost {
   readonly memory: ClientMemory;
+  readonly pace: TurnPace;
   readonly doorbells: DoorbellPage;
   /** Carries a command out; what it gives is dword 0 of the completion. Throws a CommandError for a status. */
   execute(sq: SubmissionRing, sqe: Sqe): Promise<number>;
@@ -42,6 +46,9 @@ export class Engine {
   shadow: ShadowDoorbells | undefined;
   readonly #host: EngineHost;
   #isStopped = false;
+  #running = 0;
+  /** Queues that have more than can be carried out now. */
+  readonly #heldUp = new Set<SubmissionRing>();
   /** Whatever touches memory or stores. */
   #busy = 0;
   #onIdle: (() => void) | undefined;
@@ -58,6 +65,7 @@ export class Engine {
 
   /** Looks at every doorbell. Whether there was something to do. */
   look(): boolean {
+    this.#host.pace.begin();
     let worked = this.#busy > 0;
     for (const sq of this.sqs.values()) {
       if (this.#isShadowed(sq.id)) worked = this.#lookAtShadow(sq) || worked;
@@ -69,6 +77,7 @@ export class Engine {
 
   /** The host wrote a doorbell by message. */
   onDoorbell(queue: number, kind: 'tail' | 'head'): void {
+    this.#host.pace.begin();
     const sq = this.sqs.get(queue);
     const cq = this.cqs.get(queue);
     if (kind === 'tail' && sq !== undefined) this.#start(sq);
@@ -79,6 +88,7 @@ export class Engine {
   stop(): Promise<void> {
     this.#isStopped = true;
     for (const sq of this.sqs.values()) cancelAll(sq);
+    this.#heldUp.clear();
     this.sqs.clear();
     this.cqs.clear();
     return this.idle();
@@ -114,6 +124,7 @@ export class Engine {
       cancel();
       this.complete({ sq, cid, status: Status.ABORTED_SQ_DELETION, result: 0 });
     }
+    this.#heldUp.delete(sq);
     this.sqs.delete(sq.id);
     sq.cq.users--;
     // This command is under way itself, and so is not waited for.
@@ -157,7 +168,11 @@ export class Engine {
         sq.isStale = false;
         const tail = await this.#tailOf(sq);
         // A tail that no ring of this size has is ignored (an error event, section 5.2.1, is not sent).
-        while (tail < sq.size && sq.head !== tail && this.#canFetch(sq)) await this.#fetch(sq, tail);
+        while (tail < sq.size && sq.head !== tail && this.#canFetch(sq)) {
+          if (this.#isHeldUp(sq)) return;
+          await this.#fetch(sq, tail);
+          await this.#host.pace.rest();
+        }
         if (this.#isShadowed(sq.id)) await this.#armShadow(sq);
       }
     } finally {
@@ -167,6 +182,21 @@ export class Engine {
 
   #canFetch(sq: SubmissionRing): boolean {
     return !this.#isStopped && !sq.isDeleted && !this.#host.isStalled;
+  }
+
+  /** A host that takes no completions, or asks for more than a queue has places, waits. It is noted, for `#goOn`. */
+  #isHeldUp(sq: SubmissionRing): boolean {
+    const hasRoom = this.#running < MOST_RUNNING && sq.running < sq.size && sq.cq.waiting.length < sq.cq.size;
+    if (!hasRoom) this.#heldUp.add(sq);
+    return !hasRoom;
+  }
+
+  /** A command has ended, or a completion was taken. */
+  #goOn(): void {
+    if (this.#heldUp.size === 0) return;
+    const queues = [...this.#heldUp];
+    this.#heldUp.clear();
+    for (const sq of queues) if (this.#canFetch(sq) && !this.#isHeldUp(sq)) this.#start(sq);
   }
 
   #tailOf(sq: SubmissionRing): number | Promise<number> {
@@ -207,12 +237,18 @@ export class Engine {
   }
 
   async #run(sq: SubmissionRing, sqe: Sqe, isLost: boolean): Promise<void> {
+    this.#running++;
+    sq.running++;
     try {
       const result = await this.#host.execute(sq, sqe);
       if (!isLost && result !== DEFERRED) this.complete({ sq, cid: sqe.cid, status: Status.SUCCESS, result });
     } catch (error) {
       if (isLost || this.#isStopped) return;
       this.#fail(sq, sqe, statusOf(error));
+    } finally {
+      this.#running--;
+      sq.running--;
+      this.#goOn();
     }
   }
 
@@ -231,8 +267,19 @@ export class Engine {
       if (completion === undefined) break;
       await this.#post(cq, completion);
       posted = true;
+      const rest = this.#host.pace.rest();
+      if (rest === undefined) continue;
+      // The host need not wait for what comes after the rest.
+      this.#interrupt(cq);
+      posted = false;
+      await rest;
     }
-    if (posted && cq.vector !== undefined && !this.#isStopped) this.#host.interrupt(cq.vector);
+    if (posted) this.#interrupt(cq);
+    this.#goOn();
+  }
+
+  #interrupt(cq: CompletionRing): void {
+    if (cq.vector !== undefined && !this.#isStopped) this.#host.interrupt(cq.vector);
   }
 
   /** Takes what the host has consumed out of the ring. */

@@ -1,10 +1,11 @@
 /** Commands of the NVM command set (NVM Command Set Specification 1.0, section 3.2). */
 import type { ClientMemory } from '../device-model.js';
+import type { TurnPace } from '../../turn-share.js';
 import { ALL_NAMESPACES, PAGE, Status } from './constants.js';
 import type { Health } from './health.js';
 import type { Personality } from './identify-data.js';
 import type { EmulatedNamespace } from './namespace.js';
-import { dataSegments, readSegments, writeSegments, type Segment } from './prps.js';
+import { bytesOf, dataSegments, pieces, readSegments, writeSegments, type Segment } from './prps.js';
 import { sglSegments } from './sgls.js';
 import { CommandError, type Sqe } from './sqe.js';
 
@@ -18,6 +19,9 @@ const Opcode = {
 } as const;
 
 const RANGE_BYTES = 16;
+/** What a transfer has in memory at a time, whatever its length: more than the longest one has with MDTS as it is by default. */
+const PIECE_BYTES = 256 * 1024;
+const CLEARED_AT_ONCE = 64 << 20;
 /** Flags: 0 with PRPs, 01b and 10b with SGLs (which differ in how metadata is found), 11b is reserved. */
 const PSDT = 0b1100_0000;
 const FORCE_UNIT_ACCESS = 1 << 30;
@@ -28,11 +32,13 @@ export class IoCommands {
   readonly #memory: ClientMemory;
   readonly #personality: Personality;
   readonly #health: Health;
+  readonly #pace: TurnPace;
 
-  constructor(memory: ClientMemory, personality: Personality, health: Health) {
+  constructor(memory: ClientMemory, personality: Personality, health: Health, pace: TurnPace) {
     this.#memory = memory;
     this.#personality = personality;
     this.#health = health;
+    this.#pace = pace;
   }
 
   /** Dword 0 of the completion. Throws a CommandError. */
@@ -52,7 +58,7 @@ export class IoCommands {
         break;
       case Opcode.WRITE_ZEROES: {
         const { namespace, offset, length } = this.#blocks(sqe);
-        await namespace.store.clear(offset, length);
+        await this.#clear(namespace, offset, length);
         break;
       }
       case Opcode.DATASET_MANAGEMENT:
@@ -70,7 +76,13 @@ export class IoCommands {
   async #read(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
     const segments = await this.#data(sqe, length);
-    await writeSegments(this.#memory, segments, await namespace.store.read(offset, length));
+    let at = offset;
+    for (const piece of pieces(segments, PIECE_BYTES)) {
+      const size = bytesOf(piece);
+      await writeSegments(this.#memory, piece, await namespace.store.read(at, size));
+      at += size;
+      if (at < offset + length) await this.#pace.rest();
+    }
     this.#health.readCommands++;
     this.#health.bytesRead += BigInt(length);
   }
@@ -78,7 +90,13 @@ export class IoCommands {
   async #write(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
     const segments = await this.#data(sqe, length);
-    await namespace.store.write(offset, await readSegments(this.#memory, segments));
+    let at = offset;
+    for (const piece of pieces(segments, PIECE_BYTES)) {
+      const data = await readSegments(this.#memory, piece);
+      await namespace.store.write(at, data);
+      at += data.length;
+      if (at < offset + length) await this.#pace.rest();
+    }
     if ((sqe.cdw12 & FORCE_UNIT_ACCESS) !== 0) await namespace.store.flush();
     this.#health.writeCommands++;
     this.#health.bytesWritten += BigInt(length);
@@ -87,9 +105,14 @@ export class IoCommands {
   async #compare(sqe: Sqe): Promise<void> {
     const { namespace, offset, length } = this.#transfer(sqe);
     const segments = await this.#data(sqe, length);
-    const theirs = await readSegments(this.#memory, segments);
-    if (!theirs.equals(await namespace.store.read(offset, length)))
-      throw new CommandError(Status.COMPARE_FAILURE);
+    let at = offset;
+    for (const piece of pieces(segments, PIECE_BYTES)) {
+      const theirs = await readSegments(this.#memory, piece);
+      if (!theirs.equals(await namespace.store.read(at, theirs.length)))
+        throw new CommandError(Status.COMPARE_FAILURE);
+      at += theirs.length;
+      if (at < offset + length) await this.#pace.rest();
+    }
     this.#health.readCommands++;
   }
 
@@ -101,7 +124,15 @@ export class IoCommands {
     for (let at = 0; at < ranges.byteLength; at += RANGE_BYTES) {
       const blocks = ranges.readUInt32LE(at + 4);
       const { offset, length } = within(namespace, ranges.readBigUInt64LE(at + 8), blocks);
-      if ((sqe.cdw11 & DEALLOCATE) !== 0) await namespace.store.clear(offset, length);
+      if ((sqe.cdw11 & DEALLOCATE) !== 0) await this.#clear(namespace, offset, length);
+    }
+  }
+
+  /** In pieces: a range may be the whole of a large namespace. */
+  async #clear({ store }: EmulatedNamespace, offset: number, length: number): Promise<void> {
+    for (let done = 0; done < length; done += CLEARED_AT_ONCE) {
+      await store.clear(offset + done, Math.min(CLEARED_AT_ONCE, length - done));
+      await this.#pace.rest();
     }
   }
 
@@ -114,7 +145,7 @@ export class IoCommands {
   /** Where a command's data is. */
   #data(sqe: Sqe, length: number): Promise<Segment[]> {
     if ((sqe.flags & PSDT) !== 0) return sglSegments(this.#memory, sqe.sgl, length);
-    return dataSegments(this.#memory, sqe.prp1, sqe.prp2, length);
+    return dataSegments(this.#memory, sqe.prp1, sqe.prp2, length, this.#pace);
   }
 
   #transfer(sqe: Sqe): { namespace: EmulatedNamespace; offset: number; length: number } {

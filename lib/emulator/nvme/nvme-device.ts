@@ -14,6 +14,7 @@ import type { ClientContext } from '../device-model.js';
 import { MsixTable } from '../msix-table.js';
 import { msixCapability, PciConfigSpace } from '../pci-config.js';
 import { PciDevice } from '../pci-device.js';
+import { TurnPace } from '../../turn-share.js';
 import { AdminCommands } from './admin-commands.js';
 import { CC_EN, CSTS_CFS, CSTS_RDY, CSTS_SHST_COMPLETE, CSTS_SHST_MASK, PAGE, Reg } from './constants.js';
 import { DoorbellPage } from './doorbell-page.js';
@@ -343,10 +344,12 @@ export class NvmeDevice extends PciDevice {
   }
 
   #engineHost(client: ClientContext): EngineHost {
-    const io = new IoCommands(client.dma, this.#personality, this.#health);
+    const pace = new TurnPace();
+    const io = new IoCommands(client.dma, this.#personality, this.#health, pace);
     const isStalled = () => this.#isStalled;
     return {
       memory: client.dma,
+      pace,
       doorbells: this.#doorbells,
       execute: (sq, sqe) => (sq.id === 0 ? this.#admin!.execute(sq, sqe) : io.execute(sqe)),
       intercept: (sq, sqe) => this.#intercept(sq.id, sqe),

@@ -1,4 +1,5 @@
 /** The client's memory that a command's PRPs name (section 4.1.1). */
+import type { TurnPace } from '../../turn-share.js';
 import type { ClientMemory } from '../device-model.js';
 import { PAGE, Status } from './constants.js';
 import { CommandError } from './sqe.js';
@@ -12,7 +13,7 @@ const PAGE_MASK = BigInt(PAGE - 1);
 const ENTRY = 8;
 
 /**
- * The segments of `length` bytes of data, adjacent pages joined.
+ * The segments of `length` bytes of data, adjacent pages joined. `pace` has its rest between the pages of a long list.
  * @throws CommandError for pointers that break the rules; DmaError where a list cannot be read.
  */
 export async function dataSegments(
@@ -20,6 +21,7 @@ export async function dataSegments(
   prp1: bigint,
   prp2: bigint,
   length: number,
+  pace?: TurnPace,
 ): Promise<Segment[]> {
   const segments: Segment[] = [];
   if (length === 0) return segments;
@@ -29,7 +31,7 @@ export async function dataSegments(
   const left = length - first;
   if (left === 0) return segments;
   if (left <= PAGE) addPage(segments, prp2, left);
-  else await addList(segments, memory, prp2, left);
+  else await addList(segments, memory, prp2, left, pace);
   return segments;
 }
 
@@ -38,6 +40,7 @@ async function addList(
   memory: ClientMemory,
   list: bigint,
   length: number,
+  pace: TurnPace | undefined,
 ): Promise<void> {
   let at = list;
   for (let left = length; left > 0;) {
@@ -52,6 +55,7 @@ async function addList(
     }
     if (left <= 0) return;
     at = bytes.readBigUInt64LE(here * ENTRY);
+    await pace?.rest();
   }
 }
 
@@ -60,6 +64,29 @@ function addPage(segments: Segment[], address: bigint, length: number): void {
   const last = segments.at(-1)!;
   if (last.address + BigInt(last.length) === address) last.length += length;
   else segments.push({ address, length });
+}
+
+/** The segments, cut so that each piece has `most` bytes, and the last one the rest. */
+export function* pieces(segments: readonly Segment[], most: number): Generator<Segment[], void, undefined> {
+  let piece: Segment[] = [];
+  let room = most;
+  for (const { address, length } of segments) {
+    for (let done = 0; done < length;) {
+      const part = Math.min(room, length - done);
+      piece.push({ address: address + BigInt(done), length: part });
+      done += part;
+      room -= part;
+      if (room > 0) continue;
+      yield piece;
+      piece = [];
+      room = most;
+    }
+  }
+  if (piece.length > 0) yield piece;
+}
+
+export function bytesOf(segments: readonly Segment[]): number {
+  return segments.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** Copies all of `bytes` into the client's memory. */

@@ -1,4 +1,5 @@
 /** The queues of the controller, as it sees them (section 3.3.1). */
+import { Fifo } from '../../fifo.js';
 import { CQE_BYTES, SQE_BYTES } from './constants.js';
 
 /** A completion before it has a place in the ring. */
@@ -18,7 +19,7 @@ export class CompletionRing {
   /** Submission queues that complete here. */
   users = 0;
   /** What found the ring full. */
-  readonly waiting: Completion[] = [];
+  readonly waiting = new Fifo<Completion>();
   head = 0;
   tail = 0;
   phase = 1;
@@ -55,6 +56,8 @@ export class SubmissionRing {
   readonly size: number;
   readonly cq: CompletionRing;
   readonly outstanding = new Map<number, Outstanding>();
+  /** Commands that are being carried out. */
+  running = 0;
   head = 0;
   /** Somebody is fetching; and is to look again. */
   isServed = false;
