@@ -1,26 +1,23 @@
 /** A section of a pcapng file: the sockets that it describes, and the messages that its packets are. */
 import { readUInt16, readUInt32, type Block } from './block-source.js';
 import { CaptureError } from './capture-error.js';
-import type { TracedEvent, TracedInterrupt } from './message.js';
+import { eventOf } from './packet.js';
+import type { TracedEvent } from './message.js';
 import {
   BLOCK_INTERFACE,
+  BLOCK_OBSOLETE_PACKET,
   BLOCK_PACKET,
-  DIRECTION_INBOUND,
-  DIRECTION_MASK,
-  DISSECTOR,
+  BLOCK_SIMPLE_PACKET,
   FDS_COMMENT,
   INTERFACE_NAME,
   INTERFACE_OFFSET,
   INTERFACE_RESOLUTION,
-  INTERRUPT_DISSECTOR,
-  INTERRUPT_SIZE,
   LINKTYPE_WIRESHARK_UPPER_PDU,
   OPTION_COMMENT,
   OPTION_END,
   PACKET_FLAGS,
   PACKET_HEAD,
-  PDU_TAG_DISSECTOR,
-  PDU_TAG_END,
+  SIMPLE_PACKET_HEAD,
   padding,
 } from './pcapng.js';
 
@@ -29,7 +26,6 @@ const SECTION_BODY = 16;
 const INTERFACE_BODY = 8;
 const MAJOR = 1;
 const SECOND = 1_000_000_000n;
-const OURS: ReadonlySet<string> = new Set([DISSECTOR, INTERRUPT_DISSECTOR]);
 /** Where an interface says nothing: microseconds. */
 const DEFAULT_RESOLUTION = 6;
 /** The most digits of a time stamp's fraction: those of 64 bits. */
@@ -47,6 +43,8 @@ interface Interface {
   stampsPerSecond: bigint;
   /** Added to each time stamp, in seconds. */
   offset: bigint;
+  /** The most bytes that are captured of a packet; Infinity for all. */
+  snapLength: number;
 }
 
 interface PacketOptions {
@@ -69,9 +67,18 @@ export class CaptureSection {
    * @throws CaptureError
    */
   take(block: Block): TracedEvent | 'foreign' | undefined {
-    if (block.type === BLOCK_PACKET) return this.#packet(block);
-    if (block.type === BLOCK_INTERFACE) this.#describe(block);
-    return undefined;
+    switch (block.type) {
+      case BLOCK_PACKET:
+      case BLOCK_OBSOLETE_PACKET:
+        return this.#packet(block);
+      case BLOCK_SIMPLE_PACKET:
+        return this.#simplePacket(block);
+      case BLOCK_INTERFACE:
+        this.#describe(block);
+        return undefined;
+      default:
+        return undefined;
+    }
   }
 
   #describe(block: Block): void {
@@ -86,6 +93,7 @@ export class CaptureSection {
       isOurs: readUInt16(body, 0, littleEndian) === LINKTYPE_WIRESHARK_UPPER_PDU,
       stampsPerSecond: stampsPerSecond(DEFAULT_RESOLUTION, offset),
       offset: 0n,
+      snapLength: readUInt32(body, 4, littleEndian) || Infinity,
     };
     for (const [code, value] of options(block, INTERFACE_BODY)) {
       if (code === INTERFACE_NAME && value.length > 0) described.name = value.toString('utf8');
@@ -100,39 +108,52 @@ export class CaptureSection {
   }
 
   #packet(block: Block): TracedEvent | 'foreign' {
-    const { body, offset, littleEndian } = block;
+    const { body, offset, littleEndian, type } = block;
     if (body.length < PACKET_HEAD) throw new CaptureError('the packet block is too short', offset);
-    const [id, high, low, captured, original] = [0, 4, 8, 12, 16].map((at) =>
-      readUInt32(body, at, littleEndian),
-    ) as [number, number, number, number, number];
-    const socket = this.#interfaces[id];
-    if (socket === undefined) {
-      throw new CaptureError(
-        `the packet is of interface ${id}, of ${this.#interfaces.length} described`,
-        offset,
-      );
-    }
-    if (captured + padding(captured) > body.length - PACKET_HEAD) {
-      throw new CaptureError(`${captured} bytes of packet in a block of ${body.length}`, offset);
-    }
-    const found = socket.isOurs ? messageStart(body, PACKET_HEAD, PACKET_HEAD + captured) : undefined;
-    if (found === undefined) return 'foreign';
-    const { dissector, start } = found;
-    const bytes = body.subarray(start, PACKET_HEAD + captured);
+    // An obsolete one has how many packets were lost in the upper half.
+    const id = type === BLOCK_PACKET ? readUInt32(body, 0, littleEndian) : readUInt16(body, 0, littleEndian);
+    const [high, low, captured, size] = [4, 8, 12, 16].map((at) => readUInt32(body, at, littleEndian)) as [
+      number,
+      number,
+      number,
+      number,
+    ];
+    const socket = this.#interface(id, offset);
+    const data = packetData(block, PACKET_HEAD, captured);
     const stamp = (BigInt(high) << 32n) | BigInt(low);
     const time = (stamp * SECOND) / socket.stampsPerSecond + socket.offset * SECOND;
-    if (dissector === INTERRUPT_DISSECTOR) return interruptOf(socket.name, time, bytes, offset);
-    const { flags, fds, note } = packetOptions(block, PACKET_HEAD + captured + padding(captured));
-    return {
-      socket: socket.name,
-      direction: (flags & DIRECTION_MASK) === DIRECTION_INBOUND ? 'received' : 'sent',
-      time,
-      bytes,
-      size: Math.max(bytes.length, original - (start - PACKET_HEAD)),
-      fds,
-      ...(note !== undefined && { note }),
-    };
+    if (!socket.isOurs) return 'foreign';
+    const options = packetOptions(block, PACKET_HEAD + captured + padding(captured));
+    return eventOf({ socket: socket.name, time, data, size, offset, ...options }) ?? 'foreign';
   }
+
+  /** Of the first interface, without a time or anything else. */
+  #simplePacket(block: Block): TracedEvent | 'foreign' {
+    const { body, offset, littleEndian } = block;
+    if (body.length < SIMPLE_PACKET_HEAD) throw new CaptureError('the packet block is too short', offset);
+    const size = readUInt32(body, 0, littleEndian);
+    const socket = this.#interface(0, offset);
+    const data = packetData(block, SIMPLE_PACKET_HEAD, Math.min(size, socket.snapLength));
+    if (!socket.isOurs) return 'foreign';
+    const packet = { socket: socket.name, time: 0n, data, size, offset, flags: 0, fds: [], note: undefined };
+    return eventOf(packet) ?? 'foreign';
+  }
+
+  #interface(id: number, offset: number): Interface {
+    const described = this.#interfaces[id];
+    if (described !== undefined) return described;
+    throw new CaptureError(
+      `the packet is of interface ${id}, of ${this.#interfaces.length} described`,
+      offset,
+    );
+  }
+}
+
+function packetData({ body, offset }: Block, start: number, captured: number): Buffer {
+  if (captured + padding(captured) > body.length - start) {
+    throw new CaptureError(`${captured} bytes of packet in a block of ${body.length}`, offset);
+  }
+  return body.subarray(start, start + captured);
 }
 
 /** What `if_tsresol` means: a negative power of 10, or of 2 where the highest bit is set. */
@@ -143,50 +164,6 @@ function stampsPerSecond(resolution: number, offset: number): bigint {
     throw new CaptureError(`a time resolution of ${isBinary ? 2 : 10}^-${exponent} seconds`, offset);
   }
   return (isBinary ? 2n : 10n) ** BigInt(exponent);
-}
-
-/** The layout is at the top of pcapng.ts. */
-function interruptOf(socket: string, time: bigint, bytes: Buffer, offset: number): TracedInterrupt {
-  if (bytes.length !== INTERRUPT_SIZE) {
-    throw new CaptureError(`an interrupt of ${bytes.length} bytes, not ${INTERRUPT_SIZE}`, offset);
-  }
-  const count = bytes.readBigUInt64LE(8);
-  if (count === 0n || count > BigInt(Number.MAX_SAFE_INTEGER)) {
-    throw new CaptureError(`an interrupt with a count of ${count}`, offset);
-  }
-  return {
-    socket,
-    time,
-    index: bytes.readUInt32LE(0),
-    subindex: bytes.readUInt32LE(4),
-    count: Number(count),
-  };
-}
-
-interface MessageStart {
-  dissector: string;
-  start: number;
-}
-
-/** Where the message begins in a packet of tags and message; undefined where the tags are another dissector's. */
-function messageStart(body: Buffer, start: number, end: number): MessageStart | undefined {
-  let dissector = '';
-  for (let at = start; at + 4 <= end;) {
-    const tag = body.readUInt16BE(at);
-    const value = at + 4;
-    const next = value + body.readUInt16BE(at + 2);
-    if (tag === PDU_TAG_END) return OURS.has(dissector) ? { dissector, start: value } : undefined;
-    if (next > end) return undefined;
-    if (tag === PDU_TAG_DISSECTOR) dissector = nameOf(body.subarray(value, next));
-    at = next;
-  }
-  return undefined;
-}
-
-/** The name is padded with NULs. */
-function nameOf(name: Buffer): string {
-  const nul = name.indexOf(0);
-  return name.toString('latin1', 0, nul === -1 ? name.length : nul);
 }
 
 function packetOptions(block: Block, at: number): PacketOptions {

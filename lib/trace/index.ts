@@ -4,6 +4,7 @@
  */
 export { CaptureError } from './capture-error.js';
 export { CaptureReader } from './capture-reader.js';
+export type { CaptureSource } from './byte-source.js';
 export { CaptureWriter, type CaptureOptions } from './capture-writer.js';
 export {
   DEFAULT_PREVIEW_BYTES,

@@ -6,6 +6,8 @@
  *  Section Header      | byte-order magic u32 | major u16 | minor u16 | section length i64 | options |
  *  Interface Desc.     | link type u16 | reserved u16 | snap length u32 | options |        one for each socket
  *  Enhanced Packet     | interface u32 | time, high u32 | time, low u32 | captured u32 | original u32 | data | options |
+ *  Simple Packet       | original u32 | data |                                       read, and never written
+ *  Packet (obsolete)   | interface u16 | drops u16 | as an Enhanced Packet           read, and never written
  *  an option           | code u16 | length u16 | value, padded to 4 bytes |
  * ```
  *
@@ -31,6 +33,9 @@ import type { TracedInterrupt, TracedMessage } from './message.js';
 
 export const BLOCK_SECTION = 0x0a0d0d0a;
 export const BLOCK_INTERFACE = 1;
+/** Obsolete: before there were enhanced ones. */
+export const BLOCK_OBSOLETE_PACKET = 2;
+export const BLOCK_SIMPLE_PACKET = 3;
 export const BLOCK_PACKET = 6;
 export const BYTE_ORDER_MAGIC = 0x1a2b3c4d;
 
@@ -58,6 +63,7 @@ export const INTERRUPT_SIZE = 16;
 export const BLOCK_OVERHEAD = 12;
 /** Bytes of a packet block's body before the data. */
 export const PACKET_HEAD = 20;
+export const SIMPLE_PACKET_HEAD = 4;
 export const FDS_COMMENT = 'fds: ';
 
 /** An option has 16 bits for its length; a character of a note may take three bytes. */

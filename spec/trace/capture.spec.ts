@@ -13,6 +13,8 @@ import {
 } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { Readable } from 'node:stream';
+import { gzipSync } from 'node:zlib';
 import { VfioUserError } from '../../lib/errors.js';
 import {
   CaptureError,
@@ -21,7 +23,7 @@ import {
   type CaptureOptions,
   type TracedMessage,
 } from '../../lib/trace/index.js';
-import { wire, type Wire } from '../support/wire.js';
+import { message, reply as replyTo, request as requestFor, wire, type Wire } from '../support/wire.js';
 import { MESSAGES } from './samples.js';
 
 let directory: string;
@@ -356,6 +358,197 @@ describe('a capture of somebody else', () => {
   });
 });
 
+/** Classic pcap by hand: a file header, then packets. */
+function pcapHeader({ big = false, magic = 0xa1b2c3d4, linkType = 252 } = {}): Buffer {
+  const order = (bytes: Wire) => (big ? bytes.build().reverse() : bytes.build());
+  const version = [2, 4].map((value) => order(wire().u16(value)));
+  const rest = [0, 0, 0xffff, linkType].map((value) => order(wire().u32(value)));
+  return Buffer.concat([order(wire().u32(magic)), ...version, ...rest]);
+}
+
+function pcapPacket(
+  seconds: number,
+  fraction: number,
+  data: Buffer,
+  { big = false, size = data.length } = {},
+): Buffer {
+  const words = [seconds, fraction, data.length, size].map((value) => wire().u32(value).build());
+  return Buffer.concat([...words.map((word) => (big ? word.reverse() : word)), data]);
+}
+
+async function readStream(...chunks: Uint8Array[]): Promise<TracedMessage[]> {
+  const messages: TracedMessage[] = [];
+  for await (const message of new CaptureReader(Readable.from(chunks))) messages.push(message);
+  return messages;
+}
+
+describe('classic pcap', () => {
+  const request = requestFor(9, Buffer.alloc(16));
+  const reply = replyTo(9, Buffer.alloc(20));
+
+  test.each([
+    ['little-endian microseconds', false, 0xa1b2c3d4, 5_000_007_000n],
+    ['big-endian microseconds', true, 0xa1b2c3d4, 5_000_007_000n],
+    ['little-endian nanoseconds', false, 0xa1b23c4d, 5_000_000_007n],
+    ['big-endian nanoseconds', true, 0xa1b23c4d, 5_000_000_007n],
+  ])('of %s', async (_, big, magic, time) => {
+    const header = pcapHeader({ big, magic });
+    expect(header.subarray(0, 4).toString('hex')).toBe(
+      big ? magic.toString(16) : Buffer.from(magic.toString(16), 'hex').reverse().toString('hex'),
+    );
+    const packets = [request, reply].map((bytes) => pcapPacket(5, 7, pdu(bytes), { big }));
+    const shared = { socket: 'interface 0', time, fds: [] };
+    expect(await readBytes(Buffer.concat([header, ...packets]))).toEqual([
+      { ...shared, direction: 'sent', bytes: request, size: request.length },
+      { ...shared, direction: 'received', bytes: reply, size: reply.length },
+    ]);
+  });
+
+  test('of another link type has packets of other protocols only', async () => {
+    writeFileSync(file, Buffer.concat([pcapHeader({ linkType: 1 }), pcapPacket(0, 0, pdu(request))]));
+    const reader = new CaptureReader(file);
+    for await (const _ of reader) throw new Error('a message');
+    expect(reader.skipped).toBe(1);
+  });
+
+  test('says how long a message was of which not all is there', async () => {
+    const cut = pdu(request).subarray(0, -4);
+    const bytes = Buffer.concat([pcapHeader(), pcapPacket(0, 0, cut, { size: cut.length + 4 })]);
+    expect(await readBytes(bytes)).toMatchObject([{ bytes: request.subarray(0, -4), size: request.length }]);
+  });
+
+  test('may end anywhere', async () => {
+    const whole = Buffer.concat([pcapHeader(), pcapPacket(0, 0, pdu(request))]);
+    const more = pcapPacket(1, 0, pdu(reply));
+    for (let length = 0; length < more.length; length += 5) {
+      writeFileSync(file, Buffer.concat([whole, more.subarray(0, length)]));
+      const reader = new CaptureReader(file);
+      const messages: TracedMessage[] = [];
+      for await (const read of reader) messages.push(read);
+      expect([messages.length, reader.cutBytes]).toEqual([1, length]);
+    }
+  });
+});
+
+describe('a direction that is not said', () => {
+  test.each([
+    ["a client's request", 9, 0, 'sent'],
+    ['the reply to it', 9, 1, 'received'],
+    ["a server's DMA_READ", 11, 0, 'received'],
+    ['the reply to it', 11, 1, 'sent'],
+    ["a server's DMA_WRITE", 12, 0x10, 'received'],
+    ['a reply that is an error', 12, 0x21, 'sent'],
+  ])('of %s follows from the message', async (_, command, flags, direction) => {
+    const bytes = message(command, flags, Buffer.alloc(0));
+    const p = new Pcapng().section().socket().packet(0, 0n, pdu(bytes));
+    expect(await readBytes(p.bytes())).toMatchObject([{ direction }]);
+  });
+
+  test('is taken from the flags where they say it', async () => {
+    const bytes = requestFor(9, Buffer.alloc(0));
+    const p = new Pcapng();
+    p.section()
+      .socket()
+      .packet(0, 0n, pdu(bytes), p.option(2, p.u32(1)));
+    expect(await readBytes(p.bytes())).toMatchObject([{ direction: 'received' }]);
+  });
+});
+
+describe('other packets of pcapng', () => {
+  const bytes = requestFor(9, Buffer.alloc(16));
+
+  test.each([
+    ['little', false],
+    ['big', true],
+  ])('simple ones, which have no time, in %s-endian order', async (_, big) => {
+    const p = new Pcapng(big);
+    const data = pdu(bytes);
+    p.section().socket(252, p.option(2, Buffer.from('name')));
+    p.block(3, p.u32(data.length), data, Buffer.alloc(-data.length & 3)).block(
+      3,
+      p.u32(4),
+      Buffer.from('abcd'),
+    );
+    writeFileSync(file, p.bytes());
+    const reader = new CaptureReader(file);
+    const messages: TracedMessage[] = [];
+    for await (const read of reader) messages.push(read);
+    expect(messages).toEqual([
+      { socket: 'name', direction: 'sent', time: 0n, bytes, size: bytes.length, fds: [] },
+    ]);
+    expect(reader.skipped).toBe(1);
+  });
+
+  test('a simple one that was cut to what the interface captures', async () => {
+    const p = new Pcapng();
+    const data = pdu(bytes);
+    p.section().block(1, p.u16(252), p.u16(0), p.u32(data.length - 8));
+    p.block(3, p.u32(data.length), data.subarray(0, -8));
+    expect(await readBytes(p.bytes())).toMatchObject([{ bytes: bytes.subarray(0, -8), size: bytes.length }]);
+  });
+
+  test('those of before there were enhanced ones', async () => {
+    const p = new Pcapng();
+    const data = pdu(bytes);
+    p.section().socket(252, p.option(9, Buffer.of(9)));
+    const head = [0, 7, data.length, data.length].map((value) => p.u32(value));
+    p.block(2, p.u16(0), p.u16(0xffff), ...head, data, Buffer.alloc(-data.length & 3), p.option(2, p.u32(1)));
+    expect(await readBytes(p.bytes())).toEqual([
+      { socket: 'interface 0', direction: 'received', time: 7n, bytes, size: bytes.length, fds: [] },
+    ]);
+  });
+});
+
+describe('a compressed capture', () => {
+  test('is read as what it holds', async () => {
+    await write(MESSAGES);
+    const sound = readFileSync(file);
+    expect(await readBytes(gzipSync(sound))).toEqual(MESSAGES);
+    // As `cat a.gz b.gz` makes it.
+    const both = await readBytes(Buffer.concat([gzipSync(sound), gzipSync(sound)]));
+    expect(both).toEqual([...MESSAGES, ...MESSAGES]);
+    const pcap = Buffer.concat([pcapHeader(), pcapPacket(0, 0, pdu(MESSAGES[0]!.bytes))]);
+    expect(await readBytes(gzipSync(pcap))).toMatchObject([{ bytes: MESSAGES[0]!.bytes }]);
+  });
+
+  test('that was cut gives what is whole, then an error', async () => {
+    await write(Array.from({ length: 50 }, () => MESSAGES).flat());
+    const compressed = gzipSync(readFileSync(file), { level: 1 });
+    for (const length of [20, compressed.length >> 1, compressed.length - 9, compressed.length - 1]) {
+      writeFileSync(file, compressed.subarray(0, length));
+      let count = 0;
+      const reading = (async () => {
+        for await (const _ of new CaptureReader(file)) count++;
+      })();
+      await expect(reading).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_CAPTURE',
+        message: expect.stringMatching(/damaged, or ends early/),
+      });
+      if (length > compressed.length / 2) expect(count).toBe(50 * MESSAGES.length);
+    }
+  });
+});
+
+describe('a capture that comes as a stream', () => {
+  test('in pieces of any length', async () => {
+    await write(MESSAGES);
+    const sound = readFileSync(file);
+    for (const bytes of [sound, gzipSync(sound)]) {
+      const pieces = Array.from(bytes, (_, i) => bytes.subarray(i, i + 1));
+      expect(await readStream(...pieces)).toEqual(MESSAGES);
+      expect(await readStream(bytes)).toEqual(MESSAGES);
+    }
+    await expect(readStream()).rejects.toThrow(/empty/);
+  });
+
+  test('is ended where nobody wants more of it', async () => {
+    await write(MESSAGES);
+    const stream = Readable.from([readFileSync(file)]);
+    for await (const _ of new CaptureReader(stream)) break;
+    expect(stream.destroyed).toBe(true);
+  });
+});
+
 describe('a capture that is none', () => {
   const p = new Pcapng();
   const section = new Pcapng().section().bytes();
@@ -364,7 +557,32 @@ describe('a capture that is none', () => {
   const unlike = Buffer.concat([section, p.u32(6), p.u32(12), p.u32(16)]);
   const broken: [string, Buffer, RegExp][] = [
     ['text', Buffer.from('this is no capture at all'), /not a pcapng file/],
-    ['old pcap', Buffer.from('d4c3b2a1020004000000000000000000ffff000093000000', 'hex'), /not a pcapng file/],
+    ['nothing', Buffer.alloc(0), /the file is empty: it is no capture/],
+    ['three bytes', Buffer.from('0a0d0d', 'hex'), /not a pcapng file, nor a pcap file/],
+    [
+      'pcap of another version',
+      Buffer.from('d4c3b2a1030004000000000000000000ffff0000fc000000', 'hex'),
+      /version 3/,
+    ],
+    [
+      'a packet of pcap that is too long',
+      Buffer.concat([pcapHeader(), wire().u32(0).u32(0).u32(0x7fff_ffff).u32(0x7fff_ffff).build()]),
+      /a packet of 2147483647 bytes/,
+    ],
+    ['gzip of text', gzipSync('this is no capture at all'), /not a pcapng file/],
+    ['gzip of nothing', gzipSync(''), /empty/],
+    [
+      'gzip that is damaged',
+      Buffer.concat([gzipSync('x').subarray(0, 10), Buffer.alloc(64, 0xee)]),
+      /damaged/,
+    ],
+    ['a short simple packet', new Pcapng().section().socket().block(3).bytes(), /too short/],
+    ['a simple packet of no interface', new Pcapng().section().block(3, p.u32(0)).bytes(), /interface 0/],
+    [
+      'a simple packet longer than its block',
+      new Pcapng().section().socket().block(3, p.u32(5), Buffer.alloc(4)).bytes(),
+      /5 bytes of packet/,
+    ],
     ['no magic', new Pcapng().block(0x0a0d0d0a, Buffer.alloc(16)).bytes(), /magic/],
     ['another version', new Pcapng().section(2).bytes(), /version 2/],
     ['a short section header', new Pcapng().block(0x0a0d0d0a, p.u32(0x1a2b3c4d)).bytes(), /too short/],

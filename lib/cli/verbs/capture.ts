@@ -1,6 +1,7 @@
 /** `vfio-user capture`: what captures hold. */
 import type { Command } from 'commander';
 import {
+  CaptureError,
   CaptureReader,
   LatencyTracker,
   LineFormatter,
@@ -20,22 +21,28 @@ interface ShowOptions {
 }
 
 const DEFAULT_BYTES = 32;
+/** In place of a file's name. */
+const STDIN = '-';
 
 const HELP = `
 A capture is what connect's capture option and VFIO_USER_CAPTURE=FILE write: pcapng, for Wireshark too (tools/wireshark has the dissector).
+What Wireshark's tools make of it is read as well: classic pcap, which has no names of sockets and no file descriptors, and
+both compressed by gzip. The exit status is 1 for what is no capture, for one that was cut, after what of it is whole, and
+where no packet is of vfio-user.
 With --json each message is one line of JSON; time is in nanoseconds since 1970, latency in nanoseconds.
 
 Examples:
   $ vfio-user capture show dev.pcapng
   $ vfio-user capture show dev.pcapng --bytes 4096 | grep REGION_WRITE
-  $ vfio-user capture show dev.pcapng --json | jq 'select(.errno)'`;
+  $ vfio-user capture show dev.pcapng --json | jq 'select(.errno)'
+  $ ssh host cat dev.pcapng | vfio-user capture show -`;
 
 export function registerCapture(program: Command): void {
   const capture = program.command('capture').description('look at captured traffic');
   capture
     .command('show')
     .description('print the messages of a capture, one on a line')
-    .argument('<FILE>', 'a pcapng file')
+    .argument('<FILE>', 'a pcapng or pcap file, also compressed by gzip; - for stdin')
     .option('--json', 'print JSON, one object on a line', false)
     .option('--bytes <count>', 'the most bytes of data to show of a message', size, DEFAULT_BYTES)
     .addHelpText('after', HELP)
@@ -43,15 +50,24 @@ export function registerCapture(program: Command): void {
 }
 
 async function show(path: string, { json, bytes }: ShowOptions): Promise<void> {
-  const reader = new CaptureReader(path);
+  const name = path === STDIN ? 'stdin' : path;
+  const reader = new CaptureReader(path === STDIN ? process.stdin : path);
   const format = json ? jsonFormatter(bytes) : lineFormatter(bytes);
-  for await (const event of reader.events()) await print(`${format(event)}\n`);
-  if (reader.cutBytes > 0) {
-    process.stderr.write(`vfio-user: the last ${reader.cutBytes} bytes of ${path} are not a whole block\n`);
+  let shown = 0;
+  for await (const event of reader.events()) {
+    await print(`${format(event)}\n`);
+    shown++;
   }
-  if (reader.skipped > 0) {
-    process.stderr.write(`vfio-user: ${reader.skipped} packets of other protocols are not shown\n`);
-  }
+  const { skipped, cutBytes } = reader;
+  if (skipped > 0 && shown > 0) note(`${skipped} packets of other protocols are not shown`);
+  if (cutBytes > 0) throw new CaptureError(`the last ${cutBytes} bytes of ${name} are not a whole block`);
+  if (shown > 0) return;
+  if (skipped > 0) throw new CaptureError(`none of the ${skipped} packets of ${name} is of vfio-user`);
+  note(`there are no packets in ${name}`);
+}
+
+function note(text: string): void {
+  process.stderr.write(`vfio-user: ${printable(text)}\n`);
 }
 
 function lineFormatter(previewBytes: number): (event: TracedEvent) => string {
