@@ -1,6 +1,9 @@
 /**
  * The device's configuration space (PCI Local Bus Specification 3.0, section 6.1) behind a shadow: reads of what does
  * not change by itself cost no round trip, writes go through, and what the device changes is read through.
+ *
+ * A write that was aborted, or whose read-back failed, leaves bytes of which nobody knows what the device has (stale
+ * ones): they are read again at once, and as long as that fails `read` asks for them.
  */
 import { Mutex } from 'async-mutex';
 import type { CallOptions } from '../connection/index.js';
@@ -18,6 +21,7 @@ import {
   type PciHeader,
 } from '../pci/index.js';
 import type { Region } from './region.js';
+import { StaleBytes } from './stale-bytes.js';
 
 /** The widths that config space is accessed in. */
 export type ConfigWidth = 1 | 2 | 4;
@@ -26,6 +30,8 @@ export type ConfigWidth = 1 | 2 | 4;
 type Range = readonly [start: number, end: number];
 
 const DWORD = 4;
+/** With more stale bytes than this the whole space is read. */
+const FEW_DWORDS = 8;
 
 export class ConfigSpace implements ConfigReader {
   readonly #region: Region;
@@ -33,6 +39,9 @@ export class ConfigSpace implements ConfigReader {
   /** Read in dwords: a server that answered minor 0 knows no longer reads (and some abort at them). */
   readonly #byDword: boolean;
   readonly #mutex = new Mutex();
+  readonly #stale: StaleBytes;
+  /** Stale bytes are being read again. */
+  #isCatchingUp = false;
   #decoded: DecodedConfigSpace | undefined;
   #volatile: readonly Range[] | undefined;
 
@@ -41,6 +50,7 @@ export class ConfigSpace implements ConfigReader {
     this.#region = region;
     this.#byDword = byDword;
     this.#shadow = Buffer.alloc(size);
+    this.#stale = new StaleBytes(size);
   }
 
   /** In bytes: 256, or 4,096 with the extended space. */
@@ -56,7 +66,7 @@ export class ConfigSpace implements ConfigReader {
     return this.readUInt16(PciConfig.DEVICE_ID);
   }
 
-  /** PciCommand bits, as last written or read. */
+  /** PciCommand bits, as last read; as written where reading back failed. */
   get command(): number {
     return this.readUInt16(PciConfig.COMMAND);
   }
@@ -83,7 +93,7 @@ export class ConfigSpace implements ConfigReader {
     return this.#decode().problems;
   }
 
-  /** The shadow's bytes, copied. */
+  /** The shadow's bytes, copied: as last read, and as written where reading back failed. */
   bytes(): Buffer {
     return Buffer.from(this.#shadow);
   }
@@ -103,10 +113,14 @@ export class ConfigSpace implements ConfigReader {
     return this.#shadow.readUInt32LE(offset);
   }
 
-  /** The value as it is now: from the shadow, or from the device where the device changes it by itself. */
+  /**
+   * The value as it is now: from the shadow, or from the device where the device changes it by itself, and where a write
+   * was aborted or could not be read back.
+   */
   async read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
     this.#check(offset, width);
-    if (this.isVolatile(offset, width)) await this.#fetch(offset, width, options);
+    if (this.isVolatile(offset, width) || this.#stale.includes(offset, offset + width))
+      await this.#fetch(offset, width, options);
     return this.#shadow.readUIntLE(offset, width);
   }
 
@@ -137,7 +151,21 @@ export class ConfigSpace implements ConfigReader {
   async write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
     this.#check(offset, width);
     this.#checkWrite(width, value);
-    await Promise.all([this.#put(offset, width, value, options), this.#fetch(offset, width, options)]);
+    const [start, end] = this.#block(offset, width);
+    // Neighbours that are written with it have to be known.
+    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, options);
+    this.#stale.mark(start, end);
+    const [put, fetched] = await Promise.allSettled([
+      this.#put(offset, width, value, options),
+      this.#fetch(offset, width, options),
+    ]);
+    if (put.status === 'fulfilled' && fetched.status === 'rejected') {
+      // eslint-disable-next-line no-restricted-syntax -- checked above
+      this.#shadow.writeUIntLE(value, offset, width);
+      this.#forget();
+    }
+    this.#catchUp();
+    for (const result of [put, fetched]) if (result.status === 'rejected') throw result.reason;
   }
 
   /**
@@ -166,10 +194,41 @@ export class ConfigSpace implements ConfigReader {
 
   /** Reads all of the space again. */
   async refresh(options?: CallOptions): Promise<void> {
+    try {
+      await this.#refresh(options);
+    } catch (error) {
+      this.#catchUp();
+      throw error;
+    }
+  }
+
+  /**
+   * @internal Does what may change all of the space other than by `write`, and reads it again; whatever comes of it, what
+   * is not known afterwards is asked for.
+   */
+  async refreshAfter(change: () => Promise<void>, options?: CallOptions): Promise<void> {
+    this.#stale.mark();
+    try {
+      await change();
+    } catch (error) {
+      this.#catchUp();
+      throw error;
+    }
+    await this.refresh(options);
+  }
+
+  /** @internal Waits until all of the space is known, for those who read the shadow. */
+  async settle(options?: CallOptions): Promise<void> {
+    if (!this.#stale.isEmpty) await this.#readStale(options);
+  }
+
+  async #refresh(options: CallOptions | undefined): Promise<void> {
+    const { count } = this.#stale;
     if (this.#byDword || this.size === 0) await this.#refreshByDword(options);
     else {
       try {
         await this.#region.readInto(0, this.#shadow, options);
+        this.#stale.clear(0, this.size, count);
       } catch (error) {
         // Some servers take the widths of a bus alone.
         if (!(error instanceof RemoteError)) throw error;
@@ -177,6 +236,26 @@ export class ConfigSpace implements ConfigReader {
       }
     }
     this.#forget();
+  }
+
+  /** Reads again what is stale, if nobody does already. What fails stays stale. */
+  #catchUp(): void {
+    if (this.#isCatchingUp || this.#stale.isEmpty) return;
+    this.#isCatchingUp = true;
+    const { count } = this.#stale;
+    void this.#readStale(undefined)
+      .catch(() => undefined)
+      .finally(() => {
+        this.#isCatchingUp = false;
+        // Only for what was changed meanwhile: a server that refuses would be asked without end.
+        if (this.#stale.count !== count) this.#catchUp();
+      });
+  }
+
+  async #readStale(options: CallOptions | undefined): Promise<void> {
+    const blocks = this.#stale.blocks(DWORD);
+    if (blocks.length > FEW_DWORDS) return this.#refresh(options);
+    await Promise.all(blocks.map((at) => this.#fetch(at, DWORD, options)));
   }
 
   async #refreshByDword(options: CallOptions | undefined): Promise<void> {
@@ -190,7 +269,9 @@ export class ConfigSpace implements ConfigReader {
 
   async #fetch(offset: number, width: ConfigWidth, options: CallOptions | undefined): Promise<void> {
     const [start, end] = this.#block(offset, width);
+    const { count } = this.#stale;
     await this.#region.readInto(start, this.#shadow.subarray(start, end), options);
+    this.#stale.clear(start, end, count);
     this.#forget();
   }
 

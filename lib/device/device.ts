@@ -171,8 +171,10 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async reset(options?: CallOptions): Promise<void> {
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
-    await this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
-    await this.#config?.refresh(options);
+    const send = () =>
+      this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
+    if (this.#config === undefined) await send();
+    else await this.#config.refreshAfter(send, options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);
   }

@@ -29,6 +29,7 @@ export async function enableDevice(
   regions: readonly Region[],
   options?: CallOptions,
 ): Promise<void> {
+  await config.settle(options);
   const homeless = config.bars.filter((bar) => bar.address === 0n && (regions[bar.index]?.size ?? 0) > 0);
   if (homeless.length > 0) {
     // While a BAR is sized it must not answer to the addresses that it passes through.

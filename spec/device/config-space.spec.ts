@@ -1,7 +1,9 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { connect } from '../../lib/device/connect.js';
 import type { ConfigSpace } from '../../lib/device/config-space.js';
-import { ScriptedDevice } from '../support/scripted-device.js';
+import type { Device } from '../../lib/device/device.js';
+import { ScriptedDevice, type Answer } from '../support/scripted-device.js';
+import { message, type Received } from '../support/scripted-peer.js';
 
 const STATUS = 0x06;
 const COMMAND = 0x04;
@@ -15,7 +17,9 @@ let server: ScriptedDevice;
 afterEach(() => server.close());
 
 /** A config space as a device has one: read-only fields, command, status that is cleared by ones. */
-async function open(flags = 3): Promise<{ config: ConfigSpace; bytes: Buffer; close: () => Promise<void> }> {
+async function open(
+  flags = 3,
+): Promise<{ config: ConfigSpace; device: Device; bytes: Buffer; close: () => Promise<void> }> {
   const bytes = Buffer.alloc(256);
   bytes.writeUInt16LE(0x1234, 0);
   bytes.writeUInt16LE(0x11e8, 2);
@@ -28,7 +32,7 @@ async function open(flags = 3): Promise<{ config: ConfigSpace; bytes: Buffer; cl
   server = new ScriptedDevice({ regions: { 7: { size: 256, bytes, flags, write } } });
   const device = await connect(server.endpoint);
   server.log.length = 0;
-  return { config: device.config, bytes, close: () => device.close() };
+  return { config: device.config, device, bytes, close: () => device.close() };
 }
 
 describe('the shadow', () => {
@@ -127,6 +131,118 @@ describe('the shadow', () => {
     const { config, close } = await open(1);
     await expect(config.writeUInt8(0x3c, 1)).rejects.toThrow(/cannot be written/);
     expect(server.log).toEqual([]);
+    await close();
+  });
+});
+
+describe('what a write left unknown', () => {
+  const READ = 9;
+  const WRITE = 10;
+  const BAR0 = 0x10;
+  const refusal = ({ id, command }: Received): Answer => ({
+    bytes: message(id, command, 0x21, 5, Buffer.alloc(0)),
+    fds: [],
+  });
+
+  /** Waits until the shadow has been read again. */
+  async function until(isSo: () => boolean): Promise<void> {
+    while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
+  }
+
+  test('an aborted write is read again, whatever became of it', async () => {
+    const { config, bytes, close } = await open();
+    const stop = new AbortController();
+    const writing = config.writeUInt32(BAR0, 0x1234, { signal: stop.signal });
+    stop.abort();
+    await expect(writing).rejects.toMatchObject({ name: 'AbortError' });
+    await until(() => config.readUInt32(BAR0) === 0x1234);
+    expect(bytes.readUInt32LE(BAR0)).toBe(0x1234);
+    server.log.length = 0;
+    expect(await config.read(BAR0, 4)).toBe(0x1234);
+    expect(server.log).toEqual([]);
+    await close();
+  });
+
+  test('as long as reading fails, read asks and the shadow has what was written', async () => {
+    const { config, bytes, close } = await open();
+    server.twist = (asked, answer) => (asked.command === READ ? refusal(asked) : answer);
+    await expect(config.writeUInt8(BAR0, 7)).rejects.toMatchObject({ code: 'EIO', command: 'REGION_READ' });
+    expect(config.readUInt8(BAR0)).toBe(7);
+    await expect(config.read(BAR0, 1)).rejects.toMatchObject({ code: 'EIO' });
+    // The device made something else of it.
+    bytes[BAR0] = 6;
+    server.twist = undefined;
+    server.log.length = 0;
+    expect(await config.read(BAR0 + 4, 4)).toBe(0);
+    expect(await config.read(BAR0, 4)).toBe(6);
+    expect(await config.read(BAR0, 4)).toBe(6);
+    expect(server.takeAccesses(7)).toEqual(['read 0x10+4']);
+    expect(config.readUInt8(BAR0)).toBe(6);
+    await close();
+  });
+
+  test('a server that refuses is asked once, and not again and again', async () => {
+    const { config, close } = await open();
+    server.twist = (asked, answer) => (asked.command === READ ? refusal(asked) : answer);
+    await expect(config.writeUInt8(BAR0, 7)).rejects.toMatchObject({ code: 'EIO' });
+    for (let i = 0; i < 50; i++) await new Promise((resolve) => setImmediate(resolve));
+    expect(server.takeAccesses(7)).toEqual(['write 0x10+1', 'read 0x10+1', 'read 0x10+4']);
+    await close();
+  });
+
+  test('a refused write rejects when what there is has been read', async () => {
+    const { config, bytes, close } = await open();
+    server.twist = (asked, answer) => (asked.command === WRITE ? refusal(asked) : answer);
+    await expect(config.writeUInt8(BAR0, 7)).rejects.toMatchObject({ code: 'EIO', command: 'REGION_WRITE' });
+    expect(config.readUInt8(BAR0)).toBe(bytes[BAR0]);
+    server.log.length = 0;
+    expect(await config.read(BAR0, 1)).toBe(bytes[BAR0]);
+    expect(server.log).toEqual([]);
+    await close();
+  });
+
+  test('a read that was sent before a write has not seen it', async () => {
+    const { config, bytes, close } = await open();
+    const held: Received[] = [];
+    server.twist = (asked, answer) => {
+      if (asked.command === READ && held.length === 0) {
+        held.push(asked);
+        return undefined;
+      }
+      return asked.command === READ ? refusal(asked) : answer;
+    };
+    const refreshing = config.refresh();
+    await until(() => held.length === 1);
+    const before = Buffer.from(bytes);
+    await expect(config.writeUInt8(BAR0, 7)).rejects.toMatchObject({ code: 'EIO' });
+    // It is tried once more by itself.
+    await until(() => server.count(READ) === 3);
+    server.twist = undefined;
+    server.peer.send(
+      message(held[0]!.id, READ, 1, 0, Buffer.concat([held[0]!.payload.subarray(0, 16), before])),
+    );
+    await refreshing;
+    server.log.length = 0;
+    expect(await config.read(BAR0, 1)).toBe(7);
+    expect(server.takeAccesses(7)).toEqual(['read 0x10+1']);
+    await close();
+  });
+
+  test('a reset that is aborted leaves nothing of what was before', async () => {
+    const { config, device, bytes, close } = await open();
+    await config.writeUInt16(COMMAND, 7);
+    const RESET = 13;
+    server.twist = (asked, answer) => {
+      if (asked.command === RESET) bytes.writeUInt16LE(0, COMMAND);
+      return asked.command === RESET ? undefined : answer;
+    };
+    const stop = new AbortController();
+    const resetting = device.reset({ signal: stop.signal });
+    await until(() => bytes.readUInt16LE(COMMAND) === 0);
+    stop.abort();
+    await expect(resetting).rejects.toMatchObject({ name: 'AbortError' });
+    expect(await config.read(COMMAND, 2)).toBe(0);
+    expect(config.command).toBe(0);
     await close();
   });
 });
