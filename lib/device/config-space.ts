@@ -6,6 +6,7 @@
  * ones): they are read again at once, and as long as that fails `read` asks for them.
  */
 import { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { RemoteError } from '../errors.js';
 import { integer } from '../fields.js';
@@ -51,6 +52,7 @@ export class ConfigSpace implements ConfigReader {
     this.#byDword = byDword;
     this.#shadow = Buffer.alloc(size);
     this.#stale = new StaleBytes(size);
+    forbidCloning(this, 'a ConfigSpace');
   }
 
   /** In bytes: 256, or 4,096 with the extended space. */

@@ -1,5 +1,6 @@
 /** A device behind a vfio-user server: what `connect` gives. */
 import { EventEmitter } from 'node:events';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
@@ -82,6 +83,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       config: parts.config,
       region: (index) => this.#hostRegions[index] ?? this.region(index),
     });
+    forbidCloning(this, 'a Device');
   }
 
   /** What VERSION settled: the protocol version and the server's capabilities. */

@@ -15,6 +15,7 @@
  */
 import { constants } from 'node:os';
 import { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer, outOfRange } from '../fields.js';
@@ -84,6 +85,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   constructor(parts: DirtyParts) {
     this.#parts = parts;
     this.#features = new Features(parts.session, true);
+    forbidCloning(this, 'a DirtyPages');
   }
 
   /** What is used; undefined until it is started. */

@@ -1,4 +1,5 @@
 /** Memory that the device reads and writes, and this process too. */
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError } from '../errors.js';
 import type { ArenaPool, Place } from './arena-pool.js';
@@ -27,6 +28,7 @@ export class DmaBuffer {
     this.iova = place.arena.window.iova + BigInt(place.offset);
     this.#bytes = Buffer.from(place.arena.window.view(place.offset, size));
     if (!place.isFresh) this.#bytes.fill(0);
+    forbidCloning(this, 'a DmaBuffer');
   }
 
   /**

@@ -1,4 +1,5 @@
 /** Memory of the caller's that the device reads and writes. */
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import type { DmaWindow } from './dma-window.js';
 import type { DmaWindows } from './dma-windows.js';
@@ -18,6 +19,7 @@ export class DmaMapping {
     this.#window = window;
     this.iova = window.iova;
     this.size = window.size;
+    forbidCloning(this, 'a DmaMapping');
   }
 
   /** @internal */

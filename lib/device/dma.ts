@@ -6,6 +6,7 @@
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer, outOfRange, wrongType } from '../fields.js';
@@ -136,6 +137,7 @@ export class Dma {
     });
     session.connection.requestHandler = this.#server;
     session.own(this);
+    forbidCloning(this, 'a Dma');
   }
 
   /**

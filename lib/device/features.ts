@@ -1,5 +1,6 @@
 /** Device features by number: probe, get and set (specification: VFIO_USER_DEVICE_FEATURE). */
 import { constants } from 'node:os';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Decoder } from '../connection/index.js';
 import { RemoteError, UnsupportedError } from '../errors.js';
 import { byteArray, integer, UINT32_MAX } from '../fields.js';
@@ -38,6 +39,7 @@ export class Features {
   constructor(session: Session, isHost = false) {
     this.#session = session;
     this.#isHost = isHost;
+    forbidCloning(this, 'a Features');
   }
 
   /** Whether optional commands may be tried at all: not on a server that answered minor 0, unless told to. */

@@ -2,6 +2,7 @@
  * Doorbells without a message (specification: VFIO_USER_DEVICE_GET_REGION_IO_FDS): the server hands out an fd for a part
  * of a region, and is told of a write by the fd instead of by REGION_WRITE.
  */
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer } from '../fields.js';
@@ -46,6 +47,7 @@ export class IoFd {
     this.#eventFd = eventFd;
     this.#shadow = shadow;
     this.#shadowOffset = 'shadowOffset' in sub ? sub.shadowOffset : 0;
+    forbidCloning(this, 'an IoFd');
   }
 
   /**
@@ -106,6 +108,7 @@ export class IoFds implements Iterable<IoFd> {
     session.own(this);
     // Whoever rings them after that rings for nobody: the next server hands out others.
     void session.connection.closed.then(() => this.close());
+    forbidCloning(this, 'an IoFds');
   }
 
   get length(): number {

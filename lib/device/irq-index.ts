@@ -7,6 +7,7 @@
  * said anywhere: they are numbers, which do not touch each other.
  */
 import type { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { boolean } from '../fields.js';
@@ -88,6 +89,7 @@ export class IrqIndex {
     this.flags = info.flags;
     this.reportedCount = info.count;
     this.#triggers = this.#newSet(IRQ_SET_ACTION_TRIGGER);
+    forbidCloning(this, 'an IrqIndex');
   }
 
   /**

@@ -1,5 +1,6 @@
 /** The interrupts of a device, by index. */
 import { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Connection } from '../connection/index.js';
 import { PciIrq } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
@@ -46,6 +47,7 @@ export class Irqs implements Iterable<IrqIndex> {
     this.err = this.byIndex(PciIrq.ERR);
     this.req = this.byIndex(PciIrq.REQ);
     this.#watchConnection();
+    forbidCloning(this, 'an Irqs');
   }
 
   /** The interrupts of that index, by number. @throws RangeError where the device has no such index. */

@@ -5,6 +5,7 @@
  * decides which files are mapped at all, and `copyOut` and `copyIn` end in an error instead. After `close()` (or the
  * device's end) typed arrays are detached: their length is 0, reads give undefined, stores vanish.
  */
+import { forbidCloning } from '../cloning.js';
 import { TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, byteArray, notInteger, UINT32_MAX } from '../fields.js';
 import { F_SEAL_SHRINK, check, native, type FdInfo, type NativeMapping } from '../native.js';
@@ -54,6 +55,7 @@ export class MappedArea {
     this.offset = offset;
     this.size = size;
     session.own(this);
+    forbidCloning(this, 'a MappedArea');
   }
 
   get closed(): boolean {

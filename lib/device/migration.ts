@@ -5,6 +5,7 @@
  * migration-save.ts and migration-restore.ts their streams.
  */
 import type { Readable, Writable } from 'node:stream';
+import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import {
   MIGRATION_PRE_COPY,
@@ -51,6 +52,7 @@ export class Migration {
     this.#features = features;
     this.#device = device;
     this.#transfers = new Transfers(session);
+    forbidCloning(this, 'a Migration');
   }
 
   /** What the device can do; undefined where it cannot migrate. Asked once. */

@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import PQueue from 'p-queue';
+import { forbidCloning } from '../cloning.js';
 import {
   timeoutOf,
   type CallOptions,
@@ -68,6 +69,7 @@ export class Region {
     this.areas = description.areas;
     const widths = session.options.accessWidths?.get(this.index);
     this.#pieces = widths === undefined ? undefined : new AccessPieces(widths);
+    forbidCloning(this, 'a Region');
   }
 
   /** @internal Nothing narrower may be accessed, in bytes. */

@@ -14,6 +14,7 @@
  *
  * The way from the eventfd to a listener has no promise on it.
  */
+import { forbidCloning } from '../cloning.js';
 import { timeoutOf, type CallOptions } from '../connection/index.js';
 import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
 import { check, native, type NativeEventFd } from '../native.js';
@@ -81,6 +82,7 @@ export class Vector implements Resource {
     const fd = check(native().eventfd(0), 'eventfd', identity.name);
     this.#eventfd = new (native().EventFd)(fd, (count) => this.#deliver(count));
     session.own(this);
+    forbidCloning(this, 'a Vector');
   }
 
   /** All that was counted since the vector was enabled. */

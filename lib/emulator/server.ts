@@ -1,5 +1,6 @@
 /** Servers: where clients come from. */
 import type { Duplex } from 'node:stream';
+import { forbidCloning } from '../cloning.js';
 import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
 import {
@@ -99,6 +100,7 @@ export class EmulatorServer implements AsyncDisposable {
 
   /** @internal */
   constructor(device: DeviceModel, regions: RegionTable, settings: Settings, source: Source) {
+    forbidCloning(this, 'an EmulatorServer');
     this.device = device;
     this.#regions = regions;
     this.#settings = settings;

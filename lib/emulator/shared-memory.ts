@@ -1,4 +1,5 @@
 /** Memory that a device shares with its clients. */
+import { forbidCloning } from '../cloning.js';
 import { check, holdFd, native, type HeldFd, type NativeMapping } from '../native.js';
 import type { RegionMemory } from './device-model.js';
 
@@ -25,6 +26,7 @@ export class SharedMemory implements RegionMemory {
       throw error;
     }
     this.bytes = Buffer.from(check(this.#mapping.view(0, size), 'mmap') as ArrayBuffer);
+    forbidCloning(this, 'a SharedMemory');
   }
 
   /** -1 once closed. */

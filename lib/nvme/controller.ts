@@ -17,6 +17,7 @@
  * reserved until the device is closed. When the memory is taken away by others, everyone who waits is answered first.
  */
 import { Mutex } from 'async-mutex';
+import { forbidCloning } from '../cloning.js';
 import {
   ClosedError,
   UnsupportedError,
@@ -213,6 +214,7 @@ export class NvmeController {
     adminMemory.buffer.onRelease((reason) => this.#onMemoryLost(reason));
     device.on('lost', this.#onLost);
     device.on('reconnected', this.#onReconnected);
+    forbidCloning(this, 'an NvmeController');
   }
 
   get state(): ControllerState {

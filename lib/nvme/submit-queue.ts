@@ -19,6 +19,7 @@
  * A buffer belongs to the device from its submission until its tag is reported. Where `doorbell` is `'message'`, and for
  * deadlines, resets and the end of the connection to be noticed, the event loop has to turn now and then.
  */
+import { forbidCloning } from '../cloning.js';
 import type { CommandQueue } from './command-queue.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
 import { USES_SGL } from './sgls.js';
@@ -83,6 +84,7 @@ export class SubmitQueue {
     this.#blockSize = namespace.blockSize;
     this.#usesSgls = buffers?.usesSgls === true;
     this.#firstBytes = buffers?.firstBytes ?? 0;
+    forbidCloning(this, 'an NVMe queue');
   }
 
   /** Commands of both faces that are in flight, or completed and not yet reported. */

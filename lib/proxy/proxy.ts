@@ -1,5 +1,6 @@
 /** A proxy: clients come in, each is connected to the server, and all that they say passes through. */
 import { resolve } from 'node:path';
+import { forbidCloning } from '../cloning.js';
 import { ClosedError, VfioUserError } from '../errors.js';
 import { openTap, type TraceTap } from '../trace/index.js';
 import { addTo, newWayCounters } from './counters.js';
@@ -79,6 +80,7 @@ export class ProxyServer implements AsyncDisposable {
   constructor(parts: Parts) {
     this.#parts = parts;
     this.address = parts.entrance.address;
+    forbidCloning(this, 'a ProxyServer');
   }
 
   /** @internal */

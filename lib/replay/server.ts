@@ -2,6 +2,7 @@
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { forbidCloning } from '../cloning.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
 import { UnixTransport, listenAt, type ListeningSocket } from '../transport/index.js';
@@ -91,6 +92,7 @@ export class ReplayServer implements AsyncDisposable {
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     this.#listener = new (native().Listener)(socket.fd, () => this.#accept());
     this.#listener.watch(true);
+    forbidCloning(this, 'a ReplayServer');
   }
 
   /** How the sessions of all clients went that have left, in order. */
