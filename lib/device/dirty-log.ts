@@ -32,6 +32,8 @@ export interface DirtyLog {
   readonly pageSize: number;
   /** What reports of `range` are made of. */
   pieces(range: PageRange): Iterable<PageRange>;
+  /** How many pages of ours one report may be of: those whose bitmap fits a message. */
+  readonly mostPages: number;
   /** The bitmap of a piece, in pages of `pageSize`; the server begins anew, also where its answer does not arrive. */
   report(piece: PageRange, options: CallOptions | undefined): Promise<Buffer>;
   stop(options: CallOptions | undefined): Promise<void>;
@@ -100,10 +102,12 @@ class FeatureLog implements DirtyLog {
     return new FeatureLog(this.#session, this.#features, chosen.pageSize);
   }
 
+  get mostPages(): number {
+    return mostPages(this.#session, this.pageSize);
+  }
+
   *pieces({ page, pages }: PageRange): Generator<PageRange, void, undefined> {
-    // Whole words of the bitmap, so that pieces begin where a page of the server's does.
-    const bitmapBytes = Math.max(8, Math.floor((this.#session.maxDataXferSize - REPLY_OVERHEAD) / 8) * 8);
-    const most = Math.max(1, Math.floor((bitmapBytes * 8 * this.pageSize) / PAGE_SIZE));
+    const most = this.mostPages;
     for (let done = 0; done < pages; done += most) {
       yield { page: page + done, pages: Math.min(most, pages - done) };
     }
@@ -145,6 +149,10 @@ class LegacyLog implements DirtyLog {
     }
   }
 
+  get mostPages(): number {
+    return mostPages(this.#session, this.pageSize);
+  }
+
   /** Servers of that time give bitmaps of whole mappings. */
   pieces(range: PageRange): PageRange[] {
     return [range];
@@ -178,6 +186,13 @@ class LegacyLog implements DirtyLog {
     const payload = encodeDirtyPages({ flags });
     return this.#session.connection.call(Command.DIRTY_PAGES, payload, null, () => undefined, options);
   }
+}
+
+/** The pages of ours whose bitmap, in pages of `pageSize`, fits a message. */
+export function mostPages({ maxDataXferSize }: Session, pageSize: number): number {
+  // Whole words of the bitmap, so that pieces begin where a page of the server's does.
+  const bitmapBytes = Math.max(8, Math.floor((maxDataXferSize - REPLY_OVERHEAD) / 8) * 8);
+  return Math.max(1, Math.floor((bitmapBytes * 8 * pageSize) / PAGE_SIZE));
 }
 
 /** Servers of that time track in the page size that they named in VERSION's migration capability, and take no other. */

@@ -22,7 +22,7 @@ import { bigInteger, integer, outOfRange } from '../fields.js';
 import { dirtyBitmapSize, isPageSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
-import { checkBitmap, legacyPageSize, startLog, type DirtyLog } from './dirty-log.js';
+import { checkBitmap, legacyPageSize, mostPages, startLog, type DirtyLog } from './dirty-log.js';
 import { DirtySet, runsOf, type DirtyRange } from './dirty-set.js';
 import type { DmaServer } from './dma-server.js';
 import { END_PAGE, PAGE_SIZE, pageOf, type DmaTable, type PageRange } from './dma-table.js';
@@ -101,7 +101,8 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /**
    * Begins to watch. What was written before is not reported.
    * @throws UnsupportedError where the server cannot tell what it writes to memory that it maps (opened with `secureDma`,
-   * nothing is hidden from this process); RangeError for ranges and page sizes that make no sense; TypeError where it has
+   * nothing is hidden from this process), or not of a mapping that is there, whose bitmap is longer than a message: with the
+   * page size that works; RangeError for ranges and page sizes that make no sense; TypeError where it has
    * been started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
    */
   async start(options: DirtyOptions = {}): Promise<void> {
@@ -115,7 +116,13 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
       this.#refuseWhileSetUp();
-      await this.#begin(watched, pageSize, new DirtySet(pageSize), options);
+      const watch = await this.#begin(watched, pageSize, new DirtySet(pageSize), options);
+      try {
+        await this.#checkLongest(watch, options);
+      } catch (error) {
+        await this.#endLog(options).catch(() => undefined);
+        throw error;
+      }
     });
   }
 
@@ -150,13 +157,15 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    * @throws RemoteError, TimeoutError, ProtocolError, after which it has ended all the same.
    */
   stop(options?: CallOptions): Promise<void> {
-    return this.#mutex.runExclusive(async () => {
-      const log = this.#watch?.log;
-      this.#end();
-      if (log === undefined || this.#parts.session.connection.endReason !== undefined) return;
-      await log.stop(options);
-      this.#mayBeLogging = false;
-    });
+    return this.#mutex.runExclusive(() => this.#endLog(options));
+  }
+
+  async #endLog(options: CallOptions | undefined): Promise<void> {
+    const log = this.#watch?.log;
+    this.#end();
+    if (log === undefined || this.#parts.session.connection.endReason !== undefined) return;
+    await log.stop(options);
+    this.#mayBeLogging = false;
   }
 
   /** @internal The server has come back: it is told to watch again. */
@@ -177,7 +186,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     pageSize: number,
     set: DirtySet,
     options: CallOptions | undefined,
-  ): Promise<void> {
+  ): Promise<Watch> {
     const { session, windows, server, isSecure } = this.#parts;
     let log: DirtyLog | undefined;
     let method: DirtyMethod = 'messages';
@@ -188,9 +197,49 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       this.#mayBeLogging = log !== undefined;
       method = log?.method ?? (await this.#askUnmap(options));
     }
-    this.#watch = { ranges, pageSize, method, log, set };
+    const watch = { ranges, pageSize, method, log, set };
+    this.#watch = watch;
     server.dirty = set;
     windows.watcher = method === 'messages' ? undefined : this.#watcher;
+    return watch;
+  }
+
+  /**
+   * A mapping whose bitmap does not fit a message has to be reported in pieces, and libvfio-user knows whole mappings only.
+   * Better to hear of that now than with the first report: the longest is asked for a piece, which is taken as any.
+   */
+  async #checkLongest(watch: Watch, options: CallOptions | undefined): Promise<void> {
+    const { log, ranges, set } = watch;
+    if (log === undefined) return;
+    let longest: DmaWindow | undefined;
+    for (const window of this.#parts.table) {
+      const isWatched = window.state === 'mapped' && isHidden(window) && partsOf(window, ranges).length > 0;
+      if (isWatched && window.pages > (longest?.pages ?? log.mostPages)) longest = window;
+    }
+    if (longest === undefined) return;
+    if (log.method === 'legacy') throw this.#tooLong(watch, log, longest);
+    try {
+      await fetchPieces(log, set, { page: longest.page, pages: log.mostPages }, options);
+    } catch (error) {
+      if (!isRefusal(error) || longest.state !== 'mapped') throw error;
+      throw this.#tooLong(watch, log, longest, error);
+    }
+  }
+
+  /** What to do about a mapping that the server reports as a whole, or not at all. */
+  #tooLong({ pageSize }: Watch, log: DirtyLog, window: DmaWindow, cause?: unknown): UnsupportedError {
+    const { session } = this.#parts;
+    let wanted = log.pageSize;
+    while (wanted <= MAX_PAGE_SIZE && mostPages(session, wanted) < window.pages) wanted *= 2;
+    // A server that has chosen smaller pages than it was asked for would do so again.
+    const canBeAsked = log.method === 'logging' && wanted <= MAX_PAGE_SIZE && wanted > pageSize;
+    const remedy = canBeAsked ? `start with a pageSize of ${wanted}, or map it` : 'map it';
+    return new UnsupportedError(
+      `the server reports whole mappings only, and the bitmap of the ${window.size} bytes at ${hex(window.iova)}, in pages of ` +
+        `${log.pageSize}, is longer than a message of ${session.maxDataXferSize} bytes: ${remedy} in parts of at most ` +
+        `${log.mostPages * PAGE_SIZE} bytes`,
+      cause === undefined ? {} : { cause },
+    );
   }
 
   #end(): void {
@@ -251,6 +300,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
         if (!(error instanceof RemoteError)) throw error;
         // It was unmapped meanwhile, and what it had is collected there.
         if (window.state !== 'mapped') return;
+        if (isRefusal(error) && window.pages > log.mostPages) throw this.#tooLong(watch, log, window, error);
         if (part.pages === window.pages) throw error;
         // libvfio-user knows whole mappings only.
         await fetchPieces(log, set, window, options);
