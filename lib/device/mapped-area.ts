@@ -236,7 +236,8 @@ export function mapArea(
   offset?: number,
   length?: number,
 ): MappedArea {
-  const { info, areas } = description;
+  const { info, areas, whyNot } = description;
+  if (whyNot !== undefined) throw new UnsupportedError(whyNot);
   const area = findArea(info.index, areas, offset, length);
   const begin = offset ?? area.offset;
   const size = length ?? area.offset + area.size - begin;

@@ -8,7 +8,7 @@ import { RamDevice, serveFd } from '../../lib/emulator/index.js';
 import { UnsupportedError } from '../../lib/errors.js';
 import { native, type NativeMapping } from '../../lib/native.js';
 import { ScriptedDevice } from '../support/scripted-device.js';
-import { sparseMmapFds } from '../support/wire.js';
+import { sparseMmap, sparseMmapFds } from '../support/wire.js';
 
 const PAGE = 4096;
 const cleanups: (() => unknown)[] = [];
@@ -145,6 +145,49 @@ test('areas with fds of their own show each its file, from where it begins there
   // Its memory begins between words.
   expect(() => odd.u32).toThrow(UnsupportedError);
   expect(() => odd.readUInt32(0)).toThrow(UnsupportedError);
+});
+
+describe('several files for several areas, without the capability that gives each its own', () => {
+  function file(): number {
+    const fd = native().memfd('spec', 4 * PAGE, false);
+    cleanups.push(() => native().closeFd(fd));
+    return fd;
+  }
+
+  async function opened(fds: number[]): Promise<Device> {
+    const capabilities = sparseMmap([
+      [0, PAGE],
+      [2 * PAGE, PAGE],
+    ]);
+    const region = { size: 4 * PAGE, flags: 7, capabilities, fds };
+    const server = new ScriptedDevice({ regions: { 0: region, 1: { ...region, fds: fds.slice(0, 1) } } });
+    cleanups.push(() => server.close());
+    const device = await connect(server.endpoint);
+    cleanups.push(() => device.close());
+    return device;
+  }
+
+  test('are not mapped by guessing', async () => {
+    const device = await opened([file(), file()]);
+    expect(device.bar(0).mappable).toBe(false);
+    expect(device.bar(0).areas).toEqual([]);
+    expect(() => device.bar(0).map(2 * PAGE)).toThrow(UnsupportedError);
+    expect(() => device.bar(0).map()).toThrow(
+      'region 0 came with 2 files for 2 areas, and without the capability (sparse_mmap_fds) that says which is in which: ' +
+        'nothing of it is mapped',
+    );
+    expect(await device.bar(0).readUInt32(2 * PAGE)).toBe(0);
+    expect(device.bar(1).mappable).toBe(true);
+  });
+
+  test('are one where they are copies of one', async () => {
+    const fd = file();
+    const device = await opened([fd, fd]);
+    const mapping = native().map(fd, 0, 4 * PAGE, true, true) as NativeMapping;
+    cleanups.push(() => mapping.close());
+    mapping.copyIn(2 * PAGE, Buffer.from([7]), 0, 1);
+    expect(device.bar(0).map(2 * PAGE).bytes[0]).toBe(7);
+  });
 });
 
 describe('an area of more than 4 GiB, as of a GPU', () => {
