@@ -5,12 +5,12 @@
  *   quiet, and few bytes ── one native call ──▶ the plain reply ──▶ value
  *        │ no                     │ anything else
  *        ▼                        ▼
- *      slot ── wait for its turn ── send ── block, a slice at a time ──▶ value or error
- *                                             └ serves the server's requests, on both sockets
+ *      slot ── sent, or queued ── block, a slice at a time ──▶ value or error
+ *                                   └ serves the server's requests, on both sockets; ends calls whose time is over
  * ```
  */
 import { performance } from 'node:perf_hooks';
-import { UnsupportedError } from '../errors.js';
+import { TimeoutError, UnsupportedError } from '../errors.js';
 import { HEADER_SIZE, commandName } from '../protocol/constants.js';
 import {
   QUICK_OTHER_AT,
@@ -21,11 +21,12 @@ import {
   type QuickFace,
 } from '../transport/index.js';
 import { ACCESS_HEAD_SIZE, encodeAccess, encodeQuickly, isPlainReply, isQuick } from './access.js';
-import { timeoutOf, type SyncCallOptions } from './call-options.js';
+import { deadlineOf, hasDeadline, timeoutOf, type SyncCallOptions } from './call-options.js';
 import { FLAGS_COMMAND } from './flags.js';
 import { countRoundTrip, countSent, type Counters } from './counters.js';
 import type { Flow } from './flow.js';
-import { Slot, aim, timeoutError, type Decoder } from './slot.js';
+import { lostMemory } from './memory.js';
+import { Slot, aim, type Decoder } from './slot.js';
 
 const NO_FDS: number[] = [];
 /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
@@ -75,8 +76,8 @@ export class BlockingCalls {
     options: SyncCallOptions | undefined,
   ): T {
     const slot = this.#open(command, decode, options);
-    this.#waitForTurn(slot);
-    if (!slot.settled) this.#flow.dispatch(slot, head, payload, fds);
+    this.#hurry();
+    if (!slot.settled) this.#flow.submit(slot, head, payload, fds);
     return this.#block(slot) as T;
   }
 
@@ -91,9 +92,11 @@ export class BlockingCalls {
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
+    const caller = body ?? target;
+    if (caller !== undefined && caller.length !== count) throw lostMemory(command);
     const quick = this.#quick;
     if (quick !== undefined && isQuick(count, body) && this.#isQuiet(quick)) {
-      const timeoutMs = timeoutOf(options, this.#timeoutMs);
+      const timeoutMs = this.#leftOf(command, options);
       const { memory } = quick;
       const id = this.#flow.slots.borrowId();
       const size = encodeQuickly(memory, id, command, region, offset, count, body);
@@ -104,7 +107,9 @@ export class BlockingCalls {
         came = quick.afterRoundTrip(came, size);
         if (!isPlainReply(memory, came, dataBytes)) {
           countSent(this.#counters, size);
+          // It has been sent: its time began before, and is not asked for again.
           const slot = this.#open(command, decode, { timeoutMs });
+          slot.timeoutMs = Math.ceil(timeoutOf(options, this.#timeoutMs));
           aim(slot, region, offset, count, target);
           return this.#goOn(quick, slot, id, size, came) as T;
         }
@@ -122,10 +127,19 @@ export class BlockingCalls {
     }
     const slot = this.#open(command, decode, options);
     aim(slot, region, offset, count, target);
-    this.#waitForTurn(slot);
+    this.#hurry();
     encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
-    if (!slot.settled) this.#flow.dispatch(slot, accessHead, body, null);
+    if (!slot.settled) this.#flow.submit(slot, accessHead, body, null);
     return this.#block(slot) as T;
+  }
+
+  /** How long a call may take that is made now, in milliseconds. @throws TimeoutError where that is over. */
+  #leftOf(command: number, options: SyncCallOptions | undefined): number {
+    const timeoutMs = timeoutOf(options, this.#timeoutMs);
+    if (!hasDeadline(options)) return timeoutMs;
+    const left = deadlineOf(options, timeoutMs) - performance.now();
+    if (left <= 0) throw new TimeoutError(commandName(command), timeoutMs);
+    return left;
   }
 
   #open<T>(command: number, decode: Decoder<T>, options: SyncCallOptions | undefined): Slot {
@@ -145,11 +159,7 @@ export class BlockingCalls {
     if (this.#whyNotSync !== undefined) {
       throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     }
-    const slot = this.#flow.slots.take(timeoutOf(options, this.#timeoutMs));
-    slot.command = command;
-    slot.decode = decode;
-    slot.synchronous = true;
-    return slot;
+    return this.#flow.open(command, decode, options, true);
   }
 
   /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
@@ -168,7 +178,7 @@ export class BlockingCalls {
       serving === 0 &&
       endReason === undefined &&
       this.#whyNotSync === undefined &&
-      queue.peek() === undefined &&
+      queue.first === undefined &&
       main.isQuiet &&
       (twin === undefined || twin.isQuiet);
     if (!isQuiet) return false;
@@ -180,26 +190,28 @@ export class BlockingCalls {
 
   /** A quick access becomes a call like any other: `came`, of its answer, is not what was expected. */
   #goOn(quick: QuickFace, slot: Slot, id: number, size: number, came: number): unknown {
-    const { main } = this.#flow;
+    const { main, deadlines } = this.#flow;
     const { bytes } = quick.memory;
-    // What was not sent whole was not waited for: what stands there is of another call.
-    if (came >= 0 && slot.deadline !== 0) slot.deadline -= Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
     this.#flow.giveId(slot, id);
+    // What was not sent whole was not waited for: what stands there is of another call.
+    if (came >= 0 && slot.deadline !== 0) {
+      const deadline = slot.deadline - Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
+      deadlines.remove(slot);
+      deadlines.add(slot, deadline, false);
+    }
     if (came > 0) quick.handOver(came);
     else if (came < 0) main.sendRest(slot, bytes, size, size + came);
     return this.#block(slot);
   }
 
-  /** Blocks until every earlier call has been sent and there is room for one more. */
-  #waitForTurn(slot: Slot): void {
+  /** What the loop would do when it turns is done now: the calls that were made before come first. */
+  #hurry(): void {
     this.#flow.main.hurry();
     this.#flow.twin?.hurry();
     this.#flow.main.outbox?.sendGathered();
-    while (!slot.settled && (!this.#flow.hasRoom() || this.#flow.queue.peek() !== undefined))
-      this.#turn(slot);
   }
 
-  /** Blocks until a synchronous call that was sent is answered. Its slot is free when this returns or throws. */
+  /** Blocks until a synchronous call is answered. Its slot is free when this returns or throws. */
   #block(slot: Slot): unknown {
     while (!slot.settled) this.#turn(slot);
     const { error, value } = slot;
@@ -209,30 +221,23 @@ export class BlockingCalls {
     return value;
   }
 
-  /** One slice of a blocking wait: sends what is stuck, receives what comes, ends the call when its time is over. */
+  /** One slice of a blocking wait: sends what is stuck, receives what comes, ends calls whose time is over. */
   #turn(slot: Slot): void {
-    const left = leftMs(slot);
-    if (left <= 0) {
-      this.#flow.giveUp(slot, timeoutError(slot));
-      return;
-    }
-    const wait = Math.min(SLICE_MS, left);
-    const main = this.#flow.main;
-    const twin = this.#flow.twin;
+    const { main, twin, deadlines } = this.#flow;
+    // No timer runs meanwhile, and what a call that ends leaves free is what this one may be waiting for.
+    deadlines.expire();
+    this.#flow.pump();
+    if (slot.settled) return;
+    const wait = Math.min(SLICE_MS, Math.max(0, Math.ceil(deadlines.earliest - performance.now())));
     main.hurry();
     twin?.hurry();
     if (slot.settled) return;
     const mainWaits = main.outbox?.isEmpty === false;
     const twinWaits = twin?.outbox?.isEmpty === false;
     // One wait watches one socket for room: where both are full they take short turns.
-    if (twinWaits) twin.transport.flushSync(mainWaits ? 1 : wait, main.transport);
+    if (twinWaits) twin.transport.flushSync(mainWaits ? Math.min(1, wait) : wait, main.transport);
     if (slot.settled) return;
-    if (mainWaits) main.transport.flushSync(twinWaits ? 1 : wait, twin?.transport);
+    if (mainWaits) main.transport.flushSync(twinWaits ? Math.min(1, wait) : wait, twin?.transport);
     else if (!twinWaits) main.transport.receiveSync(wait, twin?.transport);
   }
-}
-
-/** Whole milliseconds until the call is given up. */
-function leftMs({ deadline }: Slot): number {
-  return deadline === 0 ? Infinity : Math.ceil(deadline - performance.now());
 }

@@ -1,11 +1,19 @@
-/** What every waiting call takes, and how it is checked. */
+/** What every waiting call takes, and how it is checked. docs/timeouts.md explains the deadlines. */
+import { performance } from 'node:perf_hooks';
 
 /** Where nothing is said. */
 export const DEFAULT_TIMEOUT_MS = 5_000;
 
 /** Options of a synchronous call. */
 export interface SyncCallOptions {
-  /** How long to wait for the answer, in milliseconds; `Infinity` for as long as the connection lives. Default 5,000. */
+  /**
+   * How long the whole call may take, in milliseconds, counted from now: waiting to be sent, and every message of a call
+   * that takes several, included. `Infinity` waits for as long as the connection lives. The call ends with a
+   * `TimeoutError` then.
+   *
+   * Without it each message has the device's `timeoutMs` (`connect`; 5,000), counted from when it is sent; a call that
+   * waits to be sent ends when the server has answered nothing at all for that long.
+   */
   timeoutMs?: number | undefined;
 }
 
@@ -15,13 +23,18 @@ export interface CallOptions extends SyncCallOptions {
   signal?: AbortSignal | undefined;
 }
 
+/** When a call of several messages ends, on `performance.now()`'s clock; each of its messages is given it. */
+const DEADLINE = Symbol('deadline');
+
 /** What the layers above may want to know besides. */
 export interface TrackedCallOptions extends CallOptions {
   /**
    * The call is being given up although its command went out: the server may carry it out now, later or never. Called
-   * before the call rejects.
+   * before the call rejects. It must not throw.
    */
   onAbandoned?: (() => void) | undefined;
+  /** @internal See `withDeadline`. */
+  [DEADLINE]?: number | undefined;
 }
 
 /** The deadline's length, checked. `fallback` is what the device was opened with. */
@@ -31,4 +44,25 @@ export function timeoutOf(options: SyncCallOptions | undefined, fallback: number
   if (typeof timeoutMs !== 'number') throw new TypeError('timeoutMs must be a number of milliseconds');
   if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be greater than 0, not ${timeoutMs}`);
   return timeoutMs;
+}
+
+/** When a call that begins now, and lasts no longer than `timeoutMs`, ends: on `performance.now()`'s clock. */
+export function deadlineOf(options: SyncCallOptions | undefined, timeoutMs: number): number {
+  return (options as TrackedCallOptions | undefined)?.[DEADLINE] ?? performance.now() + timeoutMs;
+}
+
+/** Whether the options are of a message of a call that began before. */
+export function hasDeadline(options: SyncCallOptions | undefined): boolean {
+  return (options as TrackedCallOptions | undefined)?.[DEADLINE] !== undefined;
+}
+
+/**
+ * The options for each message of a call that begins now and takes several: the time that the caller gave is for all of
+ * them together. Options that have been through here stay what they are, so that calls may be made of calls.
+ * @throws TypeError and RangeError for a timeout that is none.
+ */
+export function withDeadline<T extends SyncCallOptions | undefined>(options: T): T {
+  if (options?.timeoutMs === undefined || hasDeadline(options)) return options;
+  const timeoutMs = timeoutOf(options, Infinity);
+  return timeoutMs === Infinity ? options : { ...options, [DEADLINE]: performance.now() + timeoutMs };
 }

@@ -3,7 +3,7 @@ import type { VfioUserError } from '../errors.js';
 import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
 import { countReceived, countSent, type Counters } from './counters.js';
-import { Outbox } from './outbox.js';
+import { Outbox, type OutboxOwner } from './outbox.js';
 import { resign, succeed, type Successor } from './succession.js';
 
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
@@ -22,6 +22,8 @@ export interface ChannelHandler {
   onMessage(channel: Channel, bytes: Buffer, start: number, end: number, fds: number[] | undefined): void;
   findLanding(channel: Channel, bytes: Buffer, start: number): Landing | undefined;
   onLanded(channel: Channel, bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void;
+  /** All of a message has gone that had to wait for room in the socket. */
+  onSent(owner: OutboxOwner): void;
   onEnd(channel: Channel, reason: VfioUserError): void;
   /** See `Touchable`: what a call needs. */
   touch(): number;
@@ -61,8 +63,8 @@ export class Channel implements TransportHandler, Successor {
 
   /** See `Outbox.send`. */
   send(
-    owner: object | undefined,
-    head: Uint8Array,
+    owner: OutboxOwner | undefined,
+    head: Buffer,
     headLength: number,
     body: Uint8Array | null,
     fds: readonly number[] | null,
@@ -79,7 +81,7 @@ export class Channel implements TransportHandler, Successor {
   }
 
   /** Sends what is left of a message of which `sent` bytes went out by `QuickFace.roundTrip`; it is counted already. */
-  sendRest(owner: object, head: Uint8Array, headLength: number, sent: number): void {
+  sendRest(owner: OutboxOwner, head: Buffer, headLength: number, sent: number): void {
     const outbox = this.#anOutbox();
     // None of it has gone: it is tried again, so that the transport tells when there is room.
     if (sent === 0) outbox.send(owner, head, headLength, null, null, false);
@@ -109,7 +111,7 @@ export class Channel implements TransportHandler, Successor {
   }
 
   /** See `Outbox.sendSoon`. */
-  sendSoon(owner: object, head: Uint8Array): void {
+  sendSoon(owner: OutboxOwner, head: Buffer): void {
     countSent(this.#counters, head.length);
     this.#anOutbox().sendSoon(owner, head);
   }
@@ -132,7 +134,7 @@ export class Channel implements TransportHandler, Successor {
     const outbox = this.#outbox;
     if (outbox === undefined) return;
     if (!outbox.flush(FLUSHED_A_TURN)) this.#flushesAgain ??= this.#afterTurn(() => this.#flushAgain());
-    if (!this.#reading && outbox.bytes <= OUTBOX_HIGH_WATER) this.#setReading(true);
+    if (!this.#reading && outbox.answerBytes <= OUTBOX_HIGH_WATER) this.#setReading(true);
   }
 
   onEnd(reason: VfioUserError): void {
@@ -178,11 +180,11 @@ export class Channel implements TransportHandler, Successor {
   }
 
   #anOutbox(): Outbox {
-    return (this.#outbox ??= new Outbox(this.transport));
+    return (this.#outbox ??= new Outbox(this.transport, (owner) => this.#handler.onSent(owner)));
   }
 
   #mindTheOutbox(): void {
-    const waiting = this.#outbox?.bytes ?? 0;
+    const waiting = this.#outbox?.answerBytes ?? 0;
     if (this.#reading && waiting > OUTBOX_HIGH_WATER) this.#setReading(false);
   }
 

@@ -11,7 +11,6 @@
  * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
  * caller's promise.
  */
-import { setMaxListeners } from 'node:events';
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
@@ -47,6 +46,8 @@ import { Channel, REQUEST_WEIGHT, STRAY_WEIGHT, type ChannelHandler } from './ch
 import { newCounters, type Counters } from './counters.js';
 import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
 import { Flow, checkInFlight, encodeHead } from './flow.js';
+import { lostMemory } from './memory.js';
+import type { OutboxOwner } from './outbox.js';
 import { ServerRequest, type RequestHandler } from './server-request.js';
 import { POSTED_ID_BASE } from './slot-table.js';
 import { Slot, aim, type Decoder } from './slot.js';
@@ -57,7 +58,7 @@ const DEFAULT_IN_FLIGHT = 128;
 export type OpenTransport = (handler: TransportHandler) => Transport;
 
 export interface ConnectionOptions {
-  /** The deadline of calls that say nothing, in milliseconds. Default 5,000. */
+  /** The deadline of messages of calls that say nothing, from when each is sent. In milliseconds; default 5,000. */
   timeoutMs?: number | undefined;
   /** How many commands may wait for their replies at once. Default 128. */
   inFlight?: number | undefined;
@@ -88,7 +89,7 @@ function takeSettlers(resolve: (value: never) => void, reject: (reason: unknown)
 export class Connection implements ChannelHandler {
   readonly #flow: Flow;
   readonly counters: Counters = newCounters();
-  /** The deadline of calls that say nothing. */
+  /** The deadline of messages of calls that say nothing. */
   readonly timeoutMs: number;
   readonly #blocking: BlockingCalls;
   readonly #tap: MessageTap | undefined;
@@ -111,8 +112,9 @@ export class Connection implements ChannelHandler {
     const { counters } = this;
     this.#spinUs = options.spinUs;
     const main = new Channel(tapped(withSpin(open, this.#spinUs), this.#tap), this, counters);
-    this.#flow = new Flow({ main, counters, inFlight, onOverdue: (reason) => this.close(reason) });
-    this.#blocking = new BlockingCalls(this.#flow, this.#tap, this.timeoutMs);
+    const { timeoutMs } = this;
+    this.#flow = new Flow({ main, counters, inFlight, timeoutMs, onOverdue: (reason) => this.close(reason) });
+    this.#blocking = new BlockingCalls(this.#flow, this.#tap, timeoutMs);
   }
 
   /** Why the connection ended; undefined while it is open. */
@@ -190,11 +192,10 @@ export class Connection implements ChannelHandler {
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const head = this.#encodeCall(command, payload, fds);
-      const slot = this.#open(command, decode, options);
+      const slot = this.#flow.open(command, decode, options, false);
       slot.resolve = resolve;
       slot.reject = reject;
       slot.onAbandoned = options?.onAbandoned;
-      this.#watchSignal(slot, options?.signal);
       this.#flow.submit(slot, head, payload, fds);
     });
   }
@@ -213,7 +214,8 @@ export class Connection implements ChannelHandler {
 
   /**
    * REGION_READ and REGION_WRITE, the hot path: `body` is what is written, `target` where a read's data goes (exactly
-   * `count` bytes). Both stay the connection's until the call settles.
+   * `count` bytes). Both stay the connection's until the call settles: TypeError where their memory is taken away or
+   * resized meanwhile.
    */
   access<T>(
     command: number,
@@ -228,10 +230,11 @@ export class Connection implements ChannelHandler {
     const promise = new Promise<T>(takeSettlers);
     const { resolve, reject } = settlers;
     try {
-      const slot = this.#open(command, decode, options);
+      const memory = body ?? target;
+      if (memory !== undefined && memory.length !== count) throw lostMemory(command);
+      const slot = this.#flow.open(command, decode, options, false);
       slot.resolve = resolve;
       slot.reject = reject;
-      if (options?.signal !== undefined) this.#watchSignal(slot, options.signal);
       aim(slot, region, offset, count, target);
       encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
       this.#flow.submit(slot, accessHead, body, null);
@@ -261,16 +264,16 @@ export class Connection implements ChannelHandler {
     encodeAccess(accessHead, command, region, offset, count, body, FLAGS_POSTED);
     writeHeaderId(accessHead, 0, this.#postedId);
     this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
-    if (this.#flow.queue.peek() === undefined) {
+    if (this.#flow.queue.first === undefined) {
       this.#flow.main.send(undefined, accessHead, accessHead.length, body, null, false);
     } else {
-      this.counters.queued++;
-      this.#flow.queue.push({
+      this.#flow.enqueue({
         slot: undefined,
-        posted: true,
         head: Buffer.from(accessHead),
         body: Buffer.from(body),
         fds: null,
+        previous: undefined,
+        next: undefined,
       });
     }
   }
@@ -340,6 +343,10 @@ export class Connection implements ChannelHandler {
     }
   }
 
+  onSent(owner: OutboxOwner): void {
+    this.#flow.onSent(owner);
+  }
+
   onEnd(channel: Channel, reason: VfioUserError): void {
     if (channel === this.#flow.twin && reason instanceof ClosedError) {
       this.close(new ClosedError('the server closed the twin socket', { cause: reason }));
@@ -348,17 +355,6 @@ export class Connection implements ChannelHandler {
 
   touch(): number {
     return this.timeoutMs + this.#flow.touch();
-  }
-
-  #open<T>(command: number, decode: Decoder<T>, options: CallOptions | undefined): Slot {
-    this.#flow.refuseWhenClosed(command);
-    const slot = this.#flow.slots.take(
-      options === undefined ? this.timeoutMs : timeoutOf(options, this.timeoutMs),
-    );
-    slot.command = command;
-    slot.decode = decode;
-    this.#flow.slots.watchDeadline(slot);
-    return slot;
   }
 
   /** The header of a command, which may be sent to this server. */
@@ -372,20 +368,6 @@ export class Connection implements ChannelHandler {
       );
     }
     return encodeHead(command, payload);
-  }
-
-  #watchSignal(slot: Slot, signal: AbortSignal | undefined): void {
-    if (signal === undefined) return;
-    if (signal.aborted) {
-      this.#flow.slots.unlink(slot);
-      this.#flow.slots.release(slot);
-      throw signal.reason;
-    }
-    // One signal for many calls is usual, and every listener goes with its call: Node's warning of a leak would be wrong.
-    setMaxListeners(0, signal);
-    slot.signal = signal;
-    slot.onAbort = () => this.#flow.giveUp(slot, signal.reason);
-    signal.addEventListener('abort', slot.onAbort, { once: true });
   }
 
   #onReply(
@@ -411,7 +393,8 @@ export class Connection implements ChannelHandler {
       );
     }
     this.counters.inFlight--;
-    this.#flow.slots.unlink(slot);
+    this.#flow.unlink(slot);
+    this.#flow.onAnswered();
     const own = fds ?? NO_FDS;
     try {
       if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
@@ -434,6 +417,7 @@ export class Connection implements ChannelHandler {
       this.counters.late++;
       this.counters.tombstones--;
       this.#flow.slots.release(slot);
+      this.#flow.onAnswered();
       this.#flow.pump();
     } else if (id >= POSTED_ID_BASE) this.counters.postedErrors++;
     else this.counters.unknown++;

@@ -3,19 +3,26 @@
  * in flight. Here is decided who is sent when, who is answered, and what becomes of a call that is given up; the way of a
  * call is drawn in slot.ts.
  */
+import { performance } from 'node:perf_hooks';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, TimeoutError } from '../errors.js';
 import { Command, HEADER_SIZE, commandName } from '../protocol/constants.js';
 import { writeHeader, writeHeaderId } from '../protocol/header.js';
+import { checkSignal, listenForAbort } from './abort-listeners.js';
+import { deadlineOf, hasDeadline, timeoutOf, type CallOptions } from './call-options.js';
 import type { Channel } from './channel.js';
 import type { Counters } from './counters.js';
+import { Deadlines, type Timed } from './deadlines.js';
 import { FLAGS_COMMAND } from './flags.js';
-import { MessageQueue } from './message-queue.js';
+import { LinkedList } from './linked-list.js';
+import { isWhole, lostMemory } from './memory.js';
+import type { OutboxOwner } from './outbox.js';
 import { SlotTable } from './slot-table.js';
-import { forgetCaller, timeoutError, type QueuedMessage, type Slot, type WriteBatch } from './slot.js';
+import { Slot, forgetCaller, type Decoder, type QueuedMessage, type WriteBatch } from './slot.js';
+import { StallWatch } from './stall-watch.js';
 import { decodeDone, encodeWrites, notDone, takeWrites } from './write-multi.js';
 
-/** Calls given up whose replies have not come: past this the server is not merely slow. */
+/** The most calls that may be given up before their replies have come. They take no room, until there are so many. */
 const MAX_TOMBSTONES = 1_024;
 /** With so many under way a read may wait until the loop turns, and go with others. */
 const GATHER_FROM = 4;
@@ -28,6 +35,8 @@ export interface FlowOptions {
   main: Channel;
   counters: Counters;
   inFlight: number;
+  /** The deadline of calls that say nothing, in milliseconds. */
+  timeoutMs: number;
   /** The server leaves too much unanswered. */
   onOverdue: (reason: VfioUserError) => void;
 }
@@ -37,23 +46,31 @@ export class Flow {
   readonly main: Channel;
   /** The server's commands come on this one as well, where there is one. */
   twin: Channel | undefined;
-  readonly slots: SlotTable;
-  readonly queue = new MessageQueue();
+  readonly slots = new SlotTable();
+  /** Of calls, and of the watch for a stalled server. */
+  readonly deadlines: Deadlines<Timed>;
+  readonly queue = new LinkedList<QueuedMessage>();
   /** How deep we are in handlers of the server's requests. */
   serving = 0;
   /** The most small writes that go as one message; none together where the server does not take that. */
   multiWrites = 0;
   #inFlightLimit: number;
   #endReason: VfioUserError | undefined;
+  /** Room became free, and is used before the code that is running returns to the loop. */
+  #pumpsSoon = false;
+  readonly #timeoutMs: number;
+  readonly #stall: StallWatch;
   readonly #onOverdue: (reason: VfioUserError) => void;
 
   /** @throws RangeError for what is no limit of the commands in flight. */
-  constructor({ main, counters, inFlight, onOverdue }: FlowOptions) {
+  constructor({ main, counters, inFlight, timeoutMs, onOverdue }: FlowOptions) {
     this.main = main;
     this.counters = counters;
     this.#inFlightLimit = checkInFlight(inFlight);
+    this.#timeoutMs = timeoutMs;
     this.#onOverdue = onOverdue;
-    this.slots = new SlotTable((slot) => this.giveUp(slot, timeoutError(slot)));
+    this.deadlines = new Deadlines<Timed>(this.#onExpired, () => this.pump());
+    this.#stall = new StallWatch(this.deadlines, timeoutMs);
   }
 
   /** Why it has ended; undefined before. */
@@ -77,13 +94,20 @@ export class Flow {
     this.main.close();
     this.twin?.close();
     this.queue.clear();
-    this.slots.close();
+    this.deadlines.close();
     this.counters.inFlight = 0;
     this.counters.queued = 0;
     this.counters.tombstones = 0;
+    // One error for all calls of a command: with thousands of them, making one for each would hold up the loop.
+    const errors = new Map<number, ClosedError>();
     for (let slot = this.slots.first; slot !== undefined; slot = this.slots.first) {
-      this.slots.unlink(slot);
-      this.answer(slot, closedError(commandName(slot.command), reason), undefined);
+      let error = errors.get(slot.command);
+      if (error === undefined) {
+        error = closedError(commandName(slot.command), reason);
+        errors.set(slot.command, error);
+      }
+      this.unlink(slot);
+      this.answer(slot, error, undefined);
     }
   }
 
@@ -95,9 +119,38 @@ export class Flow {
 
   /** Whether one more command may be in flight. */
   hasRoom(): boolean {
-    // Where only one command may be under way, one whose reply is late still is.
     const { inFlight, tombstones } = this.counters;
-    return inFlight + (this.#inFlightLimit === 1 ? tombstones : 0) < this.#inFlightLimit;
+    const limit = this.#inFlightLimit;
+    if (inFlight >= limit) return false;
+    // Where only one command may be under way, one whose reply is late still is.
+    const mostUnanswered = limit === 1 ? 1 : Math.max(limit, MAX_TOMBSTONES);
+    return inFlight + tombstones < mostUnanswered;
+  }
+
+  /**
+   * A slot for a new call. A deadline of the caller's own begins now, the default one when the message is sent.
+   * @throws ClosedError, TimeoutError where the time is over already, the signal's reason; TypeError and RangeError for
+   * options that make no sense.
+   */
+  open(command: number, decode: Decoder<unknown>, options: CallOptions | undefined, isSync: boolean): Slot {
+    this.refuseWhenClosed(command);
+    if (options?.signal !== undefined) checkSignal(options.signal);
+    const isDefault = options?.timeoutMs === undefined;
+    // In whole milliseconds: V8 keeps a fraction in memory of its own.
+    const timeoutMs = Math.ceil(isDefault ? this.#timeoutMs : timeoutOf(options, Infinity));
+    const deadline = isDefault || timeoutMs === Infinity ? Infinity : deadlineOf(options, timeoutMs);
+    if (hasDeadline(options) && deadline <= performance.now()) {
+      throw new TimeoutError(commandName(command), timeoutMs);
+    }
+    const slot = this.slots.take();
+    slot.command = command;
+    slot.decode = decode;
+    slot.synchronous = isSync;
+    slot.timeoutMs = timeoutMs;
+    slot.startsWhenSent = isDefault && timeoutMs !== Infinity;
+    if (deadline !== Infinity) this.deadlines.add(slot, deadline, !isSync);
+    if (options?.signal !== undefined) this.#watchSignal(slot, options.signal);
+    return slot;
   }
 
   /** Sends the slot's message now, or when it is its turn. */
@@ -106,10 +159,17 @@ export class Flow {
       this.dispatch(slot, head, body, fds);
       return;
     }
+    const message = { slot, head: Buffer.from(head), body, fds, previous: undefined, next: undefined };
     slot.state = 'queued';
-    slot.message = { slot, posted: false, head: Buffer.from(head), body, fds };
+    slot.message = message;
+    this.#hold(slot);
+    this.enqueue(message);
+  }
+
+  /** The message is sent when it is its turn. */
+  enqueue(message: QueuedMessage): void {
     this.counters.queued++;
-    this.queue.push(slot.message);
+    this.queue.push(message);
   }
 
   /** Sends the slot's message: it is its turn, and there is room. */
@@ -120,12 +180,24 @@ export class Flow {
     this.giveId(slot, this.slots.borrowId());
     writeHeaderId(head, 0, slot.id);
     if (gather) this.main.sendSoon(slot, head);
-    else {
-      this.main.send(slot, head, head.length, body, fds, false);
-      const isAwaited = !slot.synchronous && this.counters.inFlight <= FEW;
-      // Sending may have ended the connection.
-      if (isAwaited && this.#endReason === undefined) this.main.lookSoon();
+    else this.main.send(slot, head, head.length, body, fds, false);
+    // It waits for room in the socket. Sending may also have ended the connection, or brought the answer.
+    if (slot.entry !== undefined) this.#hold(slot);
+    else if (!gather && !slot.synchronous && this.counters.inFlight <= FEW && this.#endReason === undefined) {
+      this.main.lookSoon();
     }
+  }
+
+  /** All of a message has gone that had to wait for room in the socket. */
+  onSent(owner: OutboxOwner): void {
+    if (owner instanceof Slot && owner.state === 'sent') this.startDeadline(owner);
+  }
+
+  /** The message has gone: its default deadline begins. */
+  startDeadline(slot: Slot): void {
+    this.#unhold(slot);
+    if (!slot.startsWhenSent || slot.deadline !== 0) return;
+    this.deadlines.add(slot, performance.now() + slot.timeoutMs, !slot.synchronous);
   }
 
   /** The slot's message is sent with this id. */
@@ -133,34 +205,53 @@ export class Flow {
     this.slots.adopt(slot, id);
     slot.state = 'sent';
     this.counters.inFlight++;
+    this.startDeadline(slot);
   }
 
   /** Sends what waits, as far as there is room. */
   pump(): void {
-    for (let message = this.queue.peek(); message !== undefined; message = this.queue.peek()) {
-      if (!message.posted && !this.hasRoom()) return;
+    if (this.queue.first === undefined) return;
+    const now = performance.now();
+    for (let message = this.queue.first; message !== undefined; message = this.queue.first) {
+      const { slot, head, body, fds } = message;
+      if (slot !== undefined && !this.hasRoom()) return;
+      // Of calls that are over nothing is sent. There may be more of them than a turn may take: the timer goes on then.
+      if (slot !== undefined && slot.deadline !== 0 && slot.deadline <= now) {
+        if (this.deadlines.expire()) continue;
+        return;
+      }
       const writes = this.multiWrites > 1 ? takeWrites(this.queue, this.multiWrites) : [];
       if (writes.length > 0) {
         this.#dispatchWrites(writes);
         continue;
       }
-      this.queue.shift();
+      this.queue.remove(message);
       this.counters.queued--;
-      const { slot, head, body, fds } = message;
       if (slot === undefined) {
         this.main.send(undefined, head, head.length, body, null, true);
-      } else {
-        slot.message = undefined;
-        this.dispatch(slot, head, body, fds);
+        continue;
       }
+      slot.message = undefined;
+      if (isWhole(head, body)) this.dispatch(slot, head, body, fds);
+      else this.#fail(slot, lostMemory(slot.command));
     }
+  }
+
+  /** `pump`, when the code that is running returns to the loop: several calls that are aborted together make room once. */
+  #pumpSoon(): void {
+    if (this.#pumpsSoon || this.queue.first === undefined) return;
+    this.#pumpsSoon = true;
+    queueMicrotask(() => {
+      this.#pumpsSoon = false;
+      this.pump();
+    });
   }
 
   /** Sends writes that waited as one message, whose reply answers each of them. */
   #dispatchWrites(writes: readonly QueuedMessage[]): void {
     const payload = encodeWrites(writes);
     // The writes have their own deadlines; the message is given up when the last of them is.
-    const carrier = this.slots.take(Infinity);
+    const carrier = this.slots.take();
     // Nobody waits for it but through the writes: it is not among those that time out, nor those that `close` rejects.
     this.slots.unlink(carrier);
     carrier.command = Command.REGION_WRITE_MULTI;
@@ -171,6 +262,7 @@ export class Flow {
       slot.state = 'batched';
       slot.message = undefined;
       slot.batch = batch;
+      this.startDeadline(slot);
     }
     this.counters.queued -= writes.length;
     carrier.resolve = (done: number) => this.#answerWrites(batch, done, undefined);
@@ -182,43 +274,118 @@ export class Flow {
   #answerWrites(batch: WriteBatch, done: number, error: unknown): void {
     for (const [i, slot] of batch.slots.entries()) {
       if (slot.batch !== batch) continue;
-      this.slots.unlink(slot);
+      this.unlink(slot);
       this.answer(slot, i < done ? undefined : (error ?? notDone()), undefined);
     }
   }
 
-  /** The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes. */
+  /**
+   * The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes.
+   * `pump` follows, once all are given up that end together: what is about to be given up is not sent before.
+   */
   giveUp(slot: Slot, reason: unknown): void {
     const { batch } = slot;
     if (batch !== undefined) {
-      this.slots.unlink(slot);
-      this.answer(slot, reason, undefined);
+      this.#fail(slot, reason);
       if (--batch.waiting === 0) this.giveUp(batch.carrier, reason);
       return;
     }
-    this.slots.unlink(slot);
-    if (slot.state === 'sent' && this.main.outbox?.takeBack(slot) !== true) {
-      slot.state = 'tombstone';
-      slot.target = undefined;
+    if (slot.state === 'sent') {
       this.counters.inFlight--;
-      this.counters.tombstones++;
-      slot.onAbandoned?.();
-      this.#answerOnly(slot, reason, undefined);
-      if (this.counters.tombstones > MAX_TOMBSTONES) {
-        this.#onOverdue(
-          new TimeoutError(`more than ${MAX_TOMBSTONES} commands without a reply`, slot.timeoutMs),
-        );
+      if (this.main.outbox?.takeBack(slot) !== true) {
+        this.#leaveTombstone(slot, reason);
+        return;
       }
-      return;
     }
-    if (slot.state === 'sent') this.counters.inFlight--;
     if (slot.message !== undefined) {
-      slot.message.slot = undefined;
+      this.queue.remove(slot.message);
       slot.message = undefined;
       this.counters.queued--;
     }
+    this.#fail(slot, reason);
+  }
+
+  /** Nobody waits for the slot any more: it is being answered or given up. */
+  unlink(slot: Slot): void {
+    this.slots.unlink(slot);
+    this.deadlines.remove(slot);
+    this.#unhold(slot);
+  }
+
+  /** The slot's reply has come, in time or late. */
+  onAnswered(): void {
+    this.#stall.onAnswer();
+  }
+
+  /** Why the slot is given up when its time is over. */
+  timeoutError(slot: Slot): TimeoutError {
+    const { command, state, entry, timeoutMs } = slot;
+    const { inFlight, tombstones } = this.counters;
+    const isWaiting = state === 'queued' || (entry !== undefined && entry.sent === 0);
+    const where = isWaiting ? ` (not sent: ${inFlight + tombstones} commands without an answer)` : '';
+    return new TimeoutError(`${commandName(command)}${where}`, timeoutMs);
+  }
+
+  /** The message has gone, its caller too. */
+  #leaveTombstone(slot: Slot, reason: unknown): void {
+    this.unlink(slot);
+    slot.state = 'tombstone';
+    slot.target = undefined;
+    this.counters.tombstones++;
+    slot.onAbandoned?.();
+    this.#answerOnly(slot, reason, undefined);
+    if (this.counters.tombstones > MAX_TOMBSTONES) this.#endOverdue(slot.timeoutMs);
+  }
+
+  /** The server is not merely slow. */
+  #endOverdue(timeoutMs: number): void {
+    const { inFlight, tombstones } = this.counters;
+    this.#onOverdue(new TimeoutError(`${inFlight + tombstones} commands without a reply`, timeoutMs));
+  }
+
+  #fail(slot: Slot, reason: unknown): void {
+    this.unlink(slot);
     this.answer(slot, reason, undefined);
-    this.pump();
+  }
+
+  readonly #onExpired = (item: Timed): void => {
+    if (item instanceof Slot) this.giveUp(item, this.timeoutError(item));
+    else if (this.#stall.isStalled()) this.#onStalled();
+  };
+
+  /** Nothing at all was answered for one default deadline while calls waited to be sent. */
+  #onStalled(): void {
+    if (this.#inFlightLimit > 1 && this.counters.tombstones >= MAX_TOMBSTONES) {
+      this.#endOverdue(this.#timeoutMs);
+      return;
+    }
+    // By their deadlines, which are now: there may be more than one turn of the loop may end.
+    const now = performance.now();
+    for (let slot = this.slots.first; slot !== undefined; slot = slot.next) {
+      if (slot.isHeld && slot.startsWhenSent && slot.deadline === 0) this.deadlines.add(slot, now);
+    }
+  }
+
+  /** The slot's message has to wait before it is sent. */
+  #hold(slot: Slot): void {
+    if (slot.isHeld) return;
+    slot.isHeld = true;
+    if (slot.startsWhenSent) this.deadlines.remove(slot);
+    this.#stall.add();
+  }
+
+  /** Undoes `#hold`. */
+  #unhold(slot: Slot): void {
+    if (!slot.isHeld) return;
+    slot.isHeld = false;
+    this.#stall.remove();
+  }
+
+  #watchSignal(slot: Slot, signal: AbortSignal): void {
+    slot.abortListener = listenForAbort(signal, (reason) => {
+      this.giveUp(slot, reason);
+      this.#pumpSoon();
+    });
   }
 
   /** Answers the caller; the slot is free, but for a synchronous caller, who looks into it first. */
@@ -248,7 +415,7 @@ export class Flow {
   setReferenced(on: boolean): void {
     this.main.setReferenced(on);
     this.twin?.setReferenced(on);
-    this.slots.setReferenced(on);
+    this.deadlines.setReferenced(on);
   }
 }
 

@@ -1,14 +1,20 @@
+export { checkSignal, listenForAbort, pause, type AbortListener } from './abort-listeners.js';
 export {
   DEFAULT_TIMEOUT_MS,
+  deadlineOf,
   timeoutOf,
+  withDeadline,
   type CallOptions,
   type SyncCallOptions,
   type TrackedCallOptions,
 } from './call-options.js';
 export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
 export type { Counters } from './counters.js';
+export { Deadlines, type Timed } from './deadlines.js';
+export { Exclusive } from './exclusive.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
 export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
+export { checkAttached, lostMemory, partOf } from './memory.js';
 export type { Decoder, Slot } from './slot.js';
 export { checkInFlight } from './flow.js';

@@ -5,41 +5,51 @@
  * Small messages that nobody can be waiting for yet are gathered until the code that is running has returned to the
  * loop, and leave with one system call.
  */
+import { HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protocol/constants.js';
+import { headerFlags } from '../protocol/header.js';
 import { borrowSlab, returnSlab, type Transport } from '../transport/index.js';
+import { LinkedList, type Linked } from './linked-list.js';
 
 /** Up to so much leaves as one buffer of the kernel's, so that no message in it is split. */
 const GATHERED_MAX = 32_000;
 
-interface Entry {
+/** A message that waits. */
+export interface OutboxEntry extends Linked<OutboxEntry> {
   /** Who may still take the message back; undefined for replies and posted messages. */
-  owner: object | undefined;
-  head: Uint8Array;
+  readonly owner: OutboxOwner | undefined;
+  readonly head: Buffer;
   body: Uint8Array | null;
   /** The body is the sender's memory, not a copy. */
   lent: boolean;
+  /** It answers a request of the server. */
+  readonly isAnswer: boolean;
   sent: number;
-  fds: readonly number[] | null;
+  readonly fds: readonly number[] | null;
+}
+
+/** Whose message it is. */
+export interface OutboxOwner {
+  /** The message, while some of it waits. The outbox sets it. */
+  entry: OutboxEntry | undefined;
 }
 
 /** What keeping a message takes besides its bytes: many small ones are not little. */
 const ENTRY_BYTES = 256;
-/** Once this much of the array's front is used up it is cut off: taking one at a time off a long array is slow. */
-const CUT_AT = 256;
 
 export class Outbox {
   readonly #transport: Transport;
-  /** Undefined while nothing waits, as it is mostly. */
-  #entries: Entry[] | undefined;
-  /** Entries before this one have gone. */
-  #first = 0;
+  readonly #onSent: (owner: OutboxOwner) => void;
+  readonly #entries = new LinkedList<OutboxEntry>();
   /** What has been gathered: `#gathered[0, #gatheredLength)`, which goes out after all entries. */
   #gathered: Buffer | undefined;
   #gatheredLength = 0;
-  #bytes = 0;
+  #answerBytes = 0;
   #closed = false;
 
-  constructor(transport: Transport) {
+  /** `onSent` hears when all of an owner's message has gone that had to wait. */
+  constructor(transport: Transport, onSent: (owner: OutboxOwner) => void = () => undefined) {
     this.#transport = transport;
+    this.#onSent = onSent;
   }
 
   /** Nothing is kept, and nothing gathered. */
@@ -48,12 +58,12 @@ export class Outbox {
   }
 
   get isEmpty(): boolean {
-    return this.#entries === undefined;
+    return this.#entries.first === undefined;
   }
 
-  /** Memory that what waits takes. */
-  get bytes(): number {
-    return this.#bytes;
+  /** Memory that the waiting answers to the server's requests take. */
+  get answerBytes(): number {
+    return this.#answerBytes;
   }
 
   /**
@@ -61,8 +71,8 @@ export class Outbox {
    * owner leaves alone until it has gone. Fds must stay open until the owner is answered or takes the message back.
    */
   send(
-    owner: object | undefined,
-    head: Uint8Array,
+    owner: OutboxOwner | undefined,
+    head: Buffer,
     headLength: number,
     body: Uint8Array | null,
     fds: readonly number[] | null,
@@ -75,8 +85,8 @@ export class Outbox {
 
   /** Keeps what is left of a message whose first `sent` bytes have gone. */
   keepRest(
-    owner: object | undefined,
-    head: Uint8Array,
+    owner: OutboxOwner | undefined,
+    head: Buffer,
     headLength: number,
     body: Uint8Array | null,
     sent: number,
@@ -86,16 +96,21 @@ export class Outbox {
     const total = headLength + (body === null ? 0 : body.length);
     // Sending may have ended the connection.
     if (sent === total || this.#closed) return;
-    (this.#entries ??= []).push({
+    const entry: OutboxEntry = {
       owner,
       // Buffer.slice would be a view.
       head: Buffer.from(head.subarray(0, headLength)),
       body: body === null || stable ? body : Buffer.from(body),
       lent: stable && body !== null,
+      isAnswer: (headerFlags(head, 0) & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY,
       sent,
       fds,
-    });
-    this.#bytes += total - sent + ENTRY_BYTES;
+      previous: undefined,
+      next: undefined,
+    };
+    this.#entries.push(entry);
+    if (owner !== undefined) owner.entry = entry;
+    this.#count(entry, total - sent + ENTRY_BYTES);
     // An empty outbox has just asked the transport to tell when there is room; a full one has done so before.
   }
 
@@ -103,8 +118,9 @@ export class Outbox {
    * Sends `head`, a message without fds, before the loop turns, and before whatever is sent after it. It cannot be
    * taken back.
    */
-  sendSoon(owner: object, head: Uint8Array): void {
-    if (!this.#transport.takesMany) {
+  sendSoon(owner: OutboxOwner, head: Buffer): void {
+    // What would have to wait can be taken back as long as it is by itself.
+    if (!this.#transport.takesMany || !this.isEmpty) {
       this.send(owner, head, head.length, null, null, false);
       return;
     }
@@ -133,38 +149,39 @@ export class Outbox {
 
   /** Sends what waits, as far as there is room, but no more than `most` messages. False where there may be room still. */
   flush(most: number): boolean {
-    for (let left = most; this.#entries !== undefined; left--) {
-      if (left === 0) return false;
-      const entry = this.#entries[this.#first]!;
-      const total = entry.head.length + (entry.body === null ? 0 : entry.body.length);
-      const took = this.#transport.trySend(entry.head, entry.head.length, entry.body, entry.sent, entry.fds);
+    let left = most;
+    for (let entry = this.#entries.first; entry !== undefined; entry = this.#entries.first) {
+      if (left-- === 0) return false;
+      const { owner, head, body } = entry;
+      const took = this.#transport.trySend(head, head.length, body, entry.sent, entry.fds);
+      // A stream may bring the end of the connection while it takes a message.
+      if (this.#closed) return true;
       entry.sent += took;
-      this.#bytes -= took;
-      if (entry.sent < total) return true;
-      this.#bytes -= ENTRY_BYTES;
-      this.#shift();
+      this.#count(entry, -took);
+      if (entry.sent < head.length + (body === null ? 0 : body.length)) return true;
+      this.#count(entry, -ENTRY_BYTES);
+      this.#entries.remove(entry);
+      // A peer may answer before it has all of the message: then the owner has gone.
+      if (owner?.entry !== entry) continue;
+      owner.entry = undefined;
+      this.#onSent(owner);
     }
     return true;
   }
 
-  /** Takes back the owner's message if not a byte of it has gone. */
-  takeBack(owner: object): boolean {
-    const entries = this.#entries ?? [];
-    const index = entries.findIndex((entry, i) => i >= this.#first && entry.owner === owner);
-    const entry = entries[index];
+  /** Takes the owner's message back if not a byte of it has gone. */
+  takeBack(owner: OutboxOwner): boolean {
+    const { entry } = owner;
     if (entry === undefined || entry.sent > 0) return false;
-    entries.splice(index, 1);
-    if (entries.length === this.#first) this.#forget();
-    this.#bytes -= entry.head.length + (entry.body === null ? 0 : entry.body.length) + ENTRY_BYTES;
+    owner.entry = undefined;
+    this.#entries.remove(entry);
+    this.#count(entry, -entry.head.length - (entry.body === null ? 0 : entry.body.length) - ENTRY_BYTES);
     return true;
   }
 
   /** Copies what waits of stable bodies: their memory is about to change or to go. */
   copyBodies(): void {
-    // Asked before each DMA write, nearly always with nothing waiting.
-    if (this.#entries === undefined) return;
-    for (let i = this.#first; i < this.#entries.length; i++) {
-      const entry = this.#entries[i]!;
+    for (let entry = this.#entries.first; entry !== undefined; entry = entry.next) {
       if (!entry.lent) continue;
       entry.body = Buffer.from(entry.body!);
       entry.lent = false;
@@ -175,24 +192,11 @@ export class Outbox {
   close(): void {
     this.sendGathered();
     this.#closed = true;
-    this.#forget();
-    this.#bytes = 0;
+    this.#entries.clear();
+    this.#answerBytes = 0;
   }
 
-  /** The first has gone. */
-  #shift(): void {
-    // A stream may bring the end of the connection while it takes a message.
-    if (this.#entries === undefined) return;
-    this.#first++;
-    if (this.#first === this.#entries.length) this.#forget();
-    else if (this.#first === CUT_AT) {
-      this.#entries.splice(0, CUT_AT);
-      this.#first = 0;
-    }
-  }
-
-  #forget(): void {
-    this.#entries = undefined;
-    this.#first = 0;
+  #count({ isAnswer }: OutboxEntry, bytes: number): void {
+    if (isAnswer) this.#answerBytes += bytes;
   }
 }

@@ -1,5 +1,5 @@
-/** Who waits for what: slots by message id, ids given out, and the deadline of each. */
-import { performance } from 'node:perf_hooks';
+/** Who waits for what: slots by message id, and the ids given out. */
+import { LinkedList } from './linked-list.js';
 import { Slot, clearSlot } from './slot.js';
 
 /** Calls use the lower half of the id space, posted writes the upper: some servers answer errors even to those. */
@@ -8,8 +8,6 @@ export const POSTED_ID_BASE = 0x8000;
 /** Room for as many ids at first; a power of two, as it always is. */
 const FIRST_PLACES = 8;
 const KEPT_SLOTS = 256;
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 /**
  * A process may have a thousand connections, each of which calls now and then: what a call touches here is little, and lies
@@ -23,22 +21,10 @@ export class SlotTable {
   /** Slots that no call uses, by `next`. Of this connection alone: a mistake with one must not reach another server's calls. */
   #spare: Slot | undefined;
   #spareCount = 0;
-  /** The list of calls that somebody waits for. */
-  #first: Slot | undefined;
-  #last: Slot | undefined;
-
-  readonly #onDeadline: (slot: Slot) => void;
-  #timer: NodeJS.Timeout | undefined;
-  /** 0 without a timer. */
-  #timerAt = 0;
-  #referenced = true;
-  #closed = false;
+  /** Calls that somebody waits for, in their order. */
+  readonly #waiting = new LinkedList<Slot>();
   /** The other slots by their ids modulo its length. Ids count up, passing over those whose place is taken. */
   #places = newPlaces(FIRST_PLACES);
-
-  constructor(onDeadline: (slot: Slot) => void) {
-    this.#onDeadline = onDeadline;
-  }
 
   /** The slot that a reply's id names, if any call or tombstone has it. */
   get(id: number): Slot | undefined {
@@ -48,24 +34,10 @@ export class SlotTable {
   }
 
   /** A slot for a new call, in the list of those that wait. */
-  take(timeoutMs: number): Slot {
+  take(): Slot {
     const slot = this.#takeSpare() ?? new Slot();
-    slot.previous = this.#last;
-    if (this.#last === undefined) this.#first = slot;
-    else this.#last.next = slot;
-    this.#last = slot;
-    if (timeoutMs !== Infinity) {
-      // In whole milliseconds: V8 keeps a fraction in memory of its own.
-      slot.timeoutMs = Math.ceil(timeoutMs);
-      slot.deadline = Math.ceil(performance.now() + timeoutMs);
-    }
+    this.#waiting.push(slot);
     return slot;
-  }
-
-  /** From now on the slot's deadline ends it. Synchronous calls watch theirs alone. */
-  watchDeadline({ deadline }: Slot): void {
-    // A timer that fires early looks again: so it is moved only for a deadline that lies before it.
-    if (deadline !== 0 && (this.#timerAt === 0 || deadline < this.#timerAt)) this.#arm(deadline);
   }
 
   /**
@@ -90,16 +62,9 @@ export class SlotTable {
     this.#taken++;
   }
 
-  /** Nobody waits for the slot any more: its deadline is over or its reply has come. */
+  /** Nobody waits for the slot any more: it was given up, or its reply has come. */
   unlink(slot: Slot): void {
-    if (slot.previous === undefined) {
-      if (this.#first === slot) this.#first = slot.next;
-    } else slot.previous.next = slot.next;
-    if (slot.next === undefined) {
-      if (this.#last === slot) this.#last = slot.previous;
-    } else slot.next.previous = slot.previous;
-    slot.previous = undefined;
-    slot.next = undefined;
+    this.#waiting.remove(slot);
   }
 
   /** The slot and its id may be used again. */
@@ -118,7 +83,7 @@ export class SlotTable {
 
   /** The call that waits longest. */
   get first(): Slot | undefined {
-    return this.#first;
+    return this.#waiting.first;
   }
 
   /** See `Touchable`: the slot of the next call. */
@@ -133,47 +98,6 @@ export class SlotTable {
     this.#spareCount = 0;
     if (this.#taken === 0) this.#places = newPlaces(FIRST_PLACES);
   }
-
-  setReferenced(on: boolean): void {
-    this.#referenced = on;
-    if (on) this.#timer?.ref();
-    else this.#timer?.unref();
-  }
-
-  close(): void {
-    this.#closed = true;
-    clearTimeout(this.#timer);
-    this.#timer = undefined;
-    this.#timerAt = 0;
-  }
-
-  #arm(deadline: number): void {
-    clearTimeout(this.#timer);
-    this.#timerAt = deadline;
-    const delay = Math.min(MAX_TIMER_MS, Math.max(1, Math.ceil(deadline - performance.now())));
-    this.#timer = setTimeout(this.#onTimer, delay);
-    if (!this.#referenced) this.#timer.unref();
-  }
-
-  readonly #onTimer = (): void => {
-    this.#timer = undefined;
-    this.#timerAt = 0;
-    const now = performance.now();
-    const late: Slot[] = [];
-    let earliest = 0;
-    for (let slot = this.#first; slot !== undefined; slot = slot.next) {
-      const { deadline } = slot;
-      if (slot.synchronous || deadline === 0) continue;
-      if (deadline <= now) late.push(slot);
-      else if (earliest === 0 || deadline < earliest) earliest = deadline;
-    }
-    // Giving one call up may answer others, whose slots are free then or another call's, and end the connection.
-    for (const slot of late) {
-      if (!this.#closed && slot.deadline !== 0 && slot.deadline <= now) this.#onDeadline(slot);
-    }
-    if (earliest === 0 || this.#closed) return;
-    if (this.#timerAt === 0 || earliest < this.#timerAt) this.#arm(earliest);
-  };
 
   #takeSpare(): Slot | undefined {
     const slot = this.#spare;

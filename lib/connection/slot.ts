@@ -4,29 +4,30 @@
  * ```
  *            room in flight        reply, error, close
  *   queued ────────────────▶ sent ─────────────────────▶ free
- *     │ deadline, abort       │ deadline, abort
+ *     │ deadline, abort,      │ deadline, abort
+ *     │ stall                 │
  *     ▼                       ▼                late reply
  *   free                  tombstone ────────────────────▶ free
  * ```
  * A tombstone keeps its id reserved until the late reply has been drained: the next call with that id would be given
  * somebody else's answer.
  */
-import { TimeoutError } from '../errors.js';
-import { commandName } from '../protocol/constants.js';
 import type { Landing } from '../transport/index.js';
+import type { AbortListener } from './abort-listeners.js';
+import type { Timed } from './deadlines.js';
+import type { Linked } from './linked-list.js';
+import type { OutboxEntry, OutboxOwner } from './outbox.js';
 
 /** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
 export type Decoder<T> = (slot: Slot, bytes: Buffer, start: number, end: number, fds: number[]) => T;
 
 /** A message that waits for room in flight. */
-export interface QueuedMessage {
-  /** Undefined once its caller has given up. */
-  slot: Slot | undefined;
-  /** No reply will come, so it needs no room: it waits for its turn alone. */
-  posted: boolean;
-  head: Buffer;
-  body: Uint8Array | null;
-  fds: readonly number[] | null;
+export interface QueuedMessage extends Linked<QueuedMessage> {
+  /** Undefined for a posted message: no reply will come, so it needs no room, and waits for its turn alone. */
+  readonly slot: Slot | undefined;
+  readonly head: Buffer;
+  readonly body: Uint8Array | null;
+  readonly fds: readonly number[] | null;
 }
 
 /** Writes that went as one message. A write of which `slot.batch` is another, or none, has been answered. */
@@ -40,7 +41,7 @@ export interface WriteBatch {
 
 export type SlotState = 'free' | 'queued' | 'batched' | 'sent' | 'tombstone';
 
-export class Slot implements Landing {
+export class Slot implements Landing, Linked<Slot>, Timed, OutboxOwner {
   state: SlotState = 'free';
   /** The message id, from the time that it is sent. */
   id = -1;
@@ -63,10 +64,15 @@ export class Slot implements Landing {
   resolve: (value: never) => void = ignore;
   reject: (reason: unknown) => void = ignore;
 
-  /** When the call is given up, on `performance.now()`'s clock, rounded up; 0 for never. */
+  /** When the call is given up, on `performance.now()`'s clock, rounded up; 0 for never, or not yet. */
   deadline = 0;
-  /** How long that is, rounded up. */
+  heapIndex = -1;
+  /** How long the call, or its message, may take. In milliseconds, rounded up. */
   timeoutMs = 0;
+  /** The deadline is the default one: it begins when the message is sent. */
+  startsWhenSent = false;
+  /** The message waits to be sent. */
+  isHeld = false;
 
   /** Neighbours in the list of calls that somebody waits for, in the order of the calls. */
   previous: Slot | undefined;
@@ -74,13 +80,15 @@ export class Slot implements Landing {
 
   /** The message, while it waits for room in flight. */
   message: QueuedMessage | undefined;
+  /** The message, while it waits for room in the socket. */
+  entry: OutboxEntry | undefined;
   /** The message that carries this write with others, while it is `batched`: the id is the carrier's. */
   batch: WriteBatch | undefined;
   settled = false;
   value: unknown;
   error: unknown;
-  signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
+  /** Of the caller's signal. */
+  abortListener: AbortListener | undefined;
   /** See `TrackedCallOptions`. */
   onAbandoned: (() => void) | undefined;
 }
@@ -93,9 +101,10 @@ export function clearSlot(slot: Slot): void {
   slot.target = undefined;
   slot.landed = false;
   slot.message = undefined;
+  slot.entry = undefined;
   slot.batch = undefined;
   forgetCaller(slot);
-  slot.deadline = 0;
+  slot.startsWhenSent = false;
   slot.synchronous = false;
   slot.settled = false;
   slot.value = undefined;
@@ -116,18 +125,12 @@ export function aim(
   slot.target = target;
 }
 
-/** Why a call is given up whose time is over. */
-export function timeoutError(slot: Slot): TimeoutError {
-  return new TimeoutError(commandName(slot.command), slot.timeoutMs);
-}
-
 /** The caller is answered, or has gone. */
 export function forgetCaller(slot: Slot): void {
   slot.resolve = ignore;
   slot.reject = ignore;
-  if (slot.onAbort !== undefined) slot.signal!.removeEventListener('abort', slot.onAbort);
-  slot.signal = undefined;
-  slot.onAbort = undefined;
+  slot.abortListener?.remove();
+  slot.abortListener = undefined;
   slot.onAbandoned = undefined;
 }
 

@@ -13,7 +13,8 @@ import {
   decodeRegionWriteMultiReply,
   encodeRegionWriteMulti,
 } from '../protocol/region-write-multi.js';
-import type { MessageQueue } from './message-queue.js';
+import { isWhole } from './memory.js';
+import type { LinkedList } from './linked-list.js';
 import type { QueuedMessage, Slot } from './slot.js';
 
 /** The most bytes of one write that a message may carry. */
@@ -29,18 +30,14 @@ export function mostWrites(maxDataXferSize: number): number {
 }
 
 /** Takes the writes out of the front of the queue that can go as one message; none where there are not two. */
-export function takeWrites(queue: MessageQueue, most: number): QueuedMessage[] {
+export function takeWrites(queue: LinkedList<QueuedMessage>, most: number): QueuedMessage[] {
   const writes: QueuedMessage[] = [];
-  for (const message of queue.waiting()) {
+  for (let message = queue.first; message !== undefined; message = message.next) {
     if (!isSmallWrite(message) || writes.length === most) break;
     writes.push(message);
   }
   if (writes.length < 2) return [];
-  for (const _write of writes) {
-    // Skips those given up that stand between them.
-    queue.peek();
-    queue.shift();
-  }
+  for (const write of writes) queue.remove(write);
   return writes;
 }
 
@@ -61,14 +58,14 @@ export function notDone(): RemoteError {
   return new RemoteError('REGION_WRITE_MULTI', 0);
 }
 
-function isSmallWrite({ slot, posted, body, fds }: QueuedMessage): boolean {
+function isSmallWrite({ slot, head, body, fds }: QueuedMessage): boolean {
   return (
-    !posted &&
     slot !== undefined &&
     isPlainWrite(slot) &&
     fds === null &&
     body !== null &&
-    body.length <= MAX_WRITE_BYTES
+    body.length <= MAX_WRITE_BYTES &&
+    isWhole(head, body)
   );
 }
 

@@ -5,9 +5,8 @@
  * A write that was aborted, or whose read-back failed, leaves bytes of which nobody knows what the device has (stale
  * ones): they are read again at once, and as long as that fails `read` asks for them.
  */
-import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { Exclusive, withDeadline, type CallOptions } from '../connection/index.js';
 import { RemoteError } from '../errors.js';
 import { integer } from '../fields.js';
 import {
@@ -39,7 +38,7 @@ export class ConfigSpace implements ConfigReader {
   readonly #shadow: Buffer;
   /** Read in dwords: a server that answered minor 0 knows no longer reads (and some abort at them). */
   readonly #byDword: boolean;
-  readonly #mutex = new Mutex();
+  readonly #exclusive = new Exclusive();
   readonly #stale: StaleBytes;
   /** Stale bytes are being read again. */
   #isCatchingUp = false;
@@ -153,13 +152,14 @@ export class ConfigSpace implements ConfigReader {
   async write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
     this.#check(offset, width);
     this.#checkWrite(width, value);
+    const call = withDeadline(options);
     const [start, end] = this.#block(offset, width);
     // Neighbours that are written with it have to be known.
-    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, options);
+    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, call);
     this.#stale.mark(start, end);
     const [put, fetched] = await Promise.allSettled([
-      this.#put(offset, width, value, options),
-      this.#fetch(offset, width, options),
+      this.#put(offset, width, value, call),
+      this.#fetch(offset, width, call),
     ]);
     if (put.status === 'fulfilled' && fetched.status === 'rejected') {
       // eslint-disable-next-line no-restricted-syntax -- checked above
@@ -185,19 +185,19 @@ export class ConfigSpace implements ConfigReader {
     this.#check(offset, width);
     checkValue('mask', mask, width);
     this.#checkWrite(width, value);
-    await this.#mutex.runExclusive(async () => {
-      await this.#fetch(offset, width, options);
+    await this.#exclusive.run('updating config space', options, async (call) => {
+      await this.#fetch(offset, width, call);
       const old = this.#shadow.readUIntLE(offset, width);
       // Bitwise operators give signed numbers from bit 31 on.
       const wanted = ((old & ~mask) | (value & mask)) >>> 0;
-      if (wanted !== old) await this.write(offset, width, wanted, options);
+      if (wanted !== old) await this.write(offset, width, wanted, call);
     });
   }
 
   /** Reads all of the space again. */
   async refresh(options?: CallOptions): Promise<void> {
     try {
-      await this.#refresh(options);
+      await this.#refresh(withDeadline(options));
     } catch (error) {
       this.#catchUp();
       throw error;
@@ -221,7 +221,7 @@ export class ConfigSpace implements ConfigReader {
 
   /** @internal Waits until all of the space is known, for those who read the shadow. */
   async settle(options?: CallOptions): Promise<void> {
-    if (!this.#stale.isEmpty) await this.#readStale(options);
+    if (!this.#stale.isEmpty) await this.#readStale(withDeadline(options));
   }
 
   async #refresh(options: CallOptions | undefined): Promise<void> {

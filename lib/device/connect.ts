@@ -22,7 +22,10 @@ import { Region } from './region.js';
 import { Session, type MmapPolicy, type SessionOptions } from './session.js';
 
 export interface ConnectOptions extends CallOptions, TraceOptions {
-  /** How long opening may take, and the deadline of every later call that says nothing. Milliseconds; default 5,000. */
+  /**
+   * How long opening may take, and each message of later calls that say nothing, from when it is sent. Milliseconds; default
+   * 5,000. docs/timeouts.md has the rules.
+   */
   timeoutMs?: number | undefined;
   /** Waits, within the deadline, for the socket to appear and be listened on. Default false. */
   waitForSocket?: boolean | undefined;

@@ -1,7 +1,7 @@
 /** A device behind a vfio-user server: what `connect` gives. */
 import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions, Counters, Negotiated } from '../connection/index.js';
+import { withDeadline, type CallOptions, type Counters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
@@ -148,10 +148,11 @@ export class Device extends EventEmitter<DeviceEvents> {
    * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space.
    */
   async enable(options?: CallOptions): Promise<void> {
-    if (this.#config !== undefined) await enableDevice(this.#config, this.regions, options);
+    const call = withDeadline(options);
+    if (this.#config !== undefined) await enableDevice(this.#config, this.regions, call);
     this.#enabled = true;
     // What interrupts wrote while memory decoding was off has not arrived. Nothing is sent where none is enabled.
-    await this.irqs.restore(options);
+    await this.irqs.restore(call);
   }
 
   /**
@@ -173,12 +174,13 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async reset(options?: CallOptions): Promise<void> {
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
+    const call = withDeadline(options);
     const send = () =>
-      this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, options);
+      this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
     if (this.#config === undefined) await send();
-    else await this.#config.refreshAfter(send, options);
-    if (this.#enabled) await this.enable(options);
-    else await this.irqs.restore(options);
+    else await this.#config.refreshAfter(send, call);
+    if (this.#enabled) await this.enable(call);
+    else await this.irqs.restore(call);
   }
 
   /** @internal On a new connection: everything as it was left. Owns the regions' fds. */

@@ -5,7 +5,7 @@
  * A window is in the table from before its DMA_MAP is sent until after its DMA_UNMAP is answered: the server may use it
  * as soon as it knows of it, and until it has said that it does not.
  */
-import type { CallOptions, TrackedCallOptions } from '../connection/index.js';
+import { withDeadline, type CallOptions, type TrackedCallOptions } from '../connection/index.js';
 import { ClosedError, DmaBatchError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
 import {
   Command,
@@ -179,7 +179,9 @@ export class DmaWindows {
    */
   unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
     if (window.state === 'closed' || window.state === 'quarantined') return Promise.resolve();
-    return (window.unmapping ??= this.#unmap(window, options).finally(() => (window.unmapping = undefined)));
+    return (window.unmapping ??= this.#unmap(window, withDeadline(options)).finally(
+      () => (window.unmapping = undefined),
+    ));
   }
 
   /**
@@ -301,15 +303,16 @@ export class DmaWindows {
    * @throws DmaBatchError where some were refused; TimeoutError, ProtocolError and the signal's reason.
    */
   async unmapAll(options: CallOptions | undefined): Promise<void> {
+    const call = withDeadline(options);
     const { connection, negotiated } = this.#session;
     const reason = new ClosedError('the DMA memory was unmapped (unmapAll)');
     for (const window of this.#table) window.announceRelease(reason);
     // What all of them were written last is not told at once.
     const isWatched = [...this.#table].some((window) => this.#watcherOf(window) !== undefined);
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && connection.endReason === undefined;
-    if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(options))) return;
+    if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(call))) return;
     const windows = [...this.#table].filter((window) => window.state !== 'quarantined');
-    const results = await Promise.allSettled(windows.map((window) => this.unmap(window, options)));
+    const results = await Promise.allSettled(windows.map((window) => this.unmap(window, call)));
     const failures = results.flatMap((result, i) =>
       result.status === 'fulfilled'
         ? []

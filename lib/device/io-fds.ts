@@ -3,7 +3,7 @@
  * of a region, and is told of a write by the fd instead of by REGION_WRITE.
  */
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { withDeadline, type CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer } from '../fields.js';
 import { closeFds, native, type NativeEventFd } from '../native.js';
@@ -152,11 +152,12 @@ export async function getIoFds(
       'GET_REGION_IO_FDS is not sent to a server that answered minor 0: some lose step (option tryOptional)',
     );
   }
+  const call = withDeadline(options);
   try {
-    let reply = await ask(session, region.index, FIRST_ARGSZ, options);
+    let reply = await ask(session, region.index, FIRST_ARGSZ, call);
     if (reply.info.truncated) {
       closeFds(reply.fds);
-      reply = await ask(session, region.index, reply.info.argsz, options);
+      reply = await ask(session, region.index, reply.info.argsz, call);
     }
     return open(session, region.size, reply);
   } catch (error) {

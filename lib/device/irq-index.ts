@@ -6,9 +6,8 @@
  * of them disables the others first, and closes their vectors. What the indexes of a device on another bus mean is not
  * said anywhere: they are numbers, which do not touch each other.
  */
-import type { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import type { CallOptions, Exclusive } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { boolean } from '../fields.js';
 import {
@@ -36,7 +35,6 @@ export interface IrqRange {
   count?: number | undefined;
 }
 
-/** `timeoutMs` bounds each message that is sent. */
 export interface IrqOptions extends CallOptions {
   /**
    * Whether to do what a host does in the device's registers, and to go by what they say of the index's size. Without,
@@ -55,7 +53,7 @@ export interface IrqGroup {
   readonly session: Session;
   readonly host: HostInterrupts;
   /** Enabling, disabling and restoring happen one after the other: they are several messages each. */
-  readonly mutex: Mutex;
+  readonly exclusive: Exclusive;
   readonly all: readonly IrqIndex[];
   /** The indexes are those of PCI. */
   readonly isPci: boolean;
@@ -147,7 +145,9 @@ export class IrqIndex {
   async enable(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
     const subindexes = this.#subindexes(range, options);
     this.#triggers.groupSize();
-    return this.#group.mutex.runExclusive(() => this.#enable(subindexes, options));
+    return this.#group.exclusive.run(`enabling ${this.name}`, options, (call = {}) =>
+      this.#enable(subindexes, call),
+    );
   }
 
   /**
@@ -156,7 +156,7 @@ export class IrqIndex {
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async disable(options: DisableOptions = {}): Promise<void> {
-    await this.#group.mutex.runExclusive(() => this.#disable(options));
+    await this.#group.exclusive.run(`disabling ${this.name}`, options, (call = {}) => this.#disable(call));
   }
 
   /**
@@ -198,7 +198,7 @@ export class IrqIndex {
     return this.#events((this.#unmasks ??= this.#newSet(IRQ_SET_ACTION_UNMASK)), range, options);
   }
 
-  /** @internal Gives everything that is open to the server again. The group's mutex is held. */
+  /** @internal Gives everything that is open to the server again. It is the group's turn. */
   async restore(options: CallOptions | undefined): Promise<void> {
     const subindexes = this.vectors.map((vector) => vector.subindex);
     const { host } = this.#group;
@@ -301,9 +301,9 @@ export class IrqIndex {
   async #events(set: EventfdSet, range: number | IrqRange, options: IrqOptions): Promise<Vector[]> {
     const subindexes = this.#subindexes(range, options);
     set.groupSize();
-    return this.#group.mutex.runExclusive(async () => {
+    return this.#group.exclusive.run(`enabling events of ${this.name}`, options, async (call) => {
       const fresh = subindexes.filter((subindex) => set.get(subindex) === undefined);
-      await set.arm(fresh, () => Promise.resolve(), options);
+      await set.arm(fresh, () => Promise.resolve(), call);
       return subindexes.map((subindex) => set.get(subindex)).filter((vector) => vector !== undefined);
     });
   }

@@ -1,7 +1,6 @@
 /** The interrupts of a device, by index. */
-import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions, Connection } from '../connection/index.js';
+import { Exclusive, type CallOptions, type Connection } from '../connection/index.js';
 import { PciIrq } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
 import { HostInterrupts, type HostAccess } from './host-interrupts.js';
@@ -21,7 +20,7 @@ export class Irqs implements Iterable<IrqIndex> {
   readonly req: IrqIndex;
   readonly #session: Session;
   readonly #all: readonly IrqIndex[];
-  readonly #mutex = new Mutex();
+  readonly #exclusive = new Exclusive();
   /** The connection whose end the vectors will hear of. */
   #watched: Connection | undefined;
 
@@ -33,7 +32,7 @@ export class Irqs implements Iterable<IrqIndex> {
     const group: IrqGroup = {
       session,
       host: new HostInterrupts(host),
-      mutex: this.#mutex,
+      exclusive: this.#exclusive,
       all,
       isPci: host.isPci,
     };
@@ -69,9 +68,9 @@ export class Irqs implements Iterable<IrqIndex> {
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async restore(options?: CallOptions): Promise<void> {
-    await this.#mutex.runExclusive(async () => {
+    await this.#exclusive.run('setting interrupts up again', options, async (call) => {
       this.#watchConnection();
-      for (const index of this.#all) await index.restore(options);
+      for (const index of this.#all) await index.restore(call);
     });
   }
 

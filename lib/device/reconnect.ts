@@ -7,7 +7,7 @@
  */
 import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { CallOptions, Connection, Negotiated } from '../connection/index.js';
+import { withDeadline, type CallOptions, type Connection, type Negotiated } from '../connection/index.js';
 import { ClosedError, TimeoutError, TransportError, UnsupportedError, VfioUserError } from '../errors.js';
 import { interrogate, whatDiffers, type DeviceDescription } from './interrogate.js';
 import type { Session } from './session.js';
@@ -93,7 +93,7 @@ export class Reconnector {
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
       const left = deadline - performance.now();
       try {
-        await this.#attempt({ timeoutMs: Math.max(1, left), signal: this.#stop.signal });
+        await this.#attempt(withDeadline({ timeoutMs: Math.max(1, left), signal: this.#stop.signal }));
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();

@@ -1,5 +1,5 @@
 /** How the replies of region accesses become values. Plain functions: a call allocates no closure for them. */
-import type { Slot } from '../connection/index.js';
+import { lostMemory, type Slot } from '../connection/index.js';
 import { readUInt16, readUInt32 } from '../protocol/bytes.js';
 import {
   REGION_ACCESS_SIZE,
@@ -30,8 +30,13 @@ export function decodeUInt64(slot: Slot, bytes: Buffer, start: number, end: numb
   return bytes.readBigUInt64LE(start + REGION_ACCESS_SIZE);
 }
 
-/** The data goes to the slot's target, where it may be already. */
+/**
+ * The data goes to the slot's target, where it may be already.
+ * @throws TypeError where the target's memory is gone.
+ */
 export function decodeInto(slot: Slot, bytes: Buffer, start: number, end: number): void {
+  const { target } = slot;
+  if (target?.length !== slot.count) throw lostMemory(slot.command);
   if (slot.landed) {
     // Only the access structure stands here; the rest is in the target, and exactly as long (Framer).
     checkWritten(slot, bytes, start, end);
@@ -39,7 +44,7 @@ export function decodeInto(slot: Slot, bytes: Buffer, start: number, end: number
   }
   if (!slot.isPlain) checkRead(slot, bytes, start, end);
   const data = start + REGION_ACCESS_SIZE;
-  bytes.copy(slot.target!, 0, data, data + slot.count);
+  bytes.copy(target, 0, data, data + slot.count);
 }
 
 export function decodeWritten(slot: Slot, bytes: Buffer, start: number, end: number): void {

@@ -2,18 +2,20 @@
  * A region of the device, accessed by message (specification: VFIO_USER_REGION_READ, VFIO_USER_REGION_WRITE).
  * Values are little-endian. What the region's flags or size refuse is a RangeError before anything is sent.
  */
-import { setTimeout as sleep } from 'node:timers/promises';
-import PQueue from 'p-queue';
 import { forbidCloning } from '../cloning.js';
 import {
+  checkAttached,
+  partOf,
+  pause,
   timeoutOf,
+  withDeadline,
   type CallOptions,
   type Connection,
   type Decoder,
   type SyncCallOptions,
 } from '../connection/index.js';
 import { TimeoutError } from '../errors.js';
-import { byteArray, notBigInteger, notInteger, UINT64_MAX, wrongType } from '../fields.js';
+import { byteArray, notBigInteger, notInteger, UINT64_MAX } from '../fields.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { AccessPieces, chunks, type Piece } from './access-pieces.js';
@@ -97,38 +99,43 @@ export class Region {
     return bytes;
   }
 
-  /** Reads as many bytes as `target` has into it. It is the library's until the promise settles. */
+  /**
+   * Reads as many bytes as `target` has into it. It is the library's until the promise settles.
+   * @throws RangeError for what the region does not have; TypeError where the memory of `target` is transferred or resized
+   * before it is read; RemoteError, TimeoutError, ClosedError; the signal's reason. After an error any part of `target` may
+   * have been written.
+   */
   readInto(offset: number, target: Uint8Array, options?: CallOptions): Promise<void> {
-    if (!(target instanceof Uint8Array)) return Promise.reject(notBytes('target', target));
-    const length = target.length;
-    const problem = this.#problem(offset, length, this.readable, 'read');
+    const problem = this.#transferProblem('target', offset, target, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
+    const { length } = target;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
     if (parts === undefined)
       return this.#access(Command.REGION_READ, offset, length, null, target, decodeInto, options);
-    return this.#inParts(parts, (at, count) => {
-      const part = target.subarray(at, at + count);
-      return this.#access(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
+    return this.#inParts(parts, options, (at, count, call) => {
+      const part = partOf(target, length, at, count, Command.REGION_READ);
+      return this.#access(Command.REGION_READ, offset + at, count, null, part, decodeInto, call);
     });
   }
 
   /**
    * Writes `data` at `offset`. It must not change until the promise settles. A long write that fails may have written
    * any of its chunks; chunks are sent in order.
+   * @throws RangeError for what the region does not have; TypeError where the memory of `data` is transferred or resized
+   * before it is sent; RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   write(offset: number, data: Uint8Array, options?: CallOptions): Promise<void> {
-    if (!(data instanceof Uint8Array)) return Promise.reject(notBytes('data', data));
-    const length = data.length;
-    const problem = this.#problem(offset, length, this.writable, 'write');
+    const problem = this.#transferProblem('data', offset, data, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
+    const { length } = data;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#writeChunk());
     if (parts === undefined)
       return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
-    return this.#inParts(parts, (at, count) => {
-      const part = data.subarray(at, at + count);
-      return this.#access(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
+    return this.#inParts(parts, options, (at, count, call) => {
+      const part = partOf(data, length, at, count, Command.REGION_WRITE);
+      return this.#access(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, call);
     });
   }
 
@@ -174,7 +181,7 @@ export class Region {
 
   /** `readInto`, blocking. */
   readIntoSync(offset: number, target: Uint8Array, options?: SyncCallOptions): void {
-    const length = requireBytes(target);
+    const length = requireBytes('target', target);
     this.#require(offset, length, this.readable, 'read');
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
@@ -182,15 +189,16 @@ export class Region {
       this.#accessSync(Command.REGION_READ, offset, length, null, target, decodeInto, options);
       return;
     }
+    const call = withDeadline(options);
     for (const { at, count } of parts) {
-      const part = target.subarray(at, at + count);
-      this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, options);
+      const part = partOf(target, length, at, count, Command.REGION_READ);
+      this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, call);
     }
   }
 
   /** `write`, blocking. */
   writeSync(offset: number, data: Uint8Array, options?: SyncCallOptions): void {
-    const length = requireBytes(data);
+    const length = requireBytes('data', data);
     this.#require(offset, length, this.writable, 'write');
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#writeChunk());
@@ -198,9 +206,10 @@ export class Region {
       this.#accessSync(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
       return;
     }
+    const call = withDeadline(options);
     for (const { at, count } of parts) {
-      const part = data.subarray(at, at + count);
-      this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, options);
+      const part = partOf(data, length, at, count, Command.REGION_WRITE);
+      this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, call);
     }
   }
 
@@ -242,12 +251,12 @@ export class Region {
    * @throws RangeError as `write` does, ClosedError.
    */
   post(offset: number, data: Uint8Array): void {
-    const length = requireBytes(data);
+    const length = requireBytes('data', data);
     this.#require(offset, length, this.writable, 'write');
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of parts) {
-      const part = data.subarray(at, at + count);
+      const part = partOf(data, length, at, count, Command.REGION_WRITE);
       this.#connection().post(Command.REGION_WRITE, this.index, offset + at, count, part);
     }
   }
@@ -275,7 +284,7 @@ export class Region {
     const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
     const deadline = performance.now() + timeoutMs;
     const longest = options.intervalMs ?? LONGEST_PAUSE_MS;
-    for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(longest, pause * 2)) {
+    for (let ms = FIRST_PAUSE_MS; ; ms = Math.min(longest, ms * 2)) {
       const left = deadline - performance.now();
       if (left <= 0) throw this.#waitTimeout(offset, bits, wanted, timeoutMs);
       const reading = this.#readWidth(offset, width, { timeoutMs: left, signal: options.signal });
@@ -284,7 +293,7 @@ export class Region {
         throw error instanceof TimeoutError ? this.#waitTimeout(offset, bits, wanted, timeoutMs) : error;
       });
       if ((BigInt(seen) & bits) === wanted) return seen;
-      if (pause >= 1) await sleep(Math.min(pause, left), undefined, { signal: options.signal });
+      if (ms >= 1) await pause(Math.min(ms, left), options.signal);
     }
   }
 
@@ -406,22 +415,28 @@ export class Region {
     return length <= chunk ? undefined : chunks(length, chunk);
   }
 
-  /** The first failure fails the whole; chunks that are under way then are waited for, so that the buffer is free. */
+  /**
+   * A few chunks are under way at a time, and each is made when there is room for it. The first failure fails the whole;
+   * chunks that are under way then are waited for, so that the buffer is free.
+   */
   async #inParts(
     parts: Iterable<Piece>,
-    transfer: (at: number, count: number) => Promise<void>,
+    options: CallOptions | undefined,
+    transfer: (at: number, count: number, call: CallOptions | undefined) => Promise<void>,
   ): Promise<void> {
-    const queue = new PQueue({ concurrency: this.#session.options.chunksInFlight });
+    const call = withDeadline(options);
+    const rest = parts[Symbol.iterator]();
     const failures: unknown[] = [];
-    for (const { at, count } of parts) {
-      void queue
-        .add(() => transfer(at, count))
-        .catch((error: unknown) => {
+    const takeTurns = async (): Promise<void> => {
+      for (let next = rest.next(); !next.done && failures.length === 0; next = rest.next()) {
+        try {
+          await transfer(next.value.at, next.value.count, call);
+        } catch (error) {
           failures.push(error);
-          queue.clear();
-        });
-    }
-    await queue.onIdle();
+        }
+      }
+    };
+    await Promise.all(Array.from({ length: this.#session.options.chunksInFlight }, takeTurns));
     if (failures.length > 0) throw failures[0];
   }
 
@@ -429,6 +444,22 @@ export class Region {
   #require(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): void {
     const problem = this.#problem(offset, length, allowed, verb);
     if (problem !== undefined) throw problem;
+  }
+
+  /** What is wrong with a transfer of all of `bytes`; undefined where nothing is. */
+  #transferProblem(
+    name: string,
+    offset: number,
+    bytes: Uint8Array,
+    allowed: boolean,
+    verb: 'read' | 'write',
+  ): Error | undefined {
+    try {
+      this.#require(offset, requireBytes(name, bytes), allowed, verb);
+      return undefined;
+    } catch (error) {
+      return error as Error;
+    }
   }
 
   /** What the region's size or flags refuse; undefined where nothing. */
@@ -464,12 +495,11 @@ function valueOf(bytes: Buffer): number | bigint {
   return bytes.length === 8 ? bytes.readBigUInt64LE(0) : bytes.readUIntLE(0, bytes.length);
 }
 
-function requireBytes(bytes: Uint8Array): number {
-  return byteArray('data', bytes).length;
-}
-
-function notBytes(name: string, value: unknown): TypeError {
-  return wrongType(name, 'a Uint8Array or Buffer', value);
+/** How many bytes there are. @throws TypeError for what has none, or has lost them: it would be a transfer of nothing. */
+function requireBytes(name: string, bytes: Uint8Array): number {
+  const { length } = byteArray(name, bytes);
+  checkAttached(name, bytes);
+  return length;
 }
 
 function requireValue(value: number | bigint, width: Width): Buffer {

@@ -3,9 +3,9 @@
  * buffer is the queue; its high-water mark says when to wait.
  */
 import type { Duplex } from 'node:stream';
-import { ClosedError, ProtocolError, UnsupportedError, VfioUserError } from '../errors.js';
+import { ClosedError, ProtocolError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Framer } from './framer.js';
-import type { Transport, TransportHandler } from './transport.js';
+import { endOf, type Transport, type TransportHandler } from './transport.js';
 
 /** Streams that hold a handle of the loop (sockets, child processes) can be referenced and not. */
 interface Referable {
@@ -59,7 +59,12 @@ export class DuplexTransport implements Transport {
     const message = Buffer.allocUnsafe(headLength + bodyLength);
     message.set(head.subarray(0, headLength));
     if (body !== null) message.set(body, headLength);
-    this.#full = !this.#stream.write(message);
+    try {
+      this.#full = !this.#stream.write(message);
+    } catch (error) {
+      this.#onError(error);
+      return 0;
+    }
     return message.length;
   }
 
@@ -126,8 +131,9 @@ export class DuplexTransport implements Transport {
     );
   };
 
-  readonly #onError = (error: Error): void => {
-    this.#fail(new ClosedError(`${this.peer}: ${error.message}`, { cause: error }));
+  readonly #onError = (error: unknown): void => {
+    const why = error instanceof Error ? error.message : String(error);
+    this.#fail(new ClosedError(`${this.peer}: ${why}`, { cause: error }));
   };
 
   readonly #onClose = (): void => {
@@ -138,10 +144,7 @@ export class DuplexTransport implements Transport {
     try {
       work();
     } catch (error) {
-      this.#fail(
-        error instanceof VfioUserError ? error : new ProtocolError('a handler failed', { cause: error }),
-      );
-      if (!(error instanceof VfioUserError)) throw error;
+      this.#fail(endOf(error));
     }
   }
 

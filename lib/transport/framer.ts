@@ -61,7 +61,7 @@ export class Framer {
    * They go to `directOffset`, at most `missing` of them, and `advance` follows.
    */
   direct(): Uint8Array | undefined {
-    if (this.#landing !== undefined) return this.#landing.target;
+    if (this.#landing !== undefined) return this.#landingTarget(this.#landing);
     return this.#have >= LANDING_PREFIX ? this.#partial : undefined;
   }
 
@@ -201,9 +201,16 @@ export class Framer {
   #land(chunk: Buffer, start: number, end: number): number {
     const count = Math.min(end - start, this.missing);
     // A landing that was taken back (its caller gave up) swallows the bytes.
-    this.#landing!.target?.set(chunk.subarray(start, start + count), this.#have - LANDING_PREFIX);
+    const target = this.#landingTarget(this.#landing!);
+    target?.set(chunk.subarray(start, start + count), this.#have - LANDING_PREFIX);
     this.#have += count;
     return start + count;
+  }
+
+  /** The memory that was lent, unless it was taken back, or its ArrayBuffer detached or resized, meanwhile. */
+  #landingTarget(landing: Landing): Uint8Array | undefined {
+    if (landing.target?.length !== this.#size - LANDING_PREFIX) landing.target = undefined;
+    return landing.target;
   }
 
   /** Hands the message over when all of it is here. */

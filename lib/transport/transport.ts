@@ -2,10 +2,13 @@
  * A transport carries whole messages, with the fds that belong to them, over one stream. It knows the header's
  * size field and nothing else of the protocol.
  */
-import type { VfioUserError } from '../errors.js';
+import { ClosedError, VfioUserError } from '../errors.js';
 import type { QuickMemory } from '../native.js';
 
-/** Memory that the rest of a long message goes to directly. Whoever lends it may take it back (`target = undefined`). */
+/**
+ * Memory that the rest of a long message goes to directly. Whoever lends it may take it back (`target = undefined`), and so
+ * does the transport where the array has lost its memory.
+ */
 export interface Landing {
   target: Uint8Array | undefined;
 }
@@ -34,6 +37,12 @@ export interface TransportHandler {
   onWritable(): void;
   /** The stream has ended, with the reason; said once, and never after `close()`. */
   onEnd(reason: VfioUserError): void;
+}
+
+/** Why the transport ends whose handler has thrown this. A mistake of ours ends the connection, not the process. */
+export function endOf(thrown: unknown): VfioUserError {
+  if (thrown instanceof VfioUserError) return thrown;
+  return new ClosedError(`the connection failed: ${String(thrown)}`, { cause: thrown });
 }
 
 /** What lies in memory and is about to be needed. */

@@ -28,7 +28,7 @@ import {
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
-import type { QuickFace, Touchable, Transport, TransportHandler } from './transport.js';
+import { endOf, type QuickFace, type Touchable, type Transport, type TransportHandler } from './transport.js';
 
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
@@ -67,6 +67,8 @@ export class UnixTransport implements Transport, QuickFace {
   // What each message takes stands first, as it does in the classes above: with a thousand connections it is fetched from
   // memory for each, and what is close together comes together.
   #ended = false;
+  /** `receiveSync` is at work. */
+  #isBlocking = false;
   /** Something went out in this turn. */
   #spoke = false;
   /** See `QuickFace`. */
@@ -232,7 +234,12 @@ export class UnixTransport implements Transport, QuickFace {
     if (this.#ended) return;
     const twin = UnixTransport.#socketOf(other);
     this.turn++;
-    this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, 0);
+    this.#isBlocking = true;
+    try {
+      this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, 0);
+    } finally {
+      this.#isBlocking = false;
+    }
     if (twin !== NO_SOCKET) (other as UnixTransport).#receive(RECEIVES_PER_TURN);
   }
 
@@ -287,7 +294,8 @@ export class UnixTransport implements Transport, QuickFace {
   #watch(interest: number): void {
     if (interest === this.#interest || this.#ended) return;
     this.#interest = interest;
-    check(this.#socket.watch(interest), 'epoll_ctl');
+    const result = this.#socket.watch(interest);
+    if (result < 0) this.#fail(new TransportError('epoll_ctl', -result, this.peer));
   }
 
   /** Receives until the socket is empty and no answer is about to come, or the turn's share is used up. */
@@ -385,10 +393,9 @@ export class UnixTransport implements Transport, QuickFace {
   }
 
   #onThrown(error: unknown): void {
-    this.#fail(
-      error instanceof VfioUserError ? error : new ProtocolError('a handler failed', { cause: error }),
-    );
-    if (!(error instanceof VfioUserError)) throw error;
+    this.#fail(endOf(error));
+    // Whoever blocks can be told; from the loop it would end the process.
+    if (this.#isBlocking && !(error instanceof VfioUserError)) throw error;
   }
 
   #fail(reason: VfioUserError): void {

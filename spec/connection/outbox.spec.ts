@@ -26,13 +26,15 @@ test('the connection may end while a message that waited is being taken', async 
     onEnd: () => undefined,
   });
   const outbox: Outbox = new Outbox(transport);
-  for (const text of ['first', 'second', 'third']) {
+  // As long as a header is.
+  const texts = ['first', 'second', 'third'].map((text) => text.padEnd(16));
+  for (const text of texts) {
     outbox.send(undefined, Buffer.from(text), text.length, null, null, false);
   }
   expect(outbox.isEmpty).toBe(false);
   goOn!();
   await new Promise((resolve) => setImmediate(resolve));
-  expect(written).toEqual(['first', 'second']);
+  expect(written).toEqual(texts.slice(0, 2));
   expect(outbox.isEmpty).toBe(true);
   transport.close();
 });

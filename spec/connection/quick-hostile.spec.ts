@@ -52,9 +52,9 @@ function turn(ms = 5): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
 }
 
-function another(tap?: MessageTap): { peer: ScriptedPeer; connection: Connection } {
+function another(tap?: MessageTap, timeoutMs?: number): { peer: ScriptedPeer; connection: Connection } {
   const other = new ScriptedPeer();
-  const made = { peer: other, connection: new Connection(openFd(other.clientFd), { tap }) };
+  const made = { peer: other, connection: new Connection(openFd(other.clientFd), { tap, timeoutMs }) };
   others.push(made);
   return made;
 }
@@ -324,12 +324,15 @@ describe('ids', () => {
     expect(connection.counters).toMatchObject({ unknown: 1, inFlight: 0 });
   });
 
-  test('1,024 calls may be given up, and one more ends the connection', () => {
-    for (let i = 0; i < 1_024; i++) expect(() => read(connection, 0.01)).toThrow(TimeoutError);
-    expect(connection.counters).toMatchObject({ tombstones: 1_024, inFlight: 0 });
-    expect(() => read(connection, 0.01)).toThrow(TimeoutError);
-    expect(() => read()).toThrow(ClosedError);
-    expect(connection.counters).toMatchObject({ tombstones: 0 });
+  test('1,024 calls may be given up; more wait, and when nothing is answered then the connection ends', () => {
+    const { peer: silent, connection: waiting } = another(undefined, 100);
+    for (let i = 0; i < 1_024; i++) expect(() => read(waiting, 0.01)).toThrow(TimeoutError);
+    expect(waiting.counters).toMatchObject({ tombstones: 1_024, inFlight: 0 });
+    expect(() => read(waiting, 0.01)).toThrow(/not sent: 1024 commands without an answer/);
+    expect(waiting.counters).toMatchObject({ tombstones: 1_024, sent: 1_024 });
+    expect(() => read(waiting, 5_000)).toThrow(ClosedError);
+    expect(waiting.counters).toMatchObject({ tombstones: 0 });
+    expect(silent.ended).toBe(false);
   });
 });
 
