@@ -10,29 +10,34 @@
  * - wakes one waiter, the one that waits longest (`wait`, and each step of a `for await`); with nobody waiting it is
  *   added to what is kept, and the next waiter gets all of that at once;
  * - goes to every listener, whether a waiter took it or not.
- * So nothing is lost between two waits, and those who share a vector's waits divide its interrupts among them.
+ * So nothing is lost between two waits, and those who share a vector's waits divide its interrupts among them. A step of a
+ * `for await` that ends before its count has come takes none.
  *
  * The way from the eventfd to a listener has no promise on it.
  */
 import { forbidCloning } from '../cloning.js';
-import { timeoutOf, type CallOptions } from '../connection/index.js';
+import {
+  Deadlines,
+  checkSignal,
+  listenForAbort,
+  timeoutOf,
+  type AbortListener,
+  type CallOptions,
+  type Timed,
+} from '../connection/index.js';
 import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
 import { check, native, type NativeEventFd } from '../native.js';
 import type { Resource, Session } from './session.js';
+import { WaitIterator } from './wait-iterator.js';
 
 /** Hears of each count, at least 1, as it is read. */
 export type InterruptListener = (count: number) => void;
 
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
-const FOREVER: CallOptions = { timeoutMs: Infinity };
-
-interface Waiter {
-  resolve(count: number): void;
-  reject(reason: unknown): void;
-  timer: NodeJS.Timeout | undefined;
-  signal: AbortSignal | undefined;
-  onAbort: (() => void) | undefined;
+interface Waiter extends Timed {
+  readonly resolve: (count: number) => void;
+  readonly reject: (reason: unknown) => void;
+  readonly timeoutMs: number;
+  abortListener: AbortListener | undefined;
 }
 
 /** What a vector is of. */
@@ -58,6 +63,8 @@ export class Vector implements Resource {
   readonly #onClose: (vector: Vector) => void;
   /** In the order in which they came. */
   readonly #waiters = new Set<Waiter>();
+  /** Of the waiters; made for the first that has one. */
+  #deadlines: Deadlines<Waiter> | undefined;
   /** Replaced, never changed: a listener may come or go while they are called. */
   #listeners: readonly InterruptListener[] = [];
   #count = 0;
@@ -109,18 +116,18 @@ export class Vector implements Resource {
     return new Promise((resolve, reject) => {
       const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
       const signal = options?.signal;
-      signal?.throwIfAborted();
+      checkSignal(signal);
       if (this.#kept > 0) {
         resolve(this.#takeKept());
         return;
       }
       if (this.#closed || this.#endReason !== undefined) throw this.#ended();
-      const waiter: Waiter = { resolve, reject, timer: undefined, signal, onAbort: undefined };
+      const timed = { deadline: 0, heapIndex: -1, timeoutMs };
+      const waiter: Waiter = { ...timed, resolve, reject, abortListener: undefined };
       this.#waiters.add(waiter);
-      if (timeoutMs !== Infinity) this.#startTimer(waiter, timeoutMs);
+      if (timeoutMs !== Infinity) this.#watchDeadline(waiter);
       if (signal !== undefined) {
-        waiter.onAbort = () => this.#giveUp(waiter, signal.reason);
-        signal.addEventListener('abort', waiter.onAbort, { once: true });
+        waiter.abortListener = listenForAbort(signal, (reason) => this.#giveUp(waiter, reason));
       }
     });
   }
@@ -150,20 +157,15 @@ export class Vector implements Resource {
   }
 
   /**
-   * Each step waits for the next count, without a deadline. Ends when the vector is closed.
+   * Each step waits for the next count, without a deadline. Ends when the vector is closed, and at once, also while a step
+   * waits, by `return()` (which leaving the loop calls) and `throw()`; the vector stays open then.
    * @throws ClosedError when the connection ends.
    */
-  async *[Symbol.asyncIterator](): AsyncGenerator<number, void, undefined> {
-    while (!this.#closed) {
-      let count: number;
-      try {
-        count = await this.wait(FOREVER);
-      } catch (error) {
-        if (this.#closed) return;
-        throw error;
-      }
-      yield count;
-    }
+  [Symbol.asyncIterator](): AsyncGenerator<number, void, undefined> {
+    return new WaitIterator(
+      (signal) => this.wait({ timeoutMs: Infinity, signal }),
+      () => this.#closed,
+    );
   }
 
   /** Signals the eventfd as the server does: for tests, and to wake who waits. @throws TransportError once closed. */
@@ -175,7 +177,7 @@ export class Vector implements Resource {
   ref(): this {
     this.#referenced = true;
     this.#eventfd.ref();
-    for (const { timer } of this.#waiters) timer?.ref();
+    this.#deadlines?.setReferenced(true);
     return this;
   }
 
@@ -183,7 +185,7 @@ export class Vector implements Resource {
   unref(): this {
     this.#referenced = false;
     this.#eventfd.unref();
-    for (const { timer } of this.#waiters) timer?.unref();
+    this.#deadlines?.setReferenced(false);
     return this;
   }
 
@@ -269,10 +271,16 @@ export class Vector implements Resource {
     return count;
   }
 
-  #startTimer(waiter: Waiter, timeoutMs: number): void {
-    const onTimer = () => this.#giveUp(waiter, new TimeoutError(`waiting for ${this.#name}`, timeoutMs));
-    waiter.timer = setTimeout(onTimer, Math.min(timeoutMs, MAX_TIMER_MS));
-    if (!this.#referenced) waiter.timer.unref();
+  #watchDeadline(waiter: Waiter): void {
+    if (this.#deadlines === undefined) {
+      this.#deadlines = new Deadlines((late) => this.#giveUp(late, this.#timeoutError(late)));
+      this.#deadlines.setReferenced(this.#referenced);
+    }
+    this.#deadlines.add(waiter, performance.now() + waiter.timeoutMs);
+  }
+
+  #timeoutError({ timeoutMs }: Waiter): TimeoutError {
+    return new TimeoutError(`waiting for ${this.#name}`, timeoutMs);
   }
 
   #giveUp(waiter: Waiter, reason: unknown): void {
@@ -282,12 +290,14 @@ export class Vector implements Resource {
 
   #forget(waiter: Waiter): void {
     this.#waiters.delete(waiter);
-    clearTimeout(waiter.timer);
-    if (waiter.onAbort !== undefined) waiter.signal!.removeEventListener('abort', waiter.onAbort);
+    this.#deadlines?.remove(waiter);
+    waiter.abortListener?.remove();
   }
 
   #rejectAll(): void {
-    for (const waiter of this.#waiters) this.#giveUp(waiter, this.#ended());
+    // One error for all: with thousands of them, making one for each would hold up the loop.
+    const ended = this.#ended();
+    for (const waiter of this.#waiters) this.#giveUp(waiter, ended);
   }
 
   #ended(): ClosedError {

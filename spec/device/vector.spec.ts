@@ -1,3 +1,5 @@
+import { once } from 'node:events';
+import { Readable } from 'node:stream';
 import { afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import type { Vector } from '../../lib/device/vector.js';
 import { ClosedError, TimeoutError, TransportError } from '../../lib/errors.js';
@@ -260,6 +262,89 @@ describe('iterating', () => {
     await turn();
     device.peer.close();
     await expect(loop).rejects.toBeInstanceOf(ClosedError);
+  });
+
+  test('return() ends steps that wait at once; they take nothing, and the vector stays open', async () => {
+    const iterator = vector[Symbol.asyncIterator]();
+    const steps = [iterator.next(), iterator.next(), iterator.next()];
+    signal(2);
+    expect(await steps[0]).toEqual({ value: 2, done: false });
+    expect(await iterator.return()).toEqual({ value: undefined, done: true });
+    expect(await Promise.all(steps.slice(1))).toEqual(Array(2).fill({ value: undefined, done: true }));
+    expect(await iterator.next()).toEqual({ value: undefined, done: true });
+    signal(5);
+    expect(await vector.wait()).toBe(5);
+    expect(await iterator.return()).toEqual({ value: undefined, done: true });
+    const other = vector[Symbol.asyncIterator]();
+    signal(6);
+    expect(await other.next()).toEqual({ value: 6, done: false });
+  });
+
+  test('throw() ends them as well, and rejects with what it was given', async () => {
+    const iterator = vector[Symbol.asyncIterator]();
+    const step = iterator.next();
+    await expect(iterator.throw(new Error('enough'))).rejects.toThrow('enough');
+    expect(await step).toEqual({ value: undefined, done: true });
+    signal(5);
+    expect(await vector.wait()).toBe(5);
+  });
+
+  test('a count that has come when return() is called is given to the step that it woke', async () => {
+    const iterator = vector[Symbol.asyncIterator]();
+    const step = iterator.next();
+    vector.signal(3);
+    // Read here and now, before the step has been resumed.
+    vector.take();
+    const ended = iterator.return();
+    expect(await step).toEqual({ value: 3, done: false });
+    await ended;
+  });
+
+  test('one iterator that ends does not end another', async () => {
+    const [first, second] = [vector[Symbol.asyncIterator](), vector[Symbol.asyncIterator]()];
+    const steps = [first.next(), second.next()];
+    await first.return();
+    signal(4);
+    expect(await Promise.all(steps)).toEqual([
+      { value: undefined, done: true },
+      { value: 4, done: false },
+    ]);
+    await second.return();
+  });
+
+  test('the end of the connection is thrown by one step, and the others are done', async () => {
+    const iterator = vector[Symbol.asyncIterator]();
+    const steps = [iterator.next(), iterator.next()];
+    device.peer.close();
+    await expect(steps[0]).rejects.toBeInstanceOf(ClosedError);
+    expect(await steps[1]).toEqual({ value: undefined, done: true });
+    expect(await iterator.next()).toEqual({ value: undefined, done: true });
+  });
+
+  test('a stream over it can be destroyed while it waits', async () => {
+    const stream = Readable.from(vector);
+    stream.resume();
+    await turn();
+    const closed = once(stream, 'close');
+    stream.destroy();
+    await closed;
+    signal(7);
+    expect(await vector.wait()).toBe(7);
+  });
+
+  test('forty thousand waits with one signal and one deadline end together', async () => {
+    const controller = new AbortController();
+    const options = { signal: controller.signal, timeoutMs: 60_000 };
+    const waits = Array.from({ length: 40_000 }, () => vector.wait(options));
+    controller.abort(new Error('enough'));
+    const aborted = await Promise.allSettled(waits);
+    expect(aborted.every((wait) => wait.status === 'rejected')).toBe(true);
+    const late = await Promise.allSettled(
+      Array.from({ length: 40_000 }, () => vector.wait({ timeoutMs: 100 })),
+    );
+    expect(late.every((wait) => wait.status === 'rejected')).toBe(true);
+    signal(8);
+    expect(await vector.wait()).toBe(8);
   });
 });
 
