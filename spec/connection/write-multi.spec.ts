@@ -176,7 +176,7 @@ describe('each keeps its own call', () => {
       write(0),
       write(4, words(4), { signal: early.signal }),
       write(8, words(8), { signal: late.signal }),
-      write(12, words(12), { timeoutMs: 30 }),
+      write(12, words(12), { timeoutMs: 500 }),
       write(16),
     ].map(outcome);
     early.abort(new Error('early'));
@@ -198,7 +198,7 @@ describe('each keeps its own call', () => {
 
   test('when all are given up the message is a tombstone until its late reply', async () => {
     const calls = [0, 4, 8].map((offset) =>
-      outcome(write(offset, words(offset), offset === 0 ? {} : { timeoutMs: 30 })),
+      outcome(write(offset, words(offset), offset === 0 ? {} : { timeoutMs: 500 })),
     );
     await answerFirst();
     const multi = await peer.expect(MULTI);
@@ -216,11 +216,11 @@ describe('each keeps its own call', () => {
   });
 
   test('deadlines of calls behind the message are kept', async () => {
-    const calls = [0, 4, 8].map((offset) => outcome(write(offset, words(offset), { timeoutMs: 40 })));
+    const calls = [0, 4, 8].map((offset) => outcome(write(offset, words(offset), { timeoutMs: 500 })));
     await answerFirst();
     await peer.expect(MULTI);
     const behind = outcome(
-      connection.access(READ, 3, 0, 4, null, undefined, decodeUInt32, { timeoutMs: 60 }),
+      connection.access(READ, 3, 0, 4, null, undefined, decodeUInt32, { timeoutMs: 600 }),
     );
     expect(await Promise.all(calls)).toMatchObject([
       'done',
