@@ -1,9 +1,11 @@
 #include "files.h"
 
 #include <fcntl.h>
+#include <linux/falloc.h>
 #include <linux/memfd.h>
 #include <linux/vm_sockets.h>
 #include <sys/eventfd.h>
+#include <sys/file.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -279,6 +281,30 @@ Napi::Value DupFd(const Info& info) {
   return NewFd(info, copy < 0 ? -errno : copy);
 }
 
+/// flock(2), never blocking. It is the open file's: closing the fd gives it back.
+Napi::Value LockFile(const Info& info) {
+  int fd;
+  if (!ReadFd(info.Env(), info[0], &fd)) return {};
+  return Number(info, flock(fd, LOCK_EX | LOCK_NB) < 0 ? -errno : 0);
+}
+
+/// The bytes read as zeroes from now on, and take no room any more; the file's size stays.
+Napi::Value PunchHole(const Info& info) {
+  int fd;
+  uint64_t offset;
+  uint64_t length;
+  if (!ReadFd(info.Env(), info[0], &fd) || !ReadInteger(info.Env(), info[1], "offset", &offset) ||
+      !ReadInteger(info.Env(), info[2], "length", &length)) {
+    return {};
+  }
+  const int mode = FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE;
+  int result;
+  do {
+    result = fallocate(fd, mode, static_cast<off_t>(offset), static_cast<off_t>(length));
+  } while (result < 0 && errno == EINTR);
+  return Number(info, result < 0 ? -errno : 0);
+}
+
 Napi::Value CloseFd(const Info& info) {
   int fd;
   if (!ReadFd(info.Env(), info[0], &fd)) return {};
@@ -311,6 +337,8 @@ void ExportFiles(Napi::Env env, Napi::Object exports) {
   add("eventfd", MakeEventFd);
   add("fdInfo", GetFdInfo);
   add("dupFd", DupFd);
+  add("lockFile", LockFile);
+  add("punchHole", PunchHole);
   add("closeFd", CloseFd);
   add("releaseFd", ReleaseFd);
 }

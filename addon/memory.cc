@@ -5,13 +5,32 @@
 #include <sys/vfs.h>
 #include <unistd.h>
 
+#include <atomic>
 #include <cerrno>
+#include <cstdlib>
 
 #include "copy.h"
+#include "small-file.h"
 
 namespace vfio_user {
 
 namespace {
+
+/// Memories of all threads: the kernel counts a process's mappings together.
+std::atomic<int64_t> memories{0};
+
+/// Half of the mappings that the kernel allows. With none left malloc and V8 get no memory, and the process
+/// ends: what peers can have us map must stop before.
+int64_t MostMemories() {
+  static const int64_t most = [] {
+    constexpr int64_t kUsual = 65'530;
+    char text[32];
+    const bool is_known = ReadSmallFile("/proc/sys/vm/max_map_count", text, sizeof(text)) > 0;
+    const int64_t count = is_known ? strtoll(text, nullptr, 10) : 0;
+    return (count > 0 ? count : kUsual) / 2;
+  }();
+  return most;
+}
 
 /// `length` in whole pages of the file: huge ones can only be unmapped whole.
 size_t Span(int fd, size_t length) {
@@ -51,8 +70,16 @@ Memory* Memory::Map(int fd, uint64_t offset, size_t length, bool readable, bool 
     errno = EINVAL;
     return nullptr;
   }
+  if (memories.fetch_add(1, std::memory_order_relaxed) >= MostMemories()) {
+    memories.fetch_sub(1, std::memory_order_relaxed);
+    errno = ENOMEM;
+    return nullptr;
+  }
   void* base = mmap(nullptr, length, protection, MAP_SHARED, fd, static_cast<off_t>(offset));
-  if (base == MAP_FAILED) return nullptr;
+  if (base == MAP_FAILED) {
+    memories.fetch_sub(1, std::memory_order_relaxed);
+    return nullptr;
+  }
   return new Memory(base, Span(fd, length), length, readable, writable);
 }
 
@@ -149,7 +176,10 @@ int Memory::Remap(int fd, uint64_t offset) {
 
 void Memory::FreeIfUnused() {
   if (owned_ || !views_.empty()) return;
-  if (!forsaken_) munmap(base_, span_);
+  if (!forsaken_) {
+    munmap(base_, span_);
+    memories.fetch_sub(1, std::memory_order_relaxed);
+  }
   delete this;
 }
 

@@ -33,7 +33,8 @@ namespace vfio_user {
 
 class Memory {
  public:
-  /// Maps a file. nullptr with errno where that fails.
+  /// Maps a file. nullptr with errno where that fails: ENOMEM also where this process has so many memories that half of
+  /// the mappings that the kernel allows it are used up.
   static Memory* Map(int fd, uint64_t offset, size_t length, bool readable, bool writable);
 
   Memory(const Memory&) = delete;

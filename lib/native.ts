@@ -263,7 +263,10 @@ export interface Native extends SocketCalls {
   memfd(name: string, size: number, hugePages: boolean): number;
   /** An eventfd (CLOEXEC, non-blocking). */
   eventfd(initial: number): number;
-  /** Maps `length` bytes of `fd` from `offset` (page-aligned). The fd stays the caller's. */
+  /**
+   * Maps `length` bytes of `fd` from `offset` (page-aligned). The fd stays the caller's. -ENOMEM also where the mappings of
+   * this process are half of what the kernel allows it: with none left the process would end.
+   */
   map(
     fd: number,
     offset: number,
@@ -272,6 +275,10 @@ export interface Native extends SocketCalls {
     writable: boolean,
   ): NativeMapping | number;
   fdInfo(fd: number): FdInfo | number;
+  /** flock(2): takes an exclusive lock on the file, or -EAGAIN where another has it. Closing the fd gives it back. */
+  lockFile(fd: number): number;
+  /** The bytes read as zeroes from now on, and take no room; -EOPNOTSUPP where the file system cannot do it. */
+  punchHole(fd: number, offset: number, length: number): number;
   dupFd(fd: number): number;
   closeFd(fd: number): number;
   /** The fd is another thread's, or somebody's who closes it without this addon. */

@@ -22,7 +22,7 @@ const at = (...names) => path.join(root, ...names);
 const ADDON = {
   control: [],
   arguments: ['addon/arguments.cc', 'fuzz/addon/fake-node-api.cc'],
-  memory: ['addon/memory.cc', 'addon/copy.cc', 'fuzz/addon/fake-node-api.cc'],
+  memory: ['addon/memory.cc', 'addon/copy.cc', 'addon/small-file.cc', 'fuzz/addon/fake-node-api.cc'],
 };
 const TYPESCRIPT = ['codec', 'framer', 'connection', 'device', 'text'];
 /** Longer inputs only make runs slow. */

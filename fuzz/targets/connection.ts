@@ -52,6 +52,14 @@ class Pipe implements Transport {
     return this.turn;
   }
 
+  get begun(): number {
+    return this.#framer.begun;
+  }
+
+  get isReading(): boolean {
+    return !this.#framer.isPaused;
+  }
+
   receive(bytes: Buffer): void {
     if (this.ended) return;
     this.turn++;

@@ -18,7 +18,7 @@ export class Client implements ClientContext {
 
   /** `maxDataXferSize` is the client's: the most that it takes in one message. */
   constructor(device: DeviceModel, settings: Settings, requests: ServerRequests, maxDataXferSize: number) {
-    this.irqs = new IrqTable(device.irqs);
+    this.irqs = new IrqTable(device.irqs, settings.maxEventFds);
     this.dmaTable = new DmaTable(settings.maxDmaMaps, settings.pgsizes);
     // What a message brings back must be no more than we take ourselves.
     const chunk = Math.min(maxDataXferSize, settings.maxDataXferSize);

@@ -5,6 +5,8 @@ import type { Message } from './commands.js';
 
 /** What a command costs beside its payload, roughly, so that small ones count too. */
 const OVERHEAD = 256;
+/** What an fd counts as: there are fewer of them than there is memory. */
+const FD_COST = 4096;
 
 export class CommandQueue {
   readonly #messages = new Fifo<Message>();
@@ -48,6 +50,6 @@ function owned(message: Message): Message {
   return { ...message, bytes, start: 0, end: bytes.byteLength };
 }
 
-function costOf({ start, end }: Message): number {
-  return OVERHEAD + end - start;
+function costOf({ start, end, fds }: Message): number {
+  return OVERHEAD + end - start + fds.length * FD_COST;
 }

@@ -39,6 +39,8 @@ export interface Message {
    * use for: SPDK's host sends one with DMA_UNMAP.
    */
   fds: number[];
+  /** How many came. */
+  readonly fdCount: number;
 }
 
 /** A good answer. */
@@ -130,10 +132,10 @@ export class Commands {
   }
 
   /** A command closes fds that it has no use for. But of several with DMA_MAP, any could be the memory. */
-  #checkFds({ command, fds }: Message): void {
+  #checkFds({ command, fdCount }: Message): void {
     const { maxMsgFds } = this.#settings;
     const most = command === Command.DMA_MAP ? Math.min(1, maxMsgFds) : maxMsgFds;
-    if (fds.length > most) throw new DeviceError(EINVAL, `${fds.length} fds, at most ${most} are allowed`);
+    if (fdCount > most) throw new DeviceError(EINVAL, `${fdCount} fds, at most ${most} are allowed`);
   }
 
   #dmaMap(message: Message): Reply {
@@ -270,6 +272,11 @@ export class Commands {
     const most = this.#settings.maxDataXferSize;
     if (count > most) throw new DeviceError(EINVAL, `${count} bytes, max_data_xfer_size is ${most}`);
   }
+}
+
+/** Whether a command may have use for fds. */
+export function takesFds(command: number): boolean {
+  return command === Command.DMA_MAP || command === Command.DEVICE_SET_IRQS;
 }
 
 function claimFds(message: Message): number[] {

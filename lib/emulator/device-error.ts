@@ -11,6 +11,7 @@ export const {
   EFAULT,
   EINVAL,
   EIO,
+  EMFILE,
   ENOENT,
   ENOSPC,
   ENOSYS,

@@ -97,7 +97,7 @@ export class DmaTable {
    * @throws DeviceError ENOENT where there is no such window.
    */
   unmap(request: DmaUnmap): void | Promise<void> {
-    if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) return release(this.#windows.splice(0));
+    if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) return releaseAll(this.#windows.splice(0));
     const at = this.#firstEndingAfter(request.address);
     const window = this.#windows[at];
     if (window?.address !== request.address || window.size !== request.size) {
@@ -144,7 +144,7 @@ export class DmaTable {
 
   /** The client has gone: nothing of its memory is kept. */
   close(): void {
-    for (const { memory } of this.#windows.splice(0)) memory?.close();
+    void closeAll(this.#windows.splice(0));
   }
 
   #checkMap({ flags, offset, address, size }: DmaMap, fd: number | undefined): void {
@@ -194,6 +194,24 @@ function mapFile({ flags, offset, size }: DmaMap, fd: number): NativeMapping {
       ? new DeviceError(error.errno, error.message, { cause: error })
       : error;
   }
+}
+
+/** Mappings that are given back in one turn of the loop: there may be tens of thousands. */
+const CLOSED_A_TURN = 256;
+
+async function closeAll(windows: readonly DmaWindow[]): Promise<void> {
+  for (const [i, { memory }] of windows.entries()) {
+    if (i % CLOSED_A_TURN === CLOSED_A_TURN - 1) await new Promise(setImmediate);
+    memory?.close();
+  }
+}
+
+/** `release`, of as many as there may be. */
+function releaseAll(windows: readonly DmaWindow[]): void | Promise<void> {
+  if (windows.length <= CLOSED_A_TURN) return release(windows);
+  const busy = windows.filter(({ uses }) => uses > 0);
+  const idle = windows.filter(({ uses }) => uses === 0);
+  return Promise.all([release(busy), closeAll(idle)]).then(() => {});
 }
 
 /** Frees windows that the table has let go, those in use when their last access is over. */

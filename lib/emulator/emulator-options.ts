@@ -1,9 +1,11 @@
 /** What a server can be told about the way it treats its clients. */
 import type { VfioUserError } from '../errors.js';
+import { bigInteger, integer } from '../fields.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
+import { fdsForClients, mappingsForClients } from './process-limits.js';
 
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;
@@ -19,15 +21,28 @@ export interface EmulatorOptions {
   maxDataXferSize?: number;
   /** The most fds that a client may send in one message, at most 64; 16 by default, as QEMU refuses servers that take more. */
   maxMsgFds?: number;
-  /** The most DMA mappings of a client; 65535 by default. */
+  /**
+   * The most DMA mappings of a client; further ones are answered ENOSPC. By default an equal share for each client that
+   * is served at the same time, of half of what the kernel lets a process have (vm.max_map_count), at most 65,535. All
+   * servers of a process together map no more than that half: then the answer is ENOMEM.
+   */
   maxDmaMaps?: number;
+  /**
+   * The most eventfds that are kept for a client; further ones are answered EMFILE. By default an equal share of half of
+   * the file descriptors that the process may have (RLIMIT_NOFILE).
+   */
+  maxEventFds?: number;
   /** The page sizes of DMA mappings, or'ed together; 4096 by default. The smallest is what mappings are aligned to. */
   pgsizes?: bigint;
   /** How a client can learn which of its memory the device wrote through mappings; 'none' by default. */
   dirtyPages?: DirtyTelling;
   /** How long a client may take to answer DMA_READ and DMA_WRITE, in milliseconds; 5,000 by default. */
   dmaTimeoutMs?: number;
-  /** Is told of every client as it is accepted, before it has negotiated. */
+  /** How long a client may take to send VERSION once it is connected, in milliseconds; 5,000 by default. */
+  versionTimeoutMs?: number;
+  /** How long the rest of a message may take that has begun, in milliseconds; 10,000 by default. */
+  messageTimeoutMs?: number;
+  /** Is told of every client that gets its turn: it has sent VERSION, and is about to be answered. */
   onClient?: (client: ConnectedClient) => void;
   /** Sees every command before it is carried out, and may make it fail: see `Intercept`. */
   intercept?: Intercept;
@@ -37,6 +52,11 @@ export interface EmulatorOptions {
    */
   onError?: (error: unknown) => void;
 }
+
+const MOST_DMA_MAPS = 0xffff_ffff;
+const MOST_FDS = 0x7fff_ffff;
+const MAX_TIMER_MS = 0x7fff_ffff;
+const DIRTY_TELLINGS = ['none', 'logging', 'legacy', 'unmap'] as const;
 
 /** A connection, for those who watch a server. */
 export interface ConnectedClient {
@@ -48,29 +68,41 @@ export interface ConnectedClient {
 
 /** Options with nothing left open. */
 export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 'onClient'> {
+  /** `maxDmaMaps` was chosen: clients are told of it, also those that do not ask. */
+  tellsMaxDmaMaps: boolean;
   intercept: Intercept | undefined;
   onClient: ((client: ConnectedClient) => void) | undefined;
 }
 
-/** Fills in the defaults. Throws a RangeError for numbers that make no sense. */
-export function settingsOf(options: EmulatorOptions): Settings {
-  const { pgsizes = DEFAULT_PGSIZES } = options;
-  if (pgsizes <= 0n || pgsizes >= 1n << 64n) throw new RangeError(`pgsizes must be page sizes in 64 bits`);
+/**
+ * Fills in the defaults, for a server that has `places` clients at the same time.
+ * @throws TypeError, RangeError for what makes no sense.
+ */
+export function settingsOf(options: EmulatorOptions, places = 1): Settings {
   return {
-    minor: whole('minor', options.minor ?? 2, 0, 2),
+    minor: integer('minor', options.minor ?? 2, 0, 2),
     twinSocket: options.twinSocket ?? true,
     writeMultiple: options.writeMultiple ?? true,
-    maxDataXferSize: whole(
+    maxDataXferSize: integer(
       'maxDataXferSize',
       options.maxDataXferSize ?? DEFAULT_MAX_DATA_XFER_SIZE,
       1,
       DEFAULT_MAX_DATA_XFER_SIZE,
     ),
-    maxMsgFds: whole('maxMsgFds', options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS, 0, MAX_MESSAGE_FDS),
-    maxDmaMaps: whole('maxDmaMaps', options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS, 0, 0xffffffff),
-    pgsizes,
-    dirtyPages: options.dirtyPages ?? 'none',
-    dmaTimeoutMs: whole('dmaTimeoutMs', options.dmaTimeoutMs ?? 5_000, 1, 0x7fffffff),
+    maxMsgFds: integer('maxMsgFds', options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS, 0, MAX_MESSAGE_FDS),
+    maxDmaMaps: integer(
+      'maxDmaMaps',
+      options.maxDmaMaps ?? shareOf(mappingsForClients(), places),
+      0,
+      MOST_DMA_MAPS,
+    ),
+    maxEventFds: integer('maxEventFds', options.maxEventFds ?? shareOf(fdsForClients(), places), 0, MOST_FDS),
+    tellsMaxDmaMaps: (options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS) !== DEFAULT_MAX_DMA_MAPS,
+    pgsizes: bigInteger('pgsizes', options.pgsizes ?? DEFAULT_PGSIZES, 1n),
+    dirtyPages: oneOf('dirtyPages', options.dirtyPages ?? 'none', DIRTY_TELLINGS),
+    dmaTimeoutMs: integer('dmaTimeoutMs', options.dmaTimeoutMs ?? 5_000, 1, MAX_TIMER_MS),
+    versionTimeoutMs: integer('versionTimeoutMs', options.versionTimeoutMs ?? 5_000, 1, MAX_TIMER_MS),
+    messageTimeoutMs: integer('messageTimeoutMs', options.messageTimeoutMs ?? 10_000, 1, MAX_TIMER_MS),
     intercept: options.intercept,
     onClient: options.onClient,
     onError: options.onError ?? warn,
@@ -81,7 +113,13 @@ function warn(error: unknown): void {
   process.emitWarning(error instanceof Error ? error : new Error(String(error)));
 }
 
-function whole(name: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
+function shareOf(all: number, places: number): number {
+  return Math.min(Math.floor(all / places), DEFAULT_MAX_DMA_MAPS);
+}
+
+function oneOf<T extends string>(name: string, value: T, values: readonly T[]): T {
+  if (values.includes(value)) return value;
+  throw new TypeError(
+    `${name} must be ${values.map((one) => `'${one}'`).join(' or ')}, not ${String(value)}`,
+  );
 }

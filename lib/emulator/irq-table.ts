@@ -17,13 +17,14 @@ import {
 } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
 import type { SetIrqs } from '../protocol/set-irqs.js';
-import { DeviceError, EINVAL } from './device-error.js';
+import { DeviceError, EINVAL, EMFILE } from './device-error.js';
 import type { IrqLine, IrqModel } from './device-model.js';
 
 /** Interrupt indexes that every PCI device is said to have. */
 const PCI_IRQS = 5;
 
-type Action = 'trigger' | 'mask' | 'unmask';
+const ACTIONS = ['trigger', 'mask', 'unmask'] as const;
+type Action = (typeof ACTIONS)[number];
 
 class Line implements IrqLine {
   readonly #automasked: boolean;
@@ -76,6 +77,10 @@ class Line implements IrqLine {
     if (isDue) this.trigger();
   }
 
+  has(action: Action): boolean {
+    return this.#events[action] !== undefined;
+  }
+
   /** Takes `event`, or de-assigns what was there. */
   assign(action: Action, event: NativeEventFd | undefined): void {
     this.#events[action]?.close();
@@ -83,7 +88,7 @@ class Line implements IrqLine {
   }
 
   disable(): void {
-    for (const action of ['trigger', 'mask', 'unmask'] as const) this.assign(action, undefined);
+    for (const action of ACTIONS) this.assign(action, undefined);
     this.#masked = false;
     this.#pending = false;
   }
@@ -103,8 +108,11 @@ export class IrqTable {
   /** Indexes run from 0 to here. */
   readonly count: number;
   readonly #indexes = new Map<number, Index>();
+  readonly #maxEventFds: number;
 
-  constructor(irqs: readonly IrqModel[]) {
+  /** No more than `maxEventFds` are kept. */
+  constructor(irqs: readonly IrqModel[], maxEventFds: number) {
+    this.#maxEventFds = maxEventFds;
     for (const { index, count, flags = IRQ_FLAG_EVENTFD, isRaised } of irqs) {
       const automasked = (flags & IRQ_FLAG_AUTOMASKED) !== 0;
       const lines = Array.from({ length: count }, () => new Line(automasked, isRaised));
@@ -129,7 +137,7 @@ export class IrqTable {
   /**
    * Does what SET_IRQS asks. The fds are the table's in any case.
    *
-   * @throws DeviceError EINVAL for what the device does not have or cannot do.
+   * @throws DeviceError EINVAL for what the device does not have or cannot do, EMFILE for more eventfds than are kept.
    */
   set(request: SetIrqs, fds: readonly number[]): void {
     // Wrapped at once: closing the objects is closing the fds.
@@ -161,7 +169,18 @@ export class IrqTable {
       throw new DeviceError(EINVAL, `${events.length} eventfds for ${count} interrupts`);
     }
     if (!events.every(({ fd }) => isEventFd(fd))) throw new DeviceError(EINVAL, 'an fd is no eventfd');
-    for (let i = 0; i < count; i++) lines[start + i]!.assign(action, events[i]);
+    const meant = lines.slice(start, start + count);
+    if (events.length > 0) this.#checkRoom(meant.filter((line) => !line.has(action)).length);
+    meant.forEach((line, i) => line.assign(action, events[i]));
+  }
+
+  #checkRoom(more: number): void {
+    let kept = 0;
+    for (const { lines } of this.#indexes.values()) {
+      for (const line of lines) for (const action of ACTIONS) if (line.has(action)) kept++;
+    }
+    if (kept + more <= this.#maxEventFds) return;
+    throw new DeviceError(EMFILE, `${kept} eventfds are kept, at most ${this.#maxEventFds} are`);
   }
 
   /** The lines of the index, once it is sure that it has those that are meant and knows the action. */

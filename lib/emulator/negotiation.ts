@@ -1,12 +1,7 @@
 /** VERSION, the first command of a client ("VFIO_USER_VERSION"). */
 import { ProtocolError } from '../errors.js';
 import { decodeVersion, encodeVersion, type Capabilities, type Version } from '../protocol/version.js';
-import {
-  DEFAULT_MAX_DATA_XFER_SIZE,
-  DEFAULT_MAX_DMA_MAPS,
-  DEFAULT_MAX_MSG_FDS,
-  DEFAULT_PGSIZES,
-} from '../protocol/constants.js';
+import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_MSG_FDS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import type { Settings } from './emulator-options.js';
 
 const MAJOR = 0;
@@ -66,7 +61,7 @@ export function negotiationReply(
   { minor, twinSocket, writeMultiple, proposed }: Negotiated,
   settings: Settings,
 ): Buffer {
-  const { maxDataXferSize, maxMsgFds, maxDmaMaps, pgsizes, dirtyPages } = settings;
+  const { maxDataXferSize, maxMsgFds, maxDmaMaps, tellsMaxDmaMaps, pgsizes, dirtyPages } = settings;
   const named = (name: string, isDefault: boolean): boolean => proposed.has(name) || !isDefault;
   return encodeVersion({
     major: MAJOR,
@@ -74,7 +69,7 @@ export function negotiationReply(
     capabilities: {
       ...(named('max_msg_fds', maxMsgFds >= DEFAULT_MAX_MSG_FDS) && { maxMsgFds }),
       ...(named('max_data_xfer_size', maxDataXferSize === DEFAULT_MAX_DATA_XFER_SIZE) && { maxDataXferSize }),
-      ...(named('max_dma_maps', maxDmaMaps === DEFAULT_MAX_DMA_MAPS) && { maxDmaMaps }),
+      ...(named('max_dma_maps', !tellsMaxDmaMaps) && { maxDmaMaps }),
       ...(named('pgsizes', pgsizes === DEFAULT_PGSIZES) && { pgsizes }),
       ...(twinSocket && { twinSocket: { supported: true, fdIndex: 0 } }),
       ...(writeMultiple && { writeMultiple }),

@@ -1,8 +1,8 @@
 /** Servers: where clients come from. */
 import type { Duplex } from 'node:stream';
 import { forbidCloning } from '../cloning.js';
-import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
-import { EAGAIN, native, type NativeListener } from '../native.js';
+import { ClosedError, type VfioUserError } from '../errors.js';
+import { integer } from '../fields.js';
 import {
   DuplexTransport,
   listenAt,
@@ -10,10 +10,10 @@ import {
   type ListeningSocket,
   type Transport,
   type TransportHandler,
-  UnixTransport,
 } from '../transport/index.js';
 import type { DeviceModel } from './device-model.js';
 import { settingsOf, type EmulatorOptions, type Settings } from './emulator-options.js';
+import { Reception } from './reception.js';
 import { RegionTable } from './region-table.js';
 import { Session } from './session.js';
 
@@ -29,10 +29,12 @@ export interface ServeOptions extends EmulatorOptions {
    * `'many'`: all at once, each with its own interrupts and memory, on one device.
    */
   clients?: 'one' | 'many';
+  /** With `'many'`: clients that are served at the same time; the others wait. 64 by default, 1,024 at most. */
+  maxClients?: number;
 }
 
-/** After accept(2) failed for want of fds or memory, in milliseconds. */
-const ACCEPT_PAUSE_MS = 100;
+const DEFAULT_MAX_CLIENTS = 64;
+const MOST_CLIENTS = 1_024;
 
 /**
  * Serves a device on a Unix socket.
@@ -43,10 +45,12 @@ const ACCEPT_PAUSE_MS = 100;
 export async function serve(device: DeviceModel, options: ServeOptions): Promise<EmulatorServer> {
   const { path, mode = 0o600, backlog = 16, clients = 'one' } = options;
   if (clients !== 'one' && clients !== 'many') throw new TypeError("clients is 'one' or 'many'");
-  const settings = settingsOf(options);
+  const most = integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS);
+  const places = clients === 'one' ? 1 : most;
+  const settings = settingsOf(options, places);
   const regions = new RegionTable(device.regions);
   const socket = await listenAt(path, backlog, mode);
-  return new EmulatorServer(device, regions, settings, { socket, path, clients });
+  return new EmulatorServer(device, regions, settings, { socket, path, places });
 }
 
 /**
@@ -74,7 +78,7 @@ export function serveStream(
 }
 
 type Source =
-  | { socket: ListeningSocket; path: string; clients: 'one' | 'many' }
+  | { socket: ListeningSocket; path: string; places: number }
   | { open: (handler: TransportHandler) => Transport };
 
 /**
@@ -89,11 +93,9 @@ export class EmulatorServer implements AsyncDisposable {
   readonly closed: Promise<VfioUserError>;
   readonly #regions: RegionTable;
   readonly #settings: Settings;
+  readonly #reception: Reception;
   readonly #sessions = new Set<Session>();
-  readonly #isExclusive: boolean;
   #socket: ListeningSocket | undefined;
-  #listener: NativeListener | undefined;
-  #resume: NodeJS.Timeout | undefined;
   #isReferenced = true;
   #isClosed = false;
   #resolveClosed!: (reason: VfioUserError) => void;
@@ -107,33 +109,39 @@ export class EmulatorServer implements AsyncDisposable {
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
+    const { versionTimeoutMs, messageTimeoutMs } = settings;
+    this.#reception = new Reception({
+      places: 'open' in source ? 1 : source.places,
+      versionTimeoutMs,
+      messageTimeoutMs,
+      admit: (open) => this.#begin(open),
+      onTrouble: (error) => settings.onError(error),
+    });
     if ('open' in source) {
-      this.#isExclusive = true;
-      void this.#begin(source.open).closed.then((reason) => this.#end(reason));
+      // With its only connection the server ends.
+      void this.#reception.welcome(source.open).ended.then((reason) => this.#end(reason));
       return;
     }
     this.path = source.path;
-    this.#isExclusive = source.clients === 'one';
     this.#socket = source.socket;
-    this.#listener = new (native().Listener)(source.socket.fd, () => this.#accept());
-    this.#listener.watch(true);
+    this.#reception.listen(source.socket.fd, source.path);
   }
 
-  /** Connections at this moment, those that are still negotiating among them. */
+  /** Clients that are served at this moment, those that have not sent VERSION yet among them where there is a place. */
   get clientCount(): number {
-    return this.#sessions.size;
+    return this.#reception.count;
   }
 
   /** Lets the process end although the server runs. */
   unref(): void {
     this.#isReferenced = false;
-    this.#listener?.unref();
+    this.#reception.unref();
     for (const session of this.#sessions) session.unref();
   }
 
   ref(): void {
     this.#isReferenced = true;
-    this.#listener?.ref();
+    this.#reception.ref();
     for (const session of this.#sessions) session.ref();
   }
 
@@ -147,34 +155,11 @@ export class EmulatorServer implements AsyncDisposable {
     return this.close();
   }
 
-  #accept(): void {
-    while (!this.#isClosed && !(this.#isExclusive && this.#sessions.size > 0)) {
-      const fd = this.#listener!.accept();
-      if (fd < 0) {
-        if (fd !== -EAGAIN) this.#pause(-fd);
-        return;
-      }
-      void this.#begin((handler) => new UnixTransport(fd, this.path ?? 'the client', handler));
-    }
-    // The next one waits in the backlog.
-    if (!this.#isClosed) this.#listener!.watch(false);
-  }
-
-  /** What accept(2) cannot do now stays ready: without a pause the loop would do nothing else. */
-  #pause(errno: number): void {
-    this.#settings.onError(new TransportError('accept', errno, this.path));
-    this.#listener!.watch(false);
-    this.#resume = setTimeout(() => this.#listener!.watch(true), ACCEPT_PAUSE_MS);
-  }
-
   #begin(open: (handler: TransportHandler) => Transport): Session {
     const session = new Session(this.device, this.#regions, this.#settings, open);
     if (!this.#isReferenced) session.unref();
     this.#sessions.add(session);
-    void session.closed.then(() => {
-      this.#sessions.delete(session);
-      if (!this.#isClosed) this.#listener?.watch(true);
-    });
+    void session.closed.then(() => this.#sessions.delete(session));
     this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
     return session;
   }
@@ -182,11 +167,10 @@ export class EmulatorServer implements AsyncDisposable {
   #end(reason: VfioUserError): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    clearTimeout(this.#resume);
     for (const session of this.#sessions) session.close(reason);
     // Before the socket is closed: until then nobody takes the file for a stale one.
     this.#socket?.removeFile();
-    this.#listener?.close();
+    this.#reception.close();
     this.#resolveClosed(reason);
   }
 }

@@ -27,7 +27,7 @@ import type { Transport, TransportHandler } from '../transport/index.js';
 import { TurnShare } from '../turn-share.js';
 import { Client } from './client.js';
 import { CommandQueue } from './command-queue.js';
-import { Commands, type Message, type Reply } from './commands.js';
+import { Commands, takesFds, type Message, type Reply } from './commands.js';
 import { DeviceError, EINVAL, EIO } from './device-error.js';
 import type { DeviceModel } from './device-model.js';
 import type { Settings } from './emulator-options.js';
@@ -41,7 +41,7 @@ import { TwinSocket } from './twin-socket.js';
 /** Bytes that may wait, to be sent or to be carried out, before we stop reading. */
 const HIGH_WATER = 4 << 20;
 /** Bytes of commands that may wait while we must go on reading because a reply is due on the same socket. */
-const MAX_QUEUED = 64 << 20;
+const MAX_QUEUED = 16 << 20;
 /** How long the last reply may take to leave, in milliseconds; a stream drops what it has not written. */
 const LINGER_MS = 100;
 
@@ -119,9 +119,14 @@ export class Session implements TransportHandler {
     }
     const begun = performance.now();
     const { id, command, flags } = header;
-    const message = { id, command, flags, bytes, start: start + HEADER_SIZE, end, fds };
+    const payload = start + HEADER_SIZE;
+    const message = { id, command, flags, bytes, start: payload, end, fds, fdCount: fds.length };
     if (this.#mayRun && this.#queue.length === 0) this.#run(message);
-    else this.#queue.push(message);
+    else {
+      // It may wait for long: it does not keep what it will not need.
+      if (!takesFds(command)) closeFds(fds.splice(0));
+      this.#queue.push(message);
+    }
     if (this.#queue.bytes > MAX_QUEUED) {
       throw new ProtocolError(`the client sent ${this.#queue.length} commands more than can be carried out`);
     }
@@ -185,7 +190,7 @@ export class Session implements TransportHandler {
 
   /** A message whose turn has come. */
   #run(message: Message): void {
-    const { id, command, flags, bytes, start, end, fds } = message;
+    const { id, command, flags, bytes, start, end, fds, fdCount } = message;
     const verdict =
       this.#settings.intercept?.({
         id,
@@ -193,7 +198,7 @@ export class Session implements TransportHandler {
         name: commandName(command),
         flags,
         payload: bytes.subarray(start, end),
-        fdCount: fds.length,
+        fdCount,
       }) ?? 'pass';
     if (verdict === 'pass') {
       this.#execute(message);
@@ -290,6 +295,7 @@ export class Session implements TransportHandler {
     this.#twin = new TwinSocket(
       (bytes, start, end) => this.#requests!.onReply(bytes, start, end),
       (reason) => this.onEnd(reason),
+      this.#settings.messageTimeoutMs,
     );
     if (!this.#isReferenced) this.#twin.transport.unref();
     return this.#twin;

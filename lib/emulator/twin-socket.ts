@@ -5,6 +5,7 @@ import { commandName, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protoc
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { UnixTransport, type TransportHandler } from '../transport/index.js';
 import { TurnShare } from '../turn-share.js';
+import { MessageWatch } from './message-watch.js';
 import { Outbox } from './outbox.js';
 
 export class TwinSocket implements TransportHandler {
@@ -14,13 +15,16 @@ export class TwinSocket implements TransportHandler {
   readonly clientFd: number;
   readonly #onReply: (bytes: Buffer, start: number, end: number) => void;
   readonly #onEnd: (reason: VfioUserError) => void;
+  readonly #watch: MessageWatch;
   readonly #share = new TurnShare(() => this.onWritable());
 
   /** `onReply` may throw a ProtocolError, which ends the socket. Throws a TransportError where no socket can be had. */
   constructor(
     onReply: (bytes: Buffer, start: number, end: number) => void,
     onEnd: (reason: VfioUserError) => void,
+    messageTimeoutMs: number,
   ) {
+    this.#watch = new MessageWatch(messageTimeoutMs, onEnd);
     this.#onReply = onReply;
     this.#onEnd = onEnd;
     const [ours, theirs] = check(native().socketPair(), 'socketpair') as [number, number];
@@ -37,6 +41,10 @@ export class TwinSocket implements TransportHandler {
       );
     }
     this.#onReply(bytes, start, end);
+  }
+
+  onBegun(begun: number): void {
+    this.#watch.onBegun(begun, this.transport);
   }
 
   findLanding(): undefined {
@@ -56,6 +64,7 @@ export class TwinSocket implements TransportHandler {
 
   close(): void {
     this.#share.stop();
+    this.#watch.stop();
     this.transport.close();
     this.outbox.clear();
   }

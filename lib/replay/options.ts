@@ -35,6 +35,10 @@ export interface ReplayOptions {
   ignore?: readonly string[] | undefined;
   /** How long a client may take to answer a recorded DMA_READ or DMA_WRITE, in milliseconds. Default 5,000. */
   answerTimeoutMs?: number | undefined;
+  /** How long a client may take to send VERSION once it is connected, in milliseconds. Default 5,000. */
+  versionTimeoutMs?: number | undefined;
+  /** How long the rest of a message may take that has begun, in milliseconds. Default 10,000. */
+  messageTimeoutMs?: number | undefined;
 }
 
 /** The options with their defaults, checked. */
@@ -48,9 +52,13 @@ export interface ReplaySettings {
   mappings: MappingPolicy;
   comparison: Comparison;
   answerTimeoutMs: number;
+  versionTimeoutMs: number;
+  messageTimeoutMs: number;
 }
 
 const DEFAULT_ANSWER_TIMEOUT_MS = 5_000;
+const DEFAULT_VERSION_TIMEOUT_MS = 5_000;
+const DEFAULT_MESSAGE_TIMEOUT_MS = 10_000;
 const MAX_TIMER_MS = 0x7fff_ffff;
 
 /** @throws TypeError and RangeError for options that make no sense. */
@@ -64,17 +72,18 @@ export function settingsOf(options: ReplayOptions): ReplaySettings {
     timing: oneOf('timing', options.timing, 'fast', 'recorded'),
     mappings: oneOf('mappings', options.mappings, 'withhold', 'blank'),
     comparison: new Comparison(options.ignore ?? []),
-    answerTimeoutMs: integer(
-      'answerTimeoutMs',
-      options.answerTimeoutMs ?? DEFAULT_ANSWER_TIMEOUT_MS,
-      1,
-      MAX_TIMER_MS,
-    ),
+    answerTimeoutMs: timeout('answerTimeoutMs', options.answerTimeoutMs ?? DEFAULT_ANSWER_TIMEOUT_MS),
+    versionTimeoutMs: timeout('versionTimeoutMs', options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS),
+    messageTimeoutMs: timeout('messageTimeoutMs', options.messageTimeoutMs ?? DEFAULT_MESSAGE_TIMEOUT_MS),
   };
   if (settings.repeatLast && settings.mode === 'ordered') {
     throw new TypeError("repeatLast goes with mode 'matching': in order there is no last one");
   }
   return settings;
+}
+
+function timeout(name: string, value: number): number {
+  return integer(name, value, 1, MAX_TIMER_MS);
 }
 
 /** The first is the default. */

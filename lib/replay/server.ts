@@ -3,9 +3,9 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { forbidCloning } from '../cloning.js';
+import { Reception } from '../emulator/reception.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
-import { EAGAIN, native, type NativeListener } from '../native.js';
-import { UnixTransport, listenAt, type ListeningSocket } from '../transport/index.js';
+import { listenAt, type ListeningSocket, type Transport, type TransportHandler } from '../transport/index.js';
 import { settingsOf, type ReplayOptions, type ReplaySettings } from './options.js';
 import { readRecording, type Recording } from './recording.js';
 import { ReplayError } from './replay-error.js';
@@ -14,8 +14,8 @@ import { ReplaySession } from './session.js';
 
 const BACKLOG = 16;
 const MODE = 0o600;
-/** After accept(2) failed for want of fds or memory, in milliseconds. */
-const ACCEPT_PAUSE_MS = 100;
+/** Clients may come and go for as long as they like. */
+const MOST_REPORTS = 1_000;
 
 /**
  * Serves a recording on a Unix socket. `files` is a capture, or the files of one that was rotated, the oldest first.
@@ -66,12 +66,13 @@ export class ReplayServer implements AsyncDisposable {
   readonly #recording: Recording;
   readonly #settings: ReplaySettings;
   readonly #socket: ListeningSocket;
-  readonly #listener: NativeListener;
+  readonly #reception: Reception;
   readonly #discard: () => Promise<void>;
   readonly #reports: ReplayReport[] = [];
+  /** Clients that have left. */
+  #left = 0;
   #session: ReplaySession | undefined;
   #waiting: (() => void)[] = [];
-  #resume: NodeJS.Timeout | undefined;
   #isReferenced = true;
   #isClosed = false;
   #resolveClosed!: (reason: VfioUserError) => void;
@@ -90,12 +91,20 @@ export class ReplayServer implements AsyncDisposable {
     this.#socket = socket;
     this.#discard = discard;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
-    this.#listener = new (native().Listener)(socket.fd, () => this.#accept());
-    this.#listener.watch(true);
+    const { versionTimeoutMs, messageTimeoutMs } = settings;
+    this.#reception = new Reception({
+      places: 1,
+      versionTimeoutMs,
+      messageTimeoutMs,
+      admit: (open) => this.#begin(open),
+      // It goes on in a moment, by itself.
+      onTrouble: () => undefined,
+    });
+    this.#reception.listen(socket.fd, path);
     forbidCloning(this, 'a ReplayServer');
   }
 
-  /** How the sessions of all clients went that have left, in order. */
+  /** How the sessions of the clients went that have left, in order: of the last 1,000. */
   get reports(): readonly ReplayReport[] {
     return [...this.#reports];
   }
@@ -119,9 +128,9 @@ export class ReplayServer implements AsyncDisposable {
    * @throws ClosedError when the server is closed before.
    */
   async nextReport(): Promise<ReplayReport> {
-    const count = this.#reports.length;
-    while (this.#reports.length === count) await this.#change();
-    return this.#reports[count]!;
+    const left = this.#left;
+    while (this.#left === left) await this.#change();
+    return this.#reports.at(left - this.#left)!;
   }
 
   /**
@@ -136,14 +145,14 @@ export class ReplayServer implements AsyncDisposable {
   /** Lets the process end although the server runs. */
   unref(): this {
     this.#isReferenced = false;
-    this.#listener.unref();
+    this.#reception.unref();
     this.#session?.unref();
     return this;
   }
 
   ref(): this {
     this.#isReferenced = true;
-    this.#listener.ref();
+    this.#reception.ref();
     this.#session?.ref();
     return this;
   }
@@ -153,11 +162,10 @@ export class ReplayServer implements AsyncDisposable {
     if (!this.#isClosed) {
       this.#isClosed = true;
       const reason = new ClosedError('the server was closed');
-      clearTimeout(this.#resume);
       // Before the socket is closed: until then nobody takes the file for a stale one.
       this.#socket.removeFile();
-      this.#listener.close();
       this.#session?.close(reason);
+      this.#reception.close();
       this.#wake();
       await this.#discard();
       this.#resolveClosed(reason);
@@ -169,34 +177,19 @@ export class ReplayServer implements AsyncDisposable {
     return this.close();
   }
 
-  #accept(): void {
-    if (this.#isClosed || this.#session !== undefined) return;
-    const fd = this.#listener.accept();
-    if (fd < 0) {
-      if (fd !== -EAGAIN) this.#pause();
-      return;
-    }
-    // The next one waits in the backlog.
-    this.#listener.watch(false);
-    const session = new ReplaySession(
-      this.#recording,
-      this.#settings,
-      (handler) => new UnixTransport(fd, this.path, handler),
-    );
+  #begin(open: (handler: TransportHandler) => Transport): { closed: Promise<VfioUserError> } {
+    const session = new ReplaySession(this.#recording, this.#settings, open);
     if (!this.#isReferenced) session.unref();
     this.#session = session;
-    void session.ended.then((report) => {
+    const closed = session.ended.then((report) => {
       this.#session = undefined;
+      this.#left++;
       this.#reports.push(report);
+      if (this.#reports.length > MOST_REPORTS) this.#reports.shift();
       this.#wake();
-      if (!this.#isClosed) this.#listener.watch(true);
+      return report.reason ?? new ClosedError();
     });
-  }
-
-  /** What accept(2) cannot do now stays ready: without a pause the loop would do nothing else. */
-  #pause(): void {
-    this.#listener.watch(false);
-    this.#resume = setTimeout(() => this.#listener.watch(true), ACCEPT_PAUSE_MS);
+    return { closed };
   }
 
   /** @throws ClosedError where nothing changes any more. */

@@ -353,6 +353,7 @@ export class ReplaySession implements TransportHandler {
       (bytes, start, end) => this.#onReply(bytes, start, end),
       // A client closes both; the other one may still have something to say.
       (reason) => (reason instanceof ClosedError ? undefined : this.onEnd(reason)),
+      this.#settings.messageTimeoutMs,
     );
     const fds = [this.#twin.clientFd];
     return { bytes: message.bytes, fds, onSent: () => closeFds(fds) };

@@ -93,6 +93,14 @@ export class DuplexTransport implements Transport {
     this.#sort(() => this.#framer.resume());
   }
 
+  get begun(): number {
+    return this.#framer.begun;
+  }
+
+  get isReading(): boolean {
+    return !this.#ended && !this.#framer.isPaused;
+  }
+
   ref(): void {
     (this.#stream as Referable).ref?.();
   }

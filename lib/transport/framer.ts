@@ -42,6 +42,7 @@ export class Framer {
   #fds: number[] | undefined;
   /** Fds that came with the chunk being sorted and have found no message yet. */
   #chunkFds: number[] | undefined;
+  #begun = 0;
   #paused = false;
   /** What was left of a chunk when the handler paused, and the fds that came with it. */
   #held: Buffer | undefined;
@@ -54,6 +55,11 @@ export class Framer {
   /** Whether a message has begun and not ended. */
   get inMessage(): boolean {
     return this.#have > 0;
+  }
+
+  /** Which of the messages that came in parts has begun and not ended: counted from 1, 0 where none has. */
+  get begun(): number {
+    return this.#have > 0 ? this.#begun : 0;
   }
 
   /**
@@ -103,6 +109,7 @@ export class Framer {
       if (size === 0 || size > left) {
         this.#begin(chunk, at, end, size);
         this.#keepFds();
+        this.#handler.onBegun?.(++this.#begun);
         return;
       }
       const next = at + size;

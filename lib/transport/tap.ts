@@ -89,6 +89,14 @@ class TappedTransport implements Transport, TransportHandler {
     return this.#inner.turn;
   }
 
+  get begun(): number {
+    return this.#inner.begun;
+  }
+
+  get isReading(): boolean {
+    return this.#inner.isReading;
+  }
+
   /** Whoever listens hears of one message at a time. */
   get takesMany(): boolean {
     return this.#inner.takesMany && !this.#tap.active;
@@ -139,6 +147,10 @@ class TappedTransport implements Transport, TransportHandler {
       this.#tap.received(this.#socket, bytes, start, start + LANDING_PREFIX, fds, landing.target);
     }
     this.#handler.onLanded(bytes, start, landing, fds);
+  }
+
+  onBegun(begun: number): void {
+    this.#handler.onBegun?.(begun);
   }
 
   onWritable(): void {

@@ -33,6 +33,8 @@ export interface TransportHandler {
   findLanding(bytes: Buffer, start: number): Landing | undefined;
   /** The bytes behind the prefix went to the landing (or nowhere, where it was taken back meanwhile). */
   onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void;
+  /** The beginning of a message has come, and the rest has not: `Transport.begun` is `begun` until it has. */
+  onBegun?(begun: number): void;
   /** There is room again after `trySend` took less than all. */
   onWritable(): void;
   /** The stream has ended, with the reason; said once, and never after `close()`. */
@@ -125,6 +127,10 @@ export interface Transport {
   /** Waits up to `timeoutMs` (one slice) for messages, on this or the `other` transport, and hands them to the handlers. */
   receiveSync(timeoutMs: number, other: Transport | undefined): void;
 
+  /** The number of the message that has begun and not ended; 0 where none has. */
+  readonly begun: number;
+  /** Whether what comes is received. */
+  readonly isReading: boolean;
   /** Stops or goes on reading, for back-pressure. */
   setReading(on: boolean): void;
   ref(): void;

@@ -1,14 +1,24 @@
-/** A Unix socket to listen on, and its file. */
-import { lstat, readFile, unlink } from 'node:fs/promises';
-import { lstatSync, unlinkSync, type Stats } from 'node:fs';
+/**
+ * A Unix socket to listen on, and its file.
+ *
+ * A socket file stays when its server dies, and must then be replaced: found to be stale, removed, bound again. Nothing
+ * of that is atomic, and a server that has bound its socket does not listen yet. So whoever begins to listen has a lock
+ * on the directory, flock(2) of it, from before it looks until it listens: of two that begin at the same moment the
+ * second finds a socket that is listened on. The lock goes with its process, and leaves no file.
+ */
+import { closeSync, lstatSync, openSync, readFileSync, unlinkSync, type Stats } from 'node:fs';
 import { constants } from 'node:os';
-import { resolve } from 'node:path';
+import { dirname, resolve } from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { TransportError } from '../errors.js';
-import { check, ECONNREFUSED, native } from '../native.js';
+import { check, EAGAIN, ECONNREFUSED, native } from '../native.js';
 
 const { EADDRINUSE } = constants.errno;
 /** Flags of /proc/net/unix: __SO_ACCEPTCON. */
 const LISTENING = '00010000';
+/** Others have the lock for a moment each. Milliseconds. */
+const LOCK_PATIENCE_MS = 2_000;
+const LOCK_PAUSE_MS = 1;
 
 export interface ListeningSocket {
   /** The caller's. */
@@ -18,21 +28,59 @@ export interface ListeningSocket {
 }
 
 /**
- * Listens at `path`, an abstract name where it begins with NUL. A socket file that nobody listens on is replaced.
+ * Listens at `path`, an abstract name where it begins with NUL. A socket file that nobody listens on is replaced; of
+ * several that do so at the same moment one listens.
  *
- * @throws TransportError EADDRINUSE where somebody listens or the file is no socket, and whatever bind(2) says.
+ * @throws TransportError EADDRINUSE where somebody listens or the file is no socket, EAGAIN where the directory stays
+ * locked, and whatever bind(2) says.
  */
 export async function listenAt(path: string, backlog: number, mode: number): Promise<ListeningSocket> {
   if (typeof path !== 'string' || path === '' || path.includes('\0', 1)) {
     throw new TypeError('a socket path is a string, not empty and without NUL inside');
   }
+  if (isAbstract(path)) {
+    const fd = check(native().listenUnix(path, backlog, mode), 'bind', shown(path));
+    return { fd, removeFile: () => undefined };
+  }
+  const unlock = await lock(dirname(resolve(path)));
+  try {
+    // Nothing in here waits: others that wait for the lock may be of this thread.
+    return listenLocked(path, backlog, mode);
+  } finally {
+    unlock();
+  }
+}
+
+function listenLocked(path: string, backlog: number, mode: number): ListeningSocket {
   let fd = native().listenUnix(path, backlog, mode);
-  if (fd === -EADDRINUSE && !isAbstract(path)) {
-    await removeStale(path);
+  if (fd === -EADDRINUSE) {
+    removeStale(path);
     fd = native().listenUnix(path, backlog, mode);
   }
   check(fd, 'bind', shown(path));
-  return { fd, removeFile: isAbstract(path) ? () => {} : remover(path) };
+  return { fd, removeFile: remover(path) };
+}
+
+/** Where the directory cannot be opened there is no lock: it may be written all the same, and bind(2) says if not. */
+async function lock(directory: string): Promise<() => void> {
+  let fd: number;
+  try {
+    fd = openSync(directory, 'r');
+  } catch {
+    return () => undefined;
+  }
+  const unlock = (): void => closeSync(fd);
+  const deadline = performance.now() + LOCK_PATIENCE_MS;
+  for (;;) {
+    const result = native().lockFile(fd);
+    // Not every file system has locks.
+    if (result !== -EAGAIN) return unlock;
+    if (performance.now() > deadline) {
+      unlock();
+      throw new TransportError('flock', EAGAIN, `another process keeps ${directory} locked`);
+    }
+    await sleep(LOCK_PAUSE_MS);
+  }
 }
 
 function isAbstract(path: string): boolean {
@@ -43,18 +91,17 @@ function shown(path: string): string {
   return isAbstract(path) ? `@${path.slice(1)}` : path;
 }
 
-async function removeStale(path: string): Promise<void> {
-  const stats = await lstat(path).catch(() => undefined);
+function removeStale(path: string): void {
+  const stats = statOf(path);
   if (stats === undefined) return;
   if (!stats.isSocket()) throw new TransportError('bind', EADDRINUSE, `${path} is not a socket`);
-  if (await isListenedOn(path)) throw new TransportError('bind', EADDRINUSE, `somebody listens at ${path}`);
-  await unlink(path).catch(() => {});
+  if (isListenedOn(path)) throw new TransportError('bind', EADDRINUSE, `somebody listens at ${path}`);
+  unlink(path);
 }
 
 /** Asks the kernel's list first: some servers do not survive a connection that is closed at once. */
-async function isListenedOn(path: string): Promise<boolean> {
-  const sockets = await readFile('/proc/net/unix', 'latin1').catch(() => '');
-  for (const line of sockets.split('\n')) {
+function isListenedOn(path: string): boolean {
+  for (const line of listOfSockets().split('\n')) {
     const [, , , flags, , , , ...name] = line.split(' ').filter((field) => field !== '');
     const bound = name.join(' ');
     if (flags === LISTENING && (bound === path || bound === resolve(path))) return true;
@@ -64,17 +111,29 @@ async function isListenedOn(path: string): Promise<boolean> {
   return fd !== -ECONNREFUSED;
 }
 
+function listOfSockets(): string {
+  try {
+    return readFileSync('/proc/net/unix', 'latin1');
+  } catch {
+    return '';
+  }
+}
+
 function remover(path: string): () => void {
   const ours = statOf(path);
   return () => {
     const there = statOf(path);
-    if (ours === undefined || there?.ino !== ours.ino || there.dev !== ours.dev) return;
-    try {
-      unlinkSync(path);
-    } catch {
-      // Somebody was faster.
-    }
+    if (ours !== undefined && there?.ino === ours.ino && there.dev === ours.dev) unlink(path);
   };
+}
+
+/** Somebody may be faster. */
+function unlink(path: string): void {
+  try {
+    unlinkSync(path);
+  } catch {
+    // bind(2) says so where it matters.
+  }
 }
 
 function statOf(path: string): Stats | undefined {

@@ -257,6 +257,14 @@ export class UnixTransport implements Transport, QuickFace {
     }
   }
 
+  get begun(): number {
+    return this.#framer.begun;
+  }
+
+  get isReading(): boolean {
+    return this.#isReading();
+  }
+
   ref(): void {
     this.#socket.ref();
   }

@@ -1,6 +1,10 @@
 /** Where the blocks of a namespace are kept. Offsets and lengths are in bytes, and within the store. */
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
+import { constants as systemConstants } from 'node:os';
+import { check, native } from '../../native.js';
+
+const { ENOSYS, EOPNOTSUPP } = systemConstants.errno;
 
 export interface BlockStore {
   /** In bytes. */
@@ -8,7 +12,7 @@ export interface BlockStore {
   read(offset: number, length: number): Buffer | Promise<Buffer>;
   /** `data` may be reused when the promise settles. */
   write(offset: number, data: Uint8Array): void | Promise<void>;
-  /** The bytes read as zeroes from now on. */
+  /** The bytes read as zeroes from now on, and take no room where that can be: TRIM and Write Zeroes. */
   clear(offset: number, length: number): void | Promise<void>;
   flush(): void | Promise<void>;
   close(): void | Promise<void>;
@@ -128,10 +132,19 @@ export class FileStore implements BlockStore {
     }
   }
 
+  /** Gives the room back; where the file system cannot do that, zeroes are written over what is not zero. */
   async clear(offset: number, length: number): Promise<void> {
+    const result = native().punchHole(this.#file.fd, offset, length);
+    if (result === -EOPNOTSUPP || result === -ENOSYS) await this.#overwrite(offset, length);
+    else check(result, 'fallocate');
+  }
+
+  async #overwrite(offset: number, length: number): Promise<void> {
     const zeroes = Buffer.alloc(Math.min(CHUNK, length));
     for (let done = 0; done < length; done += CHUNK) {
-      await this.write(offset + done, zeroes.subarray(0, Math.min(CHUNK, length - done)));
+      const part = zeroes.subarray(0, Math.min(CHUNK, length - done));
+      // A hole stays one.
+      if (!part.equals(await this.read(offset + done, part.length))) await this.write(offset + done, part);
     }
   }
 

@@ -1,0 +1,292 @@
+/**
+ * Where clients come in, before there is a session for them: nobody knows yet whether they are clients at all.
+ *
+ * ```
+ *   accepted: silent ──VERSION──▶ waiting ── a place is free ──▶ inside: a session has it ──▶ gone
+ *               └── says nothing in time, or is in the way ─────────────────────────────────────▲
+ * ```
+ * A client takes a place when it has sent VERSION, whole: so one that says nothing keeps nobody out. Those that wait are
+ * served in the order of their VERSIONs. Who has a place keeps it; but a message that has begun must end in time.
+ */
+import { constants } from 'node:os';
+import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
+import { closeFds, EAGAIN, native, type NativeListener } from '../native.js';
+import { UnixTransport, type Landing, type Transport, type TransportHandler } from '../transport/index.js';
+import { MessageWatch } from './message-watch.js';
+
+const { ETIMEDOUT } = constants.errno;
+
+/** Connections that may be there without a place. */
+const WAITING_ROOM = 64;
+/** With the waiting room full, who has been silent for so long makes room, in milliseconds: clients speak at once. */
+const EVICTED_AFTER_MS = 250;
+/** accept(2) calls in one turn of the loop. */
+const ACCEPTS_A_TURN = 16;
+/** After accept(2) failed for want of fds or memory, in milliseconds. */
+const ACCEPT_PAUSE_MS = 100;
+
+export type OpenTransport = (handler: TransportHandler) => Transport;
+
+export interface ReceptionOptions {
+  /** Clients that are served at the same time. */
+  readonly places: number;
+  /** How long a client may take to send VERSION, in milliseconds. */
+  readonly versionTimeoutMs: number;
+  /** How long a message may take that has begun, in milliseconds. */
+  readonly messageTimeoutMs: number;
+  /** Begins a session for a client that has got a place. */
+  admit(open: OpenTransport): { readonly closed: Promise<VfioUserError> };
+  /** Accepting has failed; it goes on in a moment. */
+  onTrouble(error: TransportError): void;
+}
+
+export class Reception {
+  readonly #options: ReceptionOptions;
+  /** In the order in which they came. */
+  readonly #visitors = new Set<Visitor>();
+  readonly #waiting = new Set<Visitor>();
+  #inside = 0;
+  #listener: NativeListener | undefined;
+  #path = '';
+  #resume: NodeJS.Timeout | undefined;
+  #isReferenced = true;
+  #isClosed = false;
+
+  constructor(options: ReceptionOptions) {
+    this.#options = options;
+  }
+
+  /** Clients that are served, or would be if they said anything. */
+  get count(): number {
+    return Math.min(this.#visitors.size, this.#options.places);
+  }
+
+  /** Accepts who comes to the listening socket `fd`, which is ours from here on. */
+  listen(fd: number, path: string): void {
+    this.#path = path;
+    this.#listener = new (native().Listener)(fd, () => this.#accept());
+    this.#listener.watch(true);
+  }
+
+  /** Somebody has come. @throws what opening throws. */
+  welcome(open: OpenTransport): Visitor {
+    const visitor = new Visitor(open, this.#options, {
+      onVersion: () => this.#onVersion(visitor),
+      onGone: () => this.#forget(visitor),
+    });
+    this.#visitors.add(visitor);
+    if (!this.#isReferenced) visitor.transport.unref();
+    return visitor;
+  }
+
+  ref(): void {
+    this.#isReferenced = true;
+    this.#listener?.ref();
+    for (const { transport, isInside } of this.#visitors) if (!isInside) transport.ref();
+  }
+
+  /** Sessions are their owner's. */
+  unref(): void {
+    this.#isReferenced = false;
+    this.#listener?.unref();
+    for (const { transport, isInside } of this.#visitors) if (!isInside) transport.unref();
+  }
+
+  /** Accepts nobody any more, and sends away who has no session. */
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#resume);
+    this.#listener?.close();
+    this.#waiting.clear();
+    const reason = new ClosedError('the server was closed');
+    for (const visitor of this.#visitors) if (!visitor.isInside) visitor.end(reason);
+  }
+
+  #accept(): void {
+    for (let i = 0; i < ACCEPTS_A_TURN && !this.#isClosed; i++) {
+      if (this.#visitors.size >= this.#options.places + WAITING_ROOM && !this.#makeRoom()) {
+        // The next ones wait in the backlog.
+        this.#pause(EVICTED_AFTER_MS);
+        return;
+      }
+      const fd = this.#listener!.accept();
+      if (fd < 0) {
+        if (fd === -EAGAIN) return;
+        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
+        this.#pause(ACCEPT_PAUSE_MS);
+        this.#options.onTrouble(new TransportError('accept', -fd, this.#path));
+        return;
+      }
+      this.welcome((handler) => new UnixTransport(fd, this.#path, handler));
+    }
+  }
+
+  #pause(ms: number): void {
+    this.#listener!.watch(false);
+    this.#resume ??= setTimeout(() => this.#goOn(), ms).unref();
+  }
+
+  #goOn(): void {
+    if (this.#resume === undefined) return;
+    clearTimeout(this.#resume);
+    this.#resume = undefined;
+    if (!this.#isClosed) this.#listener!.watch(true);
+  }
+
+  /** Whoever has been silent for the longest time goes, if that is long enough. */
+  #makeRoom(): boolean {
+    const latest = performance.now() - EVICTED_AFTER_MS;
+    for (const visitor of this.#visitors) {
+      if (!visitor.isSilent) continue;
+      if (visitor.since > latest) return false;
+      const what = 'the client said nothing, and others were waiting';
+      visitor.end(new TransportError('recvmsg', ETIMEDOUT, what));
+      return true;
+    }
+    return false;
+  }
+
+  #onVersion(visitor: Visitor): void {
+    this.#waiting.add(visitor);
+    this.#fillPlaces();
+  }
+
+  #fillPlaces(): void {
+    for (const visitor of this.#waiting) {
+      if (this.#isClosed || this.#inside >= this.#options.places) return;
+      this.#waiting.delete(visitor);
+      this.#inside++;
+      void visitor.enter().then(() => {
+        this.#inside--;
+        this.#forget(visitor);
+        this.#fillPlaces();
+      });
+    }
+  }
+
+  #forget(visitor: Visitor): void {
+    this.#waiting.delete(visitor);
+    this.#visitors.delete(visitor);
+    this.#goOn();
+  }
+}
+
+interface Host {
+  onVersion(): void;
+  onGone(): void;
+}
+
+/** A connection: at first what comes is kept here, then handed to the session that has it. */
+export class Visitor implements TransportHandler {
+  readonly transport: Transport;
+  /** When it came: milliseconds of `performance.now`. */
+  readonly since = performance.now();
+  /** The reason, when it has ended. */
+  readonly ended: Promise<VfioUserError>;
+  readonly #options: ReceptionOptions;
+  readonly #host: Host;
+  readonly #watch: MessageWatch;
+  #session: TransportHandler | undefined;
+  /** VERSION, while the client waits for a place. */
+  #first: { bytes: Buffer; start: number; end: number; fds: number[] | undefined } | undefined;
+  #isGone = false;
+  #timer: NodeJS.Timeout | undefined;
+  #settle!: (reason: VfioUserError) => void;
+
+  constructor(open: OpenTransport, options: ReceptionOptions, host: Host) {
+    this.#options = options;
+    this.#host = host;
+    this.ended = new Promise((resolve) => (this.#settle = resolve));
+    this.#watch = new MessageWatch(options.messageTimeoutMs, (reason) => this.end(reason));
+    this.transport = open(this);
+    this.#timer = setTimeout(() => {
+      const what = `the client sent no VERSION within ${options.versionTimeoutMs} ms`;
+      this.end(new TransportError('recvmsg', ETIMEDOUT, what));
+    }, options.versionTimeoutMs).unref();
+  }
+
+  /** It has not said yet what it wants. */
+  get isSilent(): boolean {
+    return this.#timer !== undefined;
+  }
+
+  get isInside(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** The session begins; settles when it has ended. */
+  async enter(): Promise<void> {
+    const first = this.#first!;
+    this.#first = undefined;
+    const session = this.#options.admit((handler) => {
+      this.#session = handler;
+      return this.transport;
+    });
+    try {
+      this.#session!.onMessage(first.bytes, first.start, first.end, first.fds);
+      this.transport.setReading(true);
+    } catch (error) {
+      // As a transport does it with what its handler throws.
+      this.transport.close();
+      this.#session!.onEnd(error as VfioUserError);
+    }
+    this.#settle(await session.closed);
+    this.#watch.stop();
+  }
+
+  /** Ends it, without a word to the client. */
+  end(reason: VfioUserError): void {
+    this.transport.close();
+    this.onEnd(reason);
+  }
+
+  onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
+    if (this.#session !== undefined) {
+      this.#session.onMessage(bytes, start, end, fds);
+      return;
+    }
+    this.#stopTimer();
+    // No place may be free for a long time: what comes after this is left where it is.
+    this.transport.setReading(false);
+    this.#first = { bytes: Buffer.from(bytes.subarray(start, end)), start: 0, end: end - start, fds };
+    this.#host.onVersion();
+  }
+
+  onBegun(begun: number): void {
+    this.#watch.onBegun(begun, this.transport);
+  }
+
+  findLanding(bytes: Buffer, start: number): Landing | undefined {
+    return this.#session?.findLanding(bytes, start);
+  }
+
+  onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void {
+    this.#session?.onLanded(bytes, start, landing, fds);
+  }
+
+  onWritable(): void {
+    this.#session?.onWritable();
+  }
+
+  onEnd(reason: VfioUserError): void {
+    if (this.#session === undefined) this.#leave(reason);
+    else this.#session.onEnd(reason);
+  }
+
+  #leave(reason: VfioUserError): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#stopTimer();
+    this.#watch.stop();
+    if (this.#first?.fds !== undefined) closeFds(this.#first.fds);
+    this.#first = undefined;
+    this.transport.close();
+    this.#settle(reason);
+    this.#host.onGone();
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}
