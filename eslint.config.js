@@ -10,6 +10,7 @@ import tseslint from 'typescript-eslint';
  */
 const LAYERS = [
   { name: 'fields' },
+  { name: 'options' },
   { name: 'fifo' },
   { name: 'turn-share' },
   { name: 'cloning' },

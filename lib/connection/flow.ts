@@ -29,7 +29,7 @@ const GATHER_FROM = 4;
 /** With so few under way an answer is looked for before the loop goes to sleep: with more there is always one to come. */
 const FEW = 2;
 /** The largest `inFlight`: ids must suffice for these and the tombstones. */
-const MAX_IN_FLIGHT = 16_384;
+export const MAX_IN_FLIGHT = 16_384;
 
 export interface FlowOptions {
   main: Channel;

@@ -17,4 +17,4 @@ export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
 export { checkAttached, lostMemory, partOf } from './memory.js';
 export type { Decoder, Slot } from './slot.js';
-export { checkInFlight } from './flow.js';
+export { MAX_IN_FLIGHT, checkInFlight } from './flow.js';

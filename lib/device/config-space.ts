@@ -8,7 +8,8 @@
 import { forbidCloning } from '../cloning.js';
 import { Exclusive, withDeadline, type CallOptions } from '../connection/index.js';
 import { RemoteError } from '../errors.js';
-import { integer } from '../fields.js';
+import { integer, outOfRange, wrongType } from '../fields.js';
+import * as option from '../options.js';
 import {
   PciConfig,
   decodeConfigSpace,
@@ -118,56 +119,38 @@ export class ConfigSpace implements ConfigReader {
    * The value as it is now: from the shadow, or from the device where the device changes it by itself, and where a write
    * was aborted or could not be read back.
    */
-  async read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
-    this.#check(offset, width);
-    if (this.isVolatile(offset, width) || this.#stale.includes(offset, offset + width))
-      await this.#fetch(offset, width, options);
-    return this.#shadow.readUIntLE(offset, width);
+  read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
+    return this.#read('read', offset, width, options);
   }
 
   /** Status, read from the device: PciStatus bits. */
   status(options?: CallOptions): Promise<number> {
-    return this.read(PciConfig.STATUS, 2, options);
+    return this.#read('status', PciConfig.STATUS, 2, options);
   }
 
   /** Whether the device changes any of these bytes by itself, so that the shadow may be out of date. */
   isVolatile(offset: number, width: number): boolean {
+    integer('config space: offset', offset);
+    integer('config space: width', width);
     this.#volatile ??= volatileRanges(this.capabilities);
     return this.#volatile.some(([start, end]) => offset < end && start < offset + width);
   }
 
   writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.write(offset, 1, value, options);
+    return this.#write('writeUInt8', offset, 1, value, options);
   }
 
   writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.write(offset, 2, value, options);
+    return this.#write('writeUInt16', offset, 2, value, options);
   }
 
   writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.write(offset, 4, value, options);
+    return this.#write('writeUInt32', offset, 4, value, options);
   }
 
   /** Writes through, and reads back in the same round trip: read-only bits stay what they are. */
-  async write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
-    this.#check(offset, width);
-    this.#checkWrite(width, value);
-    const call = withDeadline(options);
-    const [start, end] = this.#block(offset, width);
-    // Neighbours that are written with it have to be known.
-    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, call);
-    this.#stale.mark(start, end);
-    const [put, fetched] = await Promise.allSettled([
-      this.#put(offset, width, value, call),
-      this.#fetch(offset, width, call),
-    ]);
-    if (put.status === 'fulfilled' && fetched.status === 'rejected') {
-      // eslint-disable-next-line no-restricted-syntax -- checked above
-      this.#shadow.writeUIntLE(value, offset, width);
-      this.#forget();
-    }
-    this.#catchUp();
-    for (const result of [put, fetched]) if (result.status === 'rejected') throw result.reason;
+  write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
+    return this.#write('write', offset, width, value, options);
   }
 
   /**
@@ -182,6 +165,7 @@ export class ConfigSpace implements ConfigReader {
     value: number,
     options?: CallOptions,
   ): Promise<void> {
+    option.CALL_OPTIONS.check('ConfigSpace.update', options);
     this.#check(offset, width);
     checkValue('mask', mask, width);
     this.#checkWrite(width, value);
@@ -190,12 +174,13 @@ export class ConfigSpace implements ConfigReader {
       const old = this.#shadow.readUIntLE(offset, width);
       // Bitwise operators give signed numbers from bit 31 on.
       const wanted = ((old & ~mask) | (value & mask)) >>> 0;
-      if (wanted !== old) await this.write(offset, width, wanted, call);
+      if (wanted !== old) await this.#write('update', offset, width, wanted, call);
     });
   }
 
   /** Reads all of the space again. */
   async refresh(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('ConfigSpace.refresh', options);
     try {
       await this.#refresh(withDeadline(options));
     } catch (error) {
@@ -238,6 +223,47 @@ export class ConfigSpace implements ConfigReader {
       }
     }
     this.#forget();
+  }
+
+  async #read(
+    caller: string,
+    offset: number,
+    width: ConfigWidth,
+    options: CallOptions | undefined,
+  ): Promise<number> {
+    option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
+    this.#check(offset, width);
+    if (this.isVolatile(offset, width) || this.#stale.includes(offset, offset + width))
+      await this.#fetch(offset, width, options);
+    return this.#shadow.readUIntLE(offset, width);
+  }
+
+  async #write(
+    caller: string,
+    offset: number,
+    width: ConfigWidth,
+    value: number,
+    options: CallOptions | undefined,
+  ): Promise<void> {
+    option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
+    this.#check(offset, width);
+    this.#checkWrite(width, value);
+    const call = withDeadline(options);
+    const [start, end] = this.#block(offset, width);
+    // Neighbours that are written with it have to be known.
+    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, call);
+    this.#stale.mark(start, end);
+    const [put, fetched] = await Promise.allSettled([
+      this.#put(offset, width, value, call),
+      this.#fetch(offset, width, call),
+    ]);
+    if (put.status === 'fulfilled' && fetched.status === 'rejected') {
+      // eslint-disable-next-line no-restricted-syntax -- checked above
+      this.#shadow.writeUIntLE(value, offset, width);
+      this.#forget();
+    }
+    this.#catchUp();
+    for (const result of [put, fetched]) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Reads again what is stale, if nobody does already. What fails stays stale. */
@@ -319,13 +345,12 @@ export class ConfigSpace implements ConfigReader {
   }
 
   #check(offset: number, width: number): void {
+    if (typeof width !== 'number') throw wrongType('config space: width', 'a number', width);
     if (width !== 1 && width !== 2 && width !== 4)
-      throw new RangeError(`config space has no width of ${width} bytes`);
-    if (!Number.isInteger(offset) || offset < 0 || offset % width !== 0 || offset + width > this.size) {
-      throw new RangeError(
-        `config space has ${this.size} bytes; offset ${offset} for ${width} is past them, or not aligned`,
-      );
-    }
+      throw outOfRange(`config space: width must be 1, 2 or 4 bytes, not ${String(width)}`);
+    integer('config space: offset', offset, 0, this.size - width);
+    if (offset % width !== 0)
+      throw outOfRange(`config space: offset must be a multiple of the width, ${width}, not ${offset}`);
   }
 }
 

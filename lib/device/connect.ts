@@ -2,19 +2,22 @@
 import {
   Connection,
   DEFAULT_TIMEOUT_MS,
+  MAX_IN_FLIGHT,
   checkInFlight,
   negotiate,
-  timeoutOf,
   type CallOptions,
   type MessageTap,
 } from '../connection/index.js';
 import type { VfioUserError } from '../errors.js';
+import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
+import * as option from '../options.js';
 import { Command, DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
-import { openTap, type TraceOptions } from '../trace/tap.js';
-import { openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
+import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/tap.js';
+import { checkEndpoint, openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
+import { MAX_VIEW_BYTES } from './dma-window.js';
 import { interrogate, type DeviceDescription } from './interrogate.js';
 import { Reconnector, type Dialled, type ReconnectOptions } from './reconnect.js';
 import { checkQuirks, type CheckedQuirks, type Quirks } from './quirks.js';
@@ -80,6 +83,35 @@ const MOST_CONFIG_SIZE = 4096;
 /** A version's numbers are of 16 bits. */
 const MAX_VERSION = 0xffff;
 
+const RECONNECT_OPTIONS = new option.OptionTable<ReconnectOptions>({ timeoutMs: option.timeout });
+const VERSION = new option.OptionTable<{ major: number; minor: number }>(
+  { major: option.wholeNumber(0, MAX_VERSION), minor: option.wholeNumber(0, MAX_VERSION) },
+  ['major', 'minor'],
+);
+const OPTIONS = new option.OptionTable<ConnectOptions>({
+  ...option.CALL_CHECKS,
+  ...TRACE_CHECKS,
+  waitForSocket: option.boolean,
+  socketPermissions: option.oneOf('warn', 'refuse', 'ignore'),
+  serverUid: option.wholeNumber(0, UINT32_MAX),
+  mmap: option.oneOf('always', 'sealed', 'never'),
+  reconnect: option.byType('true, false or { timeoutMs }', {
+    boolean: option.boolean,
+    object: option.options(RECONNECT_OPTIONS),
+  }),
+  twinSocket: option.boolean,
+  inFlight: option.wholeNumber(1, MAX_IN_FLIGHT),
+  writeChunkBytes: option.wholeNumber(1),
+  spinUs: option.wholeNumber(0, UINT32_MAX),
+  secureDma: option.boolean,
+  arenaBytes: option.wholeNumber(1, MAX_VIEW_BYTES),
+  hugePages: option.boolean,
+  tryOptional: option.boolean,
+  // Plain data, which may come from a file: `checkQuirks`.
+  quirks: option.unchecked,
+  version: option.options(VERSION),
+});
+
 /**
  * Connects to a vfio-user server and opens its device.
  *
@@ -89,16 +121,19 @@ const MAX_VERSION = 0xffff;
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  */
 export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): Promise<Device> {
+  OPTIONS.check('connect', given);
+  checkEndpoint('connect', endpoint);
   const quirks = checkQuirks(given.quirks);
   const options = withQuirks(given, quirks);
-  const timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
+  const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
   const deadline = performance.now() + timeoutMs;
   const { signal } = options;
   const call = (): CallOptions => ({ timeoutMs: Math.max(1, deadline - performance.now()), signal });
   requireLittleEndian();
-  checkOptions(options);
+  // A quirk's.
+  if (options.inFlight !== undefined) checkInFlight(options.inFlight);
   const reconnect = reconnectOptions(endpoint, options);
-  const tap = await openTap(options, true);
+  const tap = await openTap({ trace: options.trace, capture: options.capture }, true);
   let session: Session | undefined;
   let dialled: Dialled | undefined;
   const dialAgain = (again: CallOptions): Promise<Dialled> => dial(endpoint, options, quirks, tap, again);
@@ -184,11 +219,7 @@ function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): Re
       'reconnect needs an endpoint that can be opened again: a path, { vsock } or { dial }',
     );
   }
-  const wanted = reconnect === true ? {} : reconnect;
-  if (wanted.timeoutMs !== undefined && !(wanted.timeoutMs > 0)) {
-    throw new RangeError(`reconnect.timeoutMs is positive, not ${wanted.timeoutMs}`);
-  }
-  return wanted;
+  return reconnect === true ? {} : reconnect;
 }
 
 /** Config space, where the device has one that can be read. */
@@ -227,31 +258,4 @@ function sessionOptions(options: ConnectOptions, quirks: CheckedQuirks, passesFd
     tryOptional: options.tryOptional ?? false,
     accessWidths: quirks.accessWidths,
   };
-}
-
-function checkOptions(options: ConnectOptions): void {
-  const { mmap, writeChunkBytes, spinUs, inFlight, socketPermissions, serverUid, version } = options;
-  if (inFlight !== undefined) checkInFlight(inFlight);
-  if (mmap !== undefined && !['always', 'sealed', 'never'].includes(mmap)) {
-    throw new TypeError(`mmap is 'always', 'sealed' or 'never', not ${String(mmap)}`);
-  }
-  for (const number of version === undefined ? [] : [version.major, version.minor]) {
-    if (!Number.isInteger(number) || number < 0 || number > MAX_VERSION) {
-      throw new RangeError(`version has two integers from 0 to ${MAX_VERSION}, not ${number}`);
-    }
-  }
-  if (socketPermissions !== undefined && !['warn', 'refuse', 'ignore'].includes(socketPermissions)) {
-    throw new TypeError(
-      `socketPermissions is 'warn', 'refuse' or 'ignore', not ${String(socketPermissions)}`,
-    );
-  }
-  if (serverUid !== undefined && !(Number.isInteger(serverUid) && serverUid >= 0)) {
-    throw new RangeError(`serverUid is a non-negative integer, not ${serverUid}`);
-  }
-  if (writeChunkBytes !== undefined && !(Number.isInteger(writeChunkBytes) && writeChunkBytes > 0)) {
-    throw new RangeError(`writeChunkBytes is a positive integer, not ${writeChunkBytes}`);
-  }
-  if (spinUs !== undefined && !(Number.isInteger(spinUs) && spinUs >= 0)) {
-    throw new RangeError(`spinUs is a non-negative integer, not ${spinUs}`);
-  }
 }

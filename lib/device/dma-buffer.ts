@@ -2,6 +2,8 @@
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError } from '../errors.js';
+import { wrongType } from '../fields.js';
+import * as option from '../options.js';
 import type { ArenaPool, Place } from './arena-pool.js';
 
 const NOTHING = Buffer.alloc(0);
@@ -53,6 +55,7 @@ export class DmaBuffer {
    * is being mapped in a transaction.
    */
   async free(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaBuffer.free', options);
     if (this.closed) return;
     if (this.#place.arena.window.state === 'mapping')
       throw new TypeError('it is being mapped in a transaction');
@@ -88,6 +91,8 @@ export class DmaBuffer {
    * @returns a function that takes the listener back
    */
   onRelease(listener: (reason: ClosedError) => void): () => void {
+    if (typeof listener !== 'function')
+      throw wrongType('DmaBuffer.onRelease: listener', 'a function', listener);
     return this.#place.arena.window.onRelease(listener);
   }
 

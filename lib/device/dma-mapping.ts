@@ -1,6 +1,7 @@
 /** Memory of the caller's that the device reads and writes. */
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
+import * as option from '../options.js';
 import type { DmaWindow } from './dma-window.js';
 import type { DmaWindows } from './dma-windows.js';
 
@@ -37,7 +38,8 @@ export class DmaMapping {
    * @throws RemoteError, after which it is still mapped; TimeoutError, ProtocolError, or the signal's reason: the server
    * may still use the memory then, and its addresses stay reserved until the device is closed.
    */
-  unmap(options?: CallOptions): Promise<void> {
+  async unmap(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaMapping.unmap', options);
     return this.#windows.unmap(this.#window, options);
   }
 

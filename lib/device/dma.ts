@@ -9,8 +9,9 @@ import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
-import { bigInteger, integer, outOfRange, wrongType } from '../fields.js';
+import { bigInteger, integer, outOfRange, UINT64_MAX, wrongType } from '../fields.js';
 import { check, native, type FdInfo } from '../native.js';
+import * as option from '../options.js';
 import { ArenaPool } from './arena-pool.js';
 import type { ArenaKind } from './arena.js';
 import { DirtyPages } from './dirty.js';
@@ -92,9 +93,59 @@ export interface DmaHandlerOptions extends Omit<DmaAccessOptions, 'share'> {
   iova?: bigint | undefined;
 }
 
+const ADDRESS_BITS = option.wholeNumber(16, 64);
+const ALLOC_OPTIONS = new option.OptionTable<DmaAllocOptions>({
+  ...option.CALL_CHECKS,
+  readable: option.boolean,
+  writable: option.boolean,
+  share: option.boolean,
+  addressBits: ADDRESS_BITS,
+  alignment: option.wholeNumber(1, HUGE_PAGE_SIZE),
+});
+const MAP_OPTIONS = new option.OptionTable<DmaMapOptions>(
+  {
+    ...option.CALL_CHECKS,
+    readable: option.boolean,
+    writable: option.boolean,
+    share: option.boolean,
+    addressBits: ADDRESS_BITS,
+    fd: option.wholeNumber(0, 0x7fff_ffff),
+    offset: option.wholeNumber(),
+    size: option.wholeNumber(1),
+    iova: option.bigInteger(0n, UINT64_MAX),
+    fileIo: option.boolean,
+  },
+  ['fd', 'size'],
+);
+/** What goes with an fd only is refused with the reason. */
+const HANDLER_OPTIONS = new option.OptionTable<DmaHandlerOptions & Partial<DmaMapOptions>>(
+  {
+    ...option.CALL_CHECKS,
+    readable: option.boolean,
+    writable: option.boolean,
+    addressBits: ADDRESS_BITS,
+    handler: (value, caller, name) => {
+      const { read, write } = (value ?? {}) as Partial<DmaHandler>;
+      if (typeof read === 'function' && typeof write === 'function') return undefined;
+      return wrongType(
+        `${caller}: ${name}`,
+        'an object with functions read(address, length) and write(address, bytes)',
+        value,
+      );
+    },
+    async: option.boolean,
+    size: option.wholeNumber(1),
+    iova: option.bigInteger(0n, UINT64_MAX),
+    fd: notWithHandler,
+    offset: notWithHandler,
+    share: notWithHandler,
+    fileIo: notWithHandler,
+  },
+  ['handler', 'size'],
+);
+
 const DEFAULT_ARENA_BYTES = 4 << 20;
 const DEFAULT_ALIGNMENT = 4096;
-const LEAST_ADDRESS_BITS = 16;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 /** What mmap says of files that cannot be mapped (some dma-bufs): the server may still know what to do with them. */
@@ -148,6 +199,7 @@ export class Dma {
    * TimeoutError, ClosedError; the signal's reason.
    */
   async alloc(size: number, options: DmaAllocOptions = {}): Promise<DmaBuffer> {
+    ALLOC_OPTIONS.check('Dma.alloc', options);
     const { alignment, kind } = this.#wanted(size, options);
     const place = await this.#pool.take(size, alignment, kind, options);
     // The device may have been closed since the place was found.
@@ -164,6 +216,7 @@ export class Dma {
    * ClosedError; the signal's reason.
    */
   async map(options: DmaMapOptions | DmaHandlerOptions): Promise<DmaMapping> {
+    checkMapOptions('Dma.map', options);
     const { window, mapped } = this.#begin(options);
     await mapped;
     return new DmaMapping(this.#windows, window);
@@ -180,6 +233,8 @@ export class Dma {
     callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions>) => T | Promise<T>,
     options?: CallOptions,
   ): Promise<T> {
+    if (typeof callback !== 'function') throw wrongType('Dma.transaction: callback', 'a function', callback);
+    option.CALL_OPTIONS.check('Dma.transaction', options);
     this.#refuseNested();
     return this.#mutex.runExclusive(async () => {
       const log = new TransactionLog(this.#windows);
@@ -203,6 +258,7 @@ export class Dma {
    * after which addresses and memory may be reserved until the device is closed.
    */
   async unmapAll(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Dma.unmapAll', options);
     this.#refuseNested();
     await this.#mutex.runExclusive(() => this.#windows.unmapAll(options));
   }
@@ -212,6 +268,7 @@ export class Dma {
    * @throws RangeError where nothing is mapped like that; TypeError, RangeError for what is no address or size.
    */
   async unmap(iova: bigint, size: number, options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Dma.unmap', options);
     checkWhole('size', size, Number.MAX_SAFE_INTEGER, PAGE_SIZE);
     const pages = size / PAGE_SIZE;
     const page = checkIova(iova, pages, PAGE_SIZE);
@@ -262,17 +319,22 @@ export class Dma {
     return {
       alloc: (size, own = {}) => {
         log.checkOpen();
+        ALLOC_OPTIONS.check('DmaTransaction.alloc', own);
         const { alignment, kind } = this.#wanted(size, own);
         return buffers.alloc(size, alignment, kind, log, { ...options, ...own });
       },
       map: (wanted) => {
         log.checkOpen();
+        checkMapOptions('DmaTransaction.map', wanted);
         const { window, mapped } = this.#begin({ ...options, ...wanted });
         log.mapped(window, mapped);
         return new DmaMapping(this.#windows, window);
       },
       unmap: (mapping, own) => {
         log.checkOpen();
+        if (!(mapping instanceof DmaMapping))
+          throw wrongType('DmaTransaction.unmap: mapping', 'a DmaMapping', mapping);
+        option.CALL_OPTIONS.check('DmaTransaction.unmap', own);
         log.unmap(mapping.window, { ...options, ...own });
       },
     };
@@ -326,14 +388,17 @@ export class Dma {
   }
 }
 
-function handlersMemory({ handler, async = false, ...rest }: DmaHandlerOptions): WindowMemory {
-  for (const other of ['fd', 'offset', 'share', 'fileIo']) {
-    if ((rest as Record<string, unknown>)[other] !== undefined)
-      throw new TypeError(`a handler and ${other} exclude each other`);
-  }
-  if (typeof handler?.read !== 'function' || typeof handler.write !== 'function') {
-    throw new TypeError('a DMA handler has functions read(address, length) and write(address, bytes)');
-  }
+function checkMapOptions(caller: string, options: DmaMapOptions | DmaHandlerOptions): void {
+  const isHandler = typeof options === 'object' && options !== null && 'handler' in options;
+  if (isHandler) HANDLER_OPTIONS.check(caller, options);
+  else MAP_OPTIONS.check(caller, options);
+}
+
+function notWithHandler(_value: unknown, caller: string, name: string): TypeError {
+  return new TypeError(`${caller}: a handler and ${name} exclude each other`);
+}
+
+function handlersMemory({ handler, async = false }: DmaHandlerOptions): WindowMemory {
   return { fd: -1, mapping: undefined, sealed: false, handler: new HandlerBacking(handler, async) };
 }
 
@@ -361,7 +426,7 @@ function checkIova(iova: bigint, pages: number, granule: number): number {
 }
 
 function addressBitsOf({ addressBits = 64 }: DmaAccessOptions): number {
-  return integer('addressBits', addressBits, LEAST_ADDRESS_BITS, 64);
+  return addressBits;
 }
 
 /** A multiple of `step` from `least` to `most`. */

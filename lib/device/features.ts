@@ -3,7 +3,8 @@ import { constants } from 'node:os';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Decoder } from '../connection/index.js';
 import { RemoteError, UnsupportedError } from '../errors.js';
-import { byteArray, integer, UINT32_MAX } from '../fields.js';
+import { byteArray, integer, UINT16_MAX, UINT32_MAX } from '../fields.js';
+import * as option from '../options.js';
 import {
   Command,
   DEVICE_FEATURE_GET,
@@ -19,6 +20,8 @@ export interface FeatureMethods {
   get?: boolean;
   set?: boolean;
 }
+
+const METHODS = new option.OptionTable<FeatureMethods>({ get: option.boolean, set: option.boolean });
 
 /** What servers say instead of "not supported". */
 const NOT_SUPPORTED = new Set<number>([
@@ -49,6 +52,10 @@ export class Features {
 
   /** Whether the device supports the feature, with all of these methods. Asked once and remembered. */
   async probe(feature: number, methods: FeatureMethods = {}, options?: CallOptions): Promise<boolean> {
+    const problem = METHODS.find('Features.probe', 'methods.', methods);
+    if (problem !== undefined) throw problem;
+    option.CALL_OPTIONS.check('Features.probe', options);
+    integer('Features.probe: feature', feature, 0, UINT16_MAX);
     if (!this.mayAsk) return false;
     const flags = (methods.get ? DEVICE_FEATURE_GET : 0) | (methods.set ? DEVICE_FEATURE_SET : 0);
     const key = `${feature}/${flags}`;
@@ -70,6 +77,7 @@ export class Features {
     data: Uint8Array = new Uint8Array(0),
     options?: CallOptions,
   ): Promise<Buffer> {
+    option.CALL_OPTIONS.check('Features.get', options);
     const payload = encodeDeviceFeature({
       feature,
       flags: DEVICE_FEATURE_GET,
@@ -83,6 +91,7 @@ export class Features {
 
   /** Sets the feature; gives the data that the server answered with, which may say what it chose. Errors as of `get`. */
   async set(feature: number, data: Uint8Array, options?: CallOptions): Promise<Buffer> {
+    option.CALL_OPTIONS.check('Features.set', options);
     const payload = encodeDeviceFeature({ feature, flags: DEVICE_FEATURE_SET, data });
     return this.request(payload, options, (_slot, bytes, start, end) => {
       return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_SET).data;

@@ -6,6 +6,7 @@ import { forbidCloning } from '../cloning.js';
 import { withDeadline, type CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer } from '../fields.js';
+import * as option from '../options.js';
 import { closeFds, native, type NativeEventFd } from '../native.js';
 import { writeUInt64 } from '../protocol/bytes.js';
 import { Command, IO_FD_TYPE_IOEVENTFD_SHADOW, IO_FD_TYPE_IOREGIONFD } from '../protocol/constants.js';
@@ -117,6 +118,7 @@ export class IoFds implements Iterable<IoFd> {
 
   /** The one that covers `offset` of the region. */
   at(offset: number): IoFd | undefined {
+    integer('IoFds.at: offset', offset, 0, Number.MAX_SAFE_INTEGER);
     return this.#items.find((io) => io.offset <= offset && offset < io.offset + Math.max(io.size, 1));
   }
 
@@ -147,6 +149,7 @@ export async function getIoFds(
   region: { index: number; size: number },
   options?: CallOptions,
 ): Promise<IoFds> {
+  option.CALL_OPTIONS.check('Region.ioFds', options);
   if (!session.mayTryOptional) {
     throw new UnsupportedError(
       'GET_REGION_IO_FDS is not sent to a server that answered minor 0: some lose step (option tryOptional)',

@@ -9,7 +9,8 @@
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Exclusive } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
-import { boolean } from '../fields.js';
+import { boolean, integer, UINT32_MAX, wrongType } from '../fields.js';
+import * as option from '../options.js';
 import {
   IRQ_FLAG_AUTOMASKED,
   IRQ_FLAG_EVENTFD,
@@ -58,6 +59,14 @@ export interface IrqGroup {
   /** The indexes are those of PCI. */
   readonly isPci: boolean;
 }
+
+const IRQ_CHECKS = { ...option.CALL_CHECKS, host: option.boolean } as const;
+const IRQ_OPTIONS = new option.OptionTable<IrqOptions>(IRQ_CHECKS);
+const DISABLE_OPTIONS = new option.OptionTable<DisableOptions>({ ...IRQ_CHECKS, force: option.boolean });
+const RANGE = new option.OptionTable<IrqRange>({
+  start: option.wholeNumber(0, UINT32_MAX),
+  count: option.wholeNumber(1, UINT32_MAX),
+});
 
 const NAMES = ['INTx', 'MSI', 'MSI-X', 'ERR', 'REQ'];
 
@@ -143,7 +152,7 @@ export class IrqIndex {
    * this process has no fds left; the signal's reason.
    */
   async enable(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
-    const subindexes = this.#subindexes(range, options);
+    const subindexes = this.#subindexes('IrqIndex.enable', range, options);
     this.#triggers.groupSize();
     return this.#group.exclusive.run(`enabling ${this.name}`, options, (call = {}) =>
       this.#enable(subindexes, call),
@@ -156,6 +165,7 @@ export class IrqIndex {
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async disable(options: DisableOptions = {}): Promise<void> {
+    DISABLE_OPTIONS.check('IrqIndex.disable', options);
     await this.#group.exclusive.run(`disabling ${this.name}`, options, (call = {}) => this.#disable(call));
   }
 
@@ -168,21 +178,21 @@ export class IrqIndex {
   mask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
   mask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   mask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
-    return this.#act(IRQ_SET_ACTION_MASK, what, second, options);
+    return this.#act('IrqIndex.mask', IRQ_SET_ACTION_MASK, what, second, options);
   }
 
   /** Unmasks; see `mask`. */
   unmask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
   unmask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   unmask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
-    return this.#act(IRQ_SET_ACTION_UNMASK, what, second, options);
+    return this.#act('IrqIndex.unmask', IRQ_SET_ACTION_UNMASK, what, second, options);
   }
 
   /** Has the server signal the interrupts as if the device had raised them; see `mask` for the arguments and errors. */
   trigger(start?: number, count?: number, options?: IrqOptions): Promise<void>;
   trigger(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   trigger(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
-    return this.#act(IRQ_SET_ACTION_TRIGGER, what, second, options);
+    return this.#act('IrqIndex.trigger', IRQ_SET_ACTION_TRIGGER, what, second, options);
   }
 
   /**
@@ -190,12 +200,14 @@ export class IrqIndex {
    * libvfio-user takes the message for a plain mask.
    */
   maskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
-    return this.#events((this.#masks ??= this.#newSet(IRQ_SET_ACTION_MASK)), range, options);
+    const set = (this.#masks ??= this.#newSet(IRQ_SET_ACTION_MASK));
+    return this.#events('IrqIndex.maskEvents', set, range, options);
   }
 
   /** Vectors that the server signals when it unmasks interrupts of the range; see `maskEvents`. */
   unmaskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
-    return this.#events((this.#unmasks ??= this.#newSet(IRQ_SET_ACTION_UNMASK)), range, options);
+    const set = (this.#unmasks ??= this.#newSet(IRQ_SET_ACTION_UNMASK));
+    return this.#events('IrqIndex.unmaskEvents', set, range, options);
   }
 
   /** @internal Gives everything that is open to the server again. It is the group's turn. */
@@ -233,14 +245,15 @@ export class IrqIndex {
     const fresh = subindexes.filter((subindex) => triggers.get(subindex) === undefined);
     this.#checkResize(fresh);
     await this.#disableRivals(options);
-    const host = (options.host ?? true) ? this.#group.host : undefined;
-    await host?.prepare(this.index, options);
-    await triggers.arm(fresh, () => this.#applyHost(host, options), options);
+    const { host: wantsHost = true, ...call } = options;
+    const host = wantsHost ? this.#group.host : undefined;
+    await host?.prepare(this.index, call);
+    await triggers.arm(fresh, () => this.#applyHost(host, call), call);
     // One that was there before may have been closed meanwhile.
     return subindexes.map((subindex) => triggers.get(subindex)).filter((vector) => vector !== undefined);
   }
 
-  async #applyHost(host: HostInterrupts | undefined, options: IrqOptions): Promise<void> {
+  async #applyHost(host: HostInterrupts | undefined, call: CallOptions): Promise<void> {
     if (host === undefined) return;
     const first = !this.#hostApplied;
     try {
@@ -248,18 +261,18 @@ export class IrqIndex {
       await host.apply(
         this.index,
         this.vectors.map(({ subindex }) => subindex),
-        options,
+        call,
       );
     } catch (error) {
-      if (first) await this.#undoHost({ timeoutMs: options.timeoutMs }).catch(() => undefined);
+      if (first) await this.#undoHost({ timeoutMs: call.timeoutMs }).catch(() => undefined);
       throw error;
     }
   }
 
-  async #undoHost(options: DisableOptions): Promise<void> {
-    const undo = this.#hostApplied && options.host !== false;
+  async #undoHost({ host, force: _force, ...call }: DisableOptions): Promise<void> {
+    const undo = this.#hostApplied && host !== false;
     this.#hostApplied = false;
-    if (undo) await this.#group.host.undo(this.index, options);
+    if (undo) await this.#group.host.undo(this.index, call);
   }
 
   async #disable(options: DisableOptions): Promise<void> {
@@ -298,8 +311,13 @@ export class IrqIndex {
     }
   }
 
-  async #events(set: EventfdSet, range: number | IrqRange, options: IrqOptions): Promise<Vector[]> {
-    const subindexes = this.#subindexes(range, options);
+  async #events(
+    caller: string,
+    set: EventfdSet,
+    range: number | IrqRange,
+    options: IrqOptions,
+  ): Promise<Vector[]> {
+    const subindexes = this.#subindexes(caller, range, options);
     set.groupSize();
     return this.#group.exclusive.run(`enabling events of ${this.name}`, options, async (call) => {
       const fresh = subindexes.filter((subindex) => set.get(subindex) === undefined);
@@ -309,14 +327,16 @@ export class IrqIndex {
   }
 
   async #act(
+    caller: string,
     action: IrqAction,
     what: number | readonly boolean[],
     second: number | undefined,
     options: IrqOptions = {},
   ): Promise<void> {
+    IRQ_OPTIONS.check(caller, options);
     const { session } = this.#group;
     if (typeof what === 'number') {
-      const { start, count } = this.#check(what, second ?? 1, options);
+      const { start, count } = this.#check(caller, what, second === undefined ? 1 : second, options);
       await setIrqs(
         session,
         { index: this.index, start, count, flags: IRQ_SET_DATA_NONE | action },
@@ -325,8 +345,8 @@ export class IrqIndex {
       );
       return;
     }
-    if (!Array.isArray(what)) throw new TypeError('interrupts are named by a number or an array of booleans');
-    const { start, count } = this.#check(second ?? 0, what.length, options);
+    if (!Array.isArray(what)) throw wrongType(`${caller}: start`, 'a number, or an array of booleans', what);
+    const { start, count } = this.#check(caller, second === undefined ? 0 : second, what.length, options);
     if (!session.mayTryOptional) {
       throw new UnsupportedError(
         `${this.name}: the server answered minor 0, and such servers lose step at SET_IRQS with booleans (tryOptional sends it)`,
@@ -343,26 +363,29 @@ export class IrqIndex {
     );
   }
 
-  #subindexes(range: number | IrqRange, options: IrqOptions): number[] {
+  #subindexes(caller: string, range: number | IrqRange, options: IrqOptions): number[] {
+    IRQ_OPTIONS.check(caller, options);
     if (typeof range !== 'number' && (typeof range !== 'object' || range === null)) {
-      throw new TypeError('a range of interrupts is a count or { start, count }');
+      throw wrongType(`${caller}: range`, 'a number of interrupts, or { start, count }', range);
     }
     const wanted = typeof range === 'number' ? { count: range } : range;
-    const { start, count } = this.#check(wanted.start ?? 0, wanted.count ?? 1, options);
+    const problem = RANGE.find(caller, 'range.', wanted);
+    if (problem !== undefined) throw problem;
+    const { start, count } = this.#check(caller, wanted.start ?? 0, wanted.count ?? 1, options);
     return Array.from({ length: count }, (_, i) => start + i);
   }
 
-  #check(start: number, count: number, options: IrqOptions): { start: number; count: number } {
+  /** The range as it is, where the index has it. */
+  #check(
+    caller: string,
+    start: number,
+    count: number,
+    options: IrqOptions,
+  ): { start: number; count: number } {
+    integer(`${caller}: start`, start);
+    integer(`${caller}: count`, count, 1);
     const limit = options.host === false ? this.reportedCount : this.count;
-    if (
-      Number.isInteger(start) &&
-      Number.isInteger(count) &&
-      start >= 0 &&
-      count >= 1 &&
-      start + count <= limit
-    ) {
-      return { start, count };
-    }
+    if (start + count <= limit) return { start, count };
     const reported =
       limit === this.reportedCount
         ? ''

@@ -1,6 +1,7 @@
 /** The interrupts of a device, by index. */
 import { forbidCloning } from '../cloning.js';
 import { Exclusive, type CallOptions, type Connection } from '../connection/index.js';
+import * as option from '../options.js';
 import { PciIrq } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
 import { HostInterrupts, type HostAccess } from './host-interrupts.js';
@@ -51,9 +52,9 @@ export class Irqs implements Iterable<IrqIndex> {
 
   /** The interrupts of that index, by number. @throws RangeError where the device has no such index. */
   byIndex(index: number): IrqIndex {
-    const irqs = this.#all[index];
+    const irqs = Number.isInteger(index) ? this.#all[index] : undefined;
     if (irqs === undefined)
-      throw new RangeError(`the device has IRQ indexes 0 to ${this.#all.length - 1}, not ${index}`);
+      throw new RangeError(`the device has IRQ indexes 0 to ${this.#all.length - 1}, not ${String(index)}`);
     return irqs;
   }
 
@@ -68,6 +69,7 @@ export class Irqs implements Iterable<IrqIndex> {
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async restore(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Irqs.restore', options);
     await this.#exclusive.run('setting interrupts up again', options, async (call) => {
       this.#watchConnection();
       for (const index of this.#all) await index.restore(call);

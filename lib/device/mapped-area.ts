@@ -7,7 +7,7 @@
  */
 import { forbidCloning } from '../cloning.js';
 import { TransportError, UnsupportedError } from '../errors.js';
-import { bigInteger, byteArray, notInteger, UINT32_MAX } from '../fields.js';
+import { bigInteger, byteArray, integer, notInteger, UINT32_MAX } from '../fields.js';
 import { F_SEAL_SHRINK, check, native, type FdInfo, type NativeMapping } from '../native.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
@@ -209,19 +209,20 @@ export class MappedArea {
 
   /** Whether a word lies in the area: `#check` without its words, for those who count nanoseconds. */
   #has(offset: number, width: number): boolean {
-    return offset >= 0 && offset % width === 0 && offset + width <= this.size && !this.#closed;
+    return (
+      typeof offset === 'number' &&
+      offset >= 0 &&
+      offset % width === 0 &&
+      offset + width <= this.size &&
+      !this.#closed
+    );
   }
 
   #check(offset: number, length: number, alignment: number): void {
     if (this.#closed) throw new UnsupportedError('the mapped area is closed');
-    if (
-      !Number.isSafeInteger(offset) ||
-      offset < 0 ||
-      offset % alignment !== 0 ||
-      !Number.isSafeInteger(length) ||
-      length < 0 ||
-      offset + length > this.size
-    ) {
+    integer('offset', offset, 0, this.size);
+    integer('length', length, 0, Number.MAX_SAFE_INTEGER);
+    if (offset % alignment !== 0 || offset + length > this.size) {
       throw new RangeError(
         `offset ${offset}, length ${length}: not within the area's ${this.size} bytes, or not aligned to ${alignment}`,
       );
@@ -237,6 +238,8 @@ export function mapArea(
   length?: number,
 ): MappedArea {
   const { info, areas, whyNot } = description;
+  if (offset !== undefined) integer('Region.map: offset', offset, 0, Number.MAX_SAFE_INTEGER);
+  if (length !== undefined) integer('Region.map: length', length, 1, Number.MAX_SAFE_INTEGER);
   if (whyNot !== undefined) throw new UnsupportedError(whyNot);
   const area = findArea(info.index, areas, offset, length);
   const begin = offset ?? area.offset;
@@ -298,10 +301,6 @@ function findArea(index: number, areas: readonly MmapArea[], offset?: number, le
   const first = areas[0];
   if (first === undefined) throw new RangeError(`region ${index} has no mappable area`);
   if (offset === undefined) return first;
-  if (!Number.isSafeInteger(offset) || offset < 0) throw new RangeError(`offset ${offset} is no offset`);
-  if (length !== undefined && (!Number.isSafeInteger(length) || length <= 0)) {
-    throw new RangeError(`length ${length} is not positive`);
-  }
   const end = offset + (length ?? 1);
   const area = areas.find((a) => a.offset <= offset && end <= a.offset + a.size);
   if (area !== undefined) return area;

@@ -9,8 +9,10 @@
  * ```
  */
 import { TransportError, VfioUserError } from '../errors.js';
+import { wrongType } from '../fields.js';
+import * as option from '../options.js';
 import { irqFlagNames, regionFlagNames } from '../protocol/constants.js';
-import { openEndpoint } from '../transport/index.js';
+import { checkEndpoint, openEndpoint } from '../transport/index.js';
 import { Facts } from './facts.js';
 import { Ledger, LEDGER_RULES } from './ledger.js';
 import { Examination, NoSession, OutOfTime, type Probe } from './probe.js';
@@ -60,6 +62,17 @@ export interface Progress {
   probe: string;
 }
 
+const OPTIONS = new option.OptionTable<DiagnoseOptions>({
+  ...option.CALL_CHECKS,
+  readOnly: option.boolean,
+  gentle: option.boolean,
+  only: option.listOf('names of probes and rules', option.string),
+  startTimeoutMs: option.timeout,
+  waitForSocket: option.boolean,
+  name: option.string,
+  onProgress: option.callback,
+});
+
 const DEFAULT_TIMEOUT_MS = 2_000;
 const DEFAULT_START_MS = 10_000;
 /** A server that runs refuses at once, or its backlog is full for a moment. */
@@ -97,6 +110,8 @@ class Unreachable extends Error {}
  * throws.
  */
 export async function diagnose(subject: Subject, options: DiagnoseOptions = {}): Promise<DoctorReport> {
+  OPTIONS.check('diagnose', options);
+  checkSubject(subject);
   checkOnly(options.only ?? []);
   return new Doctor(subject, options).examine();
 }
@@ -123,7 +138,6 @@ class Doctor {
 
   constructor(subject: Subject, options: DiagnoseOptions) {
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs is positive, not ${timeoutMs}`);
     this.#source = new Source(subject);
     this.#options = options;
     this.#timeoutMs = timeoutMs;
@@ -271,6 +285,7 @@ class Doctor {
       waitForSocket: first && (starts || this.#options.waitForSocket === true),
       signal: this.#options.signal,
     };
+    checkEndpoint('diagnose', endpoint);
     const open = await openEndpoint(endpoint, options).catch((error: unknown) => {
       throw error instanceof VfioUserError ? new Unreachable(whyUnreachable(error)) : error;
     });
@@ -381,6 +396,14 @@ class Doctor {
 }
 
 /** A name that is misspelt would have nothing examined, and nothing found. */
+function checkSubject(subject: Subject): void {
+  if (typeof subject !== 'object' || subject === null || !('start' in subject)) {
+    checkEndpoint('diagnose', subject);
+  } else if (typeof subject.start !== 'function') {
+    throw wrongType('diagnose: subject.start', 'a function that starts a server', subject.start);
+  }
+}
+
 function checkOnly(names: readonly string[]): void {
   const known = [survey.name, ...PROBES.map(({ name }) => name), ...RULE_IDS];
   const groups = [...new Set(RULE_IDS.map((id) => id.split('.')[0]))].join(', ');

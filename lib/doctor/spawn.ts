@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
+import { wrongType } from '../fields.js';
 import type { StartServer, StartedServer } from './source.js';
 
 const PLACE = '{socket}';
@@ -16,6 +17,7 @@ const PATIENCE_MS = 1_000;
  * @throws TypeError where the command has no `{socket}`.
  */
 export function spawner(command: string): StartServer {
+  if (typeof command !== 'string') throw wrongType('spawner: command', 'a command line', command);
   if (!command.includes(PLACE))
     throw new TypeError(`the command has no ${PLACE} where the socket's path goes`);
   return async () => {

@@ -1,5 +1,7 @@
 /** Admin commands (NVM Express Base 2.0, section 5), each as one function. */
+import { outOfRange, UINT32_MAX, wrongType } from '../fields.js';
 import { TimeoutError, UnsupportedError, type CallOptions } from '../index.js';
+import * as option from '../options.js';
 import { Command } from './command.js';
 import type { CommandOrigin, CommandQueue } from './command-queue.js';
 import { field } from './fields.js';
@@ -65,6 +67,53 @@ export interface SetFeatureOptions extends FeatureOptions {
   save?: boolean | undefined;
   send?: Uint8Array | undefined;
 }
+
+/** A dword, by the name that the specification has for it. */
+function dword(called: string): option.Check {
+  const check = option.wholeNumber(0, UINT32_MAX);
+  return (value, caller) => check(value, caller, called);
+}
+
+/** @internal */
+export const ADMIN_COMMAND = new option.OptionTable<AdminCommand>(
+  {
+    opcode: option.wholeNumber(0, 0xff),
+    namespace: dword('NSID'),
+    cdw10: dword('CDW10'),
+    cdw11: dword('CDW11'),
+    cdw12: dword('CDW12'),
+    cdw13: dword('CDW13'),
+    cdw14: dword('CDW14'),
+    cdw15: dword('CDW15'),
+    send: option.bytes,
+    receive: option.wholeNumber(),
+  },
+  ['opcode'],
+);
+/** @internal */
+export const LOG_PAGE_OPTIONS = new option.OptionTable<LogPageOptions>({
+  ...option.CALL_CHECKS,
+  namespace: option.wholeNumber(0, UINT32_MAX),
+  offset: option.wholeNumber(),
+  specific: (value, caller) => option.wholeNumber(0, 0x7f)(value, caller, 'log specific field'),
+});
+const FEATURE_CHECKS = {
+  ...option.CALL_CHECKS,
+  namespace: option.wholeNumber(0, UINT32_MAX),
+  cdw11: option.wholeNumber(0, UINT32_MAX),
+} as const;
+/** @internal */
+export const GET_FEATURE_OPTIONS = new option.OptionTable<GetFeatureOptions>({
+  ...FEATURE_CHECKS,
+  select: option.oneOf(0, 1, 2, 3),
+  receive: option.wholeNumber(),
+});
+/** @internal */
+export const SET_FEATURE_OPTIONS = new option.OptionTable<SetFeatureOptions>({
+  ...FEATURE_CHECKS,
+  save: option.boolean,
+  send: option.bytes,
+});
 
 interface QueueCreation {
   id: number;
@@ -245,8 +294,6 @@ export class Admin {
 }
 
 function checkTransfer(send: Uint8Array | undefined, receive: number): void {
-  if (send !== undefined && !(send instanceof Uint8Array))
-    throw new TypeError('data is a Buffer or a Uint8Array');
   const length = send?.length ?? receive;
   if (send !== undefined && receive > 0) throw new TypeError('a command has data in one direction');
   if (length === 0) return;
@@ -258,7 +305,8 @@ function checkTransfer(send: Uint8Array | undefined, receive: number): void {
 
 function checkDwords(what: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
-  throw new RangeError(`${what} is a multiple of 4 from ${least} on, not ${value}`);
+  if (typeof value !== 'number') throw wrongType(what, 'a number', value);
+  throw outOfRange(`${what} must be a multiple of 4 from ${least} on, not ${value}`);
 }
 
 /** A dword of two fields of 16 bits. @throws RangeError. */
@@ -267,5 +315,6 @@ function halves(lowName: string, low: number, highName: string, high: number): n
 }
 
 function hex(value: number): string {
-  return value.toString(16).padStart(2, '0');
+  // What is no number is refused where it is encoded.
+  return Number(value).toString(16).padStart(2, '0');
 }

@@ -1,5 +1,7 @@
 /** What can be said about a controller and its queues. */
-import type { NvmeNamespace } from './namespace.js';
+import { UINT32_MAX, wrongType } from '../fields.js';
+import * as option from '../options.js';
+import { NvmeNamespace } from './namespace.js';
 
 export interface NvmeOptions {
   /** The deadline of commands that say nothing, and of what recovers from a missed one. Milliseconds; default 5,000. */
@@ -65,30 +67,50 @@ export interface NvmeSettings {
 /** Number of Queues has 16 bits, of which 65,535 is not allowed; made one-based. */
 const MOST_QUEUES = 65_535;
 const DEFAULT_MAX_TRANSFER = 4 << 20;
-export const MAX_TIMEOUT_MS = 0x7fff_ffff;
+const MAX_TIMEOUT_MS = 0x7fff_ffff;
 const LEAST_TRANSFER = 4096;
 const MOST_TRANSFER = 1 << 30;
 
-/** @throws RangeError for what makes no sense. */
+const NVME_OPTIONS = new option.OptionTable<NvmeOptions>({
+  timeoutMs: option.wholeNumber(1, MAX_TIMEOUT_MS),
+  queues: option.wholeNumber(1, MOST_QUEUES),
+  maxTransferBytes: option.wholeNumber(LEAST_TRANSFER, MOST_TRANSFER),
+  shadowDoorbells: option.boolean,
+  sgls: option.boolean,
+  asyncEvents: option.boolean,
+  retries: option.wholeNumber(0, 100),
+});
+const BUFFER_OPTIONS = new option.OptionTable<NvmeBufferOptions>({
+  count: option.wholeNumber(1, 0xffff),
+  bytes: option.wholeNumber(1, MOST_TRANSFER),
+  // How far it may go depends on the controller's page.
+  pageOffset: (value, caller, name) =>
+    typeof value === 'number' ? undefined : wrongType(`${caller}: ${name}`, 'a number', value),
+});
+const NAMESPACE = 'the number of a namespace, or an NvmeNamespace';
+/** @internal The controller's own limits are checked when the queue is made. */
+export const QUEUE_OPTIONS = new option.OptionTable<NvmeQueueOptions>({
+  namespace: option.byType(NAMESPACE, {
+    number: option.wholeNumber(0, UINT32_MAX),
+    object: (value, caller, name) =>
+      value instanceof NvmeNamespace ? undefined : wrongType(`${caller}: ${name}`, NAMESPACE, value),
+  }),
+  entries: option.wholeNumber(2, 65_536),
+  completion: option.oneOf('poll', 'interrupt'),
+  buffers: option.options(BUFFER_OPTIONS),
+  timeoutMs: option.wholeNumber(1, MAX_TIMEOUT_MS),
+});
+
+/** @throws TypeError and RangeError for what makes no sense. */
 export function nvmeSettings(options: NvmeOptions): NvmeSettings {
+  NVME_OPTIONS.check('NvmeController.open', options);
   return {
-    timeoutMs: wholeNumber('timeoutMs', options.timeoutMs ?? 5_000, 1, MAX_TIMEOUT_MS),
-    queues: wholeNumber('queues', options.queues ?? MOST_QUEUES, 1, MOST_QUEUES),
-    maxTransferBytes: wholeNumber(
-      'maxTransferBytes',
-      options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER,
-      LEAST_TRANSFER,
-      MOST_TRANSFER,
-    ),
+    timeoutMs: options.timeoutMs ?? 5_000,
+    queues: options.queues ?? MOST_QUEUES,
+    maxTransferBytes: options.maxTransferBytes ?? DEFAULT_MAX_TRANSFER,
     shadowDoorbells: options.shadowDoorbells ?? true,
     sgls: options.sgls ?? true,
     asyncEvents: options.asyncEvents ?? true,
-    retries: wholeNumber('retries', options.retries ?? 1, 0, 100),
+    retries: options.retries ?? 1,
   };
-}
-
-/** @throws RangeError. */
-export function wholeNumber(name: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`${name} is a whole number from ${least} to ${most}, not ${String(value)}`);
 }

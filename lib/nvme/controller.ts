@@ -18,17 +18,23 @@
  */
 import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
+import { integer, UINT32_MAX, wrongType } from '../fields.js';
 import {
   ClosedError,
+  Device,
   UnsupportedError,
   type CallOptions,
-  type Device,
   type DmaBuffer,
   type Region,
 } from '../index.js';
+import * as option from '../options.js';
 import {
   Admin,
+  ADMIN_COMMAND,
   ADMIN_TRANSFER_BYTES,
+  GET_FEATURE_OPTIONS,
+  LOG_PAGE_OPTIONS,
+  SET_FEATURE_OPTIONS,
   type AdminCommand,
   type AdminResult,
   type AdminTraits,
@@ -42,6 +48,7 @@ import { disable, enable, shutDown } from './bring-up.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import {
   nvmeSettings,
+  QUEUE_OPTIONS,
   type NvmeOptions,
   type NvmeQueueOptions,
   type NvmeSettings,
@@ -103,6 +110,11 @@ const LOG_PAGE_BYTES = 4096;
 const MOST_PAGE_SIZE = 2 << 20;
 /** How often a change of queues begins again because of a reset. */
 const MOST_TRIES = 8;
+const NAMESPACE_OPTIONS = new option.OptionTable<CallOptions & { refresh?: boolean }>({
+  ...option.CALL_CHECKS,
+  refresh: option.boolean,
+});
+
 /** Parts that exist from the beginning. */
 interface Parts extends Probed {
   device: Device;
@@ -159,6 +171,7 @@ export class NvmeController {
    * what the device's calls throw.
    */
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
+    if (!(device instanceof Device)) throw wrongType('NvmeController.open: device', 'a Device', device);
     const settings = nvmeSettings(options);
     await device.enable();
     const { bar, capabilities, version } = await probe(device);
@@ -258,7 +271,8 @@ export class NvmeController {
   }
 
   /** The identifiers of the active namespaces (Identify, CNS 02h). */
-  namespaceIds(options?: CallOptions): Promise<number[]> {
+  async namespaceIds(options?: CallOptions): Promise<number[]> {
+    option.CALL_OPTIONS.check('NvmeController.namespaceIds', options);
     return this.#namespaces.ids(options);
   }
 
@@ -266,7 +280,9 @@ export class NvmeController {
    * A namespace; the first active one where no number is given. Asked for once, until `refresh`.
    * @throws NvmeStatusError for one that the controller does not have; UnsupportedError where there is none.
    */
-  namespace(id?: number, options: CallOptions & { refresh?: boolean } = {}): Promise<NvmeNamespace> {
+  async namespace(id?: number, options: CallOptions & { refresh?: boolean } = {}): Promise<NvmeNamespace> {
+    NAMESPACE_OPTIONS.check('NvmeController.namespace', options);
+    if (id !== undefined) integer('NvmeController.namespace: id', id, 0, UINT32_MAX);
     return this.#namespaces.get(id, options);
   }
 
@@ -276,6 +292,7 @@ export class NvmeController {
    * vector, or the namespace a format that the driver does not know; what commands throw.
    */
   async createQueue(options: NvmeQueueOptions = {}): Promise<NvmeQueue> {
+    QUEUE_OPTIONS.check('NvmeController.createQueue', options);
     this.#throwIfClosing();
     const { namespace: wanted } = options;
     const namespace = wanted instanceof NvmeNamespace ? wanted : await this.namespace(wanted);
@@ -297,23 +314,31 @@ export class NvmeController {
    * @throws as `NvmeQueue.read` rejects; RangeError for more data than 64 KiB, and for fields that are too long.
    */
   async adminCommand(command: AdminCommand, options?: CallOptions): Promise<AdminResult> {
+    ADMIN_COMMAND.check('NvmeController.adminCommand', command);
+    option.CALL_OPTIONS.check('NvmeController.adminCommand', options);
     if (command.opcode === AdminOpcode.ASYNC_EVENT_REQUEST && this.#settings.asyncEvents)
       return { result: await this.#events.next(options), data: Buffer.alloc(0) };
     return this.#admin.execute(command, options);
   }
 
   /** Identify: 4,096 bytes. `cns` as in `IdentifyCns`. */
-  identify(cns: number, namespace = 0, options?: CallOptions): Promise<Buffer> {
+  async identify(cns: number, namespace = 0, options?: CallOptions): Promise<Buffer> {
+    option.CALL_OPTIONS.check('NvmeController.identify', options);
+    integer('NvmeController.identify: namespace', namespace, 0, UINT32_MAX);
     return this.#admin.identify(cns, namespace, options);
   }
 
   /** `length` bytes of a log page, a multiple of 4. */
-  logPage(page: number, length: number, options?: LogPageOptions): Promise<Buffer> {
+  async logPage(page: number, length: number, options?: LogPageOptions): Promise<Buffer> {
+    LOG_PAGE_OPTIONS.check('NvmeController.logPage', options);
+    integer('NvmeController.logPage: length', length);
     return this.#admin.logPage(page, length, options);
   }
 
   /** Entries in use, newest first; at most `limit`. */
   async errorLog(limit = this.identity.errorLogEntries, options?: CallOptions): Promise<ErrorLogEntry[]> {
+    option.CALL_OPTIONS.check('NvmeController.errorLog', options);
+    integer('NvmeController.errorLog: limit', limit, 1);
     const count = Math.min(limit, this.identity.errorLogEntries);
     return decodeErrorLog(
       await this.#admin.logPage(LogPageId.ERROR_INFORMATION, count * ERROR_ENTRY_SIZE, options),
@@ -321,19 +346,23 @@ export class NvmeController {
   }
 
   async smartLog(options?: LogPageOptions): Promise<SmartLog> {
+    LOG_PAGE_OPTIONS.check('NvmeController.smartLog', options);
     return decodeSmartLog(await this.#admin.logPage(LogPageId.SMART_HEALTH, SMART_LOG_SIZE, options));
   }
 
   async firmwareLog(options?: CallOptions): Promise<FirmwareLog> {
+    option.CALL_OPTIONS.check('NvmeController.firmwareLog', options);
     return decodeFirmwareLog(await this.#admin.logPage(LogPageId.FIRMWARE_SLOT, FIRMWARE_LOG_SIZE, options));
   }
 
-  getFeature(feature: number, options?: GetFeatureOptions): Promise<AdminResult> {
+  async getFeature(feature: number, options?: GetFeatureOptions): Promise<AdminResult> {
+    GET_FEATURE_OPTIONS.check('NvmeController.getFeature', options);
     return this.#admin.getFeature(feature, options);
   }
 
   /** The promise gives dword 0 of the completion. */
-  setFeature(feature: number, options?: SetFeatureOptions): Promise<number> {
+  async setFeature(feature: number, options?: SetFeatureOptions): Promise<number> {
+    SET_FEATURE_OPTIONS.check('NvmeController.setFeature', options);
     return this.#admin.setFeature(feature, options);
   }
 

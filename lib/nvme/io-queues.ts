@@ -1,8 +1,9 @@
 /** The I/O queue pairs of a controller: made, made again after a reset, and deleted. */
+import { integer, outOfRange } from '../fields.js';
 import { ClosedError, UnsupportedError, type DmaBuffer, type Vector } from '../index.js';
 import type { Admin } from './admin.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
-import { MAX_TIMEOUT_MS, wholeNumber, type NvmeQueueOptions } from './controller-options.js';
+import type { NvmeQueueOptions } from './controller-options.js';
 import type { DoorbellMap } from './doorbell-map.js';
 import { NvmeControllerError } from './errors.js';
 import { IoBuffers, type BufferSizes } from './io-buffers.js';
@@ -84,15 +85,13 @@ export class IoQueues {
    */
   async create(namespace: NvmeNamespace, options: NvmeQueueOptions): Promise<NvmeQueue> {
     const { maxQueueEntries, maxOutstanding } = this.#host;
-    const entries = wholeNumber(
+    const entries = integer(
       'entries',
       options.entries ?? Math.min(DEFAULT_ENTRIES, maxQueueEntries),
       LEAST_ENTRIES,
       maxQueueEntries,
     );
     const slots = maxOutstanding === 0 ? entries - 1 : Math.min(entries - 1, maxOutstanding);
-    if (options.timeoutMs !== undefined) wholeNumber('timeoutMs', options.timeoutMs, 1, MAX_TIMEOUT_MS);
-    checkCompletion(options.completion);
     const sizes = bufferSizes(options, slots, this.#host);
     const id = this.#reserve();
     const owned: DmaBuffer[] = [];
@@ -368,18 +367,16 @@ function bufferSizes(
   { maxTransferBytes, pageSize }: Pick<IoQueuesHost, 'maxTransferBytes' | 'pageSize'>,
 ): BufferSizes | undefined {
   if (buffers === undefined) return undefined;
-  const pageOffset = wholeNumber('buffers.pageOffset', buffers.pageOffset ?? 0, 0, pageSize - 4);
-  if (pageOffset % 4 !== 0) throw new RangeError(`buffers.pageOffset is a multiple of 4, not ${pageOffset}`);
+  const { pageOffset = 0 } = buffers;
+  if (!Number.isInteger(pageOffset) || pageOffset < 0 || pageOffset > pageSize - 4) {
+    throw outOfRange(`buffers.pageOffset is a whole number from 0 to ${pageSize - 4}, not ${pageOffset}`);
+  }
+  if (pageOffset % 4 !== 0) throw outOfRange(`buffers.pageOffset is a multiple of 4, not ${pageOffset}`);
   return {
     pageOffset,
-    count: wholeNumber('buffers.count', buffers.count ?? slots, 1, 0xffff),
-    bytes: wholeNumber('buffers.bytes', buffers.bytes ?? DEFAULT_BUFFER_BYTES, 1, maxTransferBytes),
+    count: buffers.count ?? slots,
+    bytes: integer('buffers.bytes', buffers.bytes ?? DEFAULT_BUFFER_BYTES, 1, maxTransferBytes),
   };
-}
-
-function checkCompletion(completion: NvmeQueueOptions['completion']): void {
-  if (completion === undefined || completion === 'poll' || completion === 'interrupt') return;
-  throw new TypeError(`completion must be 'poll' or 'interrupt', not ${String(completion)}`);
 }
 
 /** Of a pair that has no submission queue. */

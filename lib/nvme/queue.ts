@@ -1,5 +1,7 @@
 /** An I/O queue pair: promises here, the submit/poll face in submit-queue.ts. Both may be used at once. */
+import { integer, wrongType } from '../fields.js';
 import { ClosedError, DmaBuffer, UnsupportedError, type CallOptions, type Device } from '../index.js';
+import * as option from '../options.js';
 import { BouncePool } from './bounce-pool.js';
 import { Command } from './command.js';
 import type { CommandQueue } from './command-queue.js';
@@ -41,6 +43,31 @@ export interface WriteZeroesOptions extends IoOptions {
   /** DEAC: the controller may deallocate the blocks. Default false. */
   deallocate?: boolean | undefined;
 }
+
+const IO_CHECKS = {
+  ...option.CALL_CHECKS,
+  // Whose it is is looked at in `#namespaceOf`.
+  namespace: (value: unknown, caller: string, name: string) =>
+    value instanceof NvmeNamespace
+      ? undefined
+      : wrongType(`${caller}: ${name}`, 'one that NvmeController.namespace has given', value),
+} as const;
+const IO_OPTIONS = new option.OptionTable<IoOptions>(IO_CHECKS);
+const READ_OPTIONS = new option.OptionTable<Omit<TransferOptions, 'offset'>>({
+  ...IO_CHECKS,
+  forceUnitAccess: option.boolean,
+});
+const TRANSFER_OPTIONS = new option.OptionTable<TransferOptions & { blocks?: number }>({
+  ...IO_CHECKS,
+  forceUnitAccess: option.boolean,
+  offset: option.wholeNumber(),
+  blocks: option.wholeNumber(1),
+});
+const WRITE_ZEROES_OPTIONS = new option.OptionTable<WriteZeroesOptions>({
+  ...IO_CHECKS,
+  forceUnitAccess: option.boolean,
+  deallocate: option.boolean,
+});
 
 /** Blocks `[lba, lba + blocks)`. */
 export interface BlockRange {
@@ -92,8 +119,9 @@ export class NvmeQueue extends SubmitQueue {
    * Rejects with RangeError for blocks that the namespace does not have, or a Buffer cannot; NvmeStatusError,
    * TimeoutError, NvmeResetError, NvmeControllerError, NvmeNamespaceError, ClosedError; the signal's reason.
    */
-  read(lba: number, blocks: number, options?: TransferOptions): Promise<Buffer> {
+  read(lba: number, blocks: number, options?: Omit<TransferOptions, 'offset'>): Promise<Buffer> {
     try {
+      READ_OPTIONS.check('NvmeQueue.read', options);
       const namespace = this.#namespaceOf(options);
       this.#check(namespace, lba, blocks);
       const into = Buffer.allocUnsafe(blocks * namespace.blockSize);
@@ -110,7 +138,7 @@ export class NvmeQueue extends SubmitQueue {
    * Rejects as `read`, and with RangeError where `target` holds no whole number of blocks.
    */
   readInto(lba: number, target: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
-    return this.#move(NvmOpcode.READ, 'read', lba, target, options);
+    return this.#move('readInto', NvmOpcode.READ, 'read', lba, target, options);
   }
 
   /**
@@ -121,7 +149,7 @@ export class NvmeQueue extends SubmitQueue {
    * Rejects as `readInto`.
    */
   write(lba: number, data: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
-    return this.#move(NvmOpcode.WRITE, 'write', lba, data, options);
+    return this.#move('write', NvmOpcode.WRITE, 'write', lba, data, options);
   }
 
   /**
@@ -130,12 +158,14 @@ export class NvmeQueue extends SubmitQueue {
    * controller has no such command.
    */
   async compare(lba: number, data: Data, options?: TransferOptions & { blocks?: number }): Promise<void> {
+    TRANSFER_OPTIONS.check('NvmeQueue.compare', options);
     this.#require(OptionalNvmCommands.COMPARE, 'Compare');
-    await this.#move(NvmOpcode.COMPARE, 'compare', lba, data, options);
+    await this.#move('compare', NvmOpcode.COMPARE, 'compare', lba, data, options);
   }
 
   /** Makes everything that was written to the namespace durable. Rejects as `read`. */
   async flush(options?: IoOptions): Promise<void> {
+    IO_OPTIONS.check('NvmeQueue.flush', options);
     const command = this.#command('flush', NvmOpcode.FLUSH, this.#namespaceOf(options));
     await this.commands.execute<void>(command, options);
   }
@@ -144,6 +174,7 @@ export class NvmeQueue extends SubmitQueue {
    * Writes zeroes without transferring any. Rejects as `read`; with UnsupportedError where the controller cannot.
    */
   async writeZeroes(lba: number, blocks: number, options: WriteZeroesOptions = {}): Promise<void> {
+    WRITE_ZEROES_OPTIONS.check('NvmeQueue.writeZeroes', options);
     this.#require(OptionalNvmCommands.WRITE_ZEROES, 'Write Zeroes');
     const namespace = this.#namespaceOf(options);
     this.#check(namespace, lba, blocks);
@@ -162,6 +193,9 @@ export class NvmeQueue extends SubmitQueue {
    * with UnsupportedError where the controller cannot.
    */
   async deallocate(ranges: readonly BlockRange[], options: IoOptions = {}): Promise<void> {
+    IO_OPTIONS.check('NvmeQueue.deallocate', options);
+    const isList: boolean = Array.isArray(ranges);
+    if (!isList) throw wrongType('NvmeQueue.deallocate: ranges', 'a list of { lba, blocks }', ranges);
     this.#require(OptionalNvmCommands.DATASET_MANAGEMENT, 'Dataset Management');
     const namespace = this.#namespaceOf(options);
     for (const { lba, blocks } of ranges) this.#check(namespace, lba, blocks);
@@ -194,6 +228,7 @@ export class NvmeQueue extends SubmitQueue {
   }
 
   #move(
+    method: 'readInto' | 'write' | 'compare',
     opcode: number,
     verb: string,
     lba: number,
@@ -201,6 +236,7 @@ export class NvmeQueue extends SubmitQueue {
     options?: TransferOptions & { blocks?: number },
   ): Promise<void> {
     try {
+      if (options !== undefined) TRANSFER_OPTIONS.check(`NvmeQueue.${method}`, options);
       const namespace = this.#namespaceOf(options);
       const size = sizeOf(data);
       const offset = offsetIn(data, options?.offset);
@@ -352,6 +388,8 @@ export class NvmeQueue extends SubmitQueue {
     ) {
       return;
     }
+    integer('lba', lba, 0, Number.MAX_SAFE_INTEGER);
+    if (typeof blocks !== 'number') throw wrongType('blocks', 'a number', blocks);
     throw new RangeError(
       `namespace ${namespace.id}: ${String(blocks)} blocks from ${String(lba)} are out of bounds or not whole ` +
         `(${namespace.blocks} blocks of ${namespace.blockSize} bytes)`,
@@ -364,17 +402,13 @@ export class NvmeQueue extends SubmitQueue {
   }
 }
 
-function typeName(value: unknown): string {
-  return value === null || typeof value !== 'object' ? String(value) : value.constructor.name;
-}
-
 function sizeOf(data: Data): number {
   if (data instanceof DmaBuffer) {
     if (data.closed) throw new ClosedError('the DMA buffer is closed');
     return data.size;
   }
   if (data instanceof Uint8Array) return data.length;
-  throw new TypeError(`data must be a Buffer, a Uint8Array or a DmaBuffer, not ${typeName(data)}`);
+  throw wrongType('data', 'a Buffer, a Uint8Array or a DmaBuffer', data);
 }
 
 /** Where in it the data begins. @throws RangeError. */

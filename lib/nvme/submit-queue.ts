@@ -20,6 +20,7 @@
  * deadlines, resets and the end of the connection to be noticed, the event loop has to turn now and then.
  */
 import { forbidCloning } from '../cloning.js';
+import { notInteger, UINT32_MAX } from '../fields.js';
 import type { CommandQueue } from './command-queue.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
 import { USES_SGL } from './sgls.js';
@@ -94,7 +95,11 @@ export class SubmitQueue {
 
   /** The memory of buffer `index`. */
   buffer(index: number): Buffer {
-    if (this.#buffers === undefined || !(index >>> 0 === index && index < this.bufferCount)) {
+    if (
+      this.#buffers === undefined ||
+      typeof index !== 'number' ||
+      !(index >>> 0 === index && index < this.bufferCount)
+    ) {
       throw new RangeError(`the queue has ${this.bufferCount} buffers; ${index} is none of them`);
     }
     return this.#buffers.bytesOf(index);
@@ -146,6 +151,8 @@ export class SubmitQueue {
    * @throws NvmeControllerError, ClosedError when nothing is left and the queue has ended.
    */
   poll(max: number = this.depth): number {
+    if (typeof max !== 'number' || max >>> 0 !== max)
+      throw notInteger('SubmitQueue.poll: max', max, 0, UINT32_MAX);
     const pair = this.#pair;
     const { inFlight } = pair;
     if (inFlight >= LEAST_TO_PACE) this.#pause();
@@ -173,16 +180,17 @@ export class SubmitQueue {
   }
 
   #submit(opcode: number, lba: number, blocks: number, buffer: number, tag: number): boolean {
-    const bytes = blocks * this.#blockSize;
+    let bytes = 0;
     if (!(
       this.#areBlocks(lba, blocks) &&
-      bytes <= this.bufferBytes &&
+      (bytes = blocks * this.#blockSize) <= this.bufferBytes &&
+      typeof buffer === 'number' &&
       buffer >>> 0 === buffer &&
       buffer < this.bufferCount
     )) {
       this.#refuse(lba, blocks, buffer);
     }
-    if (tag >>> 0 !== tag) refuseTag(tag);
+    if (typeof tag !== 'number' || tag >>> 0 !== tag) refuseTag(tag);
     const pair = this.#pair;
     const slot = pair.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();
@@ -233,7 +241,7 @@ export class SubmitQueue {
 
   /** A command without data. */
   #put(opcode: number, lba: number, blocks: number, tag: number): boolean {
-    if (tag >>> 0 !== tag) refuseTag(tag);
+    if (typeof tag !== 'number' || tag >>> 0 !== tag) refuseTag(tag);
     const pair = this.#pair;
     const slot = pair.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();

@@ -36,7 +36,7 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
   });
   let tap: TraceTap;
   try {
-    tap = await openTap(options);
+    tap = await openTap({ trace: options.trace, capture: options.capture });
   } catch (error) {
     entrance.close();
     throw error;

@@ -1,6 +1,7 @@
 /** How a recording is replayed. */
 import { constants } from 'node:os';
-import { integer } from '../fields.js';
+import { UINT32_MAX } from '../fields.js';
+import * as option from '../options.js';
 import { Comparison } from './comparison.js';
 import type { MappingPolicy } from './stand-ins.js';
 
@@ -61,34 +62,42 @@ const DEFAULT_VERSION_TIMEOUT_MS = 5_000;
 const DEFAULT_MESSAGE_TIMEOUT_MS = 10_000;
 const MAX_TIMER_MS = 0x7fff_ffff;
 
+const OPTIONS = new option.OptionTable<ReplayOptions>({
+  path: option.path,
+  mode: option.oneOf('ordered', 'matching'),
+  repeatLast: option.boolean,
+  connection: option.byType("a connection's number or its socket's name", {
+    number: option.wholeNumber(1),
+    string: option.string,
+  }),
+  afterDifference: option.oneOf('refuse', 'continue', 'close'),
+  errno: option.wholeNumber(1, UINT32_MAX),
+  timing: option.oneOf('fast', 'recorded'),
+  mappings: option.oneOf('withhold', 'blank'),
+  ignore: option.listOf('names of fields', option.string),
+  answerTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+  versionTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+  messageTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+});
+
 /** @throws TypeError and RangeError for options that make no sense. */
 export function settingsOf(options: ReplayOptions): ReplaySettings {
+  OPTIONS.check('replay', options);
   const settings: ReplaySettings = {
-    mode: oneOf('mode', options.mode, 'ordered', 'matching'),
+    mode: options.mode ?? 'ordered',
     repeatLast: options.repeatLast ?? false,
     connection: options.connection ?? 1,
-    afterDifference: oneOf('afterDifference', options.afterDifference, 'refuse', 'continue', 'close'),
-    errno: integer('errno', options.errno ?? constants.errno.EIO, 1),
-    timing: oneOf('timing', options.timing, 'fast', 'recorded'),
-    mappings: oneOf('mappings', options.mappings, 'withhold', 'blank'),
+    afterDifference: options.afterDifference ?? 'refuse',
+    errno: options.errno ?? constants.errno.EIO,
+    timing: options.timing ?? 'fast',
+    mappings: options.mappings ?? 'withhold',
     comparison: new Comparison(options.ignore ?? []),
-    answerTimeoutMs: timeout('answerTimeoutMs', options.answerTimeoutMs ?? DEFAULT_ANSWER_TIMEOUT_MS),
-    versionTimeoutMs: timeout('versionTimeoutMs', options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS),
-    messageTimeoutMs: timeout('messageTimeoutMs', options.messageTimeoutMs ?? DEFAULT_MESSAGE_TIMEOUT_MS),
+    answerTimeoutMs: options.answerTimeoutMs ?? DEFAULT_ANSWER_TIMEOUT_MS,
+    versionTimeoutMs: options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS,
+    messageTimeoutMs: options.messageTimeoutMs ?? DEFAULT_MESSAGE_TIMEOUT_MS,
   };
   if (settings.repeatLast && settings.mode === 'ordered') {
     throw new TypeError("repeatLast goes with mode 'matching': in order there is no last one");
   }
   return settings;
-}
-
-function timeout(name: string, value: number): number {
-  return integer(name, value, 1, MAX_TIMER_MS);
-}
-
-/** The first is the default. */
-function oneOf<T extends string>(name: string, value: T | undefined, ...values: readonly T[]): T {
-  const chosen = value ?? values[0]!;
-  if (values.includes(chosen)) return chosen;
-  throw new TypeError(`${name} is ${values.map((one) => `'${one}'`).join(' or ')}, not ${String(value)}`);
 }

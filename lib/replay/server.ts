@@ -5,6 +5,7 @@ import { join } from 'node:path';
 import { forbidCloning } from '../cloning.js';
 import { Reception } from '../emulator/reception.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
+import * as option from '../options.js';
 import { listenAt, type ListeningSocket, type Transport, type TransportHandler } from '../transport/index.js';
 import { settingsOf, type ReplayOptions, type ReplaySettings } from './options.js';
 import { readRecording, type Recording } from './recording.js';
@@ -37,6 +38,8 @@ export async function replay(
 ): Promise<ReplayServer> {
   const settings = settingsOf(options);
   const list = typeof files === 'string' ? [files] : files;
+  const problem = option.listOf('paths', option.path)(list, 'replay', 'files');
+  if (problem !== undefined) throw problem;
   if (list.length === 0) throw new TypeError('replay needs the path of a capture');
   const recording = await readRecording(list, settings.connection);
   const directory = options.path === undefined ? await mkdtemp(join(tmpdir(), 'vfio-user-')) : undefined;

@@ -22,7 +22,7 @@ import {
 import { promisify } from 'node:util';
 import { VfioUserError } from '../errors.js';
 import { ReplacementFile, targetOf, type Target } from '../files/index.js';
-import { integer } from '../fields.js';
+import * as option from '../options.js';
 import { isMessage, type TracedEvent } from './message.js';
 import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
@@ -38,9 +38,17 @@ export interface CaptureOptions {
   rotateFiles?: number | undefined;
 }
 
-const LEAST_ROTATE_BYTES = 4096;
+/** @internal What `CaptureOptions` may be. */
+export const CAPTURE_OPTIONS = new option.OptionTable<CaptureOptions>(
+  {
+    path: option.path,
+    rotateBytes: option.wholeNumber(4096),
+    rotateFiles: option.wholeNumber(0, 9_999),
+  },
+  ['path'],
+);
+
 const DEFAULT_ROTATE_FILES = 9;
-const MOST_ROTATE_FILES = 9_999;
 
 /** What goes through a device's sockets is the memory of its user: nobody else's to read. */
 const PRIVATE = { isPrivate: true } as const;
@@ -78,11 +86,8 @@ export class CaptureWriter {
 
   /** @internal As `open`, but what has the name keeps it until the first message, and for good where none comes. */
   static async prepare(options: CaptureOptions): Promise<CaptureWriter> {
+    CAPTURE_OPTIONS.check('CaptureWriter.open', options);
     const { path, rotateBytes, rotateFiles = DEFAULT_ROTATE_FILES } = options;
-    if (typeof path !== 'string' || path === '') throw new TypeError('a capture needs the path of a file');
-    if (rotateBytes !== undefined)
-      integer('rotateBytes', rotateBytes, LEAST_ROTATE_BYTES, Number.MAX_SAFE_INTEGER);
-    integer('rotateFiles', rotateFiles, 0, MOST_ROTATE_FILES);
     const target = targetOf(path);
     if (rotateBytes !== undefined && !isRegular(target)) {
       throw new TypeError(`${path} is not a regular file: it cannot be rotated`);

@@ -3,6 +3,8 @@
  * is described as `malformed`, with the codec's reason.
  */
 import { VfioUserError, errnoName } from '../errors.js';
+import { byteArray } from '../fields.js';
+import * as option from '../options.js';
 import {
   commandName,
   HEADER_FLAG_ERROR,
@@ -65,8 +67,16 @@ export interface DescribeOptions {
 
 export const DEFAULT_PREVIEW_BYTES = 32;
 
+const OPTIONS = new option.OptionTable<DescribeOptions>({
+  direction: option.oneOf('sent', 'received'),
+  fds: option.listOf('numbers of fds', option.unchecked),
+  previewBytes: option.limit,
+});
+
 /** Describes the message that `bytes` are, from its header to its end. */
 export function describe(bytes: Uint8Array, options: DescribeOptions = {}): Description {
+  byteArray('describe: bytes', bytes);
+  OPTIONS.check('describe', options);
   const { direction, fds = [], previewBytes = DEFAULT_PREVIEW_BYTES } = options;
   const message = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   const payload = decode(message);

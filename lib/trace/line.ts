@@ -9,6 +9,7 @@
  *   0.001390 nvme.sock ← interrupt index=2 subindex=1 count=1
  * ```
  */
+import * as option from '../options.js';
 import { DEFAULT_PREVIEW_BYTES, describe, type Description, type Preview } from './describe.js';
 import { LatencyTracker } from './latency.js';
 import type { TracedInterrupt, TracedMessage } from './message.js';
@@ -18,6 +19,8 @@ export interface LineOptions {
   /** The most bytes of data in a line. Default 32. */
   previewBytes?: number | undefined;
 }
+
+const OPTIONS = new option.OptionTable<LineOptions>({ previewBytes: option.limit });
 
 /** What people read in hexadecimal; all other numbers are counts and indexes. */
 const HEXADECIMAL = new Set([
@@ -50,8 +53,10 @@ export class LineFormatter {
   readonly #latencies = new LatencyTracker();
   #start: bigint | undefined;
 
-  constructor({ previewBytes = DEFAULT_PREVIEW_BYTES }: LineOptions = {}) {
-    this.#previewBytes = previewBytes;
+  /** @throws TypeError and RangeError for options that make no sense. */
+  constructor(options: LineOptions = {}) {
+    OPTIONS.check('LineFormatter', options);
+    this.#previewBytes = options.previewBytes ?? DEFAULT_PREVIEW_BYTES;
   }
 
   /** The line for `message`, without a line break. To be called once for each, in order. */

@@ -3,11 +3,13 @@
  * the diagnostics channel, who may come and go at any time. While nobody listens a message costs a branch.
  */
 import type { Writable } from 'node:stream';
+import { boolean, wrongType } from '../fields.js';
+import * as option from '../options.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { MessageTap } from '../transport/tap.js';
 import { captureName } from './capture-name.js';
-import { CaptureWriter, type CaptureOptions } from './capture-writer.js';
+import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './line.js';
 import { now, type Direction } from './message.js';
 import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Sink } from './sinks.js';
@@ -28,6 +30,29 @@ export interface TraceOptions {
   capture?: string | CaptureOptions | false | undefined;
 }
 
+const TRACE = 'true, false, a function that takes a line, or a stream';
+
+/** The checks of `TraceOptions`. */
+export const TRACE_CHECKS: option.Checks<TraceOptions> = {
+  trace: option.byType(TRACE, {
+    boolean: option.boolean,
+    function: option.callback,
+    object: (value, caller, name) =>
+      typeof (value as Partial<Writable>).write === 'function'
+        ? undefined
+        : wrongType(`${caller}: ${name}`, TRACE, value),
+  }),
+  capture: option.byType('the path of a file, { path }, or false', {
+    string: option.path,
+    object: option.options(CAPTURE_OPTIONS),
+    boolean: (value, caller, name) =>
+      value === false
+        ? undefined
+        : wrongType(`${caller}: ${name}`, 'the path of a file, { path }, or false', value),
+  }),
+};
+const TRACE_OPTIONS = new option.OptionTable<TraceOptions>(TRACE_CHECKS);
+
 const NO_FDS: readonly number[] = [];
 
 /**
@@ -37,6 +62,8 @@ const NO_FDS: readonly number[] = [];
  * thread has the file; what opening it throws.
  */
 export async function openTap(options: TraceOptions, fromFirstMessage = false): Promise<TraceTap> {
+  TRACE_OPTIONS.check('openTap', options);
+  boolean('openTap: fromFirstMessage', fromFirstMessage);
   const write = lineWriter(options.trace ?? isTraceWanted());
   const sinks: Sink[] = [];
   const capture = options.capture ?? captureName();
@@ -60,9 +87,6 @@ function lineWriter(trace: TraceOptions['trace']): ((line: string) => void) | un
   if (trace === false || trace === undefined) return undefined;
   if (typeof trace === 'function') return trace;
   const stream = trace === true ? process.stderr : trace;
-  if (typeof (stream as Partial<Writable> | null)?.write !== 'function') {
-    throw new TypeError('trace is true, a function that takes a line, or a stream');
-  }
   return (line) => void stream.write(`${line}\n`);
 }
 

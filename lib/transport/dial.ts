@@ -1,6 +1,7 @@
 /** Streams that the caller opens: how long is waited for one, and what becomes of one that comes too late. */
 import type { Duplex } from 'node:stream';
 import { TimeoutError } from '../errors.js';
+import * as option from '../options.js';
 
 /** Opens a stream; the signal says that nobody waits for it any more. */
 export type Dial = (signal: AbortSignal) => Duplex | Promise<Duplex>;
@@ -20,7 +21,12 @@ export async function openDialled(
   const onTime = (): void => giveUp.abort(new TimeoutError(`dial ${name}`, timeoutMs));
   const timer = setTimeout(onTime, Math.min(timeoutMs, MAX_TIMER_MS));
   signal?.addEventListener('abort', onAbort, { once: true });
-  const dialling = (async () => dial(giveUp.signal))();
+  const dialling = (async () => {
+    const stream = await dial(giveUp.signal);
+    const problem = option.duplex(stream, `dial ${name}`, 'what it gives');
+    if (problem !== undefined) throw problem;
+    return stream;
+  })();
   const givenUp = new Promise<never>((_, reject) => {
     giveUp.signal.addEventListener('abort', () => reject(giveUp.signal.reason as Error), { once: true });
   });

@@ -3,7 +3,9 @@ import { stat } from 'node:fs/promises';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TimeoutError, TransportError } from '../errors.js';
+import { UINT32_MAX, wrongType } from '../fields.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
+import * as option from '../options.js';
 import { openDialled, type Dial } from './dial.js';
 import { DuplexTransport } from './duplex.js';
 import { checkSocketPermissions, type PermissionOptions } from './socket-permissions.js';
@@ -34,11 +36,56 @@ export interface OpenOptions extends PermissionOptions {
   signal: AbortSignal | undefined;
 }
 
+const ADDRESS = new option.OptionTable<VsockAddress>(
+  { cid: option.wholeNumber(0, UINT32_MAX), port: option.wholeNumber(0, UINT32_MAX) },
+  ['cid', 'port'],
+);
+/** By what an endpoint has: all that it may have. */
+const ENDPOINTS = {
+  path: new option.OptionTable<{ path: string }>({ path: option.string }, ['path']),
+  fd: new option.OptionTable<{ fd: number }>({ fd: option.wholeNumber(0, 0x7fff_ffff) }, ['fd']),
+  vsock: new option.OptionTable<{ vsock: VsockAddress }>({ vsock: option.options(ADDRESS) }, ['vsock']),
+  stream: new option.OptionTable<{ stream: Duplex; name?: string }>(
+    { stream: option.duplex, name: option.string },
+    ['stream'],
+  ),
+  dial: new option.OptionTable<{ dial: Dial; name?: string }>(
+    { dial: option.callback, name: option.string },
+    ['dial'],
+  ),
+};
+
 /** sun_path of unix(7), without the NUL at its end. */
 const MAX_PATH_BYTES = 107;
 /** Between tries to connect: short at first. */
 const FIRST_PAUSE_MS = 1;
 const LONGEST_PAUSE_MS = 50;
+
+/**
+ * Checks an endpoint before anything is done: what fails is still its caller's.
+ * @throws TypeError and RangeError, which say what it must be.
+ */
+export function checkEndpoint(caller: string, endpoint: Endpoint): void {
+  if (typeof endpoint === 'string') {
+    checkPath(`${caller}: endpoint`, endpoint);
+    return;
+  }
+  if (typeof endpoint !== 'object' || endpoint === null) {
+    const what = 'a path, or an object with path, fd, vsock, stream or dial';
+    throw wrongType(`${caller}: endpoint`, what, endpoint);
+  }
+  const kind = (Object.keys(ENDPOINTS) as (keyof typeof ENDPOINTS)[]).find((name) => name in endpoint);
+  if (kind === undefined) {
+    const given = Object.keys(endpoint).join(', ') || 'nothing';
+    throw new TypeError(
+      `${caller}: an endpoint has one of path, fd, vsock, stream and dial; this one has ${given}`,
+    );
+  }
+  const table: option.OptionTable<object> = ENDPOINTS[kind];
+  const problem = table.find(caller, 'endpoint.', endpoint);
+  if (problem !== undefined) throw problem;
+  if ('path' in endpoint) checkPath(`${caller}: endpoint.path`, endpoint.path);
+}
 
 /**
  * Opens an endpoint.
@@ -50,9 +97,6 @@ export async function openEndpoint(
   options: OpenOptions,
 ): Promise<(handler: TransportHandler) => Transport> {
   if (typeof endpoint === 'string') return openPath(endpoint, options);
-  if (typeof endpoint !== 'object' || endpoint === null) {
-    throw new TypeError('connect takes a path, or an object with path, fd, vsock, stream or dial');
-  }
   if (options.signal?.aborted === true) {
     discard(endpoint);
     throw options.signal.reason;
@@ -112,7 +156,7 @@ async function openPath(
  * where `socketPermissions` refuses the socket.
  */
 export async function connectPath(path: string, options: OpenOptions): Promise<{ fd: number; name: string }> {
-  checkPath(path);
+  checkPath('a socket path', path);
   options.signal?.throwIfAborted();
   const name = path.startsWith('\0') ? `@${path.slice(1)}` : path;
   const fd = await connectUnix(path, name, options);
@@ -125,15 +169,15 @@ export async function connectPath(path: string, options: OpenOptions): Promise<{
   }
 }
 
-function checkPath(path: string): void {
-  if (typeof path !== 'string') throw new TypeError('a socket path is a string');
-  if (path === '' || path.includes('\0', 1))
-    throw new TypeError('a socket path is not empty and has no NUL inside');
+function checkPath(name: string, path: string): void {
+  if (typeof path !== 'string') throw wrongType(name, "a socket's path", path);
+  if (path === '') throw new TypeError(`${name} must be a socket's path, not empty`);
+  if (path.includes('\0', 1)) {
+    throw new TypeError(`${name} must have no NUL but at its beginning, where an abstract name has it`);
+  }
   const bytes = Buffer.byteLength(path);
   if (bytes > MAX_PATH_BYTES) {
-    throw new RangeError(
-      `a socket path has at most ${MAX_PATH_BYTES} bytes (sun_path); this one has ${bytes}`,
-    );
+    throw new RangeError(`${name} must have at most ${MAX_PATH_BYTES} bytes (sun_path), not ${bytes}`);
   }
 }
 

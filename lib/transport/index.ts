@@ -5,6 +5,7 @@ export { DuplexTransport } from './duplex.js';
 export { QUICK_OTHER_AT, QUICK_REPLY_AT, QUICK_WAITED_AT, type QuickMemory } from '../native.js';
 export { SLICE_MS, UnixTransport, withSpin } from './unix.js';
 export {
+  checkEndpoint,
   connectPath,
   openEndpoint,
   openFd,
