@@ -2,8 +2,10 @@
 import { describe, expect, jest, test } from '@jest/globals';
 import { once } from 'node:events';
 import path from 'node:path';
+import { Readable, Writable } from 'node:stream';
+import { buffer } from 'node:stream/consumers';
 import { pipeline } from 'node:stream/promises';
-import { MigrationState, RemoteError } from '../../lib/index.js';
+import { MigrationState, RemoteError, type Device } from '../../lib/index.js';
 import {
   OWN_MAPPING,
   SAMPLES,
@@ -162,6 +164,11 @@ describeServers("libvfio-user's sample server", (sample) => {
 });
 
 describeServers("migration of libvfio-user's sample server", (sample) => {
+  /** It refuses to run again without a time to wait for. */
+  async function keepFromTimer(device: Device): Promise<void> {
+    await device.bar(0).writeUInt64(0, BigInt(Math.floor(Date.now() / 1000) + 60));
+  }
+
   test('to a second process, with the interrupt delivered by the destination', async () => {
     await using from = start(sample.program);
     await using to = start(sample.program);
@@ -186,17 +193,94 @@ describeServers("migration of libvfio-user's sample server", (sample) => {
     expect(sources!.take()).toBe(0);
   });
 
-  test('a stream that is destroyed half way: the sample goes on', () =>
+  /** It ends where STOP_COPY is left before all has been read. */
+  const ends: [string, (save: Readable, abort: AbortController) => Promise<unknown>][] = [
+    [
+      'destroy()',
+      async (save) => {
+        await once(save, 'readable');
+        save.destroy();
+      },
+    ],
+    [
+      'destroy(error)',
+      async (save) => {
+        await once(save, 'readable');
+        save.on('error', () => undefined).destroy(new Error('mine'));
+      },
+    ],
+    [
+      'a loop that is left',
+      async (save) => {
+        for await (const _chunk of save) break;
+      },
+    ],
+    [
+      'a consumer that fails',
+      (save) => pipeline(save, new Writable({ write: (_c, _e, done) => done(new Error('full')) })),
+    ],
+    [
+      'its signal',
+      async (save, abort) => {
+        save.on('error', () => undefined);
+        await once(save, 'readable');
+        abort.abort();
+      },
+    ],
+    [
+      'nothing but that',
+      async (save) => {
+        save.on('error', () => undefined);
+        await once(save, 'readable');
+      },
+    ],
+  ];
+
+  test.each(ends)('a stream that is broken off by %s, and close(): the sample ran on', (_title, end) =>
+    withServer(sample, async (device, server) => {
+      await keepFromTimer(device);
+      const abort = new AbortController();
+      const save = device.migration.save({ chunkBytes: 1024, signal: abort.signal });
+      await end(save, abort).catch(() => undefined);
+      await device.close();
+      // It ends with its client, and by an assertion otherwise.
+      expect(await server.exited()).toBe(0);
+      const states = [...server.log.matchAll(/transition to device state (\d)/g)].map(([, state]) => state);
+      // In its own numbers: stopped, running.
+      expect(states.slice(-2)).toEqual(['0', '1']);
+    }),
+  );
+
+  test('one save at a time, and the next one is whole', () =>
     withServer(sample, async (device) => {
-      // It refuses to run again without a time to wait for.
-      await device.bar(0).writeUInt64(0, BigInt(Math.floor(Date.now() / 1000) + 60));
-      const stream = device.migration.save({ chunkBytes: 1024 });
-      await once(stream, 'readable');
-      stream.destroy();
-      await once(stream, 'close');
-      expect(await device.migration.state()).toBe(MigrationState.RUNNING);
-      expect(await device.region(7).readUInt32(0)).toBe(0xbeefdead);
+      await keepFromTimer(device);
+      const first = device.migration.save({ chunkBytes: 1024 });
+      await once(first, 'readable');
+      await expect(buffer(device.migration.save())).rejects.toThrow(/a save of this device is under way/);
+      const bytes = await buffer(first);
+      await device.migration.transition(MigrationState.RUNNING);
+      for await (const _chunk of device.migration.save({ chunkBytes: 1024 })) break;
+      expect((await buffer(device.migration.save())).byteLength).toBe(bytes.byteLength);
     }));
+
+  test('a restore that is broken off, and another one: the second is whole', async () => {
+    await using from = start(sample.program);
+    await using to = start(sample.program);
+    await using source = await from.connect();
+    await using destination = await to.connect();
+    const bytes = Buffer.from(Array.from({ length: 0x1000 }, (_, i) => (i * 13) & 0xff));
+    await source.bar(1).write(0, bytes);
+    await keepFromTimer(source);
+    const state = await buffer(source.migration.save());
+    const half = destination.migration.restore();
+    half.on('error', () => undefined);
+    await new Promise((resolve) => half.write(state.subarray(0, 0x1800), resolve));
+    half.destroy(new Error('mine'));
+    await new Promise((resolve) => half.once('close', resolve));
+    expect(await destination.migration.state()).not.toBe(MigrationState.RESUMING);
+    await pipeline(Readable.from([state]), destination.migration.restore());
+    expect((await destination.bar(1).read(0, 0x1000)).equals(bytes)).toBe(true);
+  });
 
   /**
    * The sample takes exactly BAR1 and BAR0 once, and what it gives in PRE_COPY is BAR1 once more: it refuses the end of
