@@ -41,6 +41,11 @@ export class DmaBuffer {
     return this.closed ? NOTHING : this.#bytes;
   }
 
+  /** The server has the memory's fd and maps it; otherwise it asks for every byte by message. */
+  get shared(): boolean {
+    return this.#place.arena.window.access.shared;
+  }
+
   /** It was freed, or the device was closed. */
   get closed(): boolean {
     return this.#freed || this.#place.arena.window.closed;

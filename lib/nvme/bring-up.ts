@@ -3,7 +3,7 @@
  * or the identity says, and ends at once when the controller reports a fatal status.
  */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { Region } from '../index.js';
+import { RemoteError, TimeoutError, type Device, type DmaBuffer, type Region } from '../index.js';
 import { NvmeControllerError } from './errors.js';
 import {
   adminQueueAttributes,
@@ -51,6 +51,28 @@ export async function enable(
   await bar.writeUInt64(NvmeRegister.ACQ, queues.cqAddress);
   await bar.writeUInt32(NvmeRegister.CC, enabledConfiguration(pageSize, capabilities.commandSets));
   await waitReady(bar, capabilities, true);
+}
+
+/** How many requests for memory the server has made. */
+export function memoryRequests({ counters }: Device): number {
+  return counters.served + counters.refused;
+}
+
+/**
+ * The error of a controller that did not come up, with the likely reason where it has no file of its queues' memory and has
+ * not asked for it either: SPDK takes memory that it can map and no other, and says nothing.
+ * @param asked what `memoryRequests` was before the controller was enabled
+ */
+export function withLikelyReason(error: unknown, device: Device, memory: DmaBuffer, asked: number): unknown {
+  const isSilence =
+    error instanceof NvmeControllerError || error instanceof TimeoutError || error instanceof RemoteError;
+  if (!isSilence || memory.shared || memoryRequests(device) > asked) return error;
+  return new NvmeControllerError(
+    `${error.message}; the controller has no file of its queues' memory (secureDma, or a connection that passes no ` +
+      'file descriptors) and has not asked for it by message: it may reach only memory that it maps, as SPDK does; connect ' +
+      'over a Unix socket and without secureDma',
+    { cause: error },
+  );
 }
 
 /** Orderly shutdown (3.6.1): CC.SHN = 01b, then CSTS.SHST = 10b. */

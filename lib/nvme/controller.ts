@@ -44,7 +44,7 @@ import {
 } from './admin.js';
 import { AsyncEvents } from './async-events.js';
 import { BouncePool } from './bounce-pool.js';
-import { disable, enable, shutDown } from './bring-up.js';
+import { disable, enable, memoryRequests, shutDown, withLikelyReason } from './bring-up.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import {
   nvmeSettings,
@@ -393,13 +393,15 @@ export class NvmeController {
   }
 
   async #open(): Promise<void> {
+    const asked = memoryRequests(this.device);
     try {
       await this.#mutex.runExclusive(async () => {
         await this.#start();
         this.#enter('live');
       });
     } catch (error) {
-      const failure = this.#fail(error);
+      const reason = withLikelyReason(error, this.device, this.#adminMemory.buffer, asked);
+      const failure = this.#fail(reason);
       await this.#letGo();
       throw failure;
     }
