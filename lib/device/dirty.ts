@@ -106,7 +106,8 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    * been started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
    */
   async start(options: DirtyOptions = {}): Promise<void> {
-    const { ranges, pageSize = PAGE_SIZE } = options;
+    const { ranges, pageSize = PAGE_SIZE, timeoutMs, signal } = options;
+    const call = { timeoutMs, signal };
     if (!isPageSize(pageSize) || pageSize < PAGE_SIZE || pageSize > MAX_PAGE_SIZE) {
       throw new RangeError(
         `pageSize is a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${pageSize}`,
@@ -116,11 +117,11 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
       this.#refuseWhileSetUp();
-      const watch = await this.#begin(watched, pageSize, new DirtySet(pageSize), options);
+      const watch = await this.#begin(watched, pageSize, new DirtySet(pageSize), call);
       try {
-        await this.#checkLongest(watch, options);
+        await this.#checkLongest(watch, call);
       } catch (error) {
-        await this.#endLog(options).catch(() => undefined);
+        await this.#endLog(call).catch(() => undefined);
         throw error;
       }
     });

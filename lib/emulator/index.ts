@@ -44,6 +44,7 @@ export {
   onNthCommand,
   type BlockStore,
   type EmulatedNamespaceOptions,
+  type NvmeCompletionFault,
   type NvmeDeviceOptions,
   type NvmeIntercept,
   type NvmeInterceptedCommand,

@@ -83,10 +83,10 @@ export class CommandQueue {
   /** Slots that somebody is taking care of. */
   readonly #stuck = new Set<number>();
   #ended: (() => Error) | undefined;
+  /** Buffers of callers that were in use at the end. */
+  readonly #lent: DmaBuffer[] = [];
   #refused: (() => Error) | undefined;
   #onIdle: (() => void)[] = [];
-  /** Of commands that were in flight at the end. */
-  readonly #buffersInUse: DmaBuffer[] = [];
 
   constructor(options: CommandQueueOptions) {
     const { pair, timeoutMs, isPolled } = options;
@@ -243,19 +243,19 @@ export class CommandQueue {
   }
 
   /**
-   * The end: each caller gets an error of its own. Bounce pages of what is in flight stay taken, and buffers of the
-   * caller's in use until `letGo`: the device may still write to them.
+   * The end: each caller gets an error of its own, and the rings are not looked at any more. Bounce pages of what is in
+   * flight stay taken, and buffers of the callers' in use until `giveBack`: the device may still write to them.
    */
   end(error: () => Error): void {
     if (this.#ended !== undefined) return;
     this.#ended = error;
     clearInterval(this.#sweep);
-    this.pair.close();
+    this.pair.end();
     for (const [slot, command] of this.#commands.entries()) {
       if (command === undefined) continue;
       this.#commands[slot] = undefined;
       command.slot = -1;
-      if (command.buffer !== undefined) this.#buffersInUse.push(command.buffer);
+      if (command.buffer !== undefined) this.#lent.push(command.buffer);
       if (command.isSettled) this.#partEnded(command);
       else this.#settle(command, command.verdict ?? error());
     }
@@ -264,9 +264,9 @@ export class CommandQueue {
     for (const resolve of this.#onIdle.splice(0)) resolve();
   }
 
-  /** After the end: the controller does not use any memory any more, or cannot reach it. */
-  letGo(): void {
-    for (const buffer of this.#buffersInUse.splice(0)) buffer.endUse();
+  /** After the end, when the device does not use the callers' buffers any more. */
+  giveBack(): void {
+    for (const buffer of this.#lent.splice(0)) buffer.endUse();
   }
 
   #begin(waiting: Waiting, options: CallOptions | undefined, origin: CommandOrigin): void {
@@ -324,7 +324,8 @@ export class CommandQueue {
     this.#outCount++;
     if (command.isUnattended) this.#unattendedCount++;
     const flags = this.#point(command, slot);
-    command.encode(this.pair.sq, this.pair.entry(), slot, flags, this.#prps.entries);
+    const { pair } = this;
+    command.encode(pair.sq, pair.entry(), pair.commandIds[slot]!, flags, this.#prps.entries);
     // Rings, also where an interrupt will tell of the completion.
     this.#pump.wake();
     return true;

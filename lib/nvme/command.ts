@@ -103,8 +103,8 @@ export class Command extends Waiting {
   }
 
   /** Common command format (NVM Express Base 2.0, section 3.3.3.1). `pointers` are DPTR. @throws RangeError. */
-  encode(sq: Uint32Array, at: number, slot: number, flags: number, pointers: Uint32Array): void {
-    sq[at] = this.opcode | flags | (slot << 16);
+  encode(sq: Uint32Array, at: number, commandId: number, flags: number, pointers: Uint32Array): void {
+    sq[at] = this.opcode | flags | (commandId << 16);
     sq[at + 1] = this.namespace;
     sq[at + 2] = 0;
     sq[at + 3] = 0;

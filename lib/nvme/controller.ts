@@ -14,7 +14,7 @@
  * was meant for the first.
  *
  * Memory that the controller may still write to is not given back: that of a controller that cannot be disabled stays
- * reserved until the device is closed. When the memory is taken away by others, everyone who waits is answered first.
+ * reserved until somebody can, or the device is closed. When the memory is taken away by others, everyone who waits is answered first.
  */
 import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
@@ -22,6 +22,7 @@ import { integer, UINT32_MAX, wrongType } from '../fields.js';
 import {
   ClosedError,
   Device,
+  TransportError,
   UnsupportedError,
   type CallOptions,
   type DmaBuffer,
@@ -61,7 +62,7 @@ import {
   type ControllerIdentity,
 } from './identify-controller.js';
 import { requireSameCapabilities, requireSameController } from './identity-check.js';
-import { IoQueues, type IoQueuesHost } from './io-queues.js';
+import { IoQueues, UncertainChange, type IoQueuesHost } from './io-queues.js';
 import {
   decodeErrorLog,
   decodeFirmwareLog,
@@ -73,6 +74,7 @@ import {
   type FirmwareLog,
   type SmartLog,
 } from './log-pages.js';
+import { giveBackLeftovers, leave } from './leftovers.js';
 import { NvmeNamespace } from './namespace.js';
 import { Namespaces } from './namespaces.js';
 import { AdminOpcode, FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
@@ -154,6 +156,8 @@ export class NvmeController {
   readonly #mutex = new Mutex();
   #state: ControllerState = 'opening';
   #resetting: Promise<void> | undefined;
+  /** Those that have begun. */
+  #resets = 0;
   #closing: Promise<void> | undefined;
   #makeEndError: (() => Error) | undefined;
   /** Losses of the connection, of a device that reconnects. */
@@ -222,7 +226,7 @@ export class NvmeController {
     void device.closed.then((reason) => {
       const text = `the connection has ended: ${reason.message}`;
       this.#end('closed', () => new ClosedError(text, { cause: reason }));
-      this.#queues.letGo();
+      this.#queues.giveBack();
     });
     adminMemory.buffer.onRelease((reason) => this.#onMemoryLost(reason));
     device.on('lost', this.#onLost);
@@ -294,10 +298,11 @@ export class NvmeController {
   async createQueue(options: NvmeQueueOptions = {}): Promise<NvmeQueue> {
     QUEUE_OPTIONS.check('NvmeController.createQueue', options);
     this.#throwIfClosing();
-    const { namespace: wanted } = options;
-    const namespace = wanted instanceof NvmeNamespace ? wanted : await this.namespace(wanted);
-    return this.#whenLive(() => {
+    return this.#whenLive(async () => {
       this.#throwIfClosing();
+      const { namespace: wanted } = options;
+      const namespace =
+        wanted instanceof NvmeNamespace ? wanted : await this.#namespaces.get(wanted, {}, this.#driverAdmin);
       if (namespace.owner !== this.#namespaces)
         throw new TypeError(
           'namespace must be one that this controller has given (NvmeController.namespace)',
@@ -400,9 +405,10 @@ export class NvmeController {
         this.#enter('live');
       });
     } catch (error) {
+      await sameTurn();
       const reason = withLikelyReason(error, this.device, this.#adminMemory.buffer, asked);
       const failure = this.#fail(reason);
-      await this.#letGo();
+      await this.#mutex.runExclusive(() => this.#letGo());
       throw failure;
     }
   }
@@ -412,6 +418,7 @@ export class NvmeController {
     const { queue } = this.#startAdmin;
     await quietInterrupts(this.device);
     await disable(this.#bar, this.capabilities);
+    await giveBackLeftovers(this.device);
     queue.recover();
     this.#queues.recover();
     requireSameCapabilities(
@@ -421,6 +428,7 @@ export class NvmeController {
     queue.pair.clear();
     const { sqAddress, cqAddress } = this.#adminMemory;
     const addresses = { entries: ADMIN_ENTRIES, sqAddress, cqAddress };
+    this.#throwIfEnded();
     await enable(this.#bar, this.capabilities, addresses, this.pageSize);
     this.#throwIfEnded();
     const { sq, cq } = this.#doorbells.pair(ADMIN_QUEUE);
@@ -507,17 +515,19 @@ export class NvmeController {
         }),
       );
     } catch {
-      // They are compared at the next start, before anything is sent.
+      // A reset compares them, too, and whoever cannot be reset has failed.
       await this.#resetOrFail();
     }
   }
 
   /**
-   * Runs while nobody else changes the controller, and it is live; again where a reset comes between.
+   * Runs while nobody else changes the controller, and it is live; again where a reset comes between. What the controller
+   * did not answer is followed by a reset, and tried once more.
    * @throws what ended the controller, and what `run` throws.
    */
   async #whenLive<T>(run: () => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
+      const resets = this.#resets;
       await this.#resetting?.catch(() => undefined);
       try {
         return await this.#mutex.runExclusive(async () => {
@@ -526,8 +536,13 @@ export class NvmeController {
           return run();
         });
       } catch (error) {
-        const isInterrupted = error instanceof NvmeResetError || error instanceof ClosedError;
-        if (!isInterrupted || this.#resetting === undefined || tries === MOST_TRIES) throw error;
+        await sameTurn();
+        // What was under way when it ended has failed because of that, whatever it failed with.
+        this.#throwIfEnded();
+        if (error instanceof UncertainChange) {
+          await this.#resetOrFail();
+          if (tries > 1) throw error.cause;
+        } else if (!isInterruption(error) || resets === this.#resets || tries === MOST_TRIES) throw error;
       }
     }
   }
@@ -538,6 +553,7 @@ export class NvmeController {
 
   async #reset(): Promise<void> {
     this.#enter('resetting');
+    this.#resets++;
     this.#queues.suspend();
     this.#admin.queue.hold();
     await this.#mutex.runExclusive(async () => {
@@ -550,6 +566,7 @@ export class NvmeController {
           this.#enter('live');
           return;
         } catch (error) {
+          await sameTurn();
           // What a loss of the connection interrupted begins again when the device is back.
           if (losses === this.#losses || this.#makeEndError !== undefined) throw this.#fail(error);
           this.#queues.suspend();
@@ -596,13 +613,9 @@ export class NvmeController {
 
   /** Section 3.6.1. Disabling comes next, whatever comes of this: what went wrong, if anything did. */
   async #shutDown(): Promise<unknown> {
-    try {
-      await this.#queues.deleteAll();
-    } catch (error) {
-      // A reset that nobody waits for any more, or a queue that the controller does not delete: it is disabled next.
-      const isKnown = error instanceof NvmeResetError || error instanceof NvmeStatusError;
-      if (!isKnown) return this.#makeEndError === undefined ? error : undefined;
-    }
+    // What it does not delete, or answer, goes when it is disabled.
+    await this.#queues.deleteAll().catch(() => undefined);
+    if (this.#makeEndError !== undefined) return undefined;
     try {
       const { entryLatencyUs } = this.identity;
       await shutDown(this.#bar, Math.max(SHUTDOWN_MS, Math.ceil(entryLatencyUs / 1000)));
@@ -613,31 +626,33 @@ export class NvmeController {
     return undefined;
   }
 
-  /** The controller has failed: disables it, so that it uses no memory of its callers' any more. */
-  async #quiesce(): Promise<void> {
-    try {
-      await disable(this.#bar, this.capabilities);
-      this.#queues.letGo();
-    } catch {
-      // It may use that memory until the device is closed, or `close` can disable it.
-    }
-  }
-
   /** The controller has ended: disables it where it can be reached, and gives back what it does not use any more. */
   async #letGo(): Promise<void> {
-    try {
-      await disable(this.#bar, this.capabilities);
-      await this.#queues.disableInterrupts();
-    } catch {
-      // It may use its memory, which stays reserved until the device is closed.
-      this.#doorbells.close();
-      return;
-    }
+    const isDisabled = await this.#quiesce();
     this.#doorbells.close();
-    this.#admin.queue.pair.detach();
+    if (isDisabled) {
+      await this.#queues.disableInterrupts().catch(() => undefined);
+      await this.#giveBack();
+    } else leave(this.device, () => this.#giveBack());
+  }
+
+  /** The controller does not use any memory any more. */
+  async #giveBack(): Promise<void> {
+    this.#queues.giveBack();
     await this.#queues.free();
     for (const buffer of [this.#adminMemory.buffer, this.#adminPool, this.#doorbells.buffer])
       await buffer?.free();
+  }
+
+  /** Disables a controller that has ended. Whether that could be done: it uses no memory then. */
+  async #quiesce(): Promise<boolean> {
+    try {
+      await disable(this.#bar, this.capabilities);
+    } catch {
+      return false;
+    }
+    this.#queues.giveBack();
+    return true;
   }
 
   /** The device is closed, or all its memory unmapped: whoever waits is answered before the memory is gone. */
@@ -645,11 +660,11 @@ export class NvmeController {
     const isNew = this.#makeEndError === undefined;
     const text = `the controller has lost its memory: ${reason.message}`;
     this.#end('failed', () => new ClosedError(text, { cause: reason }));
-    this.#admin.queue.pair.detach();
-    this.#queues.detach();
-    this.#queues.letGo();
-    // It leaves before whatever takes the memory away.
-    if (isNew) this.#disableAtOnce();
+    this.#queues.giveBack();
+    if (!isNew) return;
+    // It leaves before whatever takes the memory away; and again when nobody can enable it any more.
+    this.#disableAtOnce();
+    void this.#mutex.runExclusive(() => this.#quiesce());
   }
 
   #disableAtOnce(): void {
@@ -667,9 +682,11 @@ export class NvmeController {
   #fail(cause: unknown): Error {
     const message = cause instanceof Error ? cause.message : String(cause);
     const error = () => new NvmeControllerError(`the controller has failed: ${message}`, { cause });
-    const isNew = this.#makeEndError === undefined;
-    this.#end('failed', error);
-    if (isNew) void this.#quiesce();
+    if (this.#makeEndError === undefined) {
+      this.#end('failed', error);
+      // When whoever has the mutex, and may be about to enable it, is done.
+      void this.#mutex.runExclusive(() => this.#quiesce());
+    }
     return this.#makeEndError!();
   }
 
@@ -758,6 +775,16 @@ export class NvmeController {
       onBroken: (error) => void this.#fail(error),
     };
   }
+}
+
+/** Calls that a reset, or the loss of the connection, has ended. */
+function isInterruption(error: unknown): boolean {
+  return error instanceof NvmeResetError || error instanceof ClosedError || error instanceof TransportError;
+}
+
+/** Settles when whatever ended a call has been told to everyone: who sees it first must not take it for something else. */
+function sameTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
 }
 
 type Mutable<T> = { -readonly [K in keyof T]: T[K] };

@@ -1,6 +1,6 @@
 /** The I/O queue pairs of a controller: made, made again after a reset, and deleted. */
 import { integer, outOfRange } from '../fields.js';
-import { ClosedError, UnsupportedError, type DmaBuffer, type Vector } from '../index.js';
+import { ClosedError, TimeoutError, UnsupportedError, type DmaBuffer, type Vector } from '../index.js';
 import type { Admin } from './admin.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import type { NvmeQueueOptions } from './controller-options.js';
@@ -43,6 +43,13 @@ export interface QueueNeeds {
   usesSgls: boolean;
 }
 
+/** The controller was asked to make or delete a queue, and did not answer: nobody knows what it has, until it is reset. */
+export class UncertainChange extends Error {
+  constructor(cause: TimeoutError) {
+    super(cause.message, { cause });
+  }
+}
+
 interface Member {
   readonly queue: NvmeQueue;
   readonly commands: CommandQueue;
@@ -58,6 +65,8 @@ interface Member {
   /** The controller has the queue. */
   isCreated: boolean;
   closing: Promise<void> | undefined;
+  /** It is about to be deleted, and is not made again after a reset. */
+  isLeaving: boolean;
 }
 
 export class IoQueues {
@@ -126,8 +135,8 @@ export class IoQueues {
 
   /** What a queue was made for, and the controller does not grant any more; undefined where it grants all. */
   whatIsMissing({ maxQueueEntries, maxTransferBytes, usesSgls }: QueueNeeds): string | undefined {
-    for (const { queue, commands, entries, needs } of this.#members.values()) {
-      if (commands.isRetired) continue;
+    for (const { queue, commands, entries, needs, isLeaving } of this.#members.values()) {
+      if (commands.isRetired || isLeaving) continue;
       if (queue.id > this.limit) return `${this.limit} I/O queue pairs, and queue ${queue.id} is in use`;
       if (entries > maxQueueEntries)
         return `${maxQueueEntries} entries a queue, and queue ${queue.id} has ${entries}`;
@@ -141,7 +150,7 @@ export class IoQueues {
   /** Makes all queues again in a controller that was reset, but for those that have ended. */
   async recreate(admin: Admin): Promise<void> {
     for (const member of this.#members.values()) {
-      if (!member.commands.isRetired) await this.#createIn(member, admin);
+      if (!member.commands.isRetired && !member.isLeaving) await this.#createIn(member, admin);
     }
   }
 
@@ -175,14 +184,9 @@ export class IoQueues {
     for (const { commands } of this.#members.values()) commands.end(error);
   }
 
-  /** The rings' memory is about to be taken away. The queues have ended. */
-  detach(): void {
-    for (const { commands } of this.#members.values()) commands.pair.detach();
-  }
-
-  /** The controller does not use any memory any more. The queues have ended. */
-  letGo(): void {
-    for (const { commands } of this.#members.values()) commands.letGo();
+  /** The queues have ended, and the controller does not use the callers' buffers any more. */
+  giveBack(): void {
+    for (const { commands } of this.#members.values()) commands.giveBack();
   }
 
   /** Gives back memory that the controller, which is disabled, does not use any more. */
@@ -257,9 +261,10 @@ export class IoQueues {
       stopWatching: memory.buffer.onRelease((reason) => this.#host.onMemoryLost(reason)),
       isCreated: false,
       closing: undefined,
+      isLeaving: false,
     };
     try {
-      await this.#createIn(member, this.#host.admin);
+      await certain(this.#createIn(member, this.#host.admin));
     } catch (error) {
       member.stopListening?.();
       member.stopWatching();
@@ -291,11 +296,13 @@ export class IoQueues {
     const { commands, queue } = member;
     const closed = () => new ClosedError(`queue ${queue.id} is closed`);
     await drain(member);
+    member.isLeaving = true;
     try {
-      // Again where a reset comes between: it deletes all queues, and has made this one again.
+      // Again where a reset comes between, after which the controller does not have it.
       await this.#host.whenLive(async () => {
         if (member.isCreated) await this.#delete(member);
         commands.end(closed);
+        commands.giveBack();
         this.#members.delete(queue.id);
         await freeMemory(member);
       });
@@ -308,7 +315,7 @@ export class IoQueues {
 
   async #delete({ commands, queue }: Member): Promise<void> {
     commands.pair.close();
-    await this.#host.admin.deleteQueues(queue.id);
+    await certain(this.#host.admin.deleteQueues(queue.id));
     // What was completed before.
     commands.look();
   }
@@ -353,11 +360,9 @@ async function drain({ commands, queue }: Member): Promise<void> {
   await within(commands.idle(), commands.timeoutMs);
 }
 
-async function freeMemory({ commands, queue, memory, buffers, ...member }: Member): Promise<void> {
+async function freeMemory({ queue, memory, buffers, ...member }: Member): Promise<void> {
   member.stopListening?.();
   member.stopWatching();
-  commands.letGo();
-  commands.pair.detach();
   for (const buffer of [memory.buffer, buffers?.buffer, queue.poolBuffer]) await buffer?.free();
 }
 
@@ -377,6 +382,15 @@ function bufferSizes(
     count: buffers.count ?? slots,
     bytes: integer('buffers.bytes', buffers.bytes ?? DEFAULT_BUFFER_BYTES, 1, maxTransferBytes),
   };
+}
+
+/** @throws UncertainChange where no answer comes; what else `change` throws. */
+async function certain(change: Promise<void>): Promise<void> {
+  try {
+    await change;
+  } catch (error) {
+    throw error instanceof TimeoutError ? new UncertainChange(error) : error;
+  }
 }
 
 /** Of a pair that has no submission queue. */

@@ -23,10 +23,10 @@ export class Namespaces {
   }
 
   /** The identifiers of the active ones. */
-  async ids(options?: CallOptions): Promise<number[]> {
+  async ids(options?: CallOptions, admin = this.#admin): Promise<number[]> {
     const ids: number[] = [];
     for (let after = 0; ids.length < MOST_NAMESPACES;) {
-      const bytes = await this.#admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, options);
+      const bytes = await admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, options);
       const list = decodeNamespaceList(bytes);
       for (const id of list) {
         if (id <= after) throw new ProtocolError(`the list of active namespaces has ${id} after ${after}`);
@@ -38,12 +38,16 @@ export class Namespaces {
   }
 
   /** One of them; the first active one where no number is given. Asked for once, until `refresh`. */
-  async get(id: number | undefined, options: CallOptions & { refresh?: boolean }): Promise<NvmeNamespace> {
-    const nsid = id ?? (await this.ids(options))[0];
+  async get(
+    id: number | undefined,
+    options: CallOptions & { refresh?: boolean },
+    admin = this.#admin,
+  ): Promise<NvmeNamespace> {
+    const nsid = id ?? (await this.ids(options, admin))[0];
     if (nsid === undefined) throw new UnsupportedError('the controller has no active namespace');
     const known = this.#known.get(nsid);
     if (known !== undefined && options.refresh !== true) return known;
-    const namespace = await this.#identify(this.#admin, nsid, options);
+    const namespace = await this.#identify(admin, nsid, options);
     // Asked for twice at once, it is the first one.
     const other = this.#known.get(nsid);
     const isSame =

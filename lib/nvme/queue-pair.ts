@@ -2,12 +2,15 @@
  * The two rings of a queue pair (NVM Express Base 2.0, sections 3.3.1 and 4.2), as typed arrays over shared memory.
  *
  * ```
- *   claim ──▶ a slot, its number is the command identifier ──▶ entry() ──▶ 16 dwords ──▶ ring() ──▶ the shared ring
+ *   claim ──▶ a slot, and its command identifier ──▶ entry() ──▶ 16 dwords ──▶ ring() ──▶ the shared ring
  *   poll, reap ◀── completion entries whose phase tag is the current one
  * ```
  * Commands are composed in memory that only this thread touches, and copied to the ring that the controller fetches them
  * from before it is told of them: each entry of that ring is in the controller's cache, and to take it over store by store
  * takes longer than composing it.
+ *
+ * A command identifier is the slot's number, with a count of the slot's uses above it: a completion that comes twice, or
+ * late, is not taken for that of the slot's next command.
  *
  * A slot is tagged (the completion goes to whoever polls, under a tag of theirs) or owned (the completion goes to
  * `onCompletion`). Nothing here allocates, and nothing here waits.
@@ -37,6 +40,9 @@ const PARKED = 3;
 
 const NO_MEMORY = new Uint32Array(0);
 
+/** Bits of a command identifier that are used, where slots do not need more: FFFFh is not to be used (section 3.3.3.1). */
+const IDENTIFIER_BITS = 15;
+
 /** Who a slot is for: see the top of the file. */
 export type SlotUse = typeof TAGGED | typeof OWNED;
 export const SLOT_TAGGED = TAGGED;
@@ -60,6 +66,8 @@ export class QueuePair {
   readonly slots: number;
   /** Where commands are composed, as they lie in the submission ring: 16 dwords an entry. */
   readonly sq: Uint32Array;
+  /** Of each slot that is in use the command's identifier. */
+  readonly commandIds: Uint16Array;
   /** Tags of the commands that the last `poll` reported, in the order of their completion. */
   readonly completedTags: Uint32Array;
   /** Their status fields without the phase tag: 0 is success, `decodeStatus` has the rest. */
@@ -81,6 +89,10 @@ export class QueuePair {
   readonly #epochs: Uint32Array;
   /** Counts the uses of each slot: tells a command from the one that had the slot before. */
   readonly #claims: Uint32Array;
+  /** Of a command identifier: the slot's number, one use, and all bits that are used. */
+  readonly #slotMask: number;
+  readonly #useStep: number;
+  readonly #identifierMask: number;
   readonly #free: Uint16Array;
   #freeCount: number;
   #tail = 0;
@@ -111,6 +123,12 @@ export class QueuePair {
     this.#tags = new Uint32Array(slots);
     this.#epochs = new Uint32Array(slots);
     this.#claims = new Uint32Array(slots);
+    const slotBits = Math.ceil(Math.log2(slots));
+    this.#useStep = 1 << slotBits;
+    this.#slotMask = this.#useStep - 1;
+    this.#identifierMask = (1 << Math.max(IDENTIFIER_BITS, slotBits)) - 1;
+    this.commandIds = new Uint16Array(slots);
+    for (let i = 0; i < slots; i++) this.commandIds[i] = (i - this.#useStep) & this.#identifierMask;
     this.#parked = new Uint16Array(slots);
     this.#parkedStatus = new Uint16Array(slots);
     this.#free = new Uint16Array(slots);
@@ -160,11 +178,14 @@ export class QueuePair {
     this.#isOpen = true;
   }
 
-  /** The rings' memory is somebody else's from here on. */
-  detach(): void {
+  /** The queue is gone, and the rings' memory somebody else's: frees all slots but those whose completion was kept. */
+  end(): void {
     this.#isOpen = false;
     this.#phase = 1;
     this.#shownSq = this.#cq = NO_MEMORY;
+    for (let slot = 0; slot < this.slots; slot++) {
+      if (this.#use[slot] === TAGGED || this.#use[slot] === OWNED) this.#release(slot);
+    }
   }
 
   /** Takes a free slot; -1 where there is none, or the pair is closed. */
@@ -175,6 +196,7 @@ export class QueuePair {
     this.#tags[slot] = tag;
     this.#epochs[slot] = this.epoch;
     this.#claims[slot]!++;
+    this.commandIds[slot] = (this.commandIds[slot]! + this.#useStep) & this.#identifierMask;
     return slot;
   }
 
@@ -208,16 +230,17 @@ export class QueuePair {
   poll(max = this.slots): number {
     let count = this.#parkedCount === 0 ? 0 : this.#takeParked(max);
     const cq = this.#cq;
+    const mask = this.#slotMask;
     let head = this.#head;
     let phase = this.#phase;
     let consumed = 0;
     while (count < max) {
       const word = loadAcquire(cq, (head << CQE_SHIFT) + 3);
       if (((word >>> 16) & 1) !== phase) break;
-      const slot = word & 0xffff;
-      const use = slot < this.slots ? this.#use[slot]! : FREE;
+      const slot = word & mask;
+      const use = this.commandIds[slot] === (word & 0xffff) ? this.#use[slot]! : FREE;
       if (use !== TAGGED && use !== OWNED) {
-        this.#violate(slot);
+        this.#violate(word & 0xffff);
         break;
       }
       this.#use[slot] = FREE;
@@ -241,6 +264,7 @@ export class QueuePair {
   /** Consumes completions of owned slots, and keeps those of tagged ones for the next `poll`. Returns how many came. */
   reap(): number {
     const cq = this.#cq;
+    const mask = this.#slotMask;
     let head = this.#head;
     let phase = this.#phase;
     let consumed = 0;
@@ -248,8 +272,8 @@ export class QueuePair {
     while (consumed < this.#entries) {
       const word = loadAcquire(cq, (head << CQE_SHIFT) + 3);
       if (((word >>> 16) & 1) !== phase) break;
-      const slot = word & 0xffff;
-      const use = slot < this.slots ? this.#use[slot]! : FREE;
+      const slot = word & mask;
+      const use = this.commandIds[slot] === (word & 0xffff) ? this.#use[slot]! : FREE;
       if (use === TAGGED) {
         this.#park(slot, word >>> 17);
         this.answered = this.epoch;
@@ -258,7 +282,7 @@ export class QueuePair {
         this.#free[this.#freeCount++] = slot;
         this.onCompletion(slot, word >>> 17, cq[head << CQE_SHIFT]!);
       } else {
-        this.#violate(slot);
+        this.#violate(word & 0xffff);
         break;
       }
       consumed++;
@@ -280,8 +304,7 @@ export class QueuePair {
     for (let slot = 0; slot < this.slots; slot++) {
       if (this.#use[slot] === TAGGED) this.#park(slot, STATUS_ABORTED_BY_HOST);
       else if (this.#use[slot] === OWNED) {
-        this.#use[slot] = FREE;
-        this.#free[this.#freeCount++] = slot;
+        this.#release(slot);
         owned.push(slot);
       }
     }
@@ -333,6 +356,11 @@ export class QueuePair {
     if (this.#isOpen) this.#cqDoorbell!.write(this.#head);
   }
 
+  #release(slot: number): void {
+    this.#use[slot] = FREE;
+    this.#free[this.#freeCount++] = slot;
+  }
+
   #park(slot: number, status: number): void {
     this.#use[slot] = PARKED;
     this.#parked[this.#parkedCount] = slot;
@@ -345,8 +373,7 @@ export class QueuePair {
       const slot = this.#parked[i]!;
       this.completedTags[i] = this.#tags[slot]!;
       this.completedStatus[i] = this.#parkedStatus[i]!;
-      this.#use[slot] = FREE;
-      this.#free[this.#freeCount++] = slot;
+      this.#release(slot);
     }
     this.#parked.copyWithin(0, count, this.#parkedCount);
     this.#parkedStatus.copyWithin(0, count, this.#parkedCount);
@@ -354,11 +381,11 @@ export class QueuePair {
     return count;
   }
 
-  #violate(slot: number): void {
+  #violate(commandId: number): void {
     if (!this.#isOpen) return;
     this.#isOpen = false;
     this.onViolation(
-      new ProtocolError(`queue ${this.id}: a completion of command ${slot}, which is not in flight`),
+      new ProtocolError(`queue ${this.id}: a completion of command ${commandId}, which is not in flight`),
     );
   }
 }

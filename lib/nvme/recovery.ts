@@ -75,7 +75,7 @@ export class Recovery {
     const { pair } = queue;
     if (!pair.isOut(slot, claim)) return true;
     try {
-      await this.#host.admin.abort(pair.id, slot, { timeoutMs: this.#graceMs });
+      await this.#host.admin.abort(pair.id, pair.commandIds[slot]!, { timeoutMs: this.#graceMs });
       return true;
     } catch {
       return false;

@@ -93,7 +93,7 @@ export class SubmitQueue {
     return this.#pair.inFlight;
   }
 
-  /** The memory of buffer `index`. */
+  /** The memory of buffer `index`; empty once the queue is closed or its memory was taken away. */
   buffer(index: number): Buffer {
     if (
       this.#buffers === undefined ||
@@ -198,7 +198,7 @@ export class SubmitQueue {
     const from = buffer << POINTER_SHIFT;
     const { sq } = pair;
     const at = pair.entry();
-    sq[at] = opcode | (slot << 16);
+    sq[at] = opcode | (pair.commandIds[slot]! << 16);
     sq[at + 1] = this.#nsid;
     sq[at + 2] = 0;
     sq[at + 3] = 0;
@@ -247,7 +247,7 @@ export class SubmitQueue {
     if (slot < 0) return this.#isFull();
     const { sq } = pair;
     const at = pair.entry();
-    sq[at] = opcode | (slot << 16);
+    sq[at] = opcode | (pair.commandIds[slot]! << 16);
     sq[at + 1] = this.#nsid;
     for (let i = 2; i < 16; i++) sq[at + i] = 0;
     sq[at + 10] = lba >>> 0;

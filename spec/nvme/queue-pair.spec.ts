@@ -37,9 +37,13 @@ class Bench {
     this.pair.open(this.tail, this.head);
   }
 
-  /** The controller completes a command. */
+  /** The controller completes the command that is in the slot. */
   complete(slot: number, status = 0, result = 0): void {
-    this.cq.set([result, 0, 0, (((status << 1) | this.#phase) << 16) | slot], this.#at * 4);
+    this.completeId(this.pair.commandIds[slot] ?? slot, status, result);
+  }
+
+  completeId(commandId: number, status = 0, result = 0): void {
+    this.cq.set([result, 0, 0, (((status << 1) | this.#phase) << 16) | commandId], this.#at * 4);
     if (++this.#at < this.#entries) return;
     this.#at = 0;
     this.#phase ^= 1;
@@ -119,7 +123,7 @@ describe('rings', () => {
   });
 
   test('a pair that was closed, or whose memory went, shows and tells nothing more', () => {
-    for (const end of [(pair: QueuePair) => pair.close(), (pair: QueuePair) => pair.detach()]) {
+    for (const end of [(pair: QueuePair) => pair.close(), (pair: QueuePair) => pair.end()]) {
       const bench = new Bench(16);
       for (let i = 0; i < 10; i++) bench.submit(i + 1);
       end(bench.pair);
@@ -207,6 +211,39 @@ describe('a controller that breaks the rules', () => {
     expect(bench.violations).toHaveLength(1);
   });
 
+  test('by completing a command again when its slot is in use by another one', () => {
+    const bench = new Bench(8, { slots: 1 });
+    const slot = bench.submit(1);
+    const first = bench.pair.commandIds[slot]!;
+    bench.complete(slot);
+    bench.pair.poll();
+    expect(bench.submit(2)).toBe(slot);
+    bench.completeId(first);
+    expect(bench.pair.poll()).toBe(0);
+    expect(bench.violations[0]?.message).toContain(
+      `a completion of command ${first}, which is not in flight`,
+    );
+    expect(bench.pair.inFlight).toBe(1);
+  });
+
+  test.each([1, 2, 3, 255, 256, 1023, 32_768, 65_535])(
+    'by an identifier: with %i slots none is used twice in a row, nor FFFFh',
+    (slots) => {
+      const bench = new Bench(slots + 1);
+      const before = new Set<number>();
+      for (let round = 0; round < 3; round++) {
+        const ids = Array.from({ length: slots }, (_, i) => bench.pair.commandIds[bench.submit(i)]!);
+        bench.pair.abandon();
+        bench.pair.poll();
+        expect(new Set(ids).size).toBe(slots);
+        expect(ids).not.toContain(0xffff);
+        // Where slots need all bits there are none to tell uses apart.
+        if (slots < 32_768) expect(ids.some((id) => before.has(id))).toBe(false);
+        for (const id of ids) before.add(id);
+      }
+    },
+  );
+
   test('by completing twice', () => {
     const bench = new Bench(8);
     const slot = bench.submit(1);
@@ -245,9 +282,10 @@ describe('the end of all commands', () => {
   test('detached memory is not touched', () => {
     const bench = new Bench(4);
     bench.complete(bench.submit(1));
-    bench.pair.detach();
+    bench.pair.end();
     expect(bench.pair.poll()).toBe(0);
     expect(bench.pair.reap()).toBe(0);
+    expect(bench.pair.inFlight).toBe(0);
     expect(bench.violations).toEqual([]);
   });
 });

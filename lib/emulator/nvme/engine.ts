@@ -7,12 +7,13 @@
  * ```
  * Commands run beside each other, and are completed in whatever order they end.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { DmaError } from '../device-error.js';
 import type { ClientMemory } from '../device-model.js';
 import type { TurnPace } from '../../turn-share.js';
 import { CQE_BYTES, DO_NOT_RETRY, SQE_BYTES, Status } from './constants.js';
 import type { DoorbellPage } from './doorbell-page.js';
-import type { NvmeVerdict } from './nvme-faults.js';
+import type { NvmeCompletionFault, NvmeVerdict } from './nvme-faults.js';
 import type { SubmissionRing } from './rings.js';
 import { type Completion, type CompletionRing, type Outstanding } from './rings.js';
 import type { ShadowDoorbells } from './shadow-doorbells.js';
@@ -116,7 +117,10 @@ export class Engine {
     return true;
   }
 
-  /** Takes the queue out (section 5.6): what was not carried out is completed as aborted. */
+  /**
+   * Takes the queue out (section 5.6): what was not carried out is completed as aborted, and what is being carried out is
+   * waited for, as the host may give its memory to others afterwards.
+   */
   async remove(sq: SubmissionRing): Promise<void> {
     sq.isDeleted = true;
     for (const [cid, { cancel }] of sq.outstanding) {
@@ -128,7 +132,7 @@ export class Engine {
     this.sqs.delete(sq.id);
     sq.cq.users--;
     // This command is under way itself, and so is not waited for.
-    while (sq.isServed) await new Promise(setImmediate);
+    while (sq.isServed || sq.running > 0) await sleep(1);
   }
 
   /** Completes a command, now or when there is room. */
@@ -227,29 +231,44 @@ export class Engine {
       outstanding.cancel = () => undefined;
     } else if (typeof verdict === 'object' && 'status' in verdict) {
       this.#fail(sq, sqe, verdict.status);
+    } else if (typeof verdict === 'object' && 'completions' in verdict) {
+      this.#track(this.#run(sq, sqe, verdict.completions));
     } else if (typeof verdict === 'object') {
       const timer = setTimeout(() => {
         outstanding.cancel = undefined;
-        this.#track(this.#run(sq, sqe, false));
+        this.#track(this.#run(sq, sqe));
       }, verdict.delayMs);
       outstanding.cancel = () => clearTimeout(timer);
-    } else this.#track(this.#run(sq, sqe, verdict === 'lose'));
+    } else this.#track(this.#run(sq, sqe, verdict === 'lose' ? [] : undefined));
   }
 
-  async #run(sq: SubmissionRing, sqe: Sqe, isLost: boolean): Promise<void> {
+  /** Carries the command out, and completes it: as it should be, or by `faults`. */
+  async #run(sq: SubmissionRing, sqe: Sqe, faults?: readonly NvmeCompletionFault[]): Promise<void> {
     this.#running++;
     sq.running++;
     try {
       const result = await this.#host.execute(sq, sqe);
-      if (!isLost && result !== DEFERRED) this.complete({ sq, cid: sqe.cid, status: Status.SUCCESS, result });
+      if (faults !== undefined)
+        this.#completeBy(faults, { sq, cid: sqe.cid, status: Status.SUCCESS, result });
+      else if (result !== DEFERRED) this.complete({ sq, cid: sqe.cid, status: Status.SUCCESS, result });
     } catch (error) {
-      if (isLost || this.#isStopped) return;
-      this.#fail(sq, sqe, statusOf(error));
+      if (this.#isStopped) return;
+      const status = statusOf(error);
+      if (faults === undefined) this.#fail(sq, sqe, status);
+      else this.#completeBy(faults, { sq, cid: sqe.cid, status, result: 0 });
     } finally {
       this.#running--;
       sq.running--;
       this.#goOn();
     }
+  }
+
+  /** The command itself stays outstanding, as far as this side knows: it can be neither aborted nor completed again. */
+  #completeBy(faults: readonly NvmeCompletionFault[], { sq, cid, status, result }: Completion): void {
+    if (this.#isStopped) return;
+    for (const fault of faults)
+      sq.cq.waiting.push({ sq, cid: fault.commandId ?? cid, status: fault.status ?? status, result });
+    this.#track(this.#flush(sq.cq));
   }
 
   #fail(sq: SubmissionRing, sqe: Sqe, status: number): void {

@@ -4,6 +4,7 @@ export { EmulatedNamespace, type EmulatedNamespaceOptions } from './namespace.js
 export { NvmeDevice, type NvmeDeviceOptions } from './nvme-device.js';
 export {
   onNthCommand,
+  type NvmeCompletionFault,
   type NvmeIntercept,
   type NvmeInterceptedCommand,
   type NvmeVerdict,

@@ -13,16 +13,31 @@ export interface NvmeInterceptedCommand {
   readonly lba: bigint;
 }
 
+/** A completion as no controller should send it. */
+export interface NvmeCompletionFault {
+  /** The command identifier, 16 bits; by default the command's own. */
+  commandId?: number;
+  /** By default the command's own. */
+  status?: number;
+}
+
 /**
  * What becomes of a command:
  * - `'pass'`, or nothing: it is carried out and completed;
  * - `'lose'`: it is carried out, but not completed, and cannot be aborted;
+ * - `{ completions }`: it is carried out, and completed by these, whichever they are; cannot be aborted;
  * - `'hold'`: it is not carried out, and completed only when it is aborted;
  * - `{ status }`: it is not carried out, and completed with this status (type in bits 10:8, code in bits 7:0, bit 14 for
  *   "do not retry");
  * - `{ delayMs }`: it is carried out later, unless it is aborted before.
  */
-export type NvmeVerdict = 'pass' | 'lose' | 'hold' | { status: number } | { delayMs: number };
+export type NvmeVerdict =
+  | 'pass'
+  | 'lose'
+  | 'hold'
+  | { status: number }
+  | { delayMs: number }
+  | { completions: readonly NvmeCompletionFault[] };
 
 /** Sees every command of every queue, before it is carried out. */
 export type NvmeIntercept = (command: NvmeInterceptedCommand) => NvmeVerdict | void;

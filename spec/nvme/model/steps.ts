@@ -1,0 +1,217 @@
+/** What can be done in the model, and in which order. */
+import fc from 'fast-check';
+
+/** What passes between a step and the next one; a number is milliseconds. */
+export type Pause = 'nothing' | 'microtasks' | 'a turn' | number;
+
+export type IoKind =
+  | 'read'
+  | 'read into'
+  | 'write'
+  | 'compare'
+  | 'write zeroes'
+  | 'deallocate'
+  | 'flush'
+  | 'smart log'
+  | 'refresh';
+
+export interface IoStep {
+  do: 'call';
+  what: IoKind;
+  queue: number;
+  lba: number;
+  blocks: number;
+  /** Data in memory that the device reaches. */
+  isDirect: boolean;
+  /** A deadline of its own, milliseconds. */
+  timeoutMs: number | undefined;
+  /** It has a signal. */
+  isAbortable: boolean;
+}
+
+export interface SubmitStep {
+  do: 'submit';
+  what: 'read' | 'write' | 'compare' | 'write zeroes' | 'flush';
+  queue: number;
+  lba: number;
+  blocks: number;
+}
+
+/**
+ * What happens to a command: as NvmeDevice.intercept has it, and completions that are wrong: `stranger` has another's
+ * identifier, `twice` comes again, `bad status` says that what was done was not.
+ */
+export type Fault =
+  'lose' | 'hold' | 'stranger' | 'twice' | 'bad status' | { status: number } | { delayMs: number };
+
+export type Exchange = 'same' | 'serial' | 'eui64' | 'format' | 'smaller' | 'grown';
+
+export type Step = { then: Pause } & (
+  | IoStep
+  | SubmitStep
+  | { do: 'open' }
+  | {
+      do: 'create queue';
+      entries: number;
+      completion: 'poll' | 'interrupt';
+      buffers: boolean;
+      timeoutMs: number | undefined;
+    }
+  | { do: 'ring' | 'poll' | 'close queue'; queue: number }
+  | { do: 'fault'; of: 'io' | 'admin'; fault: Fault; times: number }
+  | { do: 'slow disk'; delayMs: number; times: number }
+  | { do: 'abort' | 'transfer array' | 'free buffer'; which: number }
+  | { do: 'reset' | 'close controller' | 'close device' | 'unmap all' | 'grow' | 'stall' | 'fail' | 'settle' }
+  | { do: 'stick'; forMs: number }
+  /** The connection ends, and after that time a server is there again. */
+  | { do: 'exchange'; to: Exchange; afterMs: number }
+);
+
+/** What the world is like. */
+export interface Nature {
+  reconnects: boolean;
+  blockSize: number;
+  /** More than 65,536 blocks, and commands that may have as many. */
+  isLarge: boolean;
+  /** MDTS. */
+  mdts: number;
+  sgls: boolean;
+  shadowDoorbells: boolean;
+  mapDoorbells: boolean;
+  timeoutMs: number;
+  retries: number;
+}
+
+export type End = 'quiet' | 'close controller' | 'close device' | 'cut' | 'unmap all';
+
+const queue = fc.nat(3);
+const which = fc.nat(20);
+const lba = fc.oneof(fc.nat(8), fc.nat(1 << 20));
+const blocks = fc.oneof(
+  { weight: 3, arbitrary: fc.integer({ min: 1, max: 4 }) },
+  { weight: 3, arbitrary: fc.integer({ min: 1, max: 64 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 1, max: 1 << 20 }) },
+);
+const delayMs = fc.constantFrom(1, 5, 30, 400);
+
+const pause: fc.Arbitrary<Pause> = fc.oneof(
+  { weight: 4, arbitrary: fc.constant<Pause>('nothing') },
+  { weight: 1, arbitrary: fc.constant<Pause>('microtasks') },
+  { weight: 3, arbitrary: fc.constant<Pause>('a turn') },
+  { weight: 3, arbitrary: fc.integer({ min: 1, max: 12 }) },
+  { weight: 1, arbitrary: fc.integer({ min: 12, max: 250 }) },
+);
+
+const io = fc.record({
+  do: fc.constant('call' as const),
+  what: fc.oneof(
+    {
+      weight: 8,
+      arbitrary: fc.constantFrom<IoKind[]>('read', 'read into', 'write', 'write'),
+    },
+    { weight: 3, arbitrary: fc.constantFrom<IoKind[]>('compare', 'write zeroes', 'deallocate', 'flush') },
+    { weight: 1, arbitrary: fc.constantFrom<IoKind[]>('smart log', 'refresh') },
+  ),
+  queue,
+  lba,
+  blocks,
+  isDirect: fc.boolean(),
+  timeoutMs: fc.oneof(
+    { weight: 4, arbitrary: fc.constant(undefined) },
+    { weight: 1, arbitrary: fc.constantFrom(1, 10, 60, 3_000) },
+  ),
+  isAbortable: fc.boolean(),
+});
+
+const submission = fc.record({
+  do: fc.constant('submit' as const),
+  what: fc.constantFrom('read' as const, 'write', 'write', 'compare', 'write zeroes', 'flush'),
+  queue,
+  lba,
+  blocks,
+});
+
+const ioFault: fc.Arbitrary<Fault> = fc.oneof(
+  { weight: 3, arbitrary: fc.constantFrom<Fault[]>('lose', 'hold') },
+  { weight: 3, arbitrary: fc.record({ delayMs }) },
+  { weight: 1, arbitrary: fc.record({ status: fc.constantFrom(0x281, 0x280, 0x4006) }) },
+  { weight: 1, arbitrary: fc.constantFrom<Fault[]>('bad status', 'twice', 'stranger') },
+);
+const adminFault: fc.Arbitrary<Fault> = fc.oneof(
+  { weight: 2, arbitrary: fc.constantFrom<Fault[]>('lose', 'hold') },
+  { weight: 3, arbitrary: fc.record({ delayMs: fc.constantFrom(1, 5, 30, 120, 250) }) },
+  { weight: 1, arbitrary: fc.constant<Fault>('stranger') },
+);
+const times = fc.integer({ min: 1, max: 4 });
+
+const bare: fc.Arbitrary<object> = fc.oneof(
+  { weight: 20, arbitrary: io },
+  { weight: 6, arbitrary: submission },
+  { weight: 6, arbitrary: fc.record({ do: fc.constantFrom('ring', 'poll'), queue }) },
+  {
+    weight: 5,
+    arbitrary: fc.record({ do: fc.constant('fault'), of: fc.constant('io'), fault: ioFault, times }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constant('fault'), of: fc.constant('admin'), fault: adminFault, times }),
+  },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant('slow disk'), delayMs, times }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({
+      do: fc.constant('create queue'),
+      entries: fc.oneof(fc.integer({ min: 2, max: 9 }), fc.constant(32)),
+      completion: fc.constantFrom('poll', 'interrupt'),
+      buffers: fc.boolean(),
+      timeoutMs: fc.constantFrom(undefined, undefined, 120),
+    }),
+  },
+  { weight: 2, arbitrary: fc.record({ do: fc.constant('close queue'), queue }) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constantFrom('abort', 'abort', 'transfer array', 'free buffer'), which }),
+  },
+  {
+    weight: 3,
+    arbitrary: fc.record({ do: fc.constantFrom('reset', 'reset', 'grow', 'stall', 'fail', 'settle') }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({
+      do: fc.constant('exchange'),
+      to: fc.constantFrom('same', 'same', 'serial', 'eui64', 'format', 'smaller', 'grown'),
+      afterMs: fc.constantFrom(0, 0, 5, 60),
+    }),
+  },
+  {
+    weight: 1,
+    arbitrary: fc.record({ do: fc.constantFrom('close controller', 'close device', 'unmap all') }),
+  },
+  { weight: 2, arbitrary: fc.constant({ do: 'open' }) },
+);
+const rare: fc.Arbitrary<object> = fc.record({ do: fc.constant('stick'), forMs: fc.constantFrom(50, 700) });
+
+export const anyStep = fc
+  .tuple(fc.oneof({ weight: 80, arbitrary: bare }, { weight: 1, arbitrary: rare }), pause)
+  .map(([step, then]) => ({ ...step, then }) as Step);
+
+export const anyNature: fc.Arbitrary<Nature> = fc.record({
+  reconnects: fc.boolean(),
+  blockSize: fc.constantFrom(512, 4096),
+  isLarge: fc.oneof(
+    { weight: 7, arbitrary: fc.constant(false) },
+    { weight: 1, arbitrary: fc.constant(true) },
+  ),
+  mdts: fc.constantFrom(1, 2, 5, 0),
+  sgls: fc.boolean(),
+  shadowDoorbells: fc.boolean(),
+  mapDoorbells: fc.boolean(),
+  timeoutMs: fc.constantFrom(100, 150, 300),
+  retries: fc.constantFrom(0, 1, 1, 3),
+});
+
+export const anyEnd = fc.oneof(
+  { weight: 3, arbitrary: fc.constant<End>('quiet') },
+  { weight: 2, arbitrary: fc.constantFrom<End[]>('close controller', 'close device', 'cut', 'unmap all') },
+);

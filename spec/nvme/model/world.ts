@@ -1,0 +1,755 @@
+/**
+ * A world of the model: disks, a machine that they are plugged into, a driver, and everything that was asked of it. It
+ * carries steps out and at the end says what was not as it has to be.
+ */
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { setTimeout as sleep } from 'node:timers/promises';
+import {
+  ClosedError,
+  connect,
+  TimeoutError,
+  TransportError,
+  UnsupportedError,
+  type Device,
+  type DmaBuffer,
+} from '../../../lib/index.js';
+import {
+  NvmeController,
+  NvmeControllerError,
+  NvmeNamespaceError,
+  NvmeResetError,
+  NvmeStatusError,
+} from '../../../lib/nvme/index.js';
+import { Disk, Shown } from './disk.js';
+import type { BlockWrite } from './history.js';
+import { isWrong, Machine } from './machine.js';
+import { QueueUser } from './queue-user.js';
+import type { End, Exchange, Nature, Pause, Step } from './steps.js';
+
+/** Far more than anything takes that has deadlines of some 100 ms, on any machine. */
+const PATIENCE_MS = 30_000;
+const CC = 0x14;
+const CANARY = 0xc5;
+/** What comes of a command without anybody's fault. */
+const ABORTED = ['ABORT_REQUESTED', 'ABORTED_SQ_DELETION', 'ABORTED_BY_HOST'];
+const INJECTED = ['UNRECOVERED_READ_ERROR', 'WRITE_FAULT', 'INTERNAL_ERROR'];
+
+/** What may make calls fail, on one device, besides deadlines. */
+interface Causes {
+  /** It was closed, or the connection ended. */
+  ends: boolean;
+  /** The controller may not come back. */
+  fails: boolean;
+  /** There was another disk. */
+  changes: boolean;
+}
+
+/** A device, for as long as it is open. */
+export interface Session {
+  device: Device;
+  controller: NvmeController | undefined;
+  queues: QueueUser[];
+  /** Those of calls that are under way. */
+  buffers: Set<DmaBuffer>;
+  causes: Causes;
+  /** Address of the first free page of DMA memory, at first. */
+  firstFree: bigint;
+  isUnmapped: boolean;
+  /** Its server has gone, or CSTS.RDY has stuck: memory may be given back later. */
+  isDisturbed: boolean;
+  /** The connection is lost, and may come back. */
+  isLost: boolean;
+  isOver: boolean;
+}
+
+interface Call {
+  label: string;
+  session: Session | undefined;
+  abort: AbortController | undefined;
+  array: Buffer | undefined;
+  isTransferred: boolean;
+  outcome: string | undefined;
+  settled: Promise<void>;
+}
+
+interface CallOf<T> {
+  label: string;
+  promise: Promise<T>;
+  session?: Session | undefined;
+  abort?: AbortController | undefined;
+  array?: Buffer;
+  onValue?: (value: T) => unknown;
+  onError?: (error: unknown) => unknown;
+}
+
+export class World {
+  readonly #nature: Nature;
+  readonly #directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-model-'));
+  readonly #path = path.join(this.#directory, 's');
+  readonly #disks = new Map<Exchange, Disk>();
+  readonly #machine: Machine;
+  readonly #calls: Call[] = [];
+  readonly #errors = new Set<unknown>();
+  readonly #problems: string[] = [];
+  readonly #log: string[] = [];
+  readonly #begun = performance.now();
+  readonly #sessions: Session[] = [];
+  /** Writes of which nobody was told whether the device was done with them. */
+  readonly #unknown = new Set<BlockWrite>();
+  /** Memory that was given back and had by others since. */
+  readonly #canaries: DmaBuffer[] = [];
+  #session: Session | undefined;
+  #isOpening = false;
+  #hasStatusFaults = false;
+  #hasStuck = false;
+  #now = 0;
+  #stamp = 0;
+  #queueCount = 0;
+
+  constructor(nature: Nature) {
+    this.#nature = nature;
+    this.#machine = new Machine(this.#path, nature, () => this.#settleUnknown());
+  }
+
+  async begin(): Promise<void> {
+    await this.#machine.plug(this.#disk('same'));
+    this.#open();
+    await this.#allSettled('open');
+    await this.#create({ entries: 4, completion: 'poll', buffers: true, timeoutMs: undefined });
+    await this.#allSettled('create queue');
+  }
+
+  async step(step: Step): Promise<void> {
+    this.#note(JSON.stringify(step));
+    this.#do(step);
+    await pass(step.then);
+  }
+
+  /** Ends everything; throws what was wrong. */
+  async end(how: End): Promise<void> {
+    this.#note(`end: ${how}`);
+    try {
+      this.#machine.faults.length = 0;
+      for (const { store } of this.#disks.values()) store.delays.length = 0;
+      await this.#bounded('the machine', this.#machine.settled());
+      if (this.#machine.emulated !== undefined) this.#machine.emulated.isReadyStuck = false;
+      if (how !== 'quiet') this.#endBy(how);
+      else if (this.#machine.emulated === undefined) await this.#machine.plug(this.#machine.disk!);
+      await this.#polled();
+      await this.#allSettled('all calls');
+      const session = this.#session;
+      if (session !== undefined) {
+        await this.#bounded('the device', this.#isBack(session));
+        if (how === 'quiet') await this.#isAlive(session);
+        await this.#closeAll(session);
+      }
+      await this.#bounded('the machine', this.#machine.unplug());
+      await this.#allSettled('all calls');
+      this.#settleUnknown();
+      for (const disk of this.#disks.values()) {
+        const problem = disk.check(++this.#now);
+        if (problem !== undefined) this.problem(problem);
+      }
+    } finally {
+      for (const { device } of this.#sessions) await device.close();
+      void this.#machine.unplug();
+      rmSync(this.#directory, { recursive: true, force: true });
+    }
+    if (this.#problems.length > 0) throw new Error([...this.#problems, '', ...this.#log].join('\n'));
+  }
+
+  // What its parts use.
+
+  /** The clock: each event has a time of its own. */
+  now(): number {
+    return ++this.#now;
+  }
+
+  stamp(): number {
+    return ++this.#stamp;
+  }
+
+  problem(text: string): void {
+    this.#problems.push(text);
+    this.#note(`PROBLEM ${text}`);
+  }
+
+  call<T>({ label, promise, session, abort, array, onValue, onError }: CallOf<T>): Promise<void> {
+    const call: Call = {
+      label,
+      session,
+      abort,
+      array,
+      isTransferred: false,
+      outcome: undefined,
+      settled: Promise.resolve(),
+    };
+    const settle = async (outcome: string, then: () => unknown) => {
+      if (call.outcome !== undefined) this.problem(`${label} has ended twice: ${call.outcome}, ${outcome}`);
+      call.outcome = outcome;
+      this.#note(`${label}: ${outcome}`);
+      try {
+        await then();
+      } catch (error) {
+        this.problem(`${label}: ${String(error)}`);
+      }
+    };
+    call.settled = promise.then(
+      (value) => settle('done', () => onValue?.(value)),
+      (error: unknown) => {
+        this.#judge(call, error);
+        return settle(String(error), () => onError?.(error));
+      },
+    );
+    this.#calls.push(call);
+    return call.settled;
+  }
+
+  /** What `run` gives; undefined where it threw. */
+  attempt<T>(label: string, session: Session, run: () => T): T | undefined {
+    try {
+      return run();
+    } catch (error) {
+      this.#note(`${label}: ${String(error)}`);
+      const call = { label, session, abort: undefined, array: undefined, isTransferred: false };
+      this.#judge({ ...call, outcome: undefined, settled: Promise.resolve() }, error);
+      return undefined;
+    }
+  }
+
+  /** Whether the device is done with what a call was told that error of. */
+  isDone(error: unknown, session: Session): boolean {
+    if (error instanceof NvmeControllerError) return false;
+    // Of a queue that was closed it is.
+    return !(error instanceof ClosedError) || session.controller?.state === 'live';
+  }
+
+  isUnknown(write: BlockWrite, { controller }: Session): void {
+    if (controller?.state === 'live') write.end = this.now();
+    else this.#unknown.add(write);
+  }
+
+  judgeStatus(label: string, session: Session, status: string, isCompare: boolean): void {
+    if (ABORTED.includes(status) || (isCompare && status === 'COMPARE_FAILURE')) return;
+    if (this.#hasStatusFaults && INJECTED.includes(status)) return;
+    if (session.isUnmapped && status === 'DATA_TRANSFER_ERROR') return;
+    this.problem(`${label}: status ${status} came from nowhere`);
+  }
+
+  /** A buffer is the caller's again: it is freed, and whoever has its memory next sees nothing of the device. */
+  handOver(buffer: DmaBuffer, session: Session): void {
+    const { device } = session;
+    const { size } = buffer;
+    const promise = buffer.free().then(async () => {
+      if (device !== this.#session?.device || this.#canaries.length >= 8) return;
+      const canary = await device.dma.alloc(size);
+      canary.bytes.fill(CANARY);
+      this.#canaries.push(canary);
+    });
+    void this.call({ label: 'free', promise, session });
+  }
+
+  #do(step: Step): void {
+    const session = this.#session;
+    const controller = session?.controller;
+    const { emulated, disk } = this.#machine;
+    switch (step.do) {
+      case 'open':
+        this.#open();
+        break;
+      case 'create queue':
+        void this.#create(step);
+        break;
+      case 'call':
+        this.#user(step.queue)?.call(step);
+        break;
+      case 'submit':
+        this.#user(step.queue)?.submit(step);
+        break;
+      case 'ring':
+        this.#user(step.queue)?.ring();
+        break;
+      case 'poll':
+        this.#user(step.queue)?.poll();
+        break;
+      case 'close queue':
+        this.#closeQueue(this.#user(step.queue));
+        break;
+      case 'fault':
+        if (typeof step.fault === 'object' ? 'status' in step.fault : step.fault === 'bad status')
+          this.#hasStatusFaults = true;
+        if (step.of === 'admin' || isWrong(step.fault)) this.#mayFail();
+        this.#machine.faults.push({ of: step.of, fault: step.fault, left: step.times });
+        break;
+      case 'slow disk':
+        for (let i = 0; i < step.times; i++) disk?.store.delays.push(step.delayMs);
+        break;
+      case 'abort':
+        this.#pending(step.which, ({ abort }) => abort !== undefined)?.abort?.abort(new Error('given up'));
+        break;
+      case 'transfer array': {
+        const call = this.#pending(
+          step.which,
+          ({ array, isTransferred }) => array !== undefined && !isTransferred,
+        );
+        if (call === undefined) break;
+        call.isTransferred = true;
+        structuredClone(call.array!.buffer, { transfer: [call.array!.buffer as ArrayBuffer] });
+        break;
+      }
+      case 'free buffer': {
+        const buffers = [...(session?.buffers ?? [])];
+        const buffer = buffers[step.which % Math.max(1, buffers.length)];
+        if (session === undefined || buffer === undefined) break;
+        session.causes.ends = true;
+        void this.call({ label: 'free', promise: buffer.free(), session });
+        break;
+      }
+      case 'reset':
+        if (controller !== undefined)
+          void this.call({ label: 'reset', promise: controller.reset(), session });
+        break;
+      case 'close controller':
+        if (session !== undefined) void this.#closeController(session);
+        break;
+      case 'close device':
+        this.#closeDevice();
+        break;
+      case 'unmap all':
+        if (session === undefined || session.isOver) break;
+        session.isUnmapped = true;
+        session.causes.ends = session.causes.fails = true;
+        void this.call({ label: 'unmap all', promise: session.device.dma.unmapAll(), session });
+        break;
+      case 'grow':
+        this.#grow(true);
+        break;
+      case 'stall':
+        emulated?.stall();
+        break;
+      case 'fail':
+        emulated?.fail();
+        break;
+      case 'settle':
+        break;
+      case 'stick':
+        if (emulated === undefined) break;
+        this.#mayFail();
+        if (session !== undefined) session.isDisturbed = true;
+        this.#hasStuck = true;
+        emulated.isReadyStuck = true;
+        setTimeout(() => (emulated.isReadyStuck = false), step.forMs);
+        break;
+      case 'exchange':
+        this.#exchange(step.to, step.afterMs);
+    }
+  }
+
+  #open(): void {
+    const session = this.#session;
+    const { state } = session?.controller ?? {};
+    if (this.#isOpening || (session?.isOver === false && (state === 'live' || state === 'resetting'))) return;
+    this.#isOpening = true;
+    const promise = this.#openNow().finally(() => (this.#isOpening = false));
+    void this.call({ label: 'open', promise, session: this.#session });
+  }
+
+  async #openNow(): Promise<void> {
+    let session = this.#session;
+    if (session?.controller !== undefined) await this.#closeController(session);
+    if (session === undefined || session.isOver) session = await this.#connect();
+    const { timeoutMs, retries, isLarge } = this.#nature;
+    const mine = session;
+    const controller = await NvmeController.open(mine.device, {
+      timeoutMs,
+      retries,
+      ...(isLarge ? { maxTransferBytes: 512 << 20 } : {}),
+    }).catch((error: unknown) => {
+      this.#judge({ ...NOTHING, label: 'open', session: mine }, error);
+      throw error;
+    });
+    // The controller of before is not enabled any more.
+    this.#settleUnknown();
+    mine.controller = controller;
+    mine.queues = [];
+    // What failed before does not count for this one.
+    if (!mine.isUnmapped) mine.causes.fails = mine.isOver || this.#mayStillFail;
+  }
+
+  async #connect(): Promise<Session> {
+    const reconnect = this.#nature.reconnects ? { timeoutMs: 2_000 } : false;
+    const device = await connect(this.#path, { reconnect, timeoutMs: 10_000 });
+    const causes = { ends: false, fails: this.#mayStillFail, changes: false };
+    const session: Session = {
+      device,
+      controller: undefined,
+      queues: [],
+      buffers: new Set(),
+      causes,
+      firstFree: 0n,
+      isUnmapped: false,
+      isDisturbed: false,
+      isLost: false,
+      isOver: false,
+    };
+    this.#session = session;
+    this.#sessions.push(session);
+    device.on('lost', () => (session.isLost = true));
+    device.on('reconnected', () => (session.isLost = false));
+    void device.closed.then(() => {
+      session.isOver = true;
+      this.#note('the device is over');
+    });
+    session.firstFree = await firstFree(device);
+    return session;
+  }
+
+  #create(options: Extract<Step, { do: 'create queue' }> | CreateOptions): Promise<void> | undefined {
+    const session = this.#session;
+    const controller = session?.controller;
+    if (session === undefined || controller === undefined) return undefined;
+    const { entries, completion, buffers, timeoutMs } = options;
+    const name = `queue ${++this.#queueCount}`;
+    return this.call({
+      label: `create ${name}`,
+      session,
+      promise: controller.createQueue({
+        entries,
+        completion,
+        timeoutMs,
+        ...(buffers ? { buffers: QueueUser.buffers } : {}),
+      }),
+      onValue: (queue) => {
+        const disk = this.#diskOf(controller, queue.namespace);
+        if (disk === undefined) this.problem(`${name} is of no disk that there was`);
+        else session.queues.push(new QueueUser(this, session, queue, disk, name));
+      },
+    });
+  }
+
+  #diskOf(
+    { identity }: NvmeController,
+    { identity: { eui64 }, blockSize, blocks }: QueueUser['queue']['namespace'],
+  ) {
+    return [...this.#disks.values()].find(
+      (disk) =>
+        disk.serialNumber === identity.serialNumber &&
+        disk.eui64 === eui64 &&
+        disk.blockSize === blockSize &&
+        disk.sizes.includes(blocks),
+    );
+  }
+
+  #closeQueue(user: QueueUser | undefined): void {
+    const session = this.#session;
+    if (user === undefined || session === undefined) return;
+    session.causes.ends = true;
+    void this.call({
+      label: `close ${user.name}`,
+      session,
+      promise: user.queue.close(),
+      onValue: () => {
+        user.isClosed = true;
+        user.poll();
+        this.#isUnused(user);
+      },
+    });
+  }
+
+  #isUnused({ queue, name }: QueueUser): void {
+    if (queue.inFlight !== 0) this.problem(`${name} is closed, with ${queue.inFlight} commands in flight`);
+  }
+
+  #closeController(session: Session): Promise<void> | undefined {
+    const { controller, queues, device } = session;
+    if (controller === undefined) return undefined;
+    session.causes.ends = true;
+    const closed = async () => {
+      for (const user of queues) {
+        user.poll();
+        this.#isUnused(user);
+      }
+      if (controller.state !== 'closed') this.problem(`the controller is closed, and ${controller.state}`);
+      if (controller !== session.controller) return;
+      const configuration = await device
+        .bar(0)
+        .readUInt32(CC)
+        .catch(() => 0);
+      if (!this.#isOpening && (configuration & 1) !== 0)
+        this.problem('the controller is closed, and CC.EN is 1');
+    };
+    return this.call({
+      label: 'close controller',
+      session,
+      promise: controller.close(),
+      onValue: closed,
+      onError: closed,
+    });
+  }
+
+  #closeDevice(): void {
+    const session = this.#session;
+    if (session === undefined) return;
+    session.causes.ends = true;
+    void this.call({ label: 'close device', promise: session.device.close(), session });
+  }
+
+  #grow(isLive: boolean): void {
+    const { disk, emulated } = this.#machine;
+    if (disk === undefined || disk.sizes.length > 1) return;
+    const blocks = 2 * disk.blocks;
+    if (blocks * disk.blockSize > disk.store.size) return;
+    disk.sizes.push(blocks);
+    const { blockSize, eui64 } = disk;
+    if (isLive) emulated?.replaceNamespace(1, { store: new Shown(disk), blockSize, eui64 });
+  }
+
+  /** The disk of the beginning, and others that differ from it in one thing. */
+  #disk(which: Exchange): Disk {
+    const { blockSize, isLarge } = this.#nature;
+    const key = which === 'grown' ? 'same' : which;
+    const known = this.#disks.get(key);
+    if (known !== undefined) return known;
+    const bytes = isLarge ? 80 << 20 : 1 << 20;
+    const own = which === 'format' ? 4608 - blockSize : blockSize;
+    const blocks = bytes / own / (which === 'smaller' ? 2 : 1);
+    const identity = {
+      serialNumber: which === 'serial' ? 'DISK-B' : 'DISK-A',
+      eui64: which === 'eui64' ? '02ffffff00000002' : '02ffffff00000001',
+    };
+    const disk = new Disk(
+      { ...identity, blockSize: own, blocks },
+      isLarge || key !== 'same' ? blocks : 2 * blocks,
+    );
+    for (const lba of [0, 7, blocks >>> 1, 65_535, 65_536, blocks - 1]) {
+      if (lba < blocks) disk.prefill(lba, this.stamp());
+    }
+    this.#disks.set(key, disk);
+    return disk;
+  }
+
+  #exchange(to: Exchange, afterMs: number): void {
+    const session = this.#session;
+    if (session !== undefined) {
+      session.causes.ends = session.isDisturbed = true;
+      if (to !== 'same' && to !== 'grown') session.causes.changes = session.causes.fails = true;
+    }
+    void this.#machine.unplug();
+    const disk = this.#disk(to);
+    const before = this.#machine.disk;
+    if (to === 'grown' && before === disk) this.#grow(false);
+    if (before !== disk && session !== undefined) session.causes.changes = session.causes.fails = true;
+    void this.#machine.plug(disk, afterMs);
+  }
+
+  #endBy(how: Exclude<End, 'quiet'>): void {
+    if (how === 'close controller' && this.#session !== undefined) void this.#closeController(this.#session);
+    if (how === 'close device') this.#closeDevice();
+    if (how === 'unmap all') this.#do({ do: 'unmap all', then: 'nothing' });
+    if (how === 'cut') {
+      if (this.#session !== undefined) this.#session.causes.ends = this.#session.causes.fails = true;
+      void this.#machine.unplug();
+    }
+  }
+
+  /** Whoever submits commands takes their completions. */
+  async #polled(): Promise<void> {
+    const deadline = performance.now() + PATIENCE_MS;
+    const users = this.#sessions.flatMap(({ queues }) => queues);
+    for (const user of users) user.ring();
+    while (users.filter((user) => user.poll()).length > 0) {
+      if (performance.now() > deadline) {
+        this.problem('submitted commands are not reported');
+        return;
+      }
+      await sleep(2);
+    }
+  }
+
+  /** After all that it has been through: what is not broken works. */
+  async #isAlive(session: Session): Promise<void> {
+    const { controller, causes } = session;
+    if (controller === undefined || session.isOver || causes.fails || this.#isOpening) return;
+    if (causes.ends && controller.state === 'closed') return;
+    for (let tries = 0; ; tries++) {
+      try {
+        const open = session.queues.find(({ isClosed }) => !isClosed);
+        const queue = open?.queue ?? (await controller.createQueue({ entries: 4 }));
+        await queue.flush();
+        await queue.read(0, 1);
+        if (open === undefined) await queue.close();
+        return;
+      } catch (error) {
+        const mayPass =
+          error instanceof TimeoutError || error instanceof NvmeResetError || error instanceof ClosedError;
+        if (mayPass && tries < 20) {
+          await sleep(50);
+          continue;
+        }
+        this.problem(`nothing is broken, and it does not work: ${String(error)} (${controller.state})`);
+        return;
+      }
+    }
+  }
+
+  async #closeAll(session: Session): Promise<void> {
+    const { device } = session;
+    for (const user of session.queues) {
+      this.#closeQueue(user);
+      user.poll();
+    }
+    await this.#allSettled('closing queues');
+    const closed = this.#closeController(session);
+    await this.#allSettled('closing the controller');
+    await closed;
+    const isReachable = !session.isOver && !session.isUnmapped && this.#machine.emulated !== undefined;
+    for (const canary of this.#canaries.splice(0)) {
+      if (canary.closed) continue;
+      if (canary.bytes.some((byte) => byte !== CANARY))
+        this.problem('memory was written to after it was given back');
+      await canary.free().catch(() => undefined);
+    }
+    if (isReachable && !session.isDisturbed) await this.#isGivenBack(session);
+    // Whoever comes next finds all as it was.
+    if (isReachable && !this.#hasStuck) {
+      const again = NvmeController.open(device).then((controller) => controller.close());
+      void this.call({ label: 'open again', promise: again, session: undefined });
+      await this.#allSettled('opening again');
+      const call = this.#calls.at(-1)!;
+      if (call.outcome === 'done') await this.#isGivenBack(session);
+      else if (!session.isOver) this.problem(`opening again: ${call.outcome}`);
+    }
+    await device.close();
+  }
+
+  async #isGivenBack({ device, firstFree: before }: Session): Promise<void> {
+    const address = await firstFree(device).catch(() => before);
+    if (address === before) return;
+    this.problem(`memory was not given back: the first free page was at ${before}, and is at ${address}`);
+  }
+
+  async #isBack(session: Session): Promise<void> {
+    while (session.isLost && !session.isOver) await sleep(1);
+  }
+
+  #user(which: number): QueueUser | undefined {
+    const queues = this.#session?.queues ?? [];
+    return queues[which % Math.max(1, queues.length)];
+  }
+
+  #pending(which: number, suits: (call: Call) => boolean): Call | undefined {
+    const calls = this.#calls.filter((call) => call.outcome === undefined && suits(call));
+    return calls[which % Math.max(1, calls.length)];
+  }
+
+  /** What was done to the machine may keep a controller from coming up. */
+  get #mayStillFail(): boolean {
+    return this.#machine.mayFail || this.#hasStuck;
+  }
+
+  #mayFail(): void {
+    if (this.#session !== undefined) this.#session.causes.fails = true;
+  }
+
+  #settleUnknown(): void {
+    for (const write of this.#unknown) write.end = ++this.#now;
+    this.#unknown.clear();
+  }
+
+  /** Whether that error may come of that call. */
+  #judge(call: Call, error: unknown): void {
+    const { label, session, abort } = call;
+    if (abort?.signal.aborted === true && error === abort.signal.reason) return;
+    // Several resets at a time are one, so are several closes; and calls share memory that could not be had.
+    const isShared = /^(open|reset|close)/.test(label) || /DMA_MAP/.test(String(error));
+    if (this.#errors.has(error) && !isShared)
+      this.problem(`${label}: another caller got the same error: ${String(error)}`);
+    this.#errors.add(error);
+    const wrong = this.#whyNot(call, error);
+    if (wrong === undefined) return;
+    const stack = error instanceof Error ? error.stack : String(error);
+    this.problem(`${label}: ${wrong} (${JSON.stringify(session?.causes)}): ${stack}`);
+  }
+
+  #whyNot({ label, session, isTransferred }: Call, error: unknown): string | undefined {
+    const causes = session?.causes ?? { ends: true, fails: true, changes: true };
+    const isClosing = label.startsWith('close') && error instanceof TimeoutError;
+    if (isClosing) return 'it does not close';
+    if (error instanceof TimeoutError || error instanceof NvmeResetError) return undefined;
+    if (error instanceof NvmeStatusError) {
+      this.judgeStatus(label, session!, error.statusName, label.includes('compare'));
+      return undefined;
+    }
+    if (error instanceof NvmeControllerError)
+      return causes.fails || (label === 'open' && causes.ends)
+        ? undefined
+        : 'the controller failed for no reason';
+    if (error instanceof NvmeNamespaceError)
+      return causes.changes ? undefined : 'the namespace is what it was';
+    if (error instanceof ClosedError) return causes.ends ? undefined : 'nothing was closed';
+    if (error instanceof TransportError) return label === 'open' ? undefined : 'not its error';
+    if (error instanceof UnsupportedError) return /in use/.test(error.message) ? undefined : 'not its error';
+    if (error instanceof TypeError) return isTransferred ? undefined : 'it is a mistake';
+    return 'an error that it must not have';
+  }
+
+  async #allSettled(what: string): Promise<void> {
+    for (;;) {
+      const calls = this.#calls.filter(({ outcome }) => outcome === undefined);
+      if (calls.length === 0) break;
+      const isDone = await within(Promise.all(calls.map(({ settled }) => settled)));
+      if (isDone) continue;
+      const left = this.#calls.filter(({ outcome }) => outcome === undefined).map(({ label }) => label);
+      this.problem(`${what}: nobody answers ${left.join('; ')}`);
+      throw new Error([...this.#problems, '', ...this.#log].join('\n'));
+    }
+    await Promise.all(this.#calls.map(({ settled }) => settled));
+  }
+
+  async #bounded(what: string, promise: Promise<unknown>): Promise<void> {
+    if (await within(promise)) return;
+    this.problem(`${what} does not end`);
+    throw new Error([...this.#problems, '', ...this.#log].join('\n'));
+  }
+
+  #note(text: string): void {
+    const { state } = this.#session?.controller ?? {};
+    this.#log.push(`${(performance.now() - this.#begun).toFixed(0).padStart(5)} ms ${state ?? '-'}: ${text}`);
+  }
+}
+
+type CreateOptions = Omit<Extract<Step, { do: 'create queue' }>, 'do' | 'then'>;
+
+const NOTHING: Call = {
+  label: '',
+  session: undefined,
+  abort: undefined,
+  array: undefined,
+  isTransferred: false,
+  outcome: undefined,
+  settled: Promise.resolve(),
+};
+
+async function pass(pause: Pause): Promise<void> {
+  if (pause === 'microtasks') for (let i = 0; i < 4; i++) await Promise.resolve();
+  else if (pause === 'a turn') await new Promise((resolve) => setImmediate(resolve));
+  else if (pause !== 'nothing') await sleep(pause);
+}
+
+/** Whether it settles within the time that anything may take. */
+async function within(promise: Promise<unknown>): Promise<boolean> {
+  const stop = new AbortController();
+  const late = sleep(PATIENCE_MS, false, { signal: stop.signal }).catch(() => false);
+  const isDone = await Promise.race([promise.then(() => true), late]);
+  stop.abort();
+  return isDone;
+}
+
+async function firstFree(device: Device): Promise<bigint> {
+  const buffer = await device.dma.alloc(4096);
+  const { iova } = buffer;
+  await buffer.free();
+  return iova;
+}
