@@ -122,12 +122,18 @@ async function run(files: string[], options: ReplayVerbOptions): Promise<void> {
 }
 
 async function open(files: string[], options: ReplayVerbOptions): Promise<ReplayServer> {
-  const { after, answerTimeout, socket, ...others } = options;
+  const { mode, repeatLast, connection, errno, timing, mappings, ignore } = options;
   const wanted: ReplayOptions = {
-    ...others,
-    path: unixAddress(socket),
-    afterDifference: after,
-    answerTimeoutMs: answerTimeout,
+    path: unixAddress(options.socket),
+    mode,
+    repeatLast,
+    connection,
+    afterDifference: options.after,
+    errno,
+    timing,
+    mappings,
+    ignore,
+    answerTimeoutMs: options.answerTimeout,
   };
   try {
     return await replay(files, wanted);
