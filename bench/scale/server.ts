@@ -10,6 +10,8 @@
 import { msixCapability, PciConfigSpace, PciDevice, serve, type ClientContext } from 'vfio-user/emulator';
 
 const BACKLOG = 4_096;
+/** A thousand devices, and those beside them. */
+const MAX_CLIENTS = 1_024;
 const BAR_BYTES = 0x1000;
 const MSIX_BYTES = 0x10000;
 const MSIX_PENDING = 0x8000;
@@ -63,5 +65,5 @@ class Exchange extends PciDevice {
 
 const [path] = process.argv.slice(2);
 process.once('disconnect', () => process.exit());
-await serve(new Exchange(), { path: path!, backlog: BACKLOG, clients: 'many' });
+await serve(new Exchange(), { path: path!, backlog: BACKLOG, clients: 'many', maxClients: MAX_CLIENTS });
 process.send!('listening');
