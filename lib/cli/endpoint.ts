@@ -17,6 +17,18 @@ export function unixAddress(text: string): string {
 }
 
 /**
+ * Where to listen, of a server that passes file descriptors: no TCP port, nor a file that is called like one.
+ * @throws UsageError
+ */
+export function listeningAddress(text: string): string {
+  if (!/^(?:tcp|fd|vsock):/.test(text)) return unixAddress(text);
+  const forTcp = text.startsWith('tcp:') ? '; `vfio-user proxy` listens on TCP in front of it' : '';
+  throw new UsageError(
+    `--socket is a path or @name, not '${text}'${forTcp}. A file of that name is './${text}'`,
+  );
+}
+
+/**
  * What `connect` takes. TCP is connected here, within the timeout.
  * @throws UsageError for what is no address, TransportError and TimeoutError for TCP.
  */

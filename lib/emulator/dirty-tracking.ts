@@ -35,7 +35,7 @@ export class DirtyTracking {
   readonly #pages = new WeakMap<DmaWindow, Set<number>>();
   /** Bytes; undefined while nothing is tracked. */
   #pageSize: number | undefined;
-  /** None for everything. */
+  /** In order, and apart from each other; none for everything. */
   #ranges: readonly DmaLoggingRange[] = [];
 
   constructor(telling: DirtyTelling, table: DmaTable) {
@@ -126,19 +126,26 @@ export class DirtyTracking {
     }
   }
 
+  /** There may be 65,536 ranges, and as many pages in a write: each is found by halving. */
   #isWatched(address: bigint): boolean {
-    const end = address + BigInt(this.#pageSize!);
-    return (
-      this.#ranges.length === 0 ||
-      this.#ranges.some(({ iova, length }) => address < iova + length && iova < end)
-    );
+    if (this.#ranges.length === 0) return true;
+    let low = 0;
+    let high = this.#ranges.length;
+    while (low < high) {
+      const middle = (low + high) >>> 1;
+      const { iova, length } = this.#ranges[middle]!;
+      if (iova + length > address) high = middle;
+      else low = middle + 1;
+    }
+    const first = this.#ranges[low];
+    return first !== undefined && first.iova < address + BigInt(this.#pageSize!);
   }
 
   #start(pageSize: number, ranges: readonly DmaLoggingRange[]): void {
     if (this.#pageSize !== undefined) throw new DeviceError(EINVAL, 'dirty pages are being tracked');
     // Finer than a page, and coarser than a huge one, is not kept.
     this.#pageSize = Math.min(Math.max(pageSize, PAGE), 2 << 20);
-    this.#ranges = ranges;
+    this.#ranges = merged(ranges);
   }
 
   #stop(): void {
@@ -150,25 +157,52 @@ export class DirtyTracking {
     if (this.#pageSize === undefined) throw new DeviceError(EINVAL, 'dirty pages are not being tracked');
     checkBitmap(length, pageSize);
     const bitmap = Buffer.alloc(dirtyBitmapSize(length, pageSize));
-    for (const window of this.#table) this.#take(window, iova, length, pageSize, bitmap);
+    for (const window of this.#table.overlapping(iova, length))
+      this.#take(window, iova, length, pageSize, bitmap);
     return bitmap;
   }
 
   /** Moves the window's pages in `[iova, iova + length)` to the bitmap. */
   #take(window: DmaWindow, iova: bigint, length: bigint, pageSize: number, bitmap: Buffer): void {
     const pages = this.#pages.get(window);
-    for (const page of pages ?? []) {
+    if (pages === undefined) return;
+    for (const page of this.#candidates(pages, window.address, iova, length)) {
       const begin = window.address + BigInt(page * this.#pageSize!);
       const from = begin > iova ? begin : iova;
       const ends = [begin + BigInt(this.#pageSize!), window.address + window.size, iova + length];
       const to = ends.reduce((least, end) => (end < least ? end : least));
       if (from >= to) continue;
-      pages!.delete(page);
+      pages.delete(page);
       const last = Number((to - 1n - iova) / BigInt(pageSize));
       for (let bit = Number((from - iova) / BigInt(pageSize)); bit <= last; bit++)
         bitmap[bit >>> 3]! |= 1 << (bit & 7);
     }
   }
+
+  /** Those of the pages that may lie in a range: all of them, or all that lie there, whichever are fewer. */
+  #candidates(pages: Set<number>, address: bigint, iova: bigint, length: bigint): Iterable<number> {
+    const size = BigInt(this.#pageSize!);
+    const first = iova > address ? (iova - address) / size : 0n;
+    const end = (iova + length - address + size - 1n) / size;
+    if (end - first >= BigInt(pages.size)) return pages;
+    return Array.from({ length: Number(end - first) }, (_, i) => Number(first) + i).filter((n) =>
+      pages.has(n),
+    );
+  }
+}
+
+/** In order; those that overlap or touch are one. */
+function merged(ranges: readonly DmaLoggingRange[]): DmaLoggingRange[] {
+  const sorted = [...ranges].sort((a, b) => (a.iova < b.iova ? -1 : a.iova > b.iova ? 1 : 0));
+  const apart: DmaLoggingRange[] = [];
+  for (const { iova, length } of sorted) {
+    const last = apart.at(-1);
+    const end = iova + length;
+    if (last !== undefined && iova <= last.iova + last.length) {
+      if (end > last.iova + last.length) last.length = end - last.iova;
+    } else apart.push({ iova, length });
+  }
+  return apart;
 }
 
 const METHODS = new Map<number, number>([

@@ -138,6 +138,15 @@ export class DmaTable {
     return window?.address === address && window.size === size ? window : undefined;
   }
 
+  /** The windows that have something of these addresses. */
+  *overlapping(address: bigint, length: bigint): Generator<DmaWindow, void, undefined> {
+    for (let at = this.#firstEndingAfter(address); at < this.#windows.length; at++) {
+      const window = this.#windows[at]!;
+      if (window.address >= address + length) return;
+      yield window;
+    }
+  }
+
   [Symbol.iterator](): Iterator<DmaWindow> {
     return this.#windows[Symbol.iterator]();
   }

@@ -29,7 +29,8 @@ import { interfaceDescription, interruptParts, packetParts, sectionHeader } from
 export interface CaptureOptions {
   /**
    * The file: a new one, for its owner alone, takes the place of what had the name. Only one capture of a thread can have
-   * it at a time. A FIFO that Wireshark reads will do where nothing is rotated.
+   * it at a time. A FIFO that Wireshark reads will do where nothing is rotated; nothing is left out, so who reads it
+   * slowly slows down what is captured.
    */
   path: string;
   /** A file that would grow beyond this many bytes is renamed to `path.1` and a new one begun. Default: never. */

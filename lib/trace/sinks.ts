@@ -16,30 +16,35 @@ export interface Sink {
   close(): void;
 }
 
-/** Lines of text, each without its line break. */
+/** Where lines go, each without its line break. */
+export interface Lines {
+  write(line: string): void;
+  close(): void;
+}
+
 export class LineSink implements Sink {
   readonly #formatter: LineFormatter;
-  readonly #write: (line: string) => void;
+  readonly #lines: Lines;
 
-  constructor(formatter: LineFormatter, write: (line: string) => void) {
+  constructor(formatter: LineFormatter, lines: Lines) {
     this.#formatter = formatter;
-    this.#write = write;
+    this.#lines = lines;
   }
 
   message(message: TracedMessage): void {
-    this.#write(this.#formatter.format(message));
+    this.#lines.write(this.#formatter.format(message));
   }
 
   interrupt(interrupt: TracedInterrupt): void {
-    this.#write(this.#formatter.formatInterrupt(interrupt));
+    this.#lines.write(this.#formatter.formatInterrupt(interrupt));
   }
 
   ended(socket: string, time: bigint, reason: Error): void {
-    this.#write(this.#formatter.formatEnd(socket, time, reason));
+    this.#lines.write(this.#formatter.formatEnd(socket, time, reason));
   }
 
   close(): void {
-    // The stream that lines go to is its owner's.
+    this.#lines.close();
   }
 }
 

@@ -12,14 +12,16 @@ import { captureName } from './capture-name.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './line.js';
 import { now, type Direction } from './message.js';
-import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Sink } from './sinks.js';
+import { LineWriter } from './line-writer.js';
+import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Lines, type Sink } from './sinks.js';
 
 export type { CaptureOptions } from './capture-writer.js';
 
 export interface TraceOptions {
   /**
    * One line of text for each message: `true` for stderr, a function that is given each line, or a stream. Where nothing
-   * is said the environment decides: `VFIO_USER_TRACE=1` is `true`. The function must not use the device.
+   * is said the environment decides: `VFIO_USER_TRACE=1` is `true`. The function must not use the device. A stream that
+   * is read more slowly than messages come holds 4 MiB of lines: further ones are left out, and a line says how many.
    */
   trace?: boolean | ((line: string) => void) | Writable | undefined;
   /**
@@ -64,11 +66,11 @@ const NO_FDS: readonly number[] = [];
 export async function openTap(options: TraceOptions, fromFirstMessage = false): Promise<TraceTap> {
   TRACE_OPTIONS.check('openTap', options);
   boolean('openTap: fromFirstMessage', fromFirstMessage);
-  const write = lineWriter(options.trace ?? isTraceWanted());
+  const lines = linesTo(options.trace ?? isTraceWanted());
   const sinks: Sink[] = [];
   const capture = options.capture ?? captureName();
   if (capture !== undefined && capture !== false) sinks.push(await captureSink(capture, fromFirstMessage));
-  if (write !== undefined) sinks.push(new LineSink(new LineFormatter(), write));
+  if (lines !== undefined) sinks.push(new LineSink(new LineFormatter(), lines));
   return new TraceTap(sinks);
 }
 
@@ -83,11 +85,10 @@ function isTraceWanted(): boolean {
   return VFIO_USER_TRACE !== '' && VFIO_USER_TRACE !== '0';
 }
 
-function lineWriter(trace: TraceOptions['trace']): ((line: string) => void) | undefined {
+function linesTo(trace: TraceOptions['trace']): Lines | undefined {
   if (trace === false || trace === undefined) return undefined;
-  if (typeof trace === 'function') return trace;
-  const stream = trace === true ? process.stderr : trace;
-  return (line) => void stream.write(`${line}\n`);
+  if (typeof trace === 'function') return { write: (line) => trace(line), close: () => undefined };
+  return new LineWriter(trace === true ? process.stderr : trace);
 }
 
 export class TraceTap implements MessageTap {

@@ -77,4 +77,20 @@ describe('emulate edu', () => {
     expect((await vfioUser('emulate', 'edu', '--socket', file)).stderr).toMatch(/is not a socket/);
     expect(existsSync(file)).toBe(true);
   });
+
+  test.each(['tcp:4420', 'tcp:127.0.0.1:0', 'fd:3', 'vsock:3:4420'])(
+    'nor makes a file that is called %s',
+    async (name) => {
+      for (const verb of [
+        ['emulate', 'edu'],
+        ['replay', 'dev.pcapng'],
+      ]) {
+        const { status, stdout, stderr } = await vfioUser(...verb, '--socket', name);
+        expect([status, stdout]).toEqual([2, '']);
+        expect(stderr).toContain(`vfio-user: --socket is a path or @name, not '${name}'`);
+        expect(stderr.includes('`vfio-user proxy` listens on TCP')).toBe(name.startsWith('tcp:'));
+        expect(existsSync(name)).toBe(false);
+      }
+    },
+  );
 });

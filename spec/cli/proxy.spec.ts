@@ -251,6 +251,7 @@ describe('obvious mistakes', () => {
     ]);
     expect((await mistake('--listen', 'tcp:x:y', '--connect', back))[1]).toMatch(/^'tcp:x:y' is no address/);
     expect((await mistake('--listen', front, '--connect', 'fd:3'))[0]).toBe(2);
+    expect((await mistake('--listen', 'fd:3', '--connect', back))[0]).toBe(2);
   });
 
   test.each([

@@ -330,3 +330,58 @@ test('a dirty bitmap that the client has no room for stays in the log', async ()
   const reply = await client.answer(deviceFeatureRequest({ flags: 0x10008, data, argsz: 64 }));
   expect(reply.subarray(-8)).toEqual(Buffer.from([8, 0, 0, 0, 0, 0, 0, 0]));
 });
+
+describe('ranges of a dirty log', () => {
+  /** Has the device write `length` bytes at `address`. */
+  async function dirty(client: RawClient, address: number, length: number): Promise<void> {
+    await client.write64(0, RamRegister.DMA_DESTINATION, address);
+    await client.write32(0, RamRegister.DMA_LENGTH, length);
+    await client.answer(start(RamDma.COPY));
+  }
+
+  async function logging(pages: number, ranges: readonly (readonly [number, number])[]): Promise<RawClient> {
+    const client = await connected(makeRam(), { dirtyPages: 'logging' });
+    await client.answer(dmaMapRequest({ size: pages * PAGE }), [memory(pages * PAGE)]);
+    await client.answer(deviceFeatureRequest({ flags: 0x20006, data: loggingControl(PAGE, ranges) }));
+    return client;
+  }
+
+  async function pagesOf(client: RawClient, from: number, count: number): Promise<number[]> {
+    const data = loggingReport(from * PAGE, count * PAGE, PAGE);
+    const argsz = 8 + 24 + Math.ceil(count / 64) * 8;
+    const bitmap = (await client.answer(deviceFeatureRequest({ flags: 0x10008, data, argsz }))).subarray(32);
+    return Array.from({ length: count }, (_, i) => i).filter(
+      (i) => (bitmap[i >>> 3]! & (1 << (i & 7))) !== 0,
+    );
+  }
+
+  test('in any order, overlapping, touching, one in another, of part of a page, and of no bytes', async () => {
+    const ranges = [
+      [40 * PAGE, 2 * PAGE],
+      [8 * PAGE, 8 * PAGE],
+      [10 * PAGE, PAGE],
+      [16 * PAGE, PAGE],
+      [15 * PAGE, 3 * PAGE],
+      [30 * PAGE + 100, 8],
+      [50 * PAGE, 0],
+      [41 * PAGE, PAGE],
+    ] as const;
+    const client = await logging(64, ranges);
+    await dirty(client, 0, 64 * PAGE);
+    const watched = [8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 30, 40, 41];
+    expect(await pagesOf(client, 0, 20)).toEqual(watched.filter((page) => page < 20));
+    // What was told is clean, what was not asked for stays.
+    expect(await pagesOf(client, 0, 64)).toEqual([30, 40, 41]);
+    expect(await pagesOf(client, 0, 64)).toEqual([]);
+  });
+
+  test('thousands of them, and a write of thousands of pages, are no work to speak of', async () => {
+    const elsewhere = Array.from({ length: 12_000 }, (_, i) => [2 ** 40 + 2 * i * PAGE, PAGE] as const);
+    const client = await logging(16_384, [...elsewhere, [16_000 * PAGE, PAGE]]);
+    await dirty(client, 0, 16_384 * PAGE);
+    // Reports of single pages, in a window of very many.
+    for (const page of [0, 15_999, 16_000]) {
+      expect(await pagesOf(client, page, 1)).toEqual(page === 16_000 ? [0] : []);
+    }
+  });
+});

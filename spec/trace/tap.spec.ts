@@ -347,6 +347,74 @@ describe('what listens', () => {
   });
 });
 
+describe('lines', () => {
+  const MIB = 1 << 20;
+  const read = regionReadReply({ offset: 0, region: 0, data: [1, 2, 3, 4] });
+
+  /** A tap whose lines go to a stream, and `count` messages. */
+  async function linesTo(stream: PassThrough) {
+    const tap = await openTap({ trace: stream, capture: false });
+    const say = (count: number): void => {
+      for (let i = 0; i < count; i++) tap.passed('dev', 'received', read, [], undefined);
+    };
+    return { tap, say };
+  }
+
+  const missing = (text: string): number[] =>
+    [...text.matchAll(/^… (\d+) lines? (?:is|are) missing here: /gm)].map(([, count]) => Number(count));
+
+  test('that come faster than they are read are left out from a bound on, and counted in their place', async () => {
+    const stream = new PassThrough();
+    const { tap, say } = await linesTo(stream);
+    say(200_000);
+    expect(stream.writableLength + stream.readableLength).toBeLessThan(5 * MIB);
+    expect(stream.writableLength + stream.readableLength).toBeGreaterThan(3 * MIB);
+    const chunks: string[] = [];
+    stream.on('data', (chunk: Buffer) => chunks.push(chunk.toString()));
+    while (stream.writableLength > 0) await new Promise(setImmediate);
+    say(10);
+    tap.close();
+    stream.end();
+    await new Promise((resolve) => stream.once('end', resolve));
+    const text = chunks.join('');
+    const lines = text.split('\n').slice(0, -1);
+    const [left] = missing(text);
+    expect(missing(text)).toHaveLength(1);
+    expect(lines.length - 1 + left!).toBe(200_010);
+    // In their place.
+    expect(lines.at(-11)).toMatch(/^… /);
+  });
+
+  test('are counted at the end where nothing comes any more', async () => {
+    const stream = new PassThrough();
+    const { tap, say } = await linesTo(stream);
+    say(100_000);
+    tap.close();
+    tap.close();
+    stream.end();
+    let text = '';
+    for await (const chunk of stream) text += String(chunk);
+    const lines = text.split('\n').slice(0, -1);
+    expect(missing(lines.at(-1)!)).toEqual([100_000 - lines.length + 1]);
+  });
+
+  test('for a reader that keeps up are all there', async () => {
+    const stream = new PassThrough();
+    const { tap, say } = await linesTo(stream);
+    let text = '';
+    stream.on('data', (chunk: Buffer) => (text += chunk.toString()));
+    for (let i = 0; i < 200; i++) {
+      say(1_000);
+      await new Promise(setImmediate);
+    }
+    tap.close();
+    stream.end();
+    await new Promise((resolve) => stream.once('end', resolve));
+    expect(text.split('\n')).toHaveLength(200_001);
+    expect(missing(text)).toEqual([]);
+  });
+});
+
 describe('connect', () => {
   const device = { flags: 1, regions: [{ size: 4096 }], irqs: [{ count: 1 }] };
   const OPENING = [

@@ -1,7 +1,7 @@
 /** `vfio-user emulate`: a device to try things on. */
 import { Argument, Option, type Command } from 'commander';
 import { EduDevice, NvmeDevice, RamDevice, serve, type DeviceModel } from '../../emulator/index.js';
-import { unixAddress } from '../endpoint.js';
+import { listeningAddress } from '../endpoint.js';
 import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../nvme-emulate.js';
 import { print } from '../output.js';
 import { untilStopped } from '../signals.js';
@@ -45,10 +45,11 @@ export function registerEmulate(program: Command): void {
 
 async function emulate(name: string, options: EmulateOptions): Promise<void> {
   const { socket } = options;
+  const path = listeningAddress(socket);
   const stopped = untilStopped();
   const device = await DEVICES[name]!(options);
   try {
-    await using server = await serve(device, { path: unixAddress(socket) });
+    await using server = await serve(device, { path });
     await print(`listening on ${socket}\n`);
     await Promise.race([stopped, server.closed]);
   } finally {

@@ -40,6 +40,8 @@ const HELP = `
 Clients connect to --listen as though it were the server. --listen and --connect are a path, @name for an abstract
 socket, or tcp:HOST:PORT (where no file descriptors pass). Each client gets a connection of its own to the server.
 Log lines and the summary at the end go to stdout, what happens besides to stderr. Runs until it is interrupted.
+Log lines that come faster than they are read are left out, 4 MiB wait, and a line says how many; a capture has them all,
+so a FIFO's slow reader slows down clients and server.
 
 A fault is NAME or NAME:member=value,…; --faults reads a JSON file, {"seed": 1, "faults": [{"fault": "drop", …}]}.
   delay:ms=50                 it and what follows arrives later
@@ -144,13 +146,14 @@ function checkTogether({ capture, rotateBytes, rotateFiles }: Options): void {
 
 function traceOf({ log, capture, rotateBytes, rotateFiles, interrupts }: Options): Partial<ProxyOptions> {
   return {
-    trace: log === true ? (line) => void process.stdout.write(`${line}\n`) : undefined,
+    trace: log === true ? process.stdout : undefined,
     capture: capture === undefined ? undefined : { path: capture, rotateBytes, rotateFiles },
     ...(interrupts !== undefined && { interrupts }),
   };
 }
 
 function listenAddress(text: string): ListenAddress {
+  if (text.startsWith('fd:')) throw new UsageError('--listen takes a path, @name or tcp:HOST:PORT');
   return text.startsWith('tcp:') ? tcpAddress(text) : unixAddress(text);
 }
 

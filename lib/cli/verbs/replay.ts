@@ -10,7 +10,7 @@ import {
   type ReplayServer,
 } from '../../replay/index.js';
 import { VfioUserError } from '../../errors.js';
-import { unixAddress } from '../endpoint.js';
+import { listeningAddress } from '../endpoint.js';
 import { UsageError, printable } from '../errors.js';
 import { length, milliseconds } from '../numbers.js';
 import { print } from '../output.js';
@@ -124,7 +124,7 @@ async function run(files: string[], options: ReplayVerbOptions): Promise<void> {
 async function open(files: string[], options: ReplayVerbOptions): Promise<ReplayServer> {
   const { mode, repeatLast, connection, errno, timing, mappings, ignore } = options;
   const wanted: ReplayOptions = {
-    path: unixAddress(options.socket),
+    path: listeningAddress(options.socket),
     mode,
     repeatLast,
     connection,
