@@ -47,6 +47,8 @@ export class Exclusive {
       const leave = (): void => {
         isWaiting = false;
         this.#deadlines?.remove(waiter);
+        // The timer would keep the process alive for nothing.
+        if (this.#deadlines?.earliest === Infinity) this.#deadlines.close();
         listener?.remove();
       };
       const giveUp = (reason: unknown): void => {

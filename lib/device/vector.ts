@@ -298,6 +298,8 @@ export class Vector implements Resource {
     // One error for all: with thousands of them, making one for each would hold up the loop.
     const ended = this.#ended();
     for (const waiter of this.#waiters) this.#giveUp(waiter, ended);
+    // Its timer, which is not moved for each wait, would keep the process alive for nothing.
+    this.#deadlines?.close();
   }
 
   #ended(): ClosedError {

@@ -32,6 +32,16 @@ function signal(count = 1): void {
 }
 
 describe('waiting', () => {
+  test('a wait that was over before its deadline does not keep the process alive once the vector is closed', async () => {
+    const timers = () => process.getActiveResourcesInfo().filter((name) => name === 'Timeout').length;
+    const before = timers();
+    const waiting = vector.wait({ timeoutMs: 60_000 });
+    signal();
+    await waiting;
+    vector.close();
+    expect(timers()).toBe(before);
+  });
+
   test('gives the count that the server signals', async () => {
     const waiting = vector.wait();
     signal(3);
