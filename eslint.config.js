@@ -13,6 +13,7 @@ const LAYERS = [
   { name: 'options' },
   { name: 'fifo' },
   { name: 'turn-share' },
+  { name: 'adaptive-spin' },
   { name: 'cloning' },
   { name: 'errors' },
   { name: 'native' },

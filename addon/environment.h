@@ -21,7 +21,6 @@
 #include <unordered_set>
 
 #include "handle-table.h"
-#include "spin.h"
 
 namespace vfio_user {
 
@@ -73,10 +72,6 @@ class Environment {
 
   /// The sockets that live.
   HandleTable<Socket> sockets;
-  /// How sockets wait that have not waited often enough to know better: what one has learned is true of most.
-  SpinGovernor spin;
-  /// Whose last wait its governor has not been told of yet: that is done while the next answer is awaited.
-  Socket* last_waiter = nullptr;
   alignas(64) Quick quick = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.

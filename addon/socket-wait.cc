@@ -1,7 +1,7 @@
 // What a Socket does while it waits for an answer: how long, spinning or blocked, and for which of two sockets.
 //
 //   roundTrip ── send ──┐
-//   recvWait ───────────┴──▶ spin, as far as the governor says ──▶ block in recvmsg, or poll where there is another socket
+//   recvWait ───────────┴──▶ spin (adaptive-spin.h) ──▶ block in recvmsg, or poll where there is another socket
 #include <fcntl.h>
 #include <poll.h>
 
@@ -27,6 +27,11 @@ constexpr int32_t kUnsent = -(1 << 16);
 constexpr int32_t kQuickWithFds = 1 << 20;
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
+/// How long the rest of a message is waited for: before any of it, and in all. It holds up the loop.
+constexpr int64_t kRestPatience = 40'000;
+constexpr int64_t kMostRestWait = 100'000;
+/// How often that finds bytes: a megabyte comes in some thirty pieces, one that drips in a million.
+constexpr unsigned kMostPieces = 256;
 /// How many failed receives go between two looks at the other socket while spinning.
 constexpr unsigned kLookEvery = 8;
 /// And between two looks at the clock.
@@ -61,30 +66,25 @@ int64_t Socket::ReceiveBytes(Bytes into) const {
 // A part of each of its callers: every return that a system call lies under takes some 8 ns.
 template <bool with_fds>
 [[gnu::always_inline]] inline int64_t Socket::ReceiveWithin(Bytes into, int64_t nanoseconds,
-                                                            const Socket* other, int64_t asked) {
-  AccountForLastWait();
+                                                            const Socket* other) {
   if (fd() < 0) return -EBADF;
   last_wait_ = 0;
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
-  const bool exact = asked != 0;
-  if (!exact) asked = start;
   const int64_t deadline = start + nanoseconds;
-  const int64_t spin_until = std::min(start + governor().Begin(), deadline);
+  const int64_t spin_until = std::min(start + waits_.Begin(), deadline);
   int64_t now = start;
   for (unsigned turn = 1; now < spin_until; ++turn) {
     const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
     const bool answered =
         result != -EAGAIN || (other != nullptr && turn % kLookEvery == 0 && other->IsReadable());
-    // Mostly with the clock as it was before the last look: who was answered asks again at once, and every look delays it.
-    if (answered) return EndWait((exact ? Now() : now) - asked, result);
+    // With the clock as it was before the last look: who was answered asks again at once, and every look delays it.
+    if (answered) return EndWait(now - start, result);
     if (turn % kClockEvery == 0) now = Now();
   }
   const int64_t result = other == nullptr ? ReceiveBlocking(into, now, deadline, with_fds)
                                           : ReceivePolling(into, deadline, other);
-  const int64_t end = Now();
-  if (result > 0 && governor().ceiling() > 0) vicinity_.AfterBlocking(fd(), end - start);
-  return EndWait(end - asked, result);
+  return EndWait(Now() - start, result);
 }
 
 napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
@@ -103,15 +103,50 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return self->Received(env, self->ReceiveWithin<true>(into, timeout, other, 0));
+  return self->Received(env, self->ReceiveWithin<true>(into, timeout, other));
 }
 
-void Socket::AccountForLastWait() {
-  Socket* const waiter = std::exchange(environment_->last_waiter, nullptr);
-  if (waiter == nullptr) return;
-  waiter->governor().End(waiter->last_wait_);
-  if (waiter->waits_ < SpinGovernor::kWaitsToVerdict && ++waiter->waits_ == SpinGovernor::kWaitsToVerdict) {
-    waiter->governor_ = environment_->spin.Heir();
+/// Receives what comes within a moment, as long as that has lately paid.
+int64_t Socket::ReceiveSoon(Bytes into) {
+  const int64_t patience = looks_.Begin();
+  int64_t result = Receive(into);
+  if (patience == 0) return result;
+  const int64_t start = Now();
+  int64_t now = start;
+  while (result == -EAGAIN && now - start < patience) {
+    result = Receive(into);
+    now = Now();
+  }
+  looks_.End(result == -EAGAIN ? looks_.ceiling() : now - start);
+  return result;
+}
+
+/// Receives all of `into`, as long as no pause before more of it is long: the rest of a message that is on its way.
+int64_t Socket::ReceiveRest(Bytes into) {
+  const size_t fds_before = fds_.size();
+  const int64_t patience = std::min(kRestPatience, waits_.ceiling());
+  size_t have = 0;
+  int64_t waited = 0;
+  int64_t paused_at = 0;
+  unsigned pieces = 0;
+  for (;;) {
+    const int64_t result = Receive({into.data + have, into.length - have});
+    if (result > 0) {
+      have += static_cast<size_t>(result);
+      // Nothing may come behind fds in one answer: nobody could tell whose they are.
+      if (have == into.length || fds_.size() != fds_before || ++pieces == kMostPieces) {
+        return static_cast<int64_t>(have);
+      }
+      if (paused_at != 0) waited += Now() - std::exchange(paused_at, 0);
+      continue;
+    }
+    // The end of the stream and most errors are there to be found again; lost fds are not.
+    if (result == -ETOOMANYREFS) return result;
+    const int64_t answer = have > 0 ? static_cast<int64_t>(have) : result;
+    if (result != -EAGAIN) return answer;
+    const int64_t now = Now();
+    if (paused_at == 0) paused_at = now;
+    if (now - paused_at >= patience || waited + (now - paused_at) >= kMostRestWait) return answer;
   }
 }
 
@@ -212,14 +247,13 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   }
   if (other != nullptr && other->fd() < 0) other = nullptr;
   const int64_t timeout = std::min<int64_t>(quick.timeout_ms, kMaxWaitMs) * 1'000'000;
-  const int64_t asked = self->governor().IsExact() ? Now() : 0;
   const int64_t sent = self->SendBytes({quick.question, quick.length});
   if (sent != static_cast<int64_t>(quick.length)) {
     quick.result = kUnsent - static_cast<int32_t>(std::max<int64_t>(sent, 0));
     return nullptr;
   }
   const Bytes into = {quick.answer, sizeof(quick.answer)};
-  const auto result = static_cast<int32_t>(self->ReceiveWithin<false>(into, timeout, other, asked));
+  const auto result = static_cast<int32_t>(self->ReceiveWithin<false>(into, timeout, other));
   quick.waited = static_cast<double>(self->last_wait_) * 1e-6;
   quick.other_is_readable = other != nullptr && other->IsReadable() ? 1 : 0;
   quick.result = result + (result > 0 && !self->fds_.empty() ? kQuickWithFds : 0);
@@ -229,16 +263,18 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
 void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   uint64_t microseconds;
   if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
-  AccountForLastWait();
   const int64_t ceiling = static_cast<int64_t>(microseconds) * 1000;
   // What was learned under another ceiling says nothing.
-  if (ceiling == governor().ceiling()) return;
-  governor_ = SpinGovernor(ceiling);
-  waits_ = SpinGovernor::kWaitsToVerdict;
+  if (ceiling == waits_.ceiling()) return;
+  waits_ = AdaptiveSpin(ceiling);
+  looks_ = AdaptiveSpin(std::min(ceiling, kLongestLook));
 }
 
-Napi::Value Socket::SharesProcessor(const Napi::CallbackInfo& info) {
-  return Napi::Boolean::New(info.Env(), fd() >= 0 && SharesOneProcessor(fd()));
+Napi::Value Socket::GetSpin(const Napi::CallbackInfo& info) {
+  auto spin = Napi::Array::New(info.Env(), 2);
+  spin.Set(0u, static_cast<double>(waits_.interval()) / 1000);
+  spin.Set(1u, static_cast<double>(looks_.interval()) / 1000);
+  return spin;
 }
 
 }  // namespace vfio_user

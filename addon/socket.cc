@@ -20,10 +20,6 @@ constexpr size_t kMaxFds = 253;
 constexpr size_t kControlSize = CMSG_SPACE(kMaxFds * sizeof(int)) + 256;
 /// Added to the answer of a receive while fds wait: more than any has bytes.
 constexpr int64_t kWithFds = int64_t{1} << 40;
-/// The longest that one eager receive may spin: it holds up the loop.
-constexpr int64_t kMaxEagerWait = 100'000;
-/// How often one eager receive finds bytes: a megabyte comes in some thirty pieces, one that drips in a million.
-constexpr unsigned kMaxEagerPieces = 256;
 
 /// The numbers of an array of fds; of too many the caller learns only that they are too many.
 bool ReadFds(napi_env env, napi_value array, std::vector<int>* out) {
@@ -53,7 +49,7 @@ void Socket::Export(Napi::Env env, Napi::Object exports) {
                                         ClassMethod("endSending", EndSending),
                                         InstanceMethod("watch", &Socket::WatchEvents),
                                         InstanceMethod("setSpinCeiling", &Socket::SetSpinCeiling),
-                                        InstanceMethod("sharesProcessor", &Socket::SharesProcessor),
+                                        InstanceMethod("spin", &Socket::GetSpin),
                                         InstanceMethod("growSendBuffer", &Socket::GrowSendBuffer),
                                         InstanceMethod("ref", &Socket::RefLoop),
                                         InstanceMethod("unref", &Socket::UnrefLoop),
@@ -70,11 +66,10 @@ void Socket::Export(Napi::Env env, Napi::Object exports) {
   };
   add("send", Send);
   add("recv", Recv);
-  add("recvEager", RecvEager);
+  add("recvSoon", RecvSoon);
   add("recvWait", RecvWait);
   add("roundTrip", RoundTrip);
   add("wait", Wait);
-  add("relay", Relay);
 }
 
 Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
@@ -86,7 +81,6 @@ Socket::Socket(const Napi::CallbackInfo& info) : PolledObject(info) {
 }
 
 Socket::~Socket() {
-  if (environment_->last_waiter == this) environment_->last_waiter = nullptr;
   environment_->sockets.Remove(handle_);
   CloseFds();
 }
@@ -247,18 +241,14 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
-napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
-  napi_value arguments[6];
+napi_value Socket::RecvSoon(napi_env env, napi_callback_info info) {
+  napi_value arguments[5];
   auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
   Bytes into;
-  uint64_t patience;
   bool whole;
-  if (!ReadRange(env, arguments[1], arguments[2], arguments[3], "into", &into) ||
-      !ReadInteger(env, arguments[4], "patienceUs", &patience, kMaxEagerWait / 1000)) {
-    return nullptr;
-  }
-  if (napi_get_value_bool(env, arguments[5], &whole) != napi_ok) {
+  if (!ReadRange(env, arguments[1], arguments[2], arguments[3], "into", &into)) return nullptr;
+  if (napi_get_value_bool(env, arguments[4], &whole) != napi_ok) {
     ThrowTypeError(env, "whole", "a boolean");
     return nullptr;
   }
@@ -266,35 +256,7 @@ napi_value Socket::RecvEager(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return self->Received(env, self->ReceiveEagerly(into, static_cast<int64_t>(patience) * 1000, whole));
-}
-
-/// Receives the first bytes, or `whole` of `into`, as long as no pause before more of them is longer than `patience`.
-int64_t Socket::ReceiveEagerly(Bytes into, int64_t patience, bool whole) {
-  const size_t fds_before = fds_.size();
-  size_t have = 0;
-  int64_t waited = 0;
-  int64_t paused_at = 0;
-  unsigned pieces = 0;
-  for (;;) {
-    const int64_t result = Receive({into.data + have, into.length - have});
-    if (result > 0) {
-      have += static_cast<size_t>(result);
-      // Nothing may come behind fds in one answer: nobody could tell whose they are.
-      if (!whole || have == into.length || fds_.size() != fds_before || ++pieces == kMaxEagerPieces) {
-        return static_cast<int64_t>(have);
-      }
-      if (paused_at != 0) waited += Now() - std::exchange(paused_at, 0);
-      continue;
-    }
-    // The end of the stream and most errors are there to be found again; lost fds are not.
-    if (result == -ETOOMANYREFS) return result;
-    const int64_t answer = have > 0 ? static_cast<int64_t>(have) : result;
-    if (result != -EAGAIN) return answer;
-    const int64_t now = Now();
-    if (paused_at == 0) paused_at = now;
-    if (now - paused_at >= patience || waited + (now - paused_at) >= kMaxEagerWait) return answer;
-  }
+  return self->Received(env, whole ? self->ReceiveRest(into) : self->ReceiveSoon(into));
 }
 
 /// Takes over the fds of a message. False when the kernel had to drop some: then the others are closed too,

@@ -3,7 +3,7 @@
 // Fds that came in belong to the socket until `takeFds` hands them to JavaScript; what nobody took is
 // closed with the socket. The answer of a receive says whether any wait.
 //
-// Waiting is in socket-wait.cc, passing on in relay.cc.
+// Waiting is in socket-wait.cc.
 //
 // What messages take are functions that are told the socket's handle, the rest is methods: see handle-table.h.
 #pragma once
@@ -13,9 +13,8 @@
 
 #include <vector>
 
+#include "adaptive-spin.h"
 #include "polled-fd.h"
-#include "spin.h"
-#include "vicinity.h"
 
 namespace vfio_user {
 
@@ -28,19 +27,22 @@ class Socket : public PolledObject<Socket> {
   ~Socket() override;
 
  private:
+  /// How long a wait spins at the most, in nanoseconds, where nothing else is said; and a look, which holds up the loop.
+  static constexpr int64_t kDefaultCeiling = 50'000;
+  static constexpr int64_t kLongestLook = 20'000;
+
   static napi_value Send(napi_env env, napi_callback_info info);
   static napi_value RoundTrip(napi_env env, napi_callback_info info);
   static napi_value Recv(napi_env env, napi_callback_info info);
-  static napi_value RecvEager(napi_env env, napi_callback_info info);
+  static napi_value RecvSoon(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
-  static napi_value Relay(napi_env env, napi_callback_info info);
   Napi::Value GetHandle(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), handle_); }
   static napi_value TakeFds(napi_env env, napi_callback_info info);
   static napi_value EndSending(napi_env env, napi_callback_info info);
   Napi::Value WatchEvents(const Napi::CallbackInfo& info);
   void SetSpinCeiling(const Napi::CallbackInfo& info);
-  Napi::Value SharesProcessor(const Napi::CallbackInfo& info);
+  Napi::Value GetSpin(const Napi::CallbackInfo& info);
   void GrowSendBuffer(const Napi::CallbackInfo& info);
   void CloseSocket(const Napi::CallbackInfo& info);
 
@@ -62,24 +64,21 @@ class Socket : public PolledObject<Socket> {
   /// recvmsg with `flags`; EINTR is the caller's.
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
-  int64_t ReceiveEagerly(Bytes into, int64_t patience, bool whole);
+  int64_t ReceiveSoon(Bytes into);
+  int64_t ReceiveRest(Bytes into);
   int64_t ReceiveBlocking(Bytes into, int64_t now, int64_t deadline, bool with_fds);
   bool PrepareToBlock(int64_t nanoseconds);
   int64_t ReceiveBytesOnce(Bytes into, int flags) const;
   int64_t ReceiveBytes(Bytes into) const;
-  /// `asked`: when the question was about to be sent, where that is to be accounted for to the nanosecond; 0 where it is not.
   /// Without `with_fds` the kernel closes those that come early.
   template <bool with_fds>
-  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other, int64_t asked);
-  SpinGovernor& governor() { return waits_ < SpinGovernor::kWaitsToVerdict ? environment_->spin : governor_; }
+  int64_t ReceiveWithin(Bytes into, int64_t nanoseconds, const Socket* other);
   /// Notes how long a wait took. Gives `result` back.
   int64_t EndWait(int64_t took, int64_t result) {
     last_wait_ = took;
-    environment_->last_waiter = this;
+    waits_.End(took);
     return result;
   }
-  /// Tells its governor of the last wait of this thread.
-  void AccountForLastWait();
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
   bool IsReadable() const;
   bool ClaimFds(const msghdr& message);
@@ -91,10 +90,9 @@ class Socket : public PolledObject<Socket> {
 
   int32_t handle_ = HandleTable<Socket>::kNone;
   std::vector<int> fds_;
-  /// Its own, once it has waited as often as it takes to know; the environment's before.
-  SpinGovernor governor_;
-  uint32_t waits_ = 0;
-  Vicinity vicinity_;
+  /// Of waits that block, and of looks between two turns of the loop.
+  AdaptiveSpin waits_{kDefaultCeiling};
+  AdaptiveSpin looks_{kLongestLook};
   /// How long the last wait took, in nanoseconds.
   int64_t last_wait_ = 0;
   /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.

@@ -12,12 +12,9 @@
       "addon/mapping.cc",
       "addon/memory.cc",
       "addon/polled-fd.cc",
-      "addon/processors.cc",
-      "addon/relay.cc",
       "addon/small-file.cc",
       "addon/socket.cc",
-      "addon/socket-wait.cc",
-      "addon/vicinity.cc"
+      "addon/socket-wait.cc"
     ],
     "addon_defines": [
       "NAPI_VERSION=9",

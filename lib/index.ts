@@ -38,7 +38,13 @@ export {
 export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from './device/irq-index.js';
 export { Irqs } from './device/irqs.js';
 export { Vector, type InterruptListener } from './device/vector.js';
-export type { CallOptions, Counters, Negotiated, SyncCallOptions } from './connection/index.js';
+export type {
+  CallOptions,
+  DeviceCounters,
+  SpinState,
+  Negotiated,
+  SyncCallOptions,
+} from './connection/index.js';
 export type { Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
 export { MigrationState } from './protocol/constants.js';
 export type { DeviceInfo } from './protocol/device-info.js';

@@ -37,17 +37,6 @@ export const UNSENT = -65_536;
 /** Added to the result of `roundTrip` while fds wait for `takeFds`: more than any has bytes. */
 export const QUICK_WITH_FDS = 2 ** 20;
 
-/** Where `SocketCalls.relay` says what it has done: by messages and bytes, from this socket and from the other. */
-export const RelayTally = {
-  MESSAGES: [0, 1],
-  BYTES: [2, 3],
-  /** 0 where this socket had what is left, 1 where the other had. */
-  SIDE: 4,
-  /** Where in `into` what is left begins. */
-  FROM: 5,
-} as const;
-export const RELAY_TALLY = 6;
-
 /** Added to the answer of a receive while fds wait for `takeFds`: more than any has bytes. */
 export const WITH_FDS = 2 ** 40;
 
@@ -69,13 +58,10 @@ export interface NativeSocket {
    * WRITABLE where that is watched. A watched object is not collected.
    */
   watch(events: number): number;
-  /** The most that `recvWait` may spin, in microseconds; 0 never spins. */
+  /** The most that a wait may spin, in microseconds; 0 never spins. `recvSoon` spins no more than 20 in any case. */
   setSpinCeiling(microseconds: number): void;
-  /**
-   * Whether this thread and the process at the other end may run on one processor alone, and the same: nothing comes while
-   * this thread looks for it. False where nothing says.
-   */
-  sharesProcessor(): boolean;
+  /** How long waits spin now, in microseconds: those that block, and `recvSoon`. */
+  spin(): [blocking: number, soon: number];
   /** Lets the kernel take up to `bytes` that the peer has not read yet, where its limits allow; never fewer than now. */
   growSendBuffer(bytes: number): void;
   /** Whether a watched socket keeps the process alive (it does at first). */
@@ -114,15 +100,14 @@ export interface SocketCalls {
    */
   readonly recv: (socket: number, into: Uint8Array, offset: number, length: number) => number;
   /**
-   * `recv` that spins up to `patienceUs` for bytes, and with `whole` goes on until it has `length` bytes or a pause has
-   * been longer than that. It spins no more than 100 µs in all.
+   * `recv` that spins for bytes for a moment, as long as that has lately paid. With `whole` it goes on until it has `length`
+   * bytes, a pause has been longer than 40 µs, or it has spun for 100 µs.
    */
-  readonly recvEager: (
+  readonly recvSoon: (
     socket: number,
     into: Uint8Array,
     offset: number,
     length: number,
-    patienceUs: number,
     whole: boolean,
   ) => number;
   /**
@@ -146,25 +131,6 @@ export interface SocketCalls {
   readonly roundTrip: () => void;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
   readonly wait: (socket: number, events: number, timeoutMs: number, other: number) => number;
-  /**
-   * Passes on what comes from `socket` to `other` and the other way, message by message, until nothing has come for
-   * `patienceUs` or `turnUs` are over (at most 1,000 of each): then -EAGAIN. At once where there is anything to decide, with
-   * what `recv` answered (bytes, 0 at an end, -errno), and what was received and not passed on is left in `into`: fds that
-   * came, a message that is not whole, is longer than `longest`, or that the receiver did not take. -EIO where it took a
-   * part, which it does not of what is short enough. A message begins with `headBytes`, of which the 32 bits at `sizeAt`,
-   * little-endian, say how long it is as a whole. `tally` has at least `RELAY_TALLY` elements, of which see `RelayTally`.
-   */
-  readonly relay: (
-    socket: number,
-    other: number,
-    into: Uint8Array,
-    patienceUs: number,
-    turnUs: number,
-    headBytes: number,
-    sizeAt: number,
-    longest: number,
-    tally: Float64Array,
-  ) => number;
 }
 
 /** A listening socket. */
@@ -306,8 +272,8 @@ export function native(): Native {
  */
 export function socketCalls(): SocketCalls {
   if (calls === undefined) {
-    const { send, recv, recvEager, recvWait, wait, roundTrip, relay } = native();
-    calls = { send, recv, recvEager, recvWait, wait, roundTrip, relay };
+    const { send, recv, recvSoon, recvWait, wait, roundTrip } = native();
+    calls = { send, recv, recvSoon, recvWait, wait, roundTrip };
   }
   return calls;
 }

@@ -22,6 +22,7 @@ class Pipe implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
   readonly canLook = false;
+  readonly spin = { blocking: 0, awaiting: 0 };
   readonly takesMany = false;
   readonly quick = undefined;
   readonly peer = 'fuzzer';
@@ -48,9 +49,6 @@ class Pipe implements Transport {
   }
 
   look(): void {}
-  touch(): number {
-    return this.turn;
-  }
 
   get begun(): number {
     return this.#framer.begun;

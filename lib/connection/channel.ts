@@ -4,7 +4,6 @@ import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
 import { countReceived, countSent, type Counters } from './counters.js';
 import { Outbox, type OutboxOwner } from './outbox.js';
-import { resign, succeed, type Successor } from './succession.js';
 
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
 const OUTBOX_HIGH_WATER = 4 << 20;
@@ -25,11 +24,9 @@ export interface ChannelHandler {
   /** All of a message has gone that had to wait for room in the socket. */
   onSent(owner: OutboxOwner): void;
   onEnd(channel: Channel, reason: VfioUserError): void;
-  /** See `Touchable`: what a call needs. */
-  touch(): number;
 }
 
-export class Channel implements TransportHandler, Successor {
+export class Channel implements TransportHandler {
   readonly transport: Transport;
   #outbox: Outbox | undefined;
   readonly #counters: Counters;
@@ -37,8 +34,6 @@ export class Channel implements TransportHandler, Successor {
   /** False while more answers wait than is good. */
   #reading = true;
   #looks: NodeJS.Immediate | undefined;
-  previous: Successor | undefined;
-  next: Successor | undefined;
   #referenced = true;
   /** Reading, or flushing, goes on when the loop has turned. */
   #readsAgain: NodeJS.Immediate | undefined;
@@ -102,12 +97,7 @@ export class Channel implements TransportHandler, Successor {
   /** Somebody awaits an answer: it is looked for when the code that is running has returned to the loop. */
   lookSoon(): void {
     if (!this.transport.canLook) return;
-    succeed(this);
     this.#looks ??= this.#afterTurn(this.#look);
-  }
-
-  touch(): number {
-    return this.#handler.touch();
   }
 
   /** See `Outbox.sendSoon`. */
@@ -174,7 +164,6 @@ export class Channel implements TransportHandler, Successor {
     clearImmediate(this.#readsAgain);
     clearImmediate(this.#flushesAgain);
     clearImmediate(this.#looks);
-    resign(this);
     this.#anOutbox().close();
     this.transport.close();
   }
@@ -200,7 +189,7 @@ export class Channel implements TransportHandler, Successor {
 
   readonly #look = (): void => {
     this.#looks = undefined;
-    this.transport.look(this.next);
+    this.transport.look();
   };
 
   #readAgain(): void {

@@ -30,6 +30,7 @@ import {
   withSpin,
   type Landing,
   type MessageTap,
+  type SpinState,
   type Transport,
   type TransportHandler,
 } from '../transport/index.js';
@@ -62,7 +63,7 @@ export interface ConnectionOptions {
   timeoutMs?: number | undefined;
   /** How many commands may wait for their replies at once. Default 128. */
   inFlight?: number | undefined;
-  /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins, and never changes the processor. Default 50. */
+  /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins. Default 50. */
   spinUs?: number | undefined;
   /** Hears of every message on this connection's sockets. */
   tap?: MessageTap | undefined;
@@ -137,6 +138,11 @@ export class Connection implements ChannelHandler {
 
   get hasTwin(): boolean {
     return this.#flow.twin !== undefined;
+  }
+
+  /** How long waits spin now. */
+  get spin(): SpinState {
+    return this.#flow.main.transport.spin;
   }
 
   /** How many commands may wait for their replies at once; 1 where the server loses step otherwise. */
@@ -351,10 +357,6 @@ export class Connection implements ChannelHandler {
     if (channel === this.#flow.twin && reason instanceof ClosedError) {
       this.close(new ClosedError('the server closed the twin socket', { cause: reason }));
     } else this.close(reason);
-  }
-
-  touch(): number {
-    return this.timeoutMs + this.#flow.touch();
   }
 
   /** The header of a command, which may be sent to this server. */

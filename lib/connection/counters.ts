@@ -1,4 +1,6 @@
-/** What a connection has done so far. Plain numbers, read at any time. */
+import type { SpinState } from '../transport/index.js';
+
+/** What a connection has done so far. */
 export interface Counters {
   /** Messages sent, replies to the server's requests included. */
   sent: number;
@@ -22,6 +24,12 @@ export interface Counters {
   served: number;
   /** The server's requests that were answered with an error. */
   refused: number;
+}
+
+/** What a device's connection has done until a moment. */
+export interface DeviceCounters extends Readonly<Counters> {
+  /** How long waits spun then. */
+  readonly spin: SpinState;
 }
 
 export function countSent(counters: Counters, bytes: number): void {

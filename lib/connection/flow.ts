@@ -405,12 +405,6 @@ export class Flow {
     else resolve(value as never);
   }
 
-  /** See `Touchable`. */
-  touch(): number {
-    const { counters, slots, main } = this;
-    return counters.inFlight + slots.touch() + main.transport.touch();
-  }
-
   /** Whether the loop stays alive for the connection's sake. */
   setReferenced(on: boolean): void {
     this.main.setReferenced(on);

@@ -9,7 +9,8 @@ export {
   type TrackedCallOptions,
 } from './call-options.js';
 export { Connection, type ConnectionOptions, type OpenTransport } from './connection.js';
-export type { Counters } from './counters.js';
+export type { Counters, DeviceCounters } from './counters.js';
+export type { SpinState } from '../transport/index.js';
 export { Deadlines, type Timed } from './deadlines.js';
 export { Exclusive } from './exclusive.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';

@@ -86,12 +86,6 @@ export class SlotTable {
     return this.#waiting.first;
   }
 
-  /** See `Touchable`: the slot of the next call. */
-  touch(): number {
-    const slot = this.#spare;
-    return slot === undefined ? 0 : slot.id + slot.count + slot.deadline + slot.timeoutMs;
-  }
-
   /** Lets go of what no call uses: a burst is over. */
   trim(): void {
     this.#spare = undefined;

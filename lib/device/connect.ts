@@ -54,9 +54,9 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   writeChunkBytes?: number | undefined;
   /**
    * The most time that a wait may spin, in microseconds: a synchronous call before it blocks; the event loop, for no more
-   * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again. Nothing spins where
-   * this thread and the server have one processor between them. 0 never spins, and lets a thread that blocks stay on its
-   * processor. Default 50.
+   * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again; an NVMe queue that is
+   * polled, while a completion is awaited. How long a wait spins adapts to what it gains, and is 0 while that is nothing or
+   * other threads want the processor (`device.counters.spin`). 0 never spins. Default 50.
    */
   spinUs?: number | undefined;
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
@@ -73,6 +73,8 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   version?: { major: number; minor: number } | undefined;
 }
 
+/** Of `spinUs`. */
+const DEFAULT_SPIN_US = 50;
 const UNIX_WRITE_CHUNK = 32 * 1024;
 /** Relays re-chunk a stream, and servers read a header with one recv: small commands arrive whole more often. */
 const STREAM_WRITE_CHUNK = 8 * 1024;
@@ -255,6 +257,7 @@ function sessionOptions(options: ConnectOptions, quirks: CheckedQuirks, passesFd
     writeChunkBytes: options.writeChunkBytes ?? (passesFds ? UNIX_WRITE_CHUNK : STREAM_WRITE_CHUNK),
     chunksInFlight: CHUNKS_IN_FLIGHT,
     inFlightFixed: options.inFlight !== undefined,
+    spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     tryOptional: options.tryOptional ?? false,
     accessWidths: quirks.accessWidths,
   };

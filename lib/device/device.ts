@@ -1,7 +1,7 @@
 /** A device behind a vfio-user server: what `connect` gives. */
 import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
-import { withDeadline, type CallOptions, type Counters, type Negotiated } from '../connection/index.js';
+import { withDeadline, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
@@ -101,9 +101,15 @@ export class Device extends EventEmitter<DeviceEvents> {
     return (this.info.flags & DEVICE_FLAG_RESET) !== 0;
   }
 
-  /** What has been sent, received, dropped. */
-  get counters(): Readonly<Counters> {
-    return this.#session.connection.counters;
+  /** What has been sent, received, dropped until now: a snapshot. */
+  get counters(): DeviceCounters {
+    const { connection } = this.#session;
+    return { ...connection.counters, spin: connection.spin };
+  }
+
+  /** The most that a wait may spin, in microseconds: the option of `connect`. */
+  get spinUs(): number {
+    return this.#session.options.spinUs;
   }
 
   /** Settles, never rejects, with the reason when the connection ends (with `reconnect`: for good). */

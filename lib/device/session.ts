@@ -30,6 +30,8 @@ export interface SessionOptions {
   chunksInFlight: number;
   /** The user said how many commands may be in flight: nothing else changes it. */
   inFlightFixed: boolean;
+  /** The most that a wait may spin, in microseconds. */
+  spinUs: number;
   /** Optional commands are tried even on a server that answered minor 0. */
   tryOptional: boolean;
   /** By region index: the widths that its accesses may have, the widest first. Default any. */

@@ -49,6 +49,8 @@ export interface CommandQueueOptions {
   timeoutMs: number;
   /** Completions are looked for while they are waited for; otherwise an interrupt calls `look`. */
   isPolled: boolean;
+  /** How long looking may keep the event loop from turning, in microseconds, where it pays. */
+  spinUs: number;
   /** Contiguous data on more than one page is named by SGLs. */
   usesSgls: boolean;
   /** A command is overdue: its completion, or its slot, has to be had by other means. */
@@ -98,6 +100,7 @@ export class CommandQueue {
     this.#pump = new Pump(
       () => this.lookSafely(),
       () => isPolled && this.#ended === undefined && !this.isIdle,
+      options.spinUs,
     );
     pair.onCompletion = (slot, status, result) => this.#complete(slot, status, result);
     // Deadlines of the submit/poll calls too. What waits for a promise keeps the process alive by other means.

@@ -728,6 +728,7 @@ export class NvmeController {
       prps,
       timeoutMs: settings.timeoutMs,
       isPolled: true,
+      spinUs: this.device.spinUs,
       usesSgls: false,
       ...this.#watch(),
     });

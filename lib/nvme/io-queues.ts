@@ -244,6 +244,7 @@ export class IoQueues {
       prps: memory.prps,
       timeoutMs: options.timeoutMs ?? this.#host.timeoutMs,
       isPolled: vector === undefined,
+      spinUs: this.#host.device.spinUs,
       usesSgls: this.#host.usesSgls,
       ...this.#host.watch,
     });

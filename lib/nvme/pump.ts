@@ -4,15 +4,12 @@
  * ```
  *   idle ── wake ──▶ microtasks, while that pays ──▶ turns of the loop ──▶ timers, when nothing has come for a while
  * ```
- * Microtasks see a completion within nanoseconds but keep the loop from turning: they have a budget, which shrinks to
- * next to nothing with a controller that needs the loop itself (one in this process) or is slow.
+ * Microtasks see a completion within nanoseconds but keep the loop from turning: they spin, for as long as that pays, which
+ * is not at all with a controller that needs the loop itself (one in this process) or is slow.
  */
+import { performance } from 'node:perf_hooks';
+import { AdaptiveSpin } from '../adaptive-spin.js';
 
-/** What a look costs, and what each completion costs that it finds, in units of the budget. */
-const LOOK_COST = 1;
-const COMPLETION_COST = 8;
-const MOST_BUDGET = 512;
-const LEAST_BUDGET = 4;
 /** Turns of the loop without a completion, after which looking each millisecond is enough. */
 const PATIENT_TURNS = 4_000;
 const PAUSE_MS = 1;
@@ -20,52 +17,67 @@ const PAUSE_MS = 1;
 export class Pump {
   readonly #look: () => number;
   readonly #isWanted: () => boolean;
+  readonly #spin: AdaptiveSpin;
   #isAwake = false;
-  #budget = MOST_BUDGET;
-  #spent = 0;
+  /** When this turn's microtasks have looked for long enough. */
+  #spinsUntil = 0;
   /** Completions of this turn that a microtask found, and that the turn itself did. */
   #found = 0;
   #foundAtOnce = 0;
   #idleTurns = 0;
 
-  /** `look` gives the number of completions that it saw; `isWanted` says whether more are waited for. */
-  constructor(look: () => number, isWanted: () => boolean) {
+  /**
+   * `look` gives the number of completions that it saw; `isWanted` says whether more are waited for; `spinUs` is how long
+   * the loop is kept from turning at the most.
+   */
+  constructor(look: () => number, isWanted: () => boolean, spinUs: number) {
     this.#look = look;
     this.#isWanted = isWanted;
+    this.#spin = new AdaptiveSpin(spinUs);
   }
 
   /** Looks soon, and again until nothing is waited for. */
   wake(): void {
     if (this.#isAwake) return;
     this.#isAwake = true;
+    this.#beginTurn();
     queueMicrotask(this.#round);
   }
 
   readonly #round = (): void => {
     const count = this.#look();
     this.#found += count;
-    this.#goOn(count);
+    this.#goOn();
   };
 
   readonly #turn = (): void => {
-    const count = this.#look();
-    this.#foundAtOnce += count;
-    this.#goOn(count);
+    this.#beginTurn();
+    this.#foundAtOnce += this.#look();
+    this.#goOn();
   };
 
-  #goOn(count: number): void {
-    this.#spent += LOOK_COST + count * COMPLETION_COST;
-    if (!this.#isWanted()) this.#isAwake = false;
-    else if (this.#spent < this.#budget) queueMicrotask(this.#round);
+  #beginTurn(): void {
+    this.#found = this.#foundAtOnce = 0;
+    const spinUs = this.#spin.begin();
+    this.#spinsUntil = spinUs === 0 ? 0 : performance.now() + spinUs / 1000;
+  }
+
+  #goOn(): void {
+    if (!this.#isWanted()) {
+      this.#endTurn();
+      this.#isAwake = false;
+    } else if (this.#spinsUntil !== 0 && performance.now() < this.#spinsUntil) queueMicrotask(this.#round);
     else this.#yield();
   }
 
   #yield(): void {
-    if (this.#found > 0) this.#budget = Math.min(MOST_BUDGET, this.#budget * 2);
-    else this.#budget = Math.max(LEAST_BUDGET, this.#budget >>> 1);
+    this.#endTurn();
     this.#idleTurns = this.#found + this.#foundAtOnce > 0 ? 0 : this.#idleTurns + 1;
-    this.#found = this.#foundAtOnce = this.#spent = 0;
     if (this.#idleTurns < PATIENT_TURNS) setImmediate(this.#turn);
     else setTimeout(this.#turn, PAUSE_MS);
+  }
+
+  #endTurn(): void {
+    if (this.#spinsUntil !== 0) this.#spin.end(this.#found > 0);
   }
 }

@@ -29,9 +29,6 @@ import { NvmOpcode } from './opcodes.js';
 import { SLOT_TAGGED, type QueuePair } from './queue-pair.js';
 
 const TWO_32 = 2 ** 32;
-/** How many commands in flight make it worth while to pause between looks; and the longest pause, about 1.5 µs. */
-const LEAST_TO_PACE = 8;
-const MOST_ROUNDS = 1_000;
 const NOTHING = new Uint32Array(0);
 /** NLB has 16 bits. */
 export const MAX_BLOCKS_A_COMMAND = 65_536;
@@ -62,9 +59,6 @@ export class SubmitQueue {
   readonly #usesSgls: boolean;
   /** How much of a transfer lies on its first page. */
   readonly #firstBytes: number;
-  #rounds = 0;
-  /** What the loop of `#pause` works on, so that it is not optimized away. */
-  #noise = 1;
 
   /** @internal */
   constructor(commands: CommandQueue, namespace: NvmeNamespace, buffers: IoBuffers | undefined) {
@@ -154,29 +148,9 @@ export class SubmitQueue {
     if (typeof max !== 'number' || max >>> 0 !== max)
       throw notInteger('SubmitQueue.poll: max', max, 0, UINT32_MAX);
     const pair = this.#pair;
-    const { inFlight } = pair;
-    if (inFlight >= LEAST_TO_PACE) this.#pause();
     const count = pair.poll(max);
-    if (inFlight >= LEAST_TO_PACE) this.#pace(count, inFlight);
     if (count === 0 && !pair.isOpen) this.commands.throwIfEnded();
     return count;
-  }
-
-  /**
-   * Four completions share a cache line, and each look takes it from the controller, which needs it for the next one:
-   * with many to come, fewer looks are faster for both sides. The pause between them grows as long as a look finds less
-   * than an eighth of what is in flight, and shrinks when it finds a quarter.
-   */
-  #pace(count: number, inFlight: number): void {
-    const rounds = this.#rounds;
-    if (count * 8 < inFlight) this.#rounds = Math.min(MOST_ROUNDS, rounds + (rounds >>> 4) + 4);
-    else if (count * 4 > inFlight) this.#rounds = rounds - (rounds >>> 3);
-  }
-
-  #pause(): void {
-    let noise = this.#noise;
-    for (let i = this.#rounds; i > 0; i--) noise = (Math.imul(noise, 31) + i) | 0;
-    this.#noise = noise;
   }
 
   #submit(opcode: number, lba: number, blocks: number, buffer: number, tag: number): boolean {

@@ -7,8 +7,6 @@ import type { VfioUserError } from '../errors.js';
 export interface LegHandler {
   /** `bytes[start, end)` has come, valid until this returns; `fds` came with its last bytes and are the handler's. */
   onChunk(bytes: Buffer, start: number, end: number, fds: readonly number[]): void;
-  /** `relay` has passed on so much of what came. */
-  onRelayed(messages: number, bytes: number): void;
   /** All that had come when the loop turned has been handed over. */
   onTurn(): void;
   /** There is room again after `trySend` took less than all. */
@@ -38,12 +36,6 @@ export interface Leg {
   readonly canLook: boolean;
   /** Takes what has come already, as though the loop had turned. Whether there was anything. */
   receiveNow(): boolean;
-  /**
-   * Passes whole messages on from this leg to `other` and back, for at most `turnUs` microseconds and as long as something
-   * comes; what is more than that goes to the handlers. False where it was nothing. Undefined where the two legs cannot, or
-   * may not just now.
-   */
-  relay(other: Leg, turnUs: number): boolean | undefined;
   /** Nothing more will be sent: the other side reads the end of the stream. */
   endSending(): void;
   /** Whether nobody is there any more to read what is sent. False where that cannot be known. */

@@ -2,10 +2,11 @@
  * A proxied socket: two legs, and a pipe each way between them. Its ends come one by one (a half-closed side still takes
  * what the other has to say), and it is over when both pipes are done.
  */
+import { performance } from 'node:perf_hooks';
+import { AdaptiveSpin } from '../adaptive-spin.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
 import type { Way } from './fault-spec.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
-import { Linger } from './linger.js';
 import { Pipe, type PipeContext, type PipeOwner } from './pipe.js';
 
 export type Side = 'client' | 'server';
@@ -19,6 +20,8 @@ export interface LinkHost {
   onOver(reason: VfioUserError): void;
 }
 
+/** The longest that looking for more holds up the loop: then others have their turn, interrupts too, before it goes on. */
+const LOOKING_MS = 0.25;
 /** A side that ended one way only is looked at so often: the kernel tells nobody when the other way ends, too. */
 const LOOK_MS = 500;
 /** How long what a side left behind when it went may wait for the other to take it. */
@@ -31,7 +34,9 @@ export class Link implements PipeOwner {
   readonly #server: Leg;
   readonly #toServer: Pipe;
   readonly #toClient: Pipe;
-  readonly #linger: Linger;
+  readonly #spin: AdaptiveSpin;
+  #isLooking = false;
+  #looksAgain: NodeJS.Immediate | undefined;
   #reason: VfioUserError | undefined;
   #look: NodeJS.Timeout | undefined;
   #drain: NodeJS.Timeout | undefined;
@@ -40,7 +45,7 @@ export class Link implements PipeOwner {
   /** `name` is put before the sides in the words of its end. */
   constructor(name: string, open: Record<Side, OpenLeg>, host: LinkHost) {
     this.#host = host;
-    this.#linger = new Linger(host.spinUs);
+    this.#spin = new AdaptiveSpin(host.spinUs);
     this.#name = name;
     this.#client = open.client(this.#handlerOf('client'));
     try {
@@ -65,22 +70,12 @@ export class Link implements PipeOwner {
     (side === 'client' ? this.#client : this.#server).receiveNow();
   }
 
-  /** What either side has sent since; with nothing to be done to it for as long as something comes, up to `turnUs`. */
-  readonly #takeMore = (turnUs: number): boolean => {
-    if (this.#toServer.isPlain && this.#toClient.isPlain) {
-      const came = this.#client.relay(this.#server, turnUs);
-      if (came !== undefined) return came;
-    }
-    const fromServer = this.#server.receiveNow();
-    return (!this.#over && this.#client.receiveNow()) || fromServer;
-  };
-
   /** Ends both sides, now; idempotent. The host is not told. */
   close(): void {
     this.#over = true;
     clearInterval(this.#look);
     clearTimeout(this.#drain);
-    this.#linger.close();
+    clearImmediate(this.#looksAgain);
     this.#toServer.clear();
     this.#toClient.clear();
     this.#client.close();
@@ -109,14 +104,43 @@ export class Link implements PipeOwner {
     const to = (): Pipe => (side === 'client' ? this.#toClient : this.#toServer);
     return {
       onChunk: (bytes, start, end, fds) => from().take(bytes, start, end, fds),
-      onRelayed: (messages, bytes) => from().count(messages, bytes),
       onTurn: () => {
-        if (!this.#over && this.#client.canLook && this.#server.canLook) this.#linger.run(this.#takeMore);
+        if (!this.#over && this.#client.canLook && this.#server.canLook) this.#lookForMore();
       },
       onWritable: () => to().flush(),
       onEnd: () => this.#sideEnded(side, new ClosedError(`${this.#name}the ${side} closed its end`)),
       onFailure: (error) => this.#sideEnded(side, error),
     };
+  }
+
+  /**
+   * Something has been passed on: a question is about to be answered, or an answer followed by the next question. To be
+   * woken for that by the loop takes about half of what a proxy adds to a round trip.
+   */
+  #lookForMore(): void {
+    if (this.#isLooking) return;
+    const patienceMs = this.#spin.begin() / 1000;
+    if (patienceMs === 0) return;
+    this.#isLooking = true;
+    const begun = performance.now();
+    let last = begun;
+    let now = begun;
+    for (; now - last < patienceMs && now - begun < LOOKING_MS; now = performance.now()) {
+      if (this.#takeMore()) last = performance.now();
+    }
+    this.#isLooking = false;
+    this.#spin.end(last !== begun);
+    if (this.#over || now - last >= patienceMs) return;
+    this.#looksAgain ??= setImmediate(() => {
+      this.#looksAgain = undefined;
+      this.#lookForMore();
+    });
+  }
+
+  /** Passes on what either side has sent. Whether there was anything. */
+  #takeMore(): boolean {
+    const fromServer = !this.#over && this.#server.receiveNow();
+    return (!this.#over && this.#client.receiveNow()) || fromServer;
   }
 
   #sideEnded(side: Side, reason: VfioUserError): void {

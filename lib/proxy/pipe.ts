@@ -99,28 +99,6 @@ export class Pipe {
     this.#update();
   }
 
-  /** A message that comes is passed on as it is, and nobody wants to know: all that is left to do is done by a relay. */
-  get isPlain(): boolean {
-    const { plan, isWatched, interpose } = this.#context;
-    return (
-      this.#state === 'flowing' &&
-      plan === undefined &&
-      interpose === undefined &&
-      !isWatched() &&
-      this.#disconnects === undefined &&
-      !this.#waitsForOther &&
-      !this.#share.isUsedUp &&
-      this.#deliveries.isEmpty &&
-      this.#cutter.isBetweenMessages
-    );
-  }
-
-  /** A relay has passed so much on. */
-  count(messages: number, bytes: number): void {
-    this.#context.counters.messages += messages;
-    this.#context.counters.bytes += bytes;
-  }
-
   /** The source's bytes. */
   take(bytes: Buffer, start: number, end: number, fds: readonly number[]): void {
     if (this.#state !== 'flowing') {

@@ -58,10 +58,6 @@ class StreamLeg implements Leg {
     return false;
   }
 
-  relay(): undefined {
-    return undefined;
-  }
-
   endSending(): void {
     if (!this.#closed) this.#stream.end();
   }

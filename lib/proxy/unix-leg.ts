@@ -6,8 +6,6 @@ import {
   ENOTCONN,
   NO_SOCKET,
   READABLE,
-  RELAY_TALLY,
-  RelayTally,
   WITH_FDS,
   WRITABLE,
   native,
@@ -15,16 +13,9 @@ import {
   type NativeSocket,
   type SocketCalls,
 } from '../native.js';
-import { HEADER_SIZE, HEADER_SIZE_AT } from '../protocol/constants.js';
 import { borrowSlab, returnSlab } from '../transport/index.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
 
-/** Up to so much leaves a socket whole or not at all, even where its buffer is the smallest that Linux knows (4,608). */
-const LONGEST_RELAYED = 2_048;
-/** How long a relay looks in vain: its caller has more patience, and looks at more. */
-const RELAY_PATIENCE_US = 10;
-/** What the relays of this thread say, one at a time. */
-const tally = new Float64Array(RELAY_TALLY);
 /** `recvmsg` calls in one turn of the loop: a side that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
 const NO_BYTES = new Uint8Array(0);
@@ -84,36 +75,6 @@ class UnixLeg implements Leg {
     return this.#isReading && this.#receive();
   }
 
-  relay(other: Leg, turnUs: number): boolean | undefined {
-    if (!(other instanceof UnixLeg) || !this.#isReading || !other.#isReading) return undefined;
-    const slab = borrowSlab();
-    try {
-      const patienceUs = Math.min(RELAY_PATIENCE_US, turnUs);
-      const result = this.#calls.relay(
-        this.#handle,
-        other.#handle,
-        slab,
-        patienceUs,
-        turnUs,
-        HEADER_SIZE,
-        HEADER_SIZE_AT,
-        LONGEST_RELAYED,
-        tally,
-      );
-      const legs = [this, other];
-      const came = tally[0]! + tally[1]! > 0;
-      // What follows may relay again, over the same tally.
-      const side = tally[RelayTally.SIDE]!;
-      const from = tally[RelayTally.FROM]!;
-      if (came) for (const [i, leg] of legs.entries()) leg.#tellRelayed(i);
-      if (result === -EAGAIN) return came;
-      legs[side]!.#take(slab, from, result);
-      return true;
-    } finally {
-      returnSlab(slab);
-    }
-  }
-
   endSending(): void {
     if (this.#closed) return;
     const result = this.#socket.endSending();
@@ -157,7 +118,7 @@ class UnixLeg implements Leg {
         const length = this.#calls.recv(this.#handle, slab, 0, slab.byteLength);
         if (length === -EAGAIN) break;
         count++;
-        if (!this.#take(slab, 0, length)) break;
+        if (!this.#take(slab, length)) break;
       }
       return count > 0;
     } finally {
@@ -169,12 +130,8 @@ class UnixLeg implements Leg {
     return (this.#interest & READABLE) !== 0;
   }
 
-  #tellRelayed(side: number): void {
-    this.#handler.onRelayed(tally[RelayTally.MESSAGES[side]!]!, tally[RelayTally.BYTES[side]!]!);
-  }
-
-  /** What a `recvmsg` brought, `slab[from, came)`. False when the socket is likely to be empty. */
-  #take(slab: Buffer, from: number, came: number): boolean {
+  /** What a `recvmsg` brought, `slab[0, came)`. False when the socket is likely to be empty. */
+  #take(slab: Buffer, came: number): boolean {
     if (came === 0) {
       this.#ended = true;
       this.#watch(this.#interest & ~READABLE);
@@ -187,7 +144,7 @@ class UnixLeg implements Leg {
     }
     const fds = came < WITH_FDS ? NO_FDS : this.#socket.takeFds();
     const count = fds === NO_FDS ? came : came - WITH_FDS;
-    this.#handler.onChunk(slab, from, count, fds);
+    this.#handler.onChunk(slab, 0, count, fds);
     // recvmsg stops after a buffer that carries fds, however much is behind it.
     return count === slab.byteLength || fds !== NO_FDS;
   }

@@ -5,7 +5,7 @@
 import type { Duplex } from 'node:stream';
 import { ClosedError, ProtocolError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Framer } from './framer.js';
-import { endOf, type Transport, type TransportHandler } from './transport.js';
+import { NO_SPIN, endOf, type Transport, type TransportHandler } from './transport.js';
 
 /** Streams that hold a handle of the loop (sockets, child processes) can be referenced and not. */
 interface Referable {
@@ -17,6 +17,7 @@ export class DuplexTransport implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
   readonly canLook = false;
+  readonly spin = NO_SPIN;
   readonly takesMany = false;
   readonly quick = undefined;
   readonly peer: string;
@@ -70,10 +71,6 @@ export class DuplexTransport implements Transport {
 
   /** The stream hands over what it has by itself. */
   look(): void {}
-
-  touch(): number {
-    return this.turn;
-  }
 
   flushSync(): void {
     throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);

@@ -1,4 +1,4 @@
-export type { Landing, QuickFace, Touchable, Transport, TransportHandler } from './transport.js';
+export type { Landing, QuickFace, SpinState, Transport, TransportHandler } from './transport.js';
 export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE } from './transport.js';
 export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';

@@ -10,7 +10,7 @@
  * ```
  */
 import type { VfioUserError } from '../errors.js';
-import type { Landing, QuickFace, Touchable, Transport, TransportHandler } from './transport.js';
+import type { Landing, QuickFace, SpinState, Transport, TransportHandler } from './transport.js';
 import { LANDING_PREFIX } from './transport.js';
 
 /**
@@ -121,12 +121,12 @@ class TappedTransport implements Transport, TransportHandler {
     return took;
   }
 
-  look(next: Touchable | undefined): void {
-    this.#inner.look(next);
+  look(): void {
+    this.#inner.look();
   }
 
-  touch(): number {
-    return this.#inner.touch();
+  get spin(): SpinState {
+    return this.#inner.spin;
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {

@@ -47,12 +47,6 @@ export function endOf(thrown: unknown): VfioUserError {
   return new ClosedError(`the connection failed: ${String(thrown)}`, { cause: thrown });
 }
 
-/** What lies in memory and is about to be needed. */
-export interface Touchable {
-  /** Reads it, so that it is in the processor's caches. The result means nothing. */
-  touch(): number;
-}
-
 /**
  * The short way of a small synchronous call: one native call sends it, from memory that the thread's connections share, and
  * brings what comes next there. It is for whoever has nothing else to mind on the transport, and goes past whoever listens
@@ -85,6 +79,16 @@ export interface QuickFace {
   handOver(count: number): void;
 }
 
+/** How long waits spin now, in microseconds: `spinUs` at the most, 0 while spinning does not pay. */
+export interface SpinState {
+  /** Before a synchronous call blocks. */
+  readonly blocking: number;
+  /** Before the event loop goes on while an answer is awaited: 20 at the most. */
+  readonly awaiting: number;
+}
+
+export const NO_SPIN: SpinState = { blocking: 0, awaiting: 0 };
+
 /** One stream of messages. */
 export interface Transport {
   /** Whether file descriptors can be passed. */
@@ -116,12 +120,11 @@ export interface Transport {
   ): number;
 
   /**
-   * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer. Where
-   * nothing has come yet `next` is touched meanwhile.
+   * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer.
    */
-  look(next: Touchable | undefined): void;
-  /** See `Touchable`: what sending a message needs. */
-  touch(): number;
+  look(): void;
+  /** How long waits spin now, in microseconds. */
+  readonly spin: SpinState;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
   flushSync(timeoutMs: number, other: Transport | undefined): void;
   /** Waits up to `timeoutMs` (one slice) for messages, on this or the `other` transport, and hands them to the handlers. */

@@ -28,24 +28,15 @@ import {
 } from '../native.js';
 import { Framer } from './framer.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
-import { endOf, type QuickFace, type Touchable, type Transport, type TransportHandler } from './transport.js';
+import { endOf, type QuickFace, type SpinState, type Transport, type TransportHandler } from './transport.js';
 
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
 
 /** Of a message that has at least this much to come the rest is on its way: it is waited for without leaving. */
 const EAGER_FROM = 16 * 1024;
-/** How long, in microseconds, before the loop goes on with something else. */
-const REST_PATIENCE_US = 40;
-
-/** A peer that was answered within a turn may speak again at once. */
-const ANSWER_PATIENCE_US = 20;
-/** How often a turn waits for that. */
-const HOPES_PER_TURN = 4;
-/** It is done while it pays: a wait in vain costs a chance, one that paid gives one back. */
-const MAX_HOPE = 8;
-/** With no chance left it is tried again once in so many turns. */
-const HOPELESS_TURNS = 64;
+/** A peer that was answered within a turn may speak again at once: how often a turn waits for that. */
+const LOOKS_PER_TURN = 4;
 
 /** The longest message that we send leaves without waiting for the peer to read, where the system lets it. */
 const SEND_BUFFER = 1 << 20;
@@ -60,12 +51,7 @@ const CALL_TIMEOUT = CALL_SOCKET + 2;
 const CALL_OTHER = CALL_SOCKET + 3;
 const CALL_RESULT = CALL_SOCKET + 4;
 
-/** What `touch` gave: reads whose result nobody keeps are left out by the compiler. */
-let _touched = 0;
-
 export class UnixTransport implements Transport, QuickFace {
-  // What each message takes stands first, as it does in the classes above: with a thousand connections it is fetched from
-  // memory for each, and what is close together comes together.
   #ended = false;
   /** `receiveSync` is at work. */
   #isBlocking = false;
@@ -84,14 +70,7 @@ export class UnixTransport implements Transport, QuickFace {
   #restIsLate = false;
   /** The last receive stopped before the socket was empty. */
   #hasMore = false;
-  /** As `#hope`, of looks for the answers of calls that are awaited. */
-  #sight = MAX_HOPE;
-  #sightlessTurns = 0;
-  /** How long a hope and a look take, in microseconds; 0 where nothing may spin. */
-  #patienceUs = ANSWER_PATIENCE_US;
   readonly quick: QuickFace | undefined;
-  #hope = MAX_HOPE;
-  #hopelessTurns = 0;
   readonly passesFds: boolean;
   readonly canBlock = true;
   readonly canLook = true;
@@ -111,18 +90,17 @@ export class UnixTransport implements Transport, QuickFace {
     this.#handle = this.#socket.handle;
     this.#socket.growSendBuffer(SEND_BUFFER);
     this.#framer = new Framer(handler);
-    if (this.#socket.sharesProcessor()) this.setSpinCeiling(0);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
   }
 
-  /**
-   * The most that a wait may spin, in microseconds: a synchronous call before it blocks, the loop before it sleeps. With one
-   * processor for both ends none does.
-   */
+  /** The most that a wait may spin, in microseconds: a synchronous call before it blocks, the loop before it sleeps. */
   setSpinCeiling(microseconds: number): void {
-    const most = this.#socket.sharesProcessor() ? 0 : microseconds;
-    this.#socket.setSpinCeiling(most);
-    this.#patienceUs = Math.min(ANSWER_PATIENCE_US, most);
+    this.#socket.setSpinCeiling(microseconds);
+  }
+
+  get spin(): SpinState {
+    const [blocking, awaiting] = this.#socket.spin();
+    return { blocking, awaiting };
   }
 
   trySend(
@@ -186,22 +164,10 @@ export class UnixTransport implements Transport, QuickFace {
     return sent - length;
   }
 
-  look(next: Touchable | undefined): void {
-    if (!this.#isReading() || this.#framer.isPaused || !this.#maySee()) return;
+  look(): void {
+    if (!this.#isReading() || this.#framer.isPaused) return;
     this.turn++;
-    let came = false;
-    if (next !== undefined) {
-      came = this.#receiveOnce(0, NO_SOCKET, 0) > 0;
-      if (!came) _touched = next.touch();
-    }
-    if (!came && this.#isReading()) came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
-    this.#sight = came ? Math.min(this.#sight + 1, MAX_HOPE) : this.#sight - 1;
-    if (came && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
-  }
-
-  /** The kernel's socket as well. */
-  touch(): number {
-    return this.#calls.wait(this.#handle, 0, 0, NO_SOCKET);
+    if (this.#receiveOnce(0, NO_SOCKET, true) > 0 && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
 
   handOver(count: number): void {
@@ -236,7 +202,7 @@ export class UnixTransport implements Transport, QuickFace {
     this.turn++;
     this.#isBlocking = true;
     try {
-      this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, 0);
+      this.#receiveOnce(Math.min(timeoutMs, SLICE_MS), twin, false);
     } finally {
       this.#isBlocking = false;
     }
@@ -308,41 +274,21 @@ export class UnixTransport implements Transport, QuickFace {
 
   /** Receives until the socket is empty and no answer is about to come, or the turn's share is used up. */
   #receive(times: number): void {
-    let hopes = this.#hopesOfTurn();
+    let looks = LOOKS_PER_TURN;
     this.#spoke = false;
     for (let i = 0; i < times && this.#isReading(); i++) {
-      if (this.#receiveOnce(0, NO_SOCKET, 0) > 0 && this.#hasMore) continue;
-      if (!this.#spoke || hopes === 0 || this.#framer.inMessage || !this.#isReading()) return;
+      if (this.#receiveOnce(0, NO_SOCKET, false) > 0 && this.#hasMore) continue;
+      if (!this.#spoke || looks === 0 || this.#framer.inMessage || !this.#isReading()) return;
       this.#spoke = false;
-      hopes--;
+      looks--;
       // What comes now waited for us before it went on: that is no flood, and is weighed as another turn's.
       this.turn++;
-      const came = this.#receiveOnce(0, NO_SOCKET, this.#patienceUs) > 0;
-      this.#hope = came ? Math.min(this.#hope + 1, MAX_HOPE) : this.#hope - 1;
-      if (!came) return;
+      if (this.#receiveOnce(0, NO_SOCKET, true) === 0) return;
     }
   }
 
-  #maySee(): boolean {
-    if (this.#patienceUs === 0) return false;
-    if (this.#sight === 0 && ++this.#sightlessTurns === HOPELESS_TURNS) {
-      this.#sightlessTurns = 0;
-      this.#sight = 1;
-    }
-    return this.#sight > 0;
-  }
-
-  #hopesOfTurn(): number {
-    if (this.#patienceUs === 0) return 0;
-    if (this.#hope === 0 && ++this.#hopelessTurns === HOPELESS_TURNS) {
-      this.#hopelessTurns = 0;
-      this.#hope = 1;
-    }
-    return Math.min(this.#hope, HOPES_PER_TURN);
-  }
-
-  /** One receive, which waits for `waitMs`, or spins for `patienceUs`, where there is nothing. Returns its bytes. */
-  #receiveOnce(waitMs: number, other: number, patienceUs: number): number {
+  /** One receive, which waits for `waitMs`, or a moment where it comes `soon`, where there is nothing. Returns its bytes. */
+  #receiveOnce(waitMs: number, other: number, soon: boolean): number {
     if (this.#framer.isPaused) return 0;
     const direct = this.#framer.direct();
     const slab = direct === undefined ? borrowSlab() : undefined;
@@ -354,15 +300,8 @@ export class UnixTransport implements Transport, QuickFace {
       const came =
         waitMs > 0
           ? this.#calls.recvWait(this.#handle, into, offset, wanted, waitMs, other)
-          : isRest || patienceUs > 0
-            ? this.#calls.recvEager(
-                this.#handle,
-                into,
-                offset,
-                wanted,
-                isRest ? REST_PATIENCE_US : patienceUs,
-                isRest,
-              )
+          : isRest || soon
+            ? this.#calls.recvSoon(this.#handle, into, offset, wanted, isRest)
             : this.#calls.recv(this.#handle, into, offset, wanted);
       if (came <= 0) {
         this.#restIsLate ||= isRest;

@@ -49,6 +49,7 @@ async function open(twinSocket: boolean, requests: Buffer[]): Promise<void> {
     writeChunkBytes: 4096,
     chunksInFlight: 4,
     inFlightFixed: false,
+    spinUs: 50,
     tryOptional: false,
   });
   dma = new Dma(session);

@@ -128,6 +128,7 @@ export class DmaDevice {
       writeChunkBytes: 4096,
       chunksInFlight: 4,
       inFlightFixed: inFlight !== undefined,
+      spinUs: 50,
       tryOptional: false,
     });
     this.dma = new Dma(this.session, options);

@@ -114,6 +114,7 @@ export class IrqDevice {
       writeChunkBytes: 4096,
       chunksInFlight: 4,
       inFlightFixed: false,
+      spinUs: 50,
       tryOptional,
     });
     const regions = Array.from({ length: 9 }, (_, index) => this.#region(index));

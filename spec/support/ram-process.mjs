@@ -4,7 +4,7 @@
  *
  * OPTIONS: `device` ('ram', or a device of the same shape: 'other' with another id, 'subsystem' with another subsystem), `ram` (RamOptions), `serve`
  * (EmulatorOptions), `fill` (what every dword of the shared BAR is), `greet` (false: accepts and never
- * answers).
+ * answers), `delayMs` (each command is carried out so much later).
  */
 import { RamDevice, serve } from '../../dist/emulator/index.js';
 
@@ -16,6 +16,7 @@ const {
   fill = 0,
   greet = true,
   clients = 'one',
+  delayMs = 0,
 } = JSON.parse(json);
 
 /** Config space of another device: every read of the dword that tells says so. */
@@ -37,7 +38,8 @@ const shared = device.shared?.bytes;
 for (let at = 0; shared !== undefined && at < shared.length; at += 4) shared.writeUInt32LE(fill, at);
 
 process.once('message', () => {
-  const intercept = greet ? undefined : () => 'drop';
+  const slow = delayMs > 0 ? () => ({ delayMs }) : undefined;
+  const intercept = greet ? slow : () => 'drop';
   serve(device, { ...options, path, intercept, clients }).then(
     () => process.send('listening'),
     (error) => process.send(String(error)),

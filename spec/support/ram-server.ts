@@ -14,6 +14,8 @@ export interface RamServerOptions {
   fill?: number;
   greet?: boolean;
   clients?: 'one' | 'many';
+  /** Each command is carried out so much later, in milliseconds. */
+  delayMs?: number;
 }
 
 export class RamServer implements AsyncDisposable {
