@@ -1,6 +1,9 @@
 /**
  * A connection under any interleaving of calls, answers, deadlines, aborts, requests and ends, beside a model of it: lists
- * of who waits and of what the server owes.
+ * of who waits and of what the server owes. Each call settles once, by name; nobody waits while there is room; and calls
+ * whose deadline is over end, however little the server answers.
+ *
+ * VFIO_USER_MODEL_SEED begins it with that seed, VFIO_USER_MODEL_RUNS says how many runs there are.
  */
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -14,9 +17,29 @@ import { ScriptedPeer, message, words, type Received } from '../support/scripted
 
 const POSTED_IDS = 0x8000;
 const STRAY_ID = 0x7fff;
+/** As many may be unanswered, calls given up included, where more than one may be in flight. */
+const MOST_UNANSWERED = 1_024;
+/** The default deadline here, in milliseconds. */
+const TIMEOUT_MS = 20;
+/** How long a call may last that is over: a busy machine takes its time. */
+const PATIENCE_MS = 20_000;
+const SEED = process.env['VFIO_USER_MODEL_SEED'];
+const RUNS = Number(process.env['VFIO_USER_MODEL_RUNS'] ?? 150);
 
 type Step =
-  | { do: 'call' | 'call that expires' | 'post' | 'ask' | 'stray' | 'expire' | 'close' | 'go' }
+  | {
+      do:
+        | 'call'
+        | 'call that expires'
+        | 'call by default'
+        | 'post'
+        | 'ask'
+        | 'stray'
+        | 'expire'
+        | 'close'
+        | 'go';
+    }
+  | { do: 'abort all' | 'answer all' }
   | { do: 'answer' | 'answer twice' | 'refuse' | 'abort'; which: number }
   | { do: 'limit'; to: number };
 
@@ -30,7 +53,7 @@ interface Call {
 
 class Run {
   readonly peer = new ScriptedPeer();
-  readonly connection = new Connection(openFd(this.peer.clientFd));
+  readonly connection = new Connection(openFd(this.peer.clientFd), { timeoutMs: TIMEOUT_MS });
   readonly calls: Call[] = [];
   /** Commands that the server has not answered, by id. */
   readonly owed = new Map<number, Received>();
@@ -57,7 +80,8 @@ class Run {
     switch (step.do) {
       case 'call':
       case 'call that expires':
-        this.#call(step.do === 'call that expires');
+      case 'call by default':
+        this.#call(step.do);
         break;
       case 'post':
         if (this.#isOver) break;
@@ -72,6 +96,12 @@ class Run {
       case 'abort':
         this.#pick(this.#waiting, step.which)?.abort.abort(new Error('aborted'));
         break;
+      case 'abort all':
+        for (const call of this.#waiting) call.abort.abort(new Error('aborted'));
+        break;
+      case 'answer all':
+        for (let { size } = this.owed; size > 0; size--) this.#answer('answer', 0);
+        break;
       case 'ask':
         if (this.#send(message(9, 11, 0, 0, words([0n], [4n])))) this.#asked++;
         break;
@@ -79,7 +109,7 @@ class Run {
         if (this.#send(message(STRAY_ID, 9, 1, 0, Buffer.alloc(20)))) this.#strays++;
         break;
       case 'expire':
-        while (this.#waiting.some((call) => call.expires)) await new Promise((r) => setTimeout(r, 1));
+        await this.#expire();
         break;
       case 'limit':
         this.connection.inFlightLimit = step.to;
@@ -112,11 +142,21 @@ class Run {
     return this.calls.filter((call) => call.outcomes.length === 0);
   }
 
-  #call(expires: boolean): void {
+  async #expire(): Promise<void> {
+    const until = performance.now() + PATIENCE_MS;
+    while (this.#waiting.some((call) => call.expires)) {
+      if (performance.now() > until) throw new Error('calls whose time is over wait still');
+      await new Promise((r) => setTimeout(r, 1));
+    }
+  }
+
+  #call(how: 'call' | 'call that expires' | 'call by default'): void {
+    const expires = how !== 'call';
     const number = this.calls.length;
     const call: Call = { number, abort: new AbortController(), expires, outcomes: [] };
     this.calls.push(call);
-    const options = { signal: call.abort.signal, timeoutMs: expires ? 1 : Infinity };
+    const timeoutMs = { call: Infinity, 'call that expires': 1, 'call by default': undefined }[how];
+    const options = { signal: call.abort.signal, timeoutMs };
     this.connection
       .access(Command.REGION_READ, 0, number, 4, null, undefined, decodeUInt32, options)
       .then((value) => call.outcomes.push(value))
@@ -168,6 +208,13 @@ class Run {
     while (!this.#isOver && (counters.sent !== this.#received || counters.received !== this.#sent));
   }
 
+  /** Whether one more call may be in flight. */
+  #hasRoom(): boolean {
+    const { counters, inFlightLimit } = this.connection;
+    const unanswered = counters.inFlight + counters.tombstones;
+    return counters.inFlight < inFlightLimit && unanswered < (inFlightLimit === 1 ? 1 : MOST_UNANSWERED);
+  }
+
   #check(step: Step): void {
     if (this.#isOver) return;
     const { counters, inFlightLimit } = this.connection;
@@ -182,6 +229,8 @@ class Run {
       postedErrors: this.#postedErrors,
       refused: this.#asked,
     });
+    if (counters.queued > 0)
+      expect({ ...counters, inFlightLimit, hasRoom: this.#hasRoom() }).toMatchObject({ hasRoom: false });
     // Deadlines pass whenever they like: only when none is near is it known who waits.
     if (this.#waiting.some((call) => call.expires)) return;
     expect(counters.inFlight + counters.queued).toBe(this.#waiting.length + this.#postsWaiting);
@@ -198,42 +247,55 @@ function isRight(number: number, outcome: unknown): boolean {
 }
 
 const which = fc.nat(50);
+const limit = fc.record({ do: fc.constant('limit' as const), to: fc.integer({ min: 1, max: 6 }) });
 const anyStep: fc.Arbitrary<Step> = fc.oneof(
   { weight: 8, arbitrary: fc.constant<Step>({ do: 'call' }) },
-  { weight: 1, arbitrary: fc.constant<Step>({ do: 'call that expires' }) },
+  { weight: 2, arbitrary: fc.constantFrom<Step>({ do: 'call that expires' }, { do: 'call by default' }) },
+  { weight: 1, arbitrary: fc.constantFrom<Step>({ do: 'abort all' }, { do: 'answer all' }) },
   { weight: 4, arbitrary: fc.record({ do: fc.constant('answer' as const), which }) },
   { weight: 2, arbitrary: fc.record({ do: fc.constantFrom('answer twice' as const, 'refuse'), which }) },
   { weight: 3, arbitrary: fc.record({ do: fc.constant('abort' as const), which }) },
   { weight: 1, arbitrary: fc.constant<Step>({ do: 'expire' }) },
   { weight: 2, arbitrary: fc.constantFrom<Step>({ do: 'post' }, { do: 'ask' }, { do: 'stray' }) },
-  {
-    weight: 1,
-    arbitrary: fc.record({ do: fc.constant('limit' as const), to: fc.integer({ min: 1, max: 6 }) }),
-  },
+  { weight: 1, arbitrary: limit },
 );
 const anyEnd: fc.Arbitrary<Step[]> = fc.constantFrom<Step[]>([], [{ do: 'close' }], [{ do: 'go' }]);
 
-test('each call settles once with its own answer, and no id is used twice before it is answered', async () => {
-  await new Promise((resolve) => setTimeout(resolve, 200));
-  const before = openFds();
-  await fc.assert(
-    fc.asyncProperty(
-      fc.array(anyStep, { maxLength: 80 }),
-      anyEnd,
-      fc.array(anyStep, { maxLength: 5 }),
-      async (...all) => {
-        const run = new Run();
-        try {
-          for (const step of all.flat()) await run.step(step);
-        } finally {
-          await run.end();
-        }
+test(
+  'each call settles once with its own answer, and no id is used twice before it is answered',
+  async () => {
+    await new Promise((resolve) => setTimeout(resolve, 200));
+    const before = openFds();
+    await fc.assert(
+      fc.asyncProperty(
+        fc.tuple(limit),
+        fc.array(anyStep, { maxLength: 80 }),
+        anyEnd,
+        fc.array(anyStep, { maxLength: 5 }),
+        async (...all) => {
+          const run = new Run();
+          try {
+            for (const step of all.flat()) await run.step(step);
+          } finally {
+            await run.end();
+          }
+        },
+      ),
+      {
+        numRuns: RUNS,
+        ...(SEED !== undefined && { seed: Number(SEED) }),
+        examples: [
+          [[{ do: 'limit', to: 1 }], [{ do: 'call' }, { do: 'call by default' }, { do: 'expire' }], [], []],
+          [
+            [{ do: 'limit', to: 6 }],
+            [{ do: 'call' }, { do: 'limit', to: 1 }, { do: 'call' }, { do: 'post' }],
+            [],
+            [],
+          ],
+        ],
       },
-    ),
-    {
-      numRuns: 150,
-      examples: [[[{ do: 'call' }, { do: 'limit', to: 1 }, { do: 'call' }, { do: 'post' }], [], []]],
-    },
-  );
-  expect(openFds()).toBe(before);
-}, 60_000);
+    );
+    expect(openFds()).toBe(before);
+  },
+  60_000 + RUNS * 400,
+);
