@@ -47,6 +47,7 @@ export type {
 } from './connection/index.js';
 export type { Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
 export { MigrationState } from './protocol/constants.js';
+export type { RegionWrite } from './protocol/region-write-multi.js';
 export type { DeviceInfo } from './protocol/device-info.js';
 export type { Capabilities } from './protocol/version.js';
 export {

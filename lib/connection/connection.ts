@@ -154,11 +154,6 @@ export class Connection implements ChannelHandler {
     this.#flow.inFlightLimit = limit;
   }
 
-  /** VERSION settled `write_multiple`: small writes that wait may go together, to this server at most as many. */
-  set multiWrites(most: number) {
-    this.#flow.multiWrites = most;
-  }
-
   /** Who serves the server's DMA_READ and DMA_WRITE. Without one they are refused. */
   set requestHandler(handler: RequestHandler | undefined) {
     this.#handler = handler;

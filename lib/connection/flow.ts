@@ -18,9 +18,8 @@ import { LinkedList } from './linked-list.js';
 import { isWhole, lostMemory } from './memory.js';
 import type { OutboxOwner } from './outbox.js';
 import { SlotTable } from './slot-table.js';
-import { Slot, forgetCaller, type Decoder, type QueuedMessage, type WriteBatch } from './slot.js';
+import { Slot, forgetCaller, type Decoder, type QueuedMessage } from './slot.js';
 import { StallWatch } from './stall-watch.js';
-import { decodeDone, encodeWrites, notDone, takeWrites } from './write-multi.js';
 
 /** The most calls that may be given up before their replies have come. They take no room, until there are so many. */
 const MAX_TOMBSTONES = 1_024;
@@ -52,8 +51,6 @@ export class Flow {
   readonly queue = new LinkedList<QueuedMessage>();
   /** How deep we are in handlers of the server's requests. */
   serving = 0;
-  /** The most small writes that go as one message; none together where the server does not take that. */
-  multiWrites = 0;
   #inFlightLimit: number;
   #endReason: VfioUserError | undefined;
   /** Room became free, and is used before the code that is running returns to the loop. */
@@ -220,11 +217,6 @@ export class Flow {
         if (this.deadlines.expire()) continue;
         return;
       }
-      const writes = this.multiWrites > 1 ? takeWrites(this.queue, this.multiWrites) : [];
-      if (writes.length > 0) {
-        this.#dispatchWrites(writes);
-        continue;
-      }
       this.queue.remove(message);
       this.counters.queued--;
       if (slot === undefined) {
@@ -247,49 +239,11 @@ export class Flow {
     });
   }
 
-  /** Sends writes that waited as one message, whose reply answers each of them. */
-  #dispatchWrites(writes: readonly QueuedMessage[]): void {
-    const payload = encodeWrites(writes);
-    // The writes have their own deadlines; the message is given up when the last of them is.
-    const carrier = this.slots.take();
-    // Nobody waits for it but through the writes: it is not among those that time out, nor those that `close` rejects.
-    this.slots.unlink(carrier);
-    carrier.command = Command.REGION_WRITE_MULTI;
-    carrier.decode = (_slot, bytes, start, end) => decodeDone(writes.length, bytes, start, end);
-    const slots = writes.map(({ slot }) => slot!);
-    const batch: WriteBatch = { slots, carrier, waiting: slots.length };
-    for (const slot of slots) {
-      slot.state = 'batched';
-      slot.message = undefined;
-      slot.batch = batch;
-      this.startDeadline(slot);
-    }
-    this.counters.queued -= writes.length;
-    carrier.resolve = (done: number) => this.#answerWrites(batch, done, undefined);
-    carrier.reject = (error: unknown) => this.#answerWrites(batch, 0, error);
-    this.dispatch(carrier, encodeHead(carrier.command, payload), payload, null);
-  }
-
-  /** The first `done` writes have been done; the others failed, of `error` where all of them did. */
-  #answerWrites(batch: WriteBatch, done: number, error: unknown): void {
-    for (const [i, slot] of batch.slots.entries()) {
-      if (slot.batch !== batch) continue;
-      this.unlink(slot);
-      this.answer(slot, i < done ? undefined : (error ?? notDone()), undefined);
-    }
-  }
-
   /**
    * The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes.
    * `pump` follows, once all are given up that end together: what is about to be given up is not sent before.
    */
   giveUp(slot: Slot, reason: unknown): void {
-    const { batch } = slot;
-    if (batch !== undefined) {
-      this.#fail(slot, reason);
-      if (--batch.waiting === 0) this.giveUp(batch.carrier, reason);
-      return;
-    }
     if (slot.state === 'sent') {
       this.counters.inFlight--;
       if (this.main.outbox?.takeBack(slot) !== true) {

@@ -6,7 +6,6 @@ import { decodeVersion, encodeVersion, type Capabilities, type Version } from '.
 import { MAX_MESSAGE_FDS, openFd } from '../transport/index.js';
 import type { CallOptions } from './call-options.js';
 import type { Connection } from './connection.js';
-import { mostWrites } from './write-multi.js';
 
 /** The version that this library speaks; a server may answer any minor up to it. */
 export const OUR_VERSION = { major: 0, minor: 2 } as const;
@@ -57,7 +56,6 @@ export async function negotiate(
       checkVersion(answer.version, version);
       const twinSocket = attachTwin(connection, answer, wantTwin);
       const { major, minor, capabilities } = answer.version;
-      connection.multiWrites = capabilities.writeMultiple ? mostWrites(capabilities.maxDataXferSize) : 0;
       return { major, minor, capabilities, twinSocket };
     } finally {
       closeFds(answer.fds.filter((fd) => fd >= 0));

@@ -30,16 +30,7 @@ export interface QueuedMessage extends Linked<QueuedMessage> {
   readonly fds: readonly number[] | null;
 }
 
-/** Writes that went as one message. A write of which `slot.batch` is another, or none, has been answered. */
-export interface WriteBatch {
-  readonly slots: readonly Slot[];
-  /** The call of the message. */
-  readonly carrier: Slot;
-  /** How many of the writes somebody waits for. */
-  waiting: number;
-}
-
-export type SlotState = 'free' | 'queued' | 'batched' | 'sent' | 'tombstone';
+export type SlotState = 'free' | 'queued' | 'sent' | 'tombstone';
 
 export class Slot implements Landing, Linked<Slot>, Timed, OutboxOwner {
   state: SlotState = 'free';
@@ -82,8 +73,6 @@ export class Slot implements Landing, Linked<Slot>, Timed, OutboxOwner {
   message: QueuedMessage | undefined;
   /** The message, while it waits for room in the socket. */
   entry: OutboxEntry | undefined;
-  /** The message that carries this write with others, while it is `batched`: the id is the carrier's. */
-  batch: WriteBatch | undefined;
   settled = false;
   value: unknown;
   error: unknown;
@@ -102,7 +91,6 @@ export function clearSlot(slot: Slot): void {
   slot.landed = false;
   slot.message = undefined;
   slot.entry = undefined;
-  slot.batch = undefined;
   forgetCaller(slot);
   slot.startsWhenSent = false;
   slot.synchronous = false;

@@ -185,7 +185,6 @@ async function dial(
   try {
     const negotiated = await negotiate(connection, options, call);
     connection.forbidden = quirks.doNotSend;
-    if (quirks.doNotSend.has(Command.REGION_WRITE_MULTI)) connection.multiWrites = 0;
     return { connection, negotiated };
   } catch (error) {
     connection.close();

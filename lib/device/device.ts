@@ -1,6 +1,7 @@
 /** A device behind a vfio-user server: what `connect` gives. */
 import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
+import type { RegionWrite } from '../protocol/region-write-multi.js';
 import { withDeadline, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
@@ -17,6 +18,7 @@ import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
 import type { Session } from './session.js';
+import { writeMulti } from './write-multi.js';
 
 interface DeviceParts {
   info: DeviceInfo;
@@ -159,6 +161,19 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#enabled = true;
     // What interrupts wrote while memory decoding was off has not arrived. Nothing is sent where none is enabled.
     await this.irqs.restore(call);
+  }
+
+  /**
+   * Writes several values of 1 to 8 bytes, of any regions, in one message (REGION_WRITE_MULTI) and in this order: what a
+   * server that offers the capability `write_multiple` takes, at most 200.
+   * @throws UnsupportedError where the server does not offer it; RangeError for no write, too many, or what a region does not
+   * have; RemoteError where the server has done only the first of them (its message says how many); TimeoutError,
+   * ClosedError; the signal's reason.
+   */
+  writeMulti(writes: readonly RegionWrite[], options?: CallOptions): Promise<void> {
+    const check = ({ region, offset, data }: RegionWrite) =>
+      this.region(region).requireWritable(offset, data.length);
+    return writeMulti(this.#session, writes, check, options);
   }
 
   /**

@@ -74,6 +74,11 @@ export class Region {
     forbidCloning(this, 'a Region');
   }
 
+  /** @internal @throws RangeError where so many bytes cannot be written there. */
+  requireWritable(offset: number, length: number): void {
+    this.#require(offset, length, this.writable, 'write');
+  }
+
   /** @internal Nothing narrower may be accessed, in bytes. */
   get leastWidth(): Width {
     return this.#pieces?.least ?? 1;
