@@ -23,6 +23,7 @@
 #include "arguments.h"
 #include "available-memory.h"
 #include "environment.h"
+#include "peer-inode.h"
 
 namespace vfio_user {
 
@@ -245,6 +246,12 @@ Napi::Value PeerCredentials(const Info& info) {
   return result;
 }
 
+Napi::Value GetPeerInode(const Info& info) {
+  int fd;
+  if (!ReadFd(info.Env(), info[0], &fd)) return {};
+  return Napi::Number::New(info.Env(), static_cast<double>(PeerInode(fd)));
+}
+
 Napi::Value Memfd(const Info& info) {
   std::string name;
   uint64_t size;
@@ -333,6 +340,7 @@ void ExportFiles(Napi::Env env, Napi::Object exports) {
   add("socketPair", SocketPair);
   add("adoptSocket", AdoptSocket);
   add("peerCredentials", PeerCredentials);
+  add("peerInode", GetPeerInode);
   add("memfd", Memfd);
   add("eventfd", MakeEventFd);
   add("fdInfo", GetFdInfo);

@@ -11,6 +11,7 @@
       "addon/listener.cc",
       "addon/mapping.cc",
       "addon/memory.cc",
+      "addon/peer-inode.cc",
       "addon/polled-fd.cc",
       "addon/small-file.cc",
       "addon/socket.cc",

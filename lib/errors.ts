@@ -89,12 +89,13 @@ export class RemoteError extends VfioUserError {
   }
 }
 
-/** No answer came in time. `code` is `ETIMEDOUT`. */
+/** What was waited for did not come in time, mostly an answer. `code` is `ETIMEDOUT`. */
 export class TimeoutError extends VfioUserError {
   readonly timeoutMs: number;
 
-  constructor(what: string, timeoutMs: number, options?: ErrorOptions) {
-    super('ETIMEDOUT', `${what}: no answer within ${Math.round(timeoutMs)} ms`, options);
+  /** `missing` is what did not come, or what came instead. */
+  constructor(what: string, timeoutMs: number, options?: ErrorOptions, missing = 'no answer') {
+    super('ETIMEDOUT', `${what}: ${missing} within ${Math.round(timeoutMs)} ms`, options);
     this.timeoutMs = timeoutMs;
   }
 

@@ -224,6 +224,11 @@ export interface Native extends SocketCalls {
   adoptSocket(fd: number): number;
   /** [pid, uid, gid] of the peer (SO_PEERCRED), or -errno. */
   peerCredentials(fd: number): [number, number, number] | number;
+  /**
+   * The inode of the socket that a Unix socket is connected to, as fstat(2) of that one says it; 0 before it was accepted.
+   * -ENOENT for a socket of another kind; other errors where the system does not tell (sock_diag(7)).
+   */
+  peerInode(fd: number): number;
 
   /** A memfd of exactly `size` bytes, allocated before use and sealed against resizing and further seals. */
   memfd(name: string, size: number, hugePages: boolean): number;

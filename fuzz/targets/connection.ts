@@ -26,6 +26,7 @@ class Pipe implements Transport {
   readonly takesMany = false;
   readonly quick = undefined;
   readonly peer = 'fuzzer';
+  readonly isServedHere = false;
   turn = 0;
   readonly sent: Buffer[] = [];
   room = Infinity;
@@ -47,6 +48,8 @@ class Pipe implements Transport {
     this.sent.push(Buffer.from(whole.subarray(sent, sent + took)));
     return took;
   }
+
+  serveHere(): void {}
 
   look(): void {}
 

@@ -1,6 +1,6 @@
 /** A stretch of a region in accesses of the wanted width, as many at once as a chunk has. */
 import { RemoteError, VfioUserError, type Device, type Region } from '../index.js';
-import { PciCommand } from '../pci/index.js';
+import { PciCommand, barOffset } from '../pci/index.js';
 import { PciRegion } from '../protocol/index.js';
 import { UsageError } from './errors.js';
 import type { AccessWidth } from './numbers.js';
@@ -10,6 +10,9 @@ import { hex } from './text.js';
 /** How much is read or written before it is handed on. A multiple of every width and of a dump's line. */
 export const CHUNK_BYTES = 1 << 16;
 
+/** Bit 0 of a BAR. */
+const BAR_IO = 0x1;
+
 export interface Stretch {
   region: Region;
   offset: number;
@@ -18,6 +21,8 @@ export interface Stretch {
   width: AccessWidth | undefined;
   /** Config space: at most a dword at a time, none across its boundary, since some servers stop at anything else. */
   byDword: boolean;
+  /** The device has carried out an access to it. */
+  hasAnswered: boolean;
 }
 
 /** @throws UsageError for a length that is no multiple of the width. */
@@ -43,7 +48,14 @@ export function stretchOf(
       `${name} has ${hex(region.size)} bytes; ${length} from offset ${hex(offset)} end past it`,
     );
   }
-  return { region, offset, length, width, byDword: device.isPci && index === PciRegion.CONFIG };
+  return {
+    region,
+    offset,
+    length,
+    width,
+    byDword: device.isPci && index === PciRegion.CONFIG,
+    hasAnswered: false,
+  };
 }
 
 /** The bytes of the stretch, a chunk at a time. */
@@ -53,7 +65,10 @@ export async function* readStretch(stretch: Stretch): AsyncGenerator<Buffer, voi
     // In the order of the offsets: calls go out in the order in which they are made.
     await Promise.all(
       accesses(stretch, stretch.offset + at, chunk.length).map(([from, count]) =>
-        stretch.region.readInto(stretch.offset + at + from, chunk.subarray(from, from + count)),
+        noted(
+          stretch,
+          stretch.region.readInto(stretch.offset + at + from, chunk.subarray(from, from + count)),
+        ),
       ),
     );
     yield chunk;
@@ -67,32 +82,43 @@ export async function writeStretch(stretch: Stretch, at: number, data: Buffer): 
     const chunk = data.subarray(done, done + CHUNK_BYTES);
     await Promise.all(
       accesses(stretch, offset + done, chunk.length).map(([from, count]) =>
-        stretch.region.write(offset + done + from, chunk.subarray(from, from + count)),
+        noted(stretch, stretch.region.write(offset + done + from, chunk.subarray(from, from + count))),
       ),
     );
   }
 }
 
+async function noted(stretch: Stretch, access: Promise<void>): Promise<void> {
+  await access;
+  stretch.hasAnswered = true;
+}
+
 /**
- * Runs `work`, and says in its error what a newcomer will ask: a device that is not enabled refuses its BARs, as
- * hardware does.
+ * Runs `work` on the stretch, and says in its error what a newcomer will ask: a BAR whose kind of space is off in the
+ * command register refuses its accesses, as hardware does. One that has carried out an access has another reason.
  */
 export async function withEnableHint(
   device: Device,
-  index: number,
+  stretch: Stretch,
   work: () => Promise<void>,
 ): Promise<void> {
   try {
     await work();
   } catch (error) {
-    if (!(error instanceof RemoteError) || index > PciRegion.BAR5 || !isDisabled(device)) throw error;
-    const hint = 'memory and I/O are off in its command register, and --enable turns them on';
-    throw new VfioUserError(error.code, `${error.message}; ${hint}`, { cause: error });
+    const space = error instanceof RemoteError && !stretch.hasAnswered ? spaceThatIsOff(device, stretch) : '';
+    if (space === '') throw error;
+    const { code, message } = error as RemoteError;
+    const hint = `${space} space is off in its command register, and --enable turns it on`;
+    throw new VfioUserError(code, `${message}; ${hint}`, { cause: error });
   }
 }
 
-function isDisabled(device: Device): boolean {
-  return device.hasConfig && (device.config.command & (PciCommand.IO | PciCommand.MEMORY)) === 0;
+/** What the region would answer in, where the command register turns that off; empty where it is no BAR, or on. */
+function spaceThatIsOff(device: Device, { region: { index } }: Stretch): 'I/O' | 'memory' | '' {
+  if (!device.hasConfig || index > PciRegion.BAR5) return '';
+  const isIo = (device.config.readUInt32(barOffset(index)) & BAR_IO) !== 0;
+  if ((device.config.command & (isIo ? PciCommand.IO : PciCommand.MEMORY)) !== 0) return '';
+  return isIo ? 'I/O' : 'memory';
 }
 
 /** `[from, count]` of each access to `[offset, offset + length)`, `from` counted from `offset`. */

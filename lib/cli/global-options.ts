@@ -37,7 +37,7 @@ export async function withDevice(
   work: (device: Device) => Promise<void>,
 ): Promise<void> {
   const { timeout, wait, mmap, quirks } = command.optsWithGlobals<GlobalOptions>();
-  const endpoint = await endpointOf(socket, timeout);
+  const endpoint = endpointOf(socket);
   const options = {
     timeoutMs: timeout,
     waitForSocket: wait,

@@ -33,5 +33,5 @@ export function registerWrite(text: string): RegisterWrite {
 
 export async function performWrite(device: Device, { region, offset, bytes }: RegisterWrite): Promise<void> {
   const stretch = stretchOf(device, region, offset, bytes.length, undefined);
-  await withEnableHint(device, region, () => writeStretch(stretch, 0, bytes));
+  await withEnableHint(device, stretch, () => writeStretch(stretch, 0, bytes));
 }

@@ -46,6 +46,8 @@ export class BlockingCalls {
   readonly #tap: MessageTap | undefined;
   /** The deadline of calls that say nothing. */
   readonly #timeoutMs: number;
+  /** See `Transport.isServedHere`. Asked once: the ends of a socket stay what they are. */
+  #isServedHere: boolean | undefined;
 
   constructor(flow: Flow, tap: MessageTap | undefined, timeoutMs: number) {
     this.#flow = flow;
@@ -146,6 +148,12 @@ export class BlockingCalls {
     this.#flow.refuseWhenClosed(command);
     const { canBlock, peer } = this.#flow.main.transport;
     if (!canBlock) throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${peer}`);
+    if (this.#peerIsHere()) {
+      throw new UnsupportedError(
+        `${commandName(command)}: no synchronous call can be made to a server on this thread's own event loop, which cannot ` +
+          'answer while the call blocks it: call asynchronously, or serve in a worker thread or another process',
+      );
+    }
     if (this.#flow.serving > 0) {
       throw new UnsupportedError(
         `${commandName(command)}: no synchronous call can be made while a request of the server is served`,
@@ -160,6 +168,10 @@ export class BlockingCalls {
       throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     }
     return this.#flow.open(command, decode, options, true);
+  }
+
+  #peerIsHere(): boolean {
+    return (this.#isServedHere ??= this.#flow.main.transport.isServedHere);
   }
 
   /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
@@ -180,7 +192,8 @@ export class BlockingCalls {
       this.#whyNotSync === undefined &&
       queue.first === undefined &&
       main.isQuiet &&
-      (twin === undefined || twin.isQuiet);
+      (twin === undefined || twin.isQuiet) &&
+      !this.#peerIsHere();
     if (!isQuiet) return false;
     this.#quickTwin = twin?.transport.quick;
     if (this.#quickTwin !== undefined) this.#quickTwin.isUndisturbed = true;

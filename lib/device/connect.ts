@@ -14,7 +14,13 @@ import { requireLittleEndian } from '../native.js';
 import * as option from '../options.js';
 import { Command, DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/tap.js';
-import { checkEndpoint, openEndpoint, type Endpoint, type SocketPermissions } from '../transport/index.js';
+import {
+  canOpenAgain,
+  checkEndpoint,
+  openEndpoint,
+  type Endpoint,
+  type SocketPermissions,
+} from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
 import { MAX_VIEW_BYTES } from './dma-window.js';
@@ -117,8 +123,8 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
 /**
  * Connects to a vfio-user server and opens its device.
  *
- * @param endpoint a Unix socket's path (an abstract name begins with NUL), `{ fd }` of a connected socket,
- *   `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one.
+ * @param endpoint a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
+ *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  */
@@ -213,11 +219,9 @@ function watch(
 /** Undefined where the device is not to come back. */
 function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): ReconnectOptions | undefined {
   if (reconnect === undefined || reconnect === false) return undefined;
-  const canOpenAgain =
-    typeof endpoint === 'string' || 'path' in endpoint || 'vsock' in endpoint || 'dial' in endpoint;
-  if (!canOpenAgain) {
+  if (!canOpenAgain(endpoint)) {
     throw new TypeError(
-      'reconnect needs an endpoint that can be opened again: a path, { vsock } or { dial }',
+      'reconnect needs an endpoint that can be opened again: a path, tcp:HOST:PORT, { vsock } or { dial }',
     );
   }
   return reconnect === true ? {} : reconnect;

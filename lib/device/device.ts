@@ -17,6 +17,7 @@ import { Migration } from './migration.js';
 import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
+import { indexOfRegion, type RegionName } from './region-names.js';
 import type { Session } from './session.js';
 import { writeMulti } from './write-multi.js';
 
@@ -130,11 +131,20 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this.#config !== undefined;
   }
 
-  /** The region with that index. @throws RangeError where the device has none of that index. */
-  region(index: number): Region {
+  /**
+   * The region with that index, or of that name: `bar0` to `bar5`, `rom`, `config`, `vga`, `migration`. It is of size 0
+   * where the device does not have it.
+   * @throws RangeError where the device has none of that index, and for names where it is not on PCI; TypeError for what
+   * is no region's name.
+   */
+  region(which: number | RegionName): Region {
+    const index = typeof which === 'number' ? which : indexOfRegion('region: which', which);
+    if (typeof which === 'string' && !this.isPci) {
+      throw new RangeError(`the device is not on PCI: its regions have numbers, and none is ${which}`);
+    }
     const region = this.regions[index];
     if (region === undefined) {
-      throw new RangeError(`the device has regions 0 to ${this.regions.length - 1}, not ${index}`);
+      throw new RangeError(`the device has regions 0 to ${this.regions.length - 1}, not ${which}`);
     }
     return region;
   }

@@ -273,7 +273,7 @@ export class Region {
 
   /**
    * Reads until `(register & mask) === value`, and gives the register's value. A bigint mask reads 64 bits.
-   * @throws TimeoutError when it does not come true within `timeoutMs`, which bounds the whole wait.
+   * @throws TimeoutError when it does not come true within `timeoutMs`, which bounds the whole wait; it says the last value.
    */
   waitFor(offset: number, mask: number, value: number, options?: WaitForOptions): Promise<number>;
   waitFor(offset: number, mask: bigint, value: bigint, options?: WaitForOptions): Promise<bigint>;
@@ -289,15 +289,18 @@ export class Region {
     const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
     const deadline = performance.now() + timeoutMs;
     const longest = options.intervalMs ?? LONGEST_PAUSE_MS;
+    let last: number | bigint | undefined;
+    const late = (): TimeoutError => this.#waitTimeout(offset, bits, wanted, timeoutMs, last);
     for (let ms = FIRST_PAUSE_MS; ; ms = Math.min(longest, ms * 2)) {
       const left = deadline - performance.now();
-      if (left <= 0) throw this.#waitTimeout(offset, bits, wanted, timeoutMs);
+      if (left <= 0) throw late();
       const reading = this.#readWidth(offset, width, { timeoutMs: left, signal: options.signal });
       const seen = await reading.catch((error: unknown) => {
         // The read had what was left of the time: what is over is the wait.
-        throw error instanceof TimeoutError ? this.#waitTimeout(offset, bits, wanted, timeoutMs) : error;
+        throw error instanceof TimeoutError ? late() : error;
       });
       if ((BigInt(seen) & bits) === wanted) return seen;
+      last = seen;
       if (ms >= 1) await pause(Math.min(ms, left), options.signal);
     }
   }
@@ -489,9 +492,17 @@ export class Region {
     return `${what} has ${this.size} bytes; ${length} from offset ${offset} end past it`;
   }
 
-  #waitTimeout(offset: number, mask: bigint, value: bigint, timeoutMs: number): TimeoutError {
-    const register = `region ${this.index} at 0x${offset.toString(16)}`;
-    return new TimeoutError(`${register} & 0x${mask.toString(16)} == 0x${value.toString(16)}`, timeoutMs);
+  #waitTimeout(
+    offset: number,
+    mask: bigint,
+    value: bigint,
+    timeoutMs: number,
+    last: number | bigint | undefined,
+  ): TimeoutError {
+    const hex = (number: number | bigint): string => `0x${number.toString(16)}`;
+    const what = `region ${this.index} at ${hex(offset)} & ${hex(mask)} == ${hex(value)}`;
+    const missing = last === undefined ? 'no answer' : `not so, the last value was ${hex(last)},`;
+    return new TimeoutError(what, timeoutMs, undefined, missing);
   }
 }
 

@@ -280,7 +280,7 @@ export class Vector implements Resource {
   }
 
   #timeoutError({ timeoutMs }: Waiter): TimeoutError {
-    return new TimeoutError(`waiting for ${this.#name}`, timeoutMs);
+    return new TimeoutError(`waiting for ${this.#name}`, timeoutMs, undefined, 'no interrupt');
   }
 
   #giveUp(waiter: Waiter, reason: unknown): void {

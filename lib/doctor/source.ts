@@ -1,5 +1,5 @@
 /** Where servers come from: one that runs already, or a new one for each probe. */
-import type { Endpoint } from '../transport/index.js';
+import { canOpenAgain, type Endpoint } from '../transport/index.js';
 
 /** A server that was started for a probe. */
 export interface StartedServer {
@@ -64,8 +64,7 @@ export class Source {
   /** A stream or an inherited socket is one connection, and no more. */
   #fixed(): Endpoint {
     const endpoint = this.#endpoint!;
-    const isOnce = typeof endpoint === 'object' && ('fd' in endpoint || 'stream' in endpoint);
-    if (isOnce && this.#used) throw new OnceOnly();
+    if (!canOpenAgain(endpoint) && this.#used) throw new OnceOnly();
     this.#used = true;
     return endpoint;
   }

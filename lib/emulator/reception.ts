@@ -199,6 +199,7 @@ export class Visitor implements TransportHandler {
     this.ended = new Promise((resolve) => (this.#settle = resolve));
     this.#watch = new MessageWatch(options.messageTimeoutMs, (reason) => this.end(reason));
     this.transport = open(this);
+    this.transport.serveHere();
     this.#timer = setTimeout(() => {
       const what = `the client sent no VERSION within ${options.versionTimeoutMs} ms`;
       this.end(new TransportError('recvmsg', ETIMEDOUT, what));

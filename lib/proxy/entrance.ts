@@ -5,11 +5,11 @@ import { constants } from 'node:os';
 import { TransportError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
 import { integer } from '../fields.js';
-import { listenAt, type ListeningSocket } from '../transport/index.js';
+import { listenAt, parseAddress, shownPath, type ListeningSocket } from '../transport/index.js';
 import type { OpenLeg } from './leg.js';
 import type { ListenAddress } from './proxy-options.js';
 import { streamLeg } from './stream-leg.js';
-import { unixLeg } from './unix-leg.js';
+import { clientLeg } from './unix-leg.js';
 
 /** A client that has come, and what becomes of it where it is not wanted. */
 export interface Arrival {
@@ -46,6 +46,10 @@ const ACCEPT_PAUSE_MS = 100;
  */
 export async function openEntrance(listen: ListenAddress, handler: EntranceHandler): Promise<Entrance> {
   if (typeof listen === 'object' && listen !== null && 'port' in listen) return openTcp(listen, handler);
+  if (typeof listen === 'string') {
+    const address = parseAddress('proxy: listen', listen);
+    if (address.kind === 'tcp') return openTcp(address, handler);
+  }
   const { path, mode = MODE } = typeof listen === 'string' ? { path: listen } : (listen ?? {});
   if (typeof path !== 'string') throw new TypeError('listen is a path, or an object with path or port');
   return new UnixEntrance(path, await listenAt(path, BACKLOG, mode), handler);
@@ -59,7 +63,7 @@ class UnixEntrance implements Entrance {
   #resume: NodeJS.Timeout | undefined;
 
   constructor(path: string, socket: ListeningSocket, handler: EntranceHandler) {
-    this.address = path.startsWith('\0') ? `@${path.slice(1)}` : path;
+    this.address = shownPath(path);
     this.#socket = socket;
     this.#handler = handler;
     this.#listener = new (native().Listener)(socket.fd, () => this.#accept());
@@ -93,7 +97,7 @@ class UnixEntrance implements Entrance {
         return;
       }
       this.#handler.onArrival({
-        open: unixLeg(fd, 'the client'),
+        open: clientLeg(fd, 'the client'),
         discard: () => void native().closeFd(fd),
       });
     }

@@ -9,14 +9,14 @@ import { FaultPlan } from './fault-plan.js';
 import { checkPlan, type FaultPlanSpec, type FaultSpec } from './fault-spec.js';
 
 /**
- * Where clients come: a Unix socket's path (an abstract name begins with NUL), with the permission bits of its file
- * (0o600); or a TCP port of this machine (0 for any that is free), of one address of it (127.0.0.1).
+ * Where clients come: a Unix socket's path or the `@name` of an abstract one, with the permission bits of its file (0o600);
+ * or a TCP port of this machine (0 for any that is free), of one address of it (127.0.0.1), also as `tcp:HOST:PORT`.
  */
 export type ListenAddress = string | { path: string; mode?: number } | { port: number; host?: string };
 
 /**
- * Where the server is: a Unix socket's path (an abstract name begins with NUL), a vsock port, or a function that opens a
- * connection each time that it is called: a Duplex that carries bytes, or the fd of a connected socket.
+ * Where the server is: a Unix socket's path or the `@name` of an abstract one, `tcp:HOST:PORT`, a vsock port, or a function
+ * that opens a connection each time that it is called: a Duplex that carries bytes, or the fd of a connected socket.
  */
 export type ServerAddress =
   | string

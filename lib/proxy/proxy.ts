@@ -50,6 +50,7 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
 function addressOf(address: ListenAddress | ServerAddress): string | symbol {
   const path = typeof address === 'object' && address !== null && 'path' in address ? address.path : address;
   if (typeof path !== 'string') return Symbol();
+  if (path.startsWith('@')) return `\0${path.slice(1)}`;
   return path.startsWith('\0') ? path : resolve(path);
 }
 

@@ -13,7 +13,7 @@ import {
   type NativeSocket,
   type SocketCalls,
 } from '../native.js';
-import { borrowSlab, returnSlab } from '../transport/index.js';
+import { borrowSlab, returnSlab, serveHere } from '../transport/index.js';
 import type { Leg, LegHandler, OpenLeg } from './leg.js';
 
 /** `recvmsg` calls in one turn of the loop: a side that floods gets its share and no more. */
@@ -24,6 +24,11 @@ const NO_FDS: readonly number[] = [];
 /** `fd` is a connected non-blocking stream socket. */
 export function unixLeg(fd: number, name: string, passesFds = true): OpenLeg {
   return (handler) => new UnixLeg(fd, name, passesFds, handler);
+}
+
+/** The leg to a client: what it asks is answered by way of this thread's loop. */
+export function clientLeg(fd: number, name: string): OpenLeg {
+  return (handler) => new UnixLeg(fd, name, true, handler, serveHere(fd));
 }
 
 class UnixLeg implements Leg {
@@ -40,10 +45,13 @@ class UnixLeg implements Leg {
   #ended = false;
   #closed = false;
 
-  constructor(fd: number, name: string, passesFds: boolean, handler: LegHandler) {
+  readonly #onClose: (() => void) | undefined;
+
+  constructor(fd: number, name: string, passesFds: boolean, handler: LegHandler, onClose?: () => void) {
     this.name = name;
     this.passesFds = passesFds;
     this.#handler = handler;
+    this.#onClose = onClose;
     this.#socket = new (native().Socket)(fd, (events) => this.#onEvent(events));
     this.#handle = this.#socket.handle;
   }
@@ -90,6 +98,7 @@ class UnixLeg implements Leg {
   close(): void {
     this.#closed = true;
     this.#interest = 0;
+    this.#onClose?.();
     this.#socket.close();
   }
 

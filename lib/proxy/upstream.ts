@@ -1,7 +1,7 @@
 /** The way to the server: one connection for each client. */
 import { TimeoutError, TransportError } from '../errors.js';
 import { native } from '../native.js';
-import { connectPath } from '../transport/index.js';
+import { connectPath, connectTcp, parseAddress, shownPath, unixPath } from '../transport/index.js';
 import { connectVsock } from '../transport/vsock.js';
 import type { OpenLeg } from './leg.js';
 import type { ServerAddress, Settings } from './proxy-options.js';
@@ -13,17 +13,19 @@ import { unixLeg } from './unix-leg.js';
  * @throws TypeError for what is no address.
  */
 export function serverName(address: ServerAddress): string {
-  if (typeof address === 'string') return printed(address);
+  if (typeof address === 'string') {
+    const parsed = parseAddress('proxy: connect', address);
+    if (parsed.kind === 'unix') return shownPath(parsed.path);
+    if (parsed.kind === 'tcp' && parsed.port > 0) return address;
+    const what = 'an address that can be connected to again and again';
+    throw new TypeError(`proxy: connect must be ${what}, not ${JSON.stringify(address)}`);
+  }
   if (typeof address === 'object' && address !== null) {
-    if ('path' in address && typeof address.path === 'string') return printed(address.path);
+    if ('path' in address) return shownPath(unixPath('proxy: connect.path', address.path));
     if ('vsock' in address) return `vsock ${address.vsock.cid}:${address.vsock.port}`;
     if ('dial' in address && typeof address.dial === 'function') return address.name ?? 'the server';
   }
   throw new TypeError('connect is a path, or an object with path, vsock or dial');
-}
-
-function printed(path: string): string {
-  return path.startsWith('\0') ? `@${path.slice(1)}` : path;
 }
 
 /** @throws TransportError, TimeoutError, what `dial` throws, the signal's reason. */
@@ -33,6 +35,12 @@ export async function openUpstream(
   signal: AbortSignal,
 ): Promise<OpenLeg> {
   const name = serverName(address);
+  if (typeof address === 'string') {
+    const parsed = parseAddress('proxy: connect', address);
+    if (parsed.kind === 'tcp') {
+      return streamLeg(await connectTcp(parsed, name, { timeoutMs, waitForSocket, signal }), name);
+    }
+  }
   if (typeof address === 'string' || 'path' in address) {
     const path = typeof address === 'string' ? address : address.path;
     const { fd } = await connectPath(path, { timeoutMs, waitForSocket, signal });

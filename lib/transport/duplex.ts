@@ -5,12 +5,18 @@
 import type { Duplex } from 'node:stream';
 import { ClosedError, ProtocolError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Framer } from './framer.js';
+import { serveHere } from './served-here.js';
 import { NO_SPIN, endOf, type Transport, type TransportHandler } from './transport.js';
 
 /** Streams that hold a handle of the loop (sockets, child processes) can be referenced and not. */
 interface Referable {
   ref?(): unknown;
   unref?(): unknown;
+}
+
+/** Sockets of Node have their fd here, and nowhere in the documentation. */
+interface Handled {
+  readonly _handle?: { readonly fd?: unknown } | null;
 }
 
 export class DuplexTransport implements Transport {
@@ -20,6 +26,8 @@ export class DuplexTransport implements Transport {
   readonly spin = NO_SPIN;
   readonly takesMany = false;
   readonly quick = undefined;
+  /** Nothing can block for it. */
+  readonly isServedHere = false;
   readonly peer: string;
   turn = 0;
   readonly #handler: TransportHandler;
@@ -27,6 +35,7 @@ export class DuplexTransport implements Transport {
   readonly #framer: Framer;
   #full = false;
   #ended = false;
+  #stopServing: (() => void) | undefined;
 
   /** Owns `stream` from here on: it is destroyed with the transport. */
   constructor(stream: Duplex, peer: string, handler: TransportHandler) {
@@ -67,6 +76,12 @@ export class DuplexTransport implements Transport {
       return 0;
     }
     return message.length;
+  }
+
+  /** The client of a stream that is a Unix socket may block. */
+  serveHere(): void {
+    const fd = (this.#stream as Handled)._handle?.fd;
+    if (typeof fd === 'number' && fd >= 0) this.#stopServing ??= serveHere(fd);
   }
 
   /** The stream hands over what it has by itself. */
@@ -110,6 +125,7 @@ export class DuplexTransport implements Transport {
     if (this.#ended) return;
     this.#ended = true;
     this.#framer.stop();
+    this.#stopServing?.();
     this.#stream.off('data', this.#onData);
     this.#stream.off('drain', this.#onDrain);
     this.#stream.off('end', this.#onStreamEnd);

@@ -6,6 +6,7 @@ import { TimeoutError, TransportError } from '../errors.js';
 import { UINT32_MAX, wrongType } from '../fields.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
 import * as option from '../options.js';
+import { openTcp, parseAddress, shownPath, unixPath } from './address.js';
 import { openDialled, type Dial } from './dial.js';
 import { DuplexTransport } from './duplex.js';
 import { checkSocketPermissions, type PermissionOptions } from './socket-permissions.js';
@@ -16,9 +17,10 @@ import { connectVsock, type VsockAddress } from './vsock.js';
 export type { VsockAddress } from './vsock.js';
 
 /**
- * Where a server is: a Unix socket's path (an abstract name begins with NUL), a connected socket's fd that was
- * inherited, a vsock port, any Duplex that carries bytes (TCP, TLS, a child's stdio), or a function that opens one, which
- * may be called again. The fd and the stream are ours from here on.
+ * Where a server is. As a string what the command line takes: a Unix socket's path, `@name` for an abstract one (or the
+ * name with NUL before it), `tcp:HOST:PORT`, `tcp:PORT`, `fd:N`. As an object a Unix socket's path or `@name`, a connected
+ * socket's fd that was inherited, a vsock port, any Duplex that carries bytes (TLS, a child's stdio), or a function that
+ * opens one, which may be called again. The fd and the stream are ours from here on.
  */
 export type Endpoint =
   | string
@@ -31,7 +33,7 @@ export type Endpoint =
 export interface OpenOptions extends PermissionOptions {
   /** How long to try, in milliseconds. */
   timeoutMs: number;
-  /** Waits for the socket to appear and to be listened on, within the time. */
+  /** Waits for the socket (Unix or TCP) to appear and to be listened on, within the time. */
   waitForSocket: boolean;
   signal: AbortSignal | undefined;
 }
@@ -55,8 +57,6 @@ const ENDPOINTS = {
   ),
 };
 
-/** sun_path of unix(7), without the NUL at its end. */
-const MAX_PATH_BYTES = 107;
 /** Between tries to connect: short at first. */
 const FIRST_PAUSE_MS = 1;
 const LONGEST_PAUSE_MS = 50;
@@ -67,11 +67,16 @@ const LONGEST_PAUSE_MS = 50;
  */
 export function checkEndpoint(caller: string, endpoint: Endpoint): void {
   if (typeof endpoint === 'string') {
-    checkPath(`${caller}: endpoint`, endpoint);
+    const address = parseAddress(`${caller}: endpoint`, endpoint);
+    if (address.kind === 'tcp' && address.port === 0) {
+      throw new TypeError(
+        `${caller}: endpoint must have a port to connect to, not ${JSON.stringify(endpoint)}`,
+      );
+    }
     return;
   }
   if (typeof endpoint !== 'object' || endpoint === null) {
-    const what = 'a path, or an object with path, fd, vsock, stream or dial';
+    const what = 'a path, @name, tcp:HOST:PORT or fd:N, or an object with path, fd, vsock, stream or dial';
     throw wrongType(`${caller}: endpoint`, what, endpoint);
   }
   const kind = (Object.keys(ENDPOINTS) as (keyof typeof ENDPOINTS)[]).find((name) => name in endpoint);
@@ -84,7 +89,7 @@ export function checkEndpoint(caller: string, endpoint: Endpoint): void {
   const table: option.OptionTable<object> = ENDPOINTS[kind];
   const problem = table.find(caller, 'endpoint.', endpoint);
   if (problem !== undefined) throw problem;
-  if ('path' in endpoint) checkPath(`${caller}: endpoint.path`, endpoint.path);
+  if ('path' in endpoint) unixPath(`${caller}: endpoint.path`, endpoint.path);
 }
 
 /**
@@ -96,7 +101,7 @@ export async function openEndpoint(
   endpoint: Endpoint,
   options: OpenOptions,
 ): Promise<(handler: TransportHandler) => Transport> {
-  if (typeof endpoint === 'string') return openPath(endpoint, options);
+  if (typeof endpoint === 'string') return openAddress(endpoint, options);
   if (options.signal?.aborted === true) {
     discard(endpoint);
     throw options.signal.reason;
@@ -114,6 +119,23 @@ export async function openEndpoint(
     return (handler) => new DuplexTransport(stream, name, handler);
   }
   throw new TypeError('an endpoint needs one of path, fd, vsock, stream and dial');
+}
+
+async function openAddress(
+  text: string,
+  options: OpenOptions,
+): Promise<(handler: TransportHandler) => Transport> {
+  const address = parseAddress('endpoint', text);
+  if (address.kind === 'unix') return openPath(address.path, options);
+  if (address.kind === 'fd') return openEndpoint({ fd: address.fd }, options);
+  const stream = await connectTcp(address, text, options);
+  return (handler) => new DuplexTransport(stream, text, handler);
+}
+
+/** Whether it can be opened again when its server comes back. */
+export function canOpenAgain(endpoint: Endpoint): boolean {
+  if (typeof endpoint === 'string') return parseAddress('endpoint', endpoint).kind !== 'fd';
+  return 'path' in endpoint || 'vsock' in endpoint || 'dial' in endpoint;
 }
 
 /** What was handed to us and will not be used. */
@@ -156,12 +178,12 @@ async function openPath(
  * where `socketPermissions` refuses the socket.
  */
 export async function connectPath(path: string, options: OpenOptions): Promise<{ fd: number; name: string }> {
-  checkPath('a socket path', path);
+  const address = unixPath('a socket path', path);
   options.signal?.throwIfAborted();
-  const name = path.startsWith('\0') ? `@${path.slice(1)}` : path;
-  const fd = await connectUnix(path, name, options);
+  const name = shownPath(address);
+  const fd = await connectUnix(address, name, options);
   try {
-    checkSocketPermissions(path, name, fd, options);
+    checkSocketPermissions(address, name, fd, options);
     return { fd, name };
   } catch (error) {
     closeFds([fd]);
@@ -169,30 +191,52 @@ export async function connectPath(path: string, options: OpenOptions): Promise<{
   }
 }
 
-function checkPath(name: string, path: string): void {
-  if (typeof path !== 'string') throw wrongType(name, "a socket's path", path);
-  if (path === '') throw new TypeError(`${name} must be a socket's path, not empty`);
-  if (path.includes('\0', 1)) {
-    throw new TypeError(`${name} must have no NUL but at its beginning, where an abstract name has it`);
-  }
-  const bytes = Buffer.byteLength(path);
-  if (bytes > MAX_PATH_BYTES) {
-    throw new RangeError(`${name} must have at most ${MAX_PATH_BYTES} bytes (sun_path), not ${bytes}`);
+/** Tries until it succeeds, fails for good, or the time is over. `name` is what people call the server. */
+async function trying<T>(
+  name: string,
+  { timeoutMs, waitForSocket, signal }: OpenOptions,
+  attempt: (leftMs: number) => Promise<T> | T,
+): Promise<T> {
+  const deadline = performance.now() + timeoutMs;
+  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
+    try {
+      return await attempt(Math.max(1, deadline - performance.now()));
+    } catch (cause) {
+      if (!(cause instanceof TransportError) || !mayPass(cause.errno, waitForSocket)) throw cause;
+      if (performance.now() + pause > deadline) {
+        throw new TimeoutError(`connect to ${name}`, timeoutMs, { cause });
+      }
+    }
+    await sleep(pause, undefined, { signal }).catch(() => signal?.throwIfAborted());
   }
 }
 
-async function connectUnix(path: string, name: string, options: OpenOptions): Promise<number> {
-  const deadline = performance.now() + options.timeoutMs;
-  for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
+function connectUnix(path: string, name: string, options: OpenOptions): Promise<number> {
+  return trying(name, options, async () => {
     const fd = native().connectUnix(path);
-    if (fd >= 0) return fd;
-    if (!mayPass(-fd, options.waitForSocket)) throw await connectError(path, name, -fd);
-    if (performance.now() + pause > deadline) {
-      const cause = await connectError(path, name, -fd);
-      throw new TimeoutError(`connect to ${name}`, options.timeoutMs, { cause });
+    if (fd < 0) throw await connectError(path, name, -fd, options.waitForSocket);
+    return fd;
+  });
+}
+
+/**
+ * A connected stream; the caller's.
+ * @throws TransportError, TimeoutError, the signal's reason.
+ */
+export function connectTcp(
+  address: { host: string; port: number },
+  name: string,
+  options: OpenOptions,
+): Promise<Duplex> {
+  return trying(name, options, async (leftMs) => {
+    try {
+      return await openTcp(address, name, leftMs, options.signal);
+    } catch (error) {
+      if (error instanceof TimeoutError) throw new TimeoutError(`connect to ${name}`, options.timeoutMs);
+      if (!(error instanceof TransportError) || error.errno !== ECONNREFUSED) throw error;
+      throw notThere(error.errno, `${name}: nobody listens there`, options.waitForSocket, { cause: error });
     }
-    await sleep(pause, undefined, { signal: options.signal }).catch(() => options.signal?.throwIfAborted());
-  }
+  });
 }
 
 /** A full backlog empties; a socket that is not there yet may appear, if the caller says so. */
@@ -200,15 +244,29 @@ function mayPass(errno: number, waitForSocket: boolean): boolean {
   return errno === EAGAIN || (waitForSocket && (errno === ENOENT || errno === ECONNREFUSED));
 }
 
-async function connectError(path: string, name: string, errno: number): Promise<TransportError> {
-  let detail = name;
-  if (errno === ECONNREFUSED && !path.startsWith('\0')) {
-    // The kernel says the same of a file that is no socket and of a socket that nobody listens on.
-    const isSocket = await stat(path).then(
+async function connectError(
+  path: string,
+  name: string,
+  errno: number,
+  waits: boolean,
+): Promise<TransportError> {
+  if (errno === ENOENT) return notThere(errno, `${name} does not exist`, waits);
+  if (errno !== ECONNREFUSED) return new TransportError('connect', errno, name);
+  // The kernel says the same of a file that is no socket and of a socket that nobody listens on.
+  const isSocket =
+    path.startsWith('\0') ||
+    (await stat(path).then(
       (stats) => stats.isSocket(),
       () => true,
-    );
-    detail = isSocket ? `${name}: nobody listens there` : `${name} is not a socket`;
-  }
-  return new TransportError('connect', errno, detail);
+    ));
+  if (!isSocket) return new TransportError('connect', errno, `${name} is not a socket`);
+  return notThere(errno, `${name}: nobody listens there`, waits);
+}
+
+/** What a newcomer will ask. Whoever has waited knows. */
+function notThere(errno: number, what: string, waits: boolean, options?: ErrorOptions): TransportError {
+  const hint = waits
+    ? ''
+    : '; is the server running? waitForSocket, on the command line --wait, waits for it';
+  return new TransportError('connect', errno, what + hint, options);
 }

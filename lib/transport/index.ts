@@ -3,10 +3,14 @@ export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE } from './transport.j
 export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';
 export { QUICK_OTHER_AT, QUICK_REPLY_AT, QUICK_WAITED_AT, type QuickMemory } from '../native.js';
+export { serveHere } from './served-here.js';
 export { SLICE_MS, UnixTransport, withSpin } from './unix.js';
+export { listeningPath, parseAddress, shownPath, unixPath, type Address } from './address.js';
 export {
+  canOpenAgain,
   checkEndpoint,
   connectPath,
+  connectTcp,
   openEndpoint,
   openFd,
   type Endpoint,

@@ -85,6 +85,14 @@ class TappedTransport implements Transport, TransportHandler {
     this.#socket = socket ?? this.peer;
   }
 
+  get isServedHere(): boolean {
+    return this.#inner.isServedHere;
+  }
+
+  serveHere(): void {
+    this.#inner.serveHere();
+  }
+
   get turn(): number {
     return this.#inner.turn;
   }

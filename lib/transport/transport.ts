@@ -101,6 +101,10 @@ export interface Transport {
   readonly takesMany: boolean;
   /** What a person would call the other end. */
   readonly peer: string;
+  /** Whether the other end is served on this thread's event loop: what blocks that would never be answered. */
+  readonly isServedHere: boolean;
+  /** What comes is answered on this thread's event loop, as a server does it. */
+  serveHere(): void;
   /** Undefined where there is none. Its user sees to it that `canRoundTrip` is true, and nobody listens. */
   readonly quick: QuickFace | undefined;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */

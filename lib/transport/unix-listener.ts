@@ -12,6 +12,7 @@ import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TransportError } from '../errors.js';
 import { check, EAGAIN, ECONNREFUSED, native } from '../native.js';
+import { listeningPath, shownPath } from './address.js';
 
 const { EADDRINUSE } = constants.errno;
 /** Flags of /proc/net/unix: __SO_ACCEPTCON. */
@@ -28,24 +29,22 @@ export interface ListeningSocket {
 }
 
 /**
- * Listens at `path`, an abstract name where it begins with NUL. A socket file that nobody listens on is replaced; of
+ * Listens at `path`, an abstract name where it begins with `@` or NUL. A socket file that nobody listens on is replaced; of
  * several that do so at the same moment one listens.
  *
  * @throws TransportError EADDRINUSE where somebody listens or the file is no socket, EAGAIN where the directory stays
  * locked, and whatever bind(2) says.
  */
 export async function listenAt(path: string, backlog: number, mode: number): Promise<ListeningSocket> {
-  if (typeof path !== 'string' || path === '' || path.includes('\0', 1)) {
-    throw new TypeError('a socket path is a string, not empty and without NUL inside');
-  }
-  if (isAbstract(path)) {
-    const fd = check(native().listenUnix(path, backlog, mode), 'bind', shown(path));
+  const address = listeningPath('path', path);
+  if (address.startsWith('\0')) {
+    const fd = check(native().listenUnix(address, backlog, mode), 'bind', shownPath(address));
     return { fd, removeFile: () => undefined };
   }
-  const unlock = await lock(dirname(resolve(path)));
+  const unlock = await lock(dirname(resolve(address)));
   try {
     // Nothing in here waits: others that wait for the lock may be of this thread.
-    return listenLocked(path, backlog, mode);
+    return listenLocked(address, backlog, mode);
   } finally {
     unlock();
   }
@@ -57,7 +56,7 @@ function listenLocked(path: string, backlog: number, mode: number): ListeningSoc
     removeStale(path);
     fd = native().listenUnix(path, backlog, mode);
   }
-  check(fd, 'bind', shown(path));
+  check(fd, 'bind', path);
   return { fd, removeFile: remover(path) };
 }
 
@@ -81,14 +80,6 @@ async function lock(directory: string): Promise<() => void> {
     }
     await sleep(LOCK_PAUSE_MS);
   }
-}
-
-function isAbstract(path: string): boolean {
-  return path.startsWith('\0');
-}
-
-function shown(path: string): string {
-  return isAbstract(path) ? `@${path.slice(1)}` : path;
 }
 
 function removeStale(path: string): void {

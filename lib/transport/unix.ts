@@ -27,6 +27,7 @@ import {
   type SocketCalls,
 } from '../native.js';
 import { Framer } from './framer.js';
+import { isServedHere, serveHere } from './served-here.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
 import { endOf, type QuickFace, type SpinState, type Transport, type TransportHandler } from './transport.js';
 
@@ -78,6 +79,7 @@ export class UnixTransport implements Transport, QuickFace {
   readonly peer: string;
   readonly #handler: TransportHandler;
   readonly #socket: NativeSocket;
+  #stopServing: (() => void) | undefined;
 
   /** Owns `fd`, a connected non-blocking stream socket, from here on; `passesFds` is false for a vsock. */
   constructor(fd: number, peer: string, handler: TransportHandler, passesFds = true) {
@@ -223,6 +225,14 @@ export class UnixTransport implements Transport, QuickFace {
     }
   }
 
+  get isServedHere(): boolean {
+    return !this.#ended && isServedHere(this.#socket.fd);
+  }
+
+  serveHere(): void {
+    if (!this.#ended) this.#stopServing ??= serveHere(this.#socket.fd);
+  }
+
   get begun(): number {
     return this.#framer.begun;
   }
@@ -243,6 +253,7 @@ export class UnixTransport implements Transport, QuickFace {
     this.#ended = true;
     this.isUndisturbed = false;
     this.#framer.stop();
+    this.#stopServing?.();
     this.#socket.close();
   }
 

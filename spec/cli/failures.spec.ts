@@ -58,9 +58,11 @@ async function fail(...args: string[]): Promise<string> {
   return stderr;
 }
 
+const HINT = '; is the server running? waitForSocket, on the command line --wait, waits for it';
+
 describe('no server', () => {
   test('a socket that is not there', async () => {
-    expect(await fail('info', socket)).toBe(`vfio-user: connect: ENOENT (${socket})\n`);
+    expect(await fail('info', socket)).toBe(`vfio-user: connect: ENOENT (${socket} does not exist${HINT})\n`);
   });
 
   test('a regular file', async () => {
@@ -78,7 +80,7 @@ describe('no server', () => {
     await new Promise((resolve) => server!.close(resolve));
     server = undefined;
     expect(await fail('info', stale)).toBe(
-      `vfio-user: connect: ECONNREFUSED (${stale}: nobody listens there)\n`,
+      `vfio-user: connect: ECONNREFUSED (${stale}: nobody listens there${HINT})\n`,
     );
   });
 
@@ -100,7 +102,9 @@ describe('no server', () => {
 
   test('TCP that nobody listens on', async () => {
     // Port 1 needs privileges to be listened on.
-    expect(await fail('info', 'tcp:1')).toBe('vfio-user: connect: ECONNREFUSED (tcp:1)\n');
+    expect(await fail('info', 'tcp:1')).toBe(
+      `vfio-user: connect: ECONNREFUSED (tcp:1: nobody listens there${HINT})\n`,
+    );
   });
 
   test('an fd that is no socket', async () => {

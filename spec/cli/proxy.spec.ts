@@ -154,7 +154,9 @@ describe('proxy', () => {
     expect((await vfioUser('info', front)).status).toBe(0);
     const { stdout, stderr } = await proxied.stop();
     expect(stderr).toContain(`vfio-user: nothing is at ${back} yet: clients are refused until there is\n`);
-    expect(stderr).toContain(`client 1 ended: connect: ENOENT (${back})\n`);
+    expect(stderr).toContain(
+      `client 1 ended: connect: ENOENT (${back} does not exist; is the server running?`,
+    );
     expect(stdout).toContain('\n2 clients, 1 of them refused\n');
   });
 

@@ -1,6 +1,15 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { readFileSync, writeFileSync } from 'node:fs';
-import { EduDevice, serve, type DeviceModel, type EmulatorServer } from '../../lib/emulator/index.js';
+import { constants } from 'node:os';
+import {
+  DeviceError,
+  EduDevice,
+  PciConfigSpace,
+  PciDevice,
+  serve,
+  type DeviceModel,
+  type EmulatorServer,
+} from '../../lib/emulator/index.js';
 import { Scratch, vfioUser } from './cli.js';
 import { PatternDevice } from './emulator.js';
 
@@ -142,11 +151,61 @@ describe('--enable', () => {
     const { status, stderr } = await vfioUser('read', socket, 'bar0', '0');
     expect(status).toBe(1);
     expect(stderr).toMatch(
-      /^vfio-user: REGION_READ: the server answered EINVAL; .*--enable turns them on\n$/,
+      /^vfio-user: REGION_READ: the server answered EINVAL; .*memory space is off in its command register, and --enable turns it on\n$/,
     );
     expect(await succeed('read', socket, 'bar0', '0', '--enable')).toBe('0x010000ed\n');
     await succeed('write', socket, 'bar0', '4', '0x12345678', '--enable');
     expect(await succeed('read', socket, 'bar0', '4', '--enable')).toBe('0xedcba987\n');
+  });
+});
+
+/** As hardware does it: a BAR answers while its kind of space is on, and aligned dwords alone. */
+class GatedDevice extends PciDevice {
+  constructor() {
+    const bars = [
+      { index: 0, size: 4096 },
+      { index: 1, size: 256, kind: 'io' as const },
+    ];
+    super(new PciConfigSpace({ vendorId: 0x1234, deviceId: 0x5678, bars }), []);
+    for (const [{ index, size }, bit] of [
+      [bars[0]!, 2],
+      [bars[1]!, 1],
+    ] as const) {
+      const read = (offset: number, count: number): Buffer => {
+        if ((this.config.command & bit) === 0 || offset % 4 !== 0)
+          throw new DeviceError(constants.errno.EINVAL);
+        return Buffer.alloc(count, 0x5a);
+      };
+      this.addRegion({ index, size, handler: { read, write: () => undefined } });
+    }
+  }
+}
+
+describe('--enable is recommended where it is what is missing', () => {
+  test.each([
+    ['bar0', 0, 'memory'],
+    ['bar1', 0, 'I/O'],
+    ['bar0', 1, 'memory'],
+    ['bar1', 2, 'I/O'],
+  ])('%s with %i in the command register', async (region, bits, space) => {
+    const gated = new GatedDevice();
+    await serveOnly(gated);
+    await succeed('config', socket, `COMMAND=${bits}`);
+    const { stderr } = await vfioUser('read', socket, region, '0');
+    expect(stderr).toBe(
+      `vfio-user: REGION_READ: the server answered EINVAL; ${space} space is off in its command register, and --enable ` +
+        'turns it on\n',
+    );
+  });
+
+  test.each([
+    [['read', 'bar0', '2', '--width', '2'], 2],
+    [['read', 'bar1', '2', '--width', '2'], 1],
+  ])('and not by %j, whose space is on', async ([verb, ...rest], bits) => {
+    await serveOnly(new GatedDevice());
+    await succeed('config', socket, `COMMAND=${bits}`);
+    const { stderr } = await vfioUser(verb!, socket, ...rest);
+    expect(stderr).toBe('vfio-user: REGION_READ: the server answered EINVAL\n');
   });
 });
 

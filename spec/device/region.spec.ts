@@ -188,7 +188,9 @@ describe('waitFor', () => {
     const { region } = await scripted();
     const waiting = region.waitFor(0, 1, 1, { timeoutMs: 30, intervalMs: 1 });
     await expect(waiting).rejects.toThrow(TimeoutError);
-    await expect(waiting).rejects.toThrow(/region 0 at 0x0 & 0x1 == 0x1/);
+    await expect(waiting).rejects.toThrow(
+      'region 0 at 0x0 & 0x1 == 0x1: not so, the last value was 0x3020100, within 30 ms',
+    );
   });
 
   test('is ended by an abort, and by an error of the device', async () => {

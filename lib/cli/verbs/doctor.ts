@@ -73,7 +73,7 @@ async function doctor(socket: string | undefined, options: DoctorOptions, comman
   const progress = startProgress();
   let report: DoctorReport;
   try {
-    const subject = await subjectOf(socket, options, timeout);
+    const subject = subjectOf(socket, options);
     report = await untilInterrupted((signal) =>
       diagnose(subject, {
         readOnly: options.write !== true,
@@ -130,12 +130,8 @@ function rendered(report: DoctorReport, options: DoctorOptions, command: Command
   return options.markdown === true ? toMarkdown(report) : renderDoctor(report, colorsOf(command));
 }
 
-async function subjectOf(
-  socket: string | undefined,
-  { spawn }: DoctorOptions,
-  timeoutMs: number,
-): Promise<Subject> {
-  if (socket !== undefined) return endpointOf(socket, timeoutMs);
+function subjectOf(socket: string | undefined, { spawn }: DoctorOptions): Subject {
+  if (socket !== undefined) return endpointOf(socket);
   try {
     return { start: spawner(spawn!) };
   } catch (error) {

@@ -70,7 +70,7 @@ async function dump(socket: string, index: number, options: DumpOptions, command
       options.output,
       async (file, signal) => {
         if (options.enable) await device.enable();
-        await withHints(device, index, options, () => copy(stretch, name, options, file, holes, signal));
+        await withHints(device, stretch, options, () => copy(stretch, name, options, file, holes, signal));
       },
       options.keepPartial,
     );
@@ -114,12 +114,12 @@ async function copy(
 /** What would help, where the server answers an error: to enable the device, or to go on without. */
 async function withHints(
   device: Device,
-  index: number,
+  stretch: Stretch,
   { sparse }: DumpOptions,
   work: () => Promise<void>,
 ): Promise<void> {
   try {
-    await withEnableHint(device, index, work);
+    await withEnableHint(device, stretch, work);
   } catch (error) {
     if (sparse || !(error instanceof RemoteError)) throw error;
     throw withFate(error, '--sparse goes on where something cannot be read');

@@ -10,7 +10,7 @@ import {
   type ServerAddress,
 } from '../../proxy/index.js';
 import { UsageError, printable } from '../errors.js';
-import { openTcp, tcpAddress, unixAddress } from '../endpoint.js';
+import { addressOf, endpointOf } from '../endpoint.js';
 import type { GlobalOptions } from '../global-options.js';
 import { byteSize } from '../nvme-options.js';
 import { length, size } from '../numbers.js';
@@ -106,7 +106,7 @@ async function run(options: Options, command: Command): Promise<void> {
     ...(await faultsOf(options)),
     ...traceOf(options),
     listen: listenAddress(options.listen),
-    connect: serverAddress(options.connect, timeout),
+    connect: serverAddress(options.connect),
     timeoutMs: timeout,
     waitForSocket: wait,
     twinSocket: options.twin,
@@ -153,17 +153,15 @@ function traceOf({ log, capture, rotateBytes, rotateFiles, interrupts }: Options
 }
 
 function listenAddress(text: string): ListenAddress {
-  if (text.startsWith('fd:')) throw new UsageError('--listen takes a path, @name or tcp:HOST:PORT');
-  return text.startsWith('tcp:') ? tcpAddress(text) : unixAddress(text);
+  if (addressOf(text).kind === 'fd') throw new UsageError('--listen takes a path, @name or tcp:HOST:PORT');
+  return text;
 }
 
-function serverAddress(text: string, timeoutMs: number): ServerAddress {
-  if (text.startsWith('fd:'))
+function serverAddress(text: string): ServerAddress {
+  endpointOf(text);
+  if (addressOf(text).kind === 'fd')
     throw new UsageError('--connect takes an address that can be connected to again');
-  if (!text.startsWith('tcp:')) return unixAddress(text);
-  const { host, port } = tcpAddress(text);
-  if (port === 0) throw new UsageError(`'${text}' has no port`);
-  return { dial: () => openTcp(host, port, text, timeoutMs), name: text };
+  return text;
 }
 
 /** As it was given; TCP with the port that it got. */

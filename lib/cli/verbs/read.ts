@@ -70,7 +70,7 @@ async function read(
     const text = formatter(format, { region, offset, length, width });
     await writeOutput(options.output, async (file, signal) => {
       if (options.enable === true) await device.enable();
-      await withEnableHint(device, index, () => copy(stretch, text, file, signal, options.output));
+      await withEnableHint(device, stretch, () => copy(stretch, text, file, signal, options.output));
     });
   });
 }

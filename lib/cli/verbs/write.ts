@@ -63,7 +63,7 @@ async function write(
     const stretch = stretchOf(device, index, offset, length, width);
     if (options.enable === true) await device.enable();
     const put = (at: number, data: Buffer): Promise<void> =>
-      withEnableHint(device, index, () => writeStretch(stretch, at, data));
+      withEnableHint(device, stretch, () => writeStretch(stretch, at, data));
     await (bytes === undefined ? writeFile(input!, length, put) : put(0, bytes));
   });
 }
