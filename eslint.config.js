@@ -16,6 +16,8 @@ const LAYERS = [
   { name: 'adaptive-spin' },
   { name: 'cloning' },
   { name: 'errors' },
+  { name: 'process-limits' },
+  { name: 'waiting-room' },
   { name: 'native' },
   { name: 'files', not: ['native'] },
   { name: 'protocol', not: ['native'] },

@@ -5,7 +5,7 @@ import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } fro
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
-import { fdsForClients, mappingsForClients } from './process-limits.js';
+import { fdsForClients, mappingsForClients } from '../process-limits.js';
 
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;

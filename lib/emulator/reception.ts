@@ -1,25 +1,16 @@
 /**
- * Where clients come in, before there is a session for them: nobody knows yet whether they are clients at all.
- *
- * ```
- *   accepted: silent ──VERSION──▶ waiting ── a place is free ──▶ inside: a session has it ──▶ gone
- *               └── says nothing in time, or is in the way ─────────────────────────────────────▲
- * ```
- * A client takes a place when it has sent VERSION, whole: so one that says nothing keeps nobody out. Those that wait are
- * served in the order of their VERSIONs. Who has a place keeps it; but a message that has begun must end in time.
+ * Where clients come in, before there is a session for them (`lib/waiting-room.ts` says who is served when). A client
+ * takes a place when it has sent VERSION, whole; but a message that has begun must end in time.
  */
 import { constants } from 'node:os';
 import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
 import { closeFds, EAGAIN, native, type NativeListener } from '../native.js';
 import { UnixTransport, type Landing, type Transport, type TransportHandler } from '../transport/index.js';
+import { EVICTED_AFTER_MS, WaitingRoom, type Guest } from '../waiting-room.js';
 import { MessageWatch } from './message-watch.js';
 
 const { ETIMEDOUT } = constants.errno;
 
-/** Connections that may be there without a place. */
-const WAITING_ROOM = 64;
-/** With the waiting room full, who has been silent for so long makes room, in milliseconds: clients speak at once. */
-const EVICTED_AFTER_MS = 250;
 /** accept(2) calls in one turn of the loop. */
 const ACCEPTS_A_TURN = 16;
 /** After accept(2) failed for want of fds or memory, in milliseconds. */
@@ -42,10 +33,7 @@ export interface ReceptionOptions {
 
 export class Reception {
   readonly #options: ReceptionOptions;
-  /** In the order in which they came. */
-  readonly #visitors = new Set<Visitor>();
-  readonly #waiting = new Set<Visitor>();
-  #inside = 0;
+  readonly #room: WaitingRoom<Visitor>;
   #listener: NativeListener | undefined;
   #path = '';
   #resume: NodeJS.Timeout | undefined;
@@ -54,11 +42,12 @@ export class Reception {
 
   constructor(options: ReceptionOptions) {
     this.#options = options;
+    this.#room = new WaitingRoom(options.places, () => this.#goOn());
   }
 
   /** Clients that are served, or would be if they said anything. */
   get count(): number {
-    return Math.min(this.#visitors.size, this.#options.places);
+    return Math.min(this.#room.size, this.#options.places);
   }
 
   /** Accepts who comes to the listening socket `fd`, which is ours from here on. */
@@ -71,10 +60,10 @@ export class Reception {
   /** Somebody has come. @throws what opening throws. */
   welcome(open: OpenTransport): Visitor {
     const visitor = new Visitor(open, this.#options, {
-      onVersion: () => this.#onVersion(visitor),
-      onGone: () => this.#forget(visitor),
+      onVersion: () => this.#room.onSpoken(visitor),
+      onGone: () => this.#room.forget(visitor),
     });
-    this.#visitors.add(visitor);
+    this.#room.add(visitor);
     if (!this.#isReferenced) visitor.transport.unref();
     return visitor;
   }
@@ -82,14 +71,16 @@ export class Reception {
   ref(): void {
     this.#isReferenced = true;
     this.#listener?.ref();
-    for (const { transport, isInside } of this.#visitors) if (!isInside) transport.ref();
+    this.#resume?.ref();
+    for (const { transport, isInside } of this.#room) if (!isInside) transport.ref();
   }
 
   /** Sessions are their owner's. */
   unref(): void {
     this.#isReferenced = false;
     this.#listener?.unref();
-    for (const { transport, isInside } of this.#visitors) if (!isInside) transport.unref();
+    this.#resume?.unref();
+    for (const { transport, isInside } of this.#room) if (!isInside) transport.unref();
   }
 
   /** Accepts nobody any more, and sends away who has no session. */
@@ -97,14 +88,12 @@ export class Reception {
     this.#isClosed = true;
     clearTimeout(this.#resume);
     this.#listener?.close();
-    this.#waiting.clear();
-    const reason = new ClosedError('the server was closed');
-    for (const visitor of this.#visitors) if (!visitor.isInside) visitor.end(reason);
+    this.#room.close(new ClosedError('the server was closed'));
   }
 
   #accept(): void {
     for (let i = 0; i < ACCEPTS_A_TURN && !this.#isClosed; i++) {
-      if (this.#visitors.size >= this.#options.places + WAITING_ROOM && !this.#makeRoom()) {
+      if (!this.#room.hasRoom()) {
         // The next ones wait in the backlog.
         this.#pause(EVICTED_AFTER_MS);
         return;
@@ -123,7 +112,9 @@ export class Reception {
 
   #pause(ms: number): void {
     this.#listener!.watch(false);
-    this.#resume ??= setTimeout(() => this.#goOn(), ms).unref();
+    // Until it accepts again this is what keeps the process.
+    this.#resume ??= setTimeout(() => this.#goOn(), ms);
+    if (!this.#isReferenced) this.#resume.unref();
   }
 
   #goOn(): void {
@@ -131,43 +122,6 @@ export class Reception {
     clearTimeout(this.#resume);
     this.#resume = undefined;
     if (!this.#isClosed) this.#listener!.watch(true);
-  }
-
-  /** Whoever has been silent for the longest time goes, if that is long enough. */
-  #makeRoom(): boolean {
-    const latest = performance.now() - EVICTED_AFTER_MS;
-    for (const visitor of this.#visitors) {
-      if (!visitor.isSilent) continue;
-      if (visitor.since > latest) return false;
-      const what = 'the client said nothing, and others were waiting';
-      visitor.end(new TransportError('recvmsg', ETIMEDOUT, what));
-      return true;
-    }
-    return false;
-  }
-
-  #onVersion(visitor: Visitor): void {
-    this.#waiting.add(visitor);
-    this.#fillPlaces();
-  }
-
-  #fillPlaces(): void {
-    for (const visitor of this.#waiting) {
-      if (this.#isClosed || this.#inside >= this.#options.places) return;
-      this.#waiting.delete(visitor);
-      this.#inside++;
-      void visitor.enter().then(() => {
-        this.#inside--;
-        this.#forget(visitor);
-        this.#fillPlaces();
-      });
-    }
-  }
-
-  #forget(visitor: Visitor): void {
-    this.#waiting.delete(visitor);
-    this.#visitors.delete(visitor);
-    this.#goOn();
   }
 }
 
@@ -177,9 +131,8 @@ interface Host {
 }
 
 /** A connection: at first what comes is kept here, then handed to the session that has it. */
-export class Visitor implements TransportHandler {
+export class Visitor implements TransportHandler, Guest {
   readonly transport: Transport;
-  /** When it came: milliseconds of `performance.now`. */
   readonly since = performance.now();
   /** The reason, when it has ended. */
   readonly ended: Promise<VfioUserError>;
@@ -206,7 +159,6 @@ export class Visitor implements TransportHandler {
     }, options.versionTimeoutMs).unref();
   }
 
-  /** It has not said yet what it wants. */
   get isSilent(): boolean {
     return this.#timer !== undefined;
   }

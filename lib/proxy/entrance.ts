@@ -6,21 +6,16 @@ import { TransportError } from '../errors.js';
 import { EAGAIN, native, type NativeListener } from '../native.js';
 import { integer } from '../fields.js';
 import { listenAt, parseAddress, shownPath, type ListeningSocket } from '../transport/index.js';
+import { EVICTED_AFTER_MS } from '../waiting-room.js';
 import type { OpenLeg } from './leg.js';
 import type { ListenAddress } from './proxy-options.js';
 import { streamLeg } from './stream-leg.js';
 import { clientLeg } from './unix-leg.js';
 
-/** A client that has come, and what becomes of it where it is not wanted. */
-export interface Arrival {
-  open: OpenLeg;
-  discard(): void;
-}
-
 export interface EntranceHandler {
   /** Asked before each client: those that there is no room for wait. */
   hasRoom(): boolean;
-  onArrival(arrival: Arrival): void;
+  onArrival(open: OpenLeg): void;
   onTrouble(error: Error): void;
 }
 
@@ -39,6 +34,8 @@ const MODE = 0o600;
 const LOOPBACK = '127.0.0.1';
 /** After accept(2) failed for want of fds or memory, in milliseconds. */
 const ACCEPT_PAUSE_MS = 100;
+/** accept(2) calls in one turn of the loop. */
+const ACCEPTS_A_TURN = 16;
 
 /**
  * @throws TypeError and RangeError for what is no address; TransportError where it cannot be had: EADDRINUSE where
@@ -61,6 +58,10 @@ class UnixEntrance implements Entrance {
   readonly #listener: NativeListener;
   readonly #handler: EntranceHandler;
   #resume: NodeJS.Timeout | undefined;
+  /** It waits for room. */
+  #isFull = false;
+  #isReferenced = true;
+  #isClosed = false;
 
   constructor(path: string, socket: ListeningSocket, handler: EntranceHandler) {
     this.address = shownPath(path);
@@ -71,18 +72,25 @@ class UnixEntrance implements Entrance {
   }
 
   resume(): void {
-    if (this.#resume === undefined) this.#listener.watch(true);
+    if (!this.#isFull) return;
+    this.#isFull = false;
+    this.#goOn();
   }
 
   ref(): void {
+    this.#isReferenced = true;
     this.#listener.ref();
+    this.#resume?.ref();
   }
 
   unref(): void {
+    this.#isReferenced = false;
     this.#listener.unref();
+    this.#resume?.unref();
   }
 
   close(): void {
+    this.#isClosed = true;
     clearTimeout(this.#resume);
     // Before the socket is closed: until then nobody takes the file for a stale one.
     this.#socket.removeFile();
@@ -90,29 +98,36 @@ class UnixEntrance implements Entrance {
   }
 
   #accept(): void {
-    while (this.#handler.hasRoom()) {
-      const fd = this.#listener.accept();
-      if (fd < 0) {
-        if (fd !== -EAGAIN) this.#pause(-fd);
+    for (let i = 0; i < ACCEPTS_A_TURN; i++) {
+      if (!this.#handler.hasRoom()) {
+        // The next one waits in the backlog.
+        this.#isFull = true;
+        this.#pause(EVICTED_AFTER_MS);
         return;
       }
-      this.#handler.onArrival({
-        open: clientLeg(fd, 'the client'),
-        discard: () => void native().closeFd(fd),
-      });
+      const fd = this.#listener.accept();
+      if (fd === -EAGAIN) return;
+      if (fd < 0) {
+        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
+        this.#pause(ACCEPT_PAUSE_MS);
+        this.#handler.onTrouble(new TransportError('accept', -fd, this.address));
+        return;
+      }
+      this.#handler.onArrival(clientLeg(fd, 'the client'));
     }
-    // The next one waits in the backlog.
-    this.#listener.watch(false);
   }
 
-  /** What accept(2) cannot do now stays ready: without a pause the loop would do nothing else. */
-  #pause(errno: number): void {
+  #pause(ms: number): void {
     this.#listener.watch(false);
-    this.#resume = setTimeout(() => {
-      this.#resume = undefined;
-      this.#listener.watch(true);
-    }, ACCEPT_PAUSE_MS);
-    this.#handler.onTrouble(new TransportError('accept', errno, this.address));
+    // Until it accepts again this is what keeps the process.
+    this.#resume ??= setTimeout(() => this.#goOn(), ms);
+    if (!this.#isReferenced) this.#resume.unref();
+  }
+
+  #goOn(): void {
+    clearTimeout(this.#resume);
+    this.#resume = undefined;
+    if (!this.#isClosed) this.#listener.watch(true);
   }
 }
 
@@ -121,17 +136,14 @@ async function openTcp(
   handler: EntranceHandler,
 ): Promise<Entrance> {
   integer('port', port, 0, 0xffff);
-  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true }, (socket) =>
-    arrive(socket, handler),
-  );
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
   server.listen({ host, port, backlog: BACKLOG });
   try {
     await once(server, 'listening');
   } catch (error) {
     throw listenError(error as NodeJS.ErrnoException, `${host}:${port}`);
   }
-  server.on('error', (error) => handler.onTrouble(error));
-  return new TcpEntrance(server);
+  return new TcpEntrance(server, handler);
 }
 
 function listenError(error: NodeJS.ErrnoException, address: string): Error {
@@ -139,32 +151,33 @@ function listenError(error: NodeJS.ErrnoException, address: string): Error {
   return errno === undefined ? error : new TransportError('bind', errno, address, { cause: error });
 }
 
-/** TCP clients are accepted by Node: one that there is no room for cannot be left waiting. */
-function arrive(socket: Socket, handler: EntranceHandler): void {
-  if (!handler.hasRoom()) {
-    socket.destroy();
-    return;
-  }
-  socket.on('error', () => undefined);
-  const { remoteAddress = 'somebody', remotePort = 0 } = socket;
-  handler.onArrival({
-    open: streamLeg(socket, `the client ${remoteAddress}:${remotePort}`),
-    discard: () => socket.destroy(),
-  });
-}
-
+/** TCP clients are accepted by Node, which cannot be told to leave them in the backlog: they wait here as they would there. */
 class TcpEntrance implements Entrance {
   readonly address: string;
   readonly #server: Server;
+  readonly #handler: EntranceHandler;
+  /** Accepted, and neither read nor written. */
+  readonly #held = new Set<Socket>();
+  #timer: NodeJS.Timeout | undefined;
+  #saidFull = false;
 
-  constructor(server: Server) {
+  constructor(server: Server, handler: EntranceHandler) {
     const { address, port, family } = server.address() as AddressInfo;
     this.address = family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
     this.#server = server;
+    this.#handler = handler;
+    server.on('connection', (socket) => this.#arrive(socket));
+    server.on('error', (error) => handler.onTrouble(error));
   }
 
-  /** It never stopped. */
-  resume(): void {}
+  resume(): void {
+    for (const socket of this.#held) {
+      if (!this.#handler.hasRoom()) break;
+      this.#held.delete(socket);
+      this.#letIn(socket);
+    }
+    this.#waitForRoom();
+  }
 
   ref(): void {
     this.#server.ref();
@@ -175,6 +188,34 @@ class TcpEntrance implements Entrance {
   }
 
   close(): void {
+    clearTimeout(this.#timer);
     this.#server.close();
+    for (const socket of this.#held) socket.destroy();
+  }
+
+  #arrive(socket: Socket): void {
+    // Nobody else would hear of a late one.
+    socket.on('error', () => undefined);
+    if (this.#held.size === 0 && this.#handler.hasRoom()) this.#letIn(socket);
+    else if (this.#held.size < BACKLOG) {
+      this.#held.add(socket);
+      socket.once('close', () => this.#held.delete(socket));
+      this.#waitForRoom();
+    } else {
+      socket.destroy();
+      if (!this.#saidFull) this.#handler.onTrouble(new Error(`${this.address}: more clients than can wait`));
+      this.#saidFull = true;
+    }
+  }
+
+  #letIn(socket: Socket): void {
+    const { remoteAddress = 'somebody', remotePort = 0 } = socket;
+    this.#handler.onArrival(streamLeg(socket, `the client ${remoteAddress}:${remotePort}`));
+  }
+
+  #waitForRoom(): void {
+    clearTimeout(this.#timer);
+    if (this.#held.size === 0) this.#saidFull = false;
+    else this.#timer = setTimeout(() => this.resume(), EVICTED_AFTER_MS).unref();
   }
 }

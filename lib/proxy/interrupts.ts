@@ -28,7 +28,6 @@ export type OnInterrupt = (index: number, subindex: number, count: number) => vo
 const SET_IRQS_SIZE = 20;
 /** Requests whose replies are awaited: ids are 16 bits, no client has so many of these under way. */
 const MAX_PENDING = 256;
-const MAX_LINES = 4_096;
 const EVENTFD = 'anon_inode:[eventfd]';
 
 /** A client's eventfd and ours in its place. */
@@ -70,18 +69,26 @@ interface Change {
   index: number;
   /** By subindex. Empty where the index is switched off. */
   lines: Map<number, Line>;
+  /** Subindexes whose eventfds are passed on as they are. */
+  unseen: number[];
   isOff: boolean;
 }
 
 export class Interrupts {
   readonly #onInterrupt: OnInterrupt;
   readonly #onNotice: (text: string) => void;
+  readonly #most: number;
+  /** Lines that there are, agreed to or not. */
+  #count = 0;
+  #saidMost = false;
   /** By index and subindex. */
   readonly #lines = new Map<number, Map<number, Line>>();
   /** By the request's id. */
   readonly #pending = new Map<number, Change>();
 
-  constructor(onInterrupt: OnInterrupt, onNotice: (text: string) => void) {
+  /** With `most` lines further interrupts are passed on as they are. */
+  constructor(most: number, onInterrupt: OnInterrupt, onNotice: (text: string) => void) {
+    this.#most = most;
     this.#onInterrupt = onInterrupt;
     this.#onNotice = onNotice;
   }
@@ -102,7 +109,7 @@ export class Interrupts {
     if ((flags & IRQ_SET_ACTION_TRIGGER) === 0) return fds;
     const isOff = (flags & IRQ_SET_DATA_NONE) !== 0 && count === 0;
     if (!isOff && ((flags & IRQ_SET_DATA_EVENTFD) === 0 || fds.length === 0)) return fds;
-    const change: Change = { index, lines: new Map(), isOff };
+    const change: Change = { index, lines: new Map(), unseen: [], isOff };
     const passed = fds.map((fd, i) => this.#replace(change, first + i, fd));
     if ((messageFlags & HEADER_FLAG_NO_REPLY) !== 0) this.#agree(change);
     else this.#await(headerId(bytes, start), change);
@@ -119,21 +126,38 @@ export class Interrupts {
     if (change === undefined) return;
     this.#pending.delete(id);
     if ((flags & HEADER_FLAG_ERROR) === 0) this.#agree(change);
-    else for (const line of change.lines.values()) line.close();
+    else this.#drop(change.lines);
   }
 
   close(): void {
-    for (const { lines } of this.#pending.values()) for (const line of lines.values()) line.close();
-    for (const lines of this.#lines.values()) for (const line of lines.values()) line.close();
+    for (const { lines } of this.#pending.values()) this.#drop(lines);
+    for (const lines of this.#lines.values()) this.#drop(lines);
     this.#pending.clear();
     this.#lines.clear();
   }
 
   #replace(change: Change, subindex: number, fd: number): number {
-    if (change.lines.size >= MAX_LINES || !isEventFd(fd)) return fd;
+    const passed = isEventFd(fd) ? this.#standIn(change, subindex, fd) : fd;
+    if (passed === fd) change.unseen.push(subindex);
+    return passed;
+  }
+
+  /** What takes another one's place is there beside it until the server has agreed. */
+  #hasRoomFor(index: number, subindex: number): boolean {
+    const isKnown = this.#lines.get(index)?.has(subindex) === true;
+    return this.#count < (isKnown ? 2 * this.#most : this.#most);
+  }
+
+  #standIn(change: Change, subindex: number, fd: number): number {
+    if (!this.#hasRoomFor(change.index, subindex)) {
+      if (!this.#saidMost) this.#onNotice(`more than ${this.#most} interrupts: the others are not seen`);
+      this.#saidMost = true;
+      return fd;
+    }
     try {
       const { index } = change;
       const line = new Line(fd, (count) => this.#onInterrupt(index, subindex, count));
+      this.#count++;
       change.lines.set(subindex, line);
       return line.serverFd;
     } catch {
@@ -144,29 +168,46 @@ export class Interrupts {
 
   #await(id: number, change: Change): void {
     const before = this.#pending.get(id);
-    if (before !== undefined) for (const line of before.lines.values()) line.close();
+    if (before !== undefined) this.#drop(before.lines);
     // Requests that are never answered do not pile up: the oldest is taken for refused.
     const oldest = this.#pending.size >= MAX_PENDING ? [...this.#pending][0] : undefined;
     if (oldest !== undefined) {
       this.#pending.delete(oldest[0]);
-      for (const line of oldest[1].lines.values()) line.close();
+      this.#drop(oldest[1].lines);
     }
     this.#pending.set(id, change);
   }
 
-  #agree({ index, lines, isOff }: Change): void {
+  #agree({ index, lines, unseen, isOff }: Change): void {
     if (isOff) {
-      for (const line of this.#lines.get(index)?.values() ?? []) line.close();
+      this.#drop(this.#lines.get(index));
       this.#lines.delete(index);
     }
+    for (const subindex of unseen) this.#forget(index, subindex);
     // An index without lines is not kept: a client may name four billion.
     if (lines.size === 0) return;
     const known = this.#lines.get(index) ?? new Map<number, Line>();
     this.#lines.set(index, known);
     for (const [subindex, line] of lines) {
-      known.get(subindex)?.close();
+      this.#forget(index, subindex);
       known.set(subindex, line);
     }
+  }
+
+  #forget(index: number, subindex: number): void {
+    const line = this.#lines.get(index)?.get(subindex);
+    if (line === undefined) return;
+    this.#lines.get(index)!.delete(subindex);
+    this.#close(line);
+  }
+
+  #drop(lines: ReadonlyMap<number, Line> | undefined): void {
+    for (const line of lines?.values() ?? []) this.#close(line);
+  }
+
+  #close(line: Line): void {
+    this.#count--;
+    line.close();
   }
 }
 

@@ -1,6 +1,7 @@
 /** What a proxy can be told. */
 import type { Duplex } from 'node:stream';
 import { integer } from '../fields.js';
+import { fdsForClients } from '../process-limits.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import type { TraceOptions } from '../trace/index.js';
 import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
@@ -31,8 +32,19 @@ export interface ProxyOptions extends TraceOptions {
   timeoutMs?: number;
   /** Waits for the server's socket to appear, within the time; false by default. */
   waitForSocket?: boolean;
-  /** Clients at the same time; the others wait. 64 by default. */
+  /**
+   * Clients at the same time, each with a connection to the server, when their first message has come; 64 by default. The
+   * others wait, in the order of those messages, as many as 64: then who has been silent for the longest time goes.
+   */
   maxClients?: number;
+  /** How long a client may take to send its first message, VERSION, once it is connected, in milliseconds; 5,000 by default. */
+  versionTimeoutMs?: number;
+  /**
+   * Where interrupts are seen, the most of a client's that are; further ones pass unseen, and a notice says so. By default an
+   * equal share, for each of `maxClients`, of half of the file descriptors that the process may have (RLIMIT_NOFILE): each
+   * takes two, and as many again while it is replaced.
+   */
+  maxEventFds?: number;
   /** What happens to messages on their way. */
   faults?: readonly FaultSpec[] | FaultPlanSpec;
   /**
@@ -75,7 +87,7 @@ export type ProxyEvent =
 export interface ProxyCounters {
   /** Clients that were accepted. */
   clients: number;
-  /** Of them, those that are connected now. */
+  /** Of them, those that are connected now, with a place or waiting for one. */
   open: number;
   /** Of them, those that no connection to the server could be had for. */
   refused: number;
@@ -93,6 +105,8 @@ export interface Settings {
   timeoutMs: number;
   waitForSocket: boolean;
   maxClients: number;
+  versionTimeoutMs: number;
+  maxEventFds: number;
   plan: FaultPlan | undefined;
   twinSocket: 'interpose' | 'pass';
   interrupts: boolean;
@@ -105,6 +119,10 @@ export interface Settings {
 const DEFAULT_SPIN_US = 50;
 const MOST_SPIN_US = 100;
 const DEFAULT_TIMEOUT_MS = 5_000;
+const DEFAULT_VERSION_TIMEOUT_MS = 5_000;
+/** Two, and two more while others take their place. */
+const FDS_OF_AN_INTERRUPT = 4;
+const MOST_FDS = 0x7fff_ffff;
 const DEFAULT_MAX_CLIENTS = 64;
 const MOST_CLIENTS = 1_024;
 const MOST_MESSAGE_BYTES = 1 << 30;
@@ -116,10 +134,19 @@ export function settingsOf(options: ProxyOptions): Settings {
   if (twinSocket !== 'interpose' && twinSocket !== 'pass')
     throw new TypeError("twinSocket is 'interpose' or 'pass'");
   if (malformed !== 'close' && malformed !== 'pass') throw new TypeError("malformed is 'close' or 'pass'");
+  const maxClients = integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS);
+  const share = Math.floor(fdsForClients() / FDS_OF_AN_INTERRUPT / maxClients);
   return {
     timeoutMs: integer('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 1, MAX_TIMER_MS),
     waitForSocket: options.waitForSocket ?? false,
-    maxClients: integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS),
+    maxClients,
+    versionTimeoutMs: integer(
+      'versionTimeoutMs',
+      options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS,
+      1,
+      MAX_TIMER_MS,
+    ),
+    maxEventFds: integer('maxEventFds', options.maxEventFds ?? share, 0, MOST_FDS),
     plan: planOf(faults),
     twinSocket,
     interrupts: options.interrupts ?? isWanted(trace, capture),

@@ -3,17 +3,20 @@ import { resolve } from 'node:path';
 import { forbidCloning } from '../cloning.js';
 import { ClosedError, VfioUserError } from '../errors.js';
 import { openTap, type TraceTap } from '../trace/index.js';
+import { WaitingRoom } from '../waiting-room.js';
 import { addTo, newWayCounters } from './counters.js';
-import { openEntrance, type Arrival, type Entrance } from './entrance.js';
+import { openEntrance, type Entrance } from './entrance.js';
 import type { OpenLeg } from './leg.js';
 import type { ListenAddress, ProxyCounters, ProxyOptions, ServerAddress, Settings } from './proxy-options.js';
 import { settingsOf } from './proxy-options.js';
 import { Session } from './session.js';
 import { openUpstream, serverName } from './upstream.js';
+import { Visitor } from './visitor.js';
 
 /**
  * Listens, and passes on what clients and server say to each other: messages with the fds that belong to them, and the
- * twin socket. Each client gets a connection of its own to the server, which need not be there yet.
+ * twin socket. Each client gets a connection of its own to the server, which need not be there yet, when its first message
+ * has come: one who says nothing keeps no place, and does not bother the server.
  *
  * Between two Unix sockets nothing is changed, but for the process that the server sees its client as (SO_PEERCRED).
  * Where a side takes no fds they end here, and messages go without.
@@ -31,7 +34,7 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
   // The entrance goes first: a socket that is taken must not cost the capture of whoever has it.
   const entrance = await openEntrance(options.listen, {
     hasRoom: () => holder.server?.hasRoom ?? false,
-    onArrival: (arrival) => holder.server!.welcome(arrival),
+    onArrival: (open) => holder.server!.welcome(open),
     onTrouble: (error) => settings.onEvent({ type: 'notice', text: error.message }),
   });
   let tap: TraceTap;
@@ -67,6 +70,7 @@ export class ProxyServer implements AsyncDisposable {
   /** Where it listens, as people write it: a path, `@name`, `127.0.0.1:4420`. */
   readonly address: string;
   readonly #parts: Parts;
+  readonly #room: WaitingRoom<Visitor>;
   /** By the number of their name, undefined while the server is being connected to. */
   readonly #sessions = new Map<number, Session | undefined>();
   readonly #closing = new AbortController();
@@ -80,13 +84,14 @@ export class ProxyServer implements AsyncDisposable {
   /** @internal */
   constructor(parts: Parts) {
     this.#parts = parts;
+    this.#room = new WaitingRoom(parts.settings.maxClients, () => parts.entrance.resume());
     this.address = parts.entrance.address;
     forbidCloning(this, 'a ProxyServer');
   }
 
   /** @internal */
   get hasRoom(): boolean {
-    return !this.#closing.signal.aborted && this.#sessions.size < this.#parts.settings.maxClients;
+    return this.#room.hasRoom();
   }
 
   /** What went through so far. */
@@ -101,7 +106,7 @@ export class ProxyServer implements AsyncDisposable {
       interrupts += session.interrupts;
     }
     const faults = this.#parts.settings.plan?.fired ?? 0;
-    const open = this.#sessions.size;
+    const open = this.#room.size;
     return { clients: this.#clients, open, refused: this.#refused, toServer, toClient, faults, interrupts };
   }
 
@@ -119,6 +124,7 @@ export class ProxyServer implements AsyncDisposable {
     if (this.#closing.signal.aborted) return;
     const reason = new ClosedError('the proxy was closed');
     this.#closing.abort(reason);
+    this.#room.close(reason);
     for (const session of [...this.#sessions.values()]) session?.close(reason);
     this.#parts.entrance.close();
     this.#parts.tap.close();
@@ -129,54 +135,65 @@ export class ProxyServer implements AsyncDisposable {
   }
 
   /** @internal */
-  welcome(arrival: Arrival): void {
+  welcome(open: OpenLeg): void {
     const client = ++this.#clients;
+    const { settings } = this.#parts;
+    const visitor: Visitor = new Visitor(open, settings, {
+      onSpoken: () => this.#room.onSpoken(visitor),
+      onPlace: () => this.#serve(visitor, client),
+      onGone: (error) => {
+        this.#room.forget(visitor);
+        this.#tellEnded(client, error);
+      },
+    });
+    this.#room.add(visitor);
+    settings.onEvent({ type: 'connected', client });
+    visitor.listen();
+  }
+
+  /** From when a client has its place until it has left it. */
+  async #serve(visitor: Visitor, client: number): Promise<void> {
     // The lowest number that is free: a capture describes as many sockets as there were at once, not as ever came.
     let number = 1;
     while (this.#sessions.has(number)) number++;
     this.#sessions.set(number, undefined);
-    this.#parts.settings.onEvent({ type: 'connected', client });
-    void this.#connect(arrival, client, number);
-  }
-
-  async #connect(arrival: Arrival, client: number, number: number): Promise<void> {
     const { connect, settings, tap, name } = this.#parts;
-    let server: OpenLeg;
     try {
-      server = await openUpstream(connect, settings, this.#closing.signal);
+      const server = await openUpstream(connect, settings, this.#closing.signal);
+      await new Promise<void>((resolve) => {
+        const onOver = (over: Session): void => {
+          this.#countOver(over);
+          resolve();
+        };
+        const socket = number === 1 ? name : `${name}#${number}`;
+        const session = new Session(
+          { client: visitor.open, server },
+          { client, name: socket, settings, tap, onOver },
+        );
+        this.#sessions.set(number, session);
+        if (this.#closing.signal.aborted) session.close(this.#closing.signal.reason as VfioUserError);
+        else {
+          session.start();
+          visitor.replay();
+        }
+      });
     } catch (error) {
-      arrival.discard();
-      this.#refuse(client, number, error);
-      return;
+      this.#refused++;
+      this.#tellEnded(client, error);
+    } finally {
+      this.#sessions.delete(number);
     }
-    const onOver = (over: Session): void => this.#over(over, number);
-    const socket = number === 1 ? name : `${name}#${number}`;
-    const session = new Session(
-      { client: arrival.open, server },
-      { client, name: socket, settings, tap, onOver },
-    );
-    this.#sessions.set(number, session);
-    if (this.#closing.signal.aborted) session.close(this.#closing.signal.reason as VfioUserError);
-    else session.start();
   }
 
-  #refuse(client: number, number: number, error: unknown): void {
-    this.#refused++;
+  #tellEnded(client: number, error: unknown): void {
     const reason = error instanceof Error ? error.message : String(error);
     const code = error instanceof VfioUserError ? error.code : 'ERR_VFIO_USER_CLOSED';
-    this.#leave(number);
     this.#parts.settings.onEvent({ type: 'ended', client, reason, code });
   }
 
-  #over(session: Session, number: number): void {
+  #countOver(session: Session): void {
     addTo(this.#toServer, session.toServer);
     addTo(this.#toClient, session.toClient);
     this.#interrupts += session.interrupts;
-    this.#leave(number);
-  }
-
-  #leave(number: number): void {
-    this.#sessions.delete(number);
-    if (!this.#closing.signal.aborted) this.#parts.entrance.resume();
   }
 }

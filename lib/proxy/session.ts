@@ -46,7 +46,7 @@ export class Session {
         this.interrupts++;
         if (tap.active) tap.interrupt(name, index, subindex, count);
       };
-      this.#interrupts = new Interrupts(onInterrupt, (text) => this.#notice(text));
+      this.#interrupts = new Interrupts(settings.maxEventFds, onInterrupt, (text) => this.#notice(text));
     }
     this.#main = new Link(
       '',

@@ -16,6 +16,7 @@ import {
   regionReadRequest,
   regionWriteRequest,
   setIrqsRequest,
+  versionRequest,
 } from '../support/wire.js';
 import { between, cleanup, endOf, proxyTo, scratch, until, withDevice } from './fixture.js';
 
@@ -303,6 +304,7 @@ describe('ends', () => {
     );
     const client = RawClient.connect(path);
     cleanup(() => client.close());
+    client.post(versionRequest());
     await client.end();
     expect(endOf(events)).toBe('connect to nowhere: no answer within 50 ms');
   });

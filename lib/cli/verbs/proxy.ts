@@ -38,7 +38,8 @@ interface Options {
 
 const HELP = `
 Clients connect to --listen as though it were the server. --listen and --connect are a path, @name for an abstract
-socket, or tcp:HOST:PORT (where no file descriptors pass). Each client gets a connection of its own to the server.
+socket, or tcp:HOST:PORT (where no file descriptors pass). Each client gets a connection of its own to the server when its
+first message has come. With --max-clients at once the next 64 wait; who says nothing goes, after 5 s or when others wait.
 Log lines and the summary at the end go to stdout, what happens besides to stderr. Runs until it is interrupted.
 Log lines that come faster than they are read are left out, 4 MiB wait, and a line says how many; a capture has them all,
 so a FIFO's slow reader slows down clients and server.
