@@ -5,8 +5,8 @@
  *
  * The input: steps, a byte that says what and what that takes.
  */
-import { Connection, type RequestHandler } from '../../lib/connection/index.js';
-import { decodeUInt32 } from '../../lib/device/region-decoders.js';
+import { Connection, type RegionAccess, type RequestHandler } from '../../lib/connection/index.js';
+import { readOf, readToOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { VfioUserError } from '../../lib/errors.js';
 import { Command } from '../../lib/protocol/constants.js';
 import { Framer } from '../../lib/transport/framer.js';
@@ -180,8 +180,7 @@ class Run {
         this.#call();
         break;
       case 3:
-        if (this.#connection.endReason === undefined)
-          this.#connection.post(Command.REGION_WRITE, 0, 0, 4, Buffer.alloc(4));
+        if (this.#connection.endReason === undefined) this.#connection.post(writeOf(0, 0, Buffer.alloc(4)));
         break;
       case 4:
       case 5:
@@ -210,24 +209,21 @@ class Run {
     const call = this.#open();
     const isRead = kind % 2 === 0;
     const target = isRead && kind % 4 === 0 ? Buffer.alloc(64) : undefined;
-    const count = target?.length ?? 4;
-    const body = isRead ? null : Buffer.alloc(count, call.number);
-    const decode = isRead && target === undefined ? decodeUInt32 : (): undefined => undefined;
-    const command = isRead ? Command.REGION_READ : Command.REGION_WRITE;
-    this.#settle(
-      call,
-      this.#connection.access<unknown>(command, 0, call.number * 64, count, body, target, decode, {
-        signal: call.abort.signal,
-        timeoutMs: Infinity,
-      }),
-    );
+    const at = call.number * 64;
+    const access: RegionAccess<unknown> = !isRead
+      ? writeOf(0, at, Buffer.alloc(4, call.number))
+      : target === undefined
+        ? readOf(0, at, 4, takeUInt32)
+        : readToOf(0, at, target);
+    const options = { signal: call.abort.signal, timeoutMs: Infinity };
+    this.#settle(call, this.#connection.access(access, options));
   }
 
   #call(): void {
     const call = this.#open();
     const options = { signal: call.abort.signal, timeoutMs: Infinity };
     const payload = this.#bytes(48);
-    const decode = (_slot: unknown, bytes: Buffer, start: number, end: number): number => {
+    const decode = (bytes: Buffer, start: number, end: number): number => {
       promise(start >= 0 && end <= bytes.length && start <= end, 'a payload lies in its buffer');
       return end - start;
     };

@@ -11,48 +11,27 @@
  */
 import { performance } from 'node:perf_hooks';
 import { TimeoutError, UnsupportedError } from '../errors.js';
-import { HEADER_SIZE, commandName } from '../protocol/constants.js';
-import {
-  QUICK_OTHER_AT,
-  QUICK_REPLY_AT,
-  QUICK_WAITED_AT,
-  SLICE_MS,
-  type MessageTap,
-  type QuickFace,
-} from '../transport/index.js';
-import { ACCESS_HEAD_SIZE, encodeAccess, encodeQuickly, isPlainReply, isQuick } from './access.js';
+import { commandName } from '../protocol/constants.js';
+import { QUICK_WAITED_AT, SLICE_MS, type MessageTap } from '../transport/index.js';
 import { deadlineOf, hasDeadline, timeoutOf, type SyncCallOptions } from './call-options.js';
+import { FastPath, type Unfinished } from './fast-path.js';
 import { FLAGS_COMMAND } from './flags.js';
-import { countRoundTrip, countSent, type Counters } from './counters.js';
 import type { Flow } from './flow.js';
-import { lostMemory } from './memory.js';
-import { Slot, aim, type Decoder } from './slot.js';
-
-const NO_FDS: number[] = [];
-/** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
-const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
-/** What a quick access was, for its decoder alone, once its reply is known to be the plain one. */
-const quickSlot = new Slot();
-quickSlot.isPlain = true;
-const QUICK_OTHER_WORD = QUICK_OTHER_AT >>> 2;
+import { checkMemory, encodeAccess, type RegionAccess } from './region-access.js';
+import type { Decoder, Slot } from './slot.js';
 
 export class BlockingCalls {
   readonly #flow: Flow;
-  readonly #counters: Counters;
-  readonly #quick: QuickFace | undefined;
-  /** Of the twin, where there was one when it was looked for the last time. */
-  #quickTwin: QuickFace | undefined;
+  readonly #fastPath: FastPath | undefined;
   #whyNotSync: string | undefined;
   readonly #tap: MessageTap | undefined;
   /** The deadline of calls that say nothing. */
   readonly #timeoutMs: number;
-  /** See `Transport.isServedHere`. Asked once: the ends of a socket stay what they are. */
-  #isServedHere: boolean | undefined;
 
   constructor(flow: Flow, tap: MessageTap | undefined, timeoutMs: number) {
     this.#flow = flow;
-    this.#counters = flow.counters;
-    this.#quick = flow.main.transport.quick;
+    const { quick } = flow.main.transport;
+    this.#fastPath = quick === undefined ? undefined : new FastPath(flow, quick, tap);
     this.#tap = tap;
     this.#timeoutMs = timeoutMs;
   }
@@ -60,12 +39,12 @@ export class BlockingCalls {
   /** Refuses calls with this explanation, until set to undefined. */
   set whyNotSync(reason: string | undefined) {
     this.#whyNotSync = reason;
-    this.disturb();
+    if (this.#fastPath !== undefined) this.#fastPath.isForbidden = reason !== undefined;
   }
 
-  /** What has to be minded has changed, other than by a message: the next call looks anew. */
+  /** See `FastPath.disturb`. */
   disturb(): void {
-    if (this.#quick !== undefined) this.#quick.isUndisturbed = false;
+    this.#fastPath?.disturb();
   }
 
   /** `Connection.call`, blocking; `head` is of the command and its payload. */
@@ -77,61 +56,36 @@ export class BlockingCalls {
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
-    const slot = this.#open(command, decode, options);
+    const slot = this.#open(command, options);
+    slot.decode = decode;
     this.#hurry();
     if (!slot.settled) this.#flow.submit(slot, head, payload, fds);
     return this.#block(slot) as T;
   }
 
   /** `Connection.access`, blocking: the lowest latency. */
-  access<T>(
-    command: number,
-    region: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: SyncCallOptions | undefined,
-  ): T {
-    const caller = body ?? target;
-    if (caller !== undefined && caller.length !== count) throw lostMemory(command);
-    const quick = this.#quick;
-    if (quick !== undefined && isQuick(count, body) && this.#isQuiet(quick)) {
+  access<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
+    const { command, body } = access;
+    checkMemory(access);
+    const fastPath = this.#fastPath;
+    if (fastPath?.mayTake(access) === true) {
       const timeoutMs = this.#leftOf(command, options);
-      const { memory } = quick;
-      const id = this.#flow.slots.borrowId();
-      const size = encodeQuickly(memory, id, command, region, offset, count, body);
-      const twin = this.#quickTwin;
-      let came = quick.roundTrip(size, timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS, twin);
-      const dataBytes = body === null ? count : 0;
-      if (!isPlainReply(memory, came, dataBytes)) {
-        came = quick.afterRoundTrip(came, size);
-        if (!isPlainReply(memory, came, dataBytes)) {
-          countSent(this.#counters, size);
-          // It has been sent: its time began before, and is not asked for again.
-          const slot = this.#open(command, decode, { timeoutMs });
-          slot.timeoutMs = Math.ceil(timeoutOf(options, this.#timeoutMs));
-          aim(slot, region, offset, count, target);
-          return this.#goOn(quick, slot, id, size, came) as T;
-        }
-      }
-      countRoundTrip(this.#counters, size, came);
-      quickSlot.count = count;
-      quickSlot.target = target;
-      const start = QUICK_REPLY_AT + HEADER_SIZE;
-      const value = decode(quickSlot, memory.bytes, start, QUICK_REPLY_AT + came, NO_FDS);
-      quickSlot.target = undefined;
-      // What the server asked for before it answered comes before the answer: a read pushes writes.
-      if (twin !== undefined && memory.words[QUICK_OTHER_WORD] !== 0)
-        this.#flow.twin!.transport.receiveSync(0, undefined);
-      return value;
+      return fastPath.run(access, timeoutMs, (unfinished) => {
+        // It has been sent: its time began before, and is not asked for again.
+        const slot = this.#open(command, { timeoutMs });
+        slot.timeoutMs = Math.ceil(timeoutOf(options, this.#timeoutMs));
+        slot.aim(access);
+        return this.#goOn(fastPath, slot, unfinished) as T;
+      });
     }
-    const slot = this.#open(command, decode, options);
-    aim(slot, region, offset, count, target);
+    const head = this.#flow.accessHead;
+    const slot = this.#open(command, options);
+    slot.aim(access);
     this.#hurry();
-    encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
-    if (!slot.settled) this.#flow.submit(slot, accessHead, body, null);
+    if (!slot.settled) {
+      encodeAccess(head, access, FLAGS_COMMAND);
+      this.#flow.submit(slot, head, body, null);
+    }
     return this.#block(slot) as T;
   }
 
@@ -144,11 +98,11 @@ export class BlockingCalls {
     return left;
   }
 
-  #open<T>(command: number, decode: Decoder<T>, options: SyncCallOptions | undefined): Slot {
+  #open(command: number, options: SyncCallOptions | undefined): Slot {
     this.#flow.refuseWhenClosed(command);
     const { canBlock, peer } = this.#flow.main.transport;
     if (!canBlock) throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${peer}`);
-    if (this.#peerIsHere()) {
+    if (this.#flow.isServedHere) {
       throw new UnsupportedError(
         `${commandName(command)}: no synchronous call can be made to a server on this thread's own event loop, which cannot ` +
           'answer while the call blocks it: call asynchronously, or serve in a worker thread or another process',
@@ -167,42 +121,11 @@ export class BlockingCalls {
     if (this.#whyNotSync !== undefined) {
       throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     }
-    return this.#flow.open(command, decode, options, true);
+    return this.#flow.open(command, options, true);
   }
 
-  #peerIsHere(): boolean {
-    return (this.#isServedHere ??= this.#flow.main.transport.isServedHere);
-  }
-
-  /** No call but the next is under way, nothing is being done, and nobody listens: there is nothing to mind. */
-  #isQuiet(quick: QuickFace): boolean {
-    if (this.#tap?.active === true) return false;
-    // Whatever ends the quiet goes through one of the transports, or is told to `disturb`.
-    if (!quick.isUndisturbed || this.#quickTwin?.isUndisturbed === false) return this.#isQuietAgain(quick);
-    return true;
-  }
-
-  #isQuietAgain(quick: QuickFace): boolean {
-    const { counters, serving, endReason, queue, main, twin } = this.#flow;
-    const isQuiet =
-      counters.inFlight === 0 &&
-      counters.tombstones === 0 &&
-      serving === 0 &&
-      endReason === undefined &&
-      this.#whyNotSync === undefined &&
-      queue.first === undefined &&
-      main.isQuiet &&
-      (twin === undefined || twin.isQuiet) &&
-      !this.#peerIsHere();
-    if (!isQuiet) return false;
-    this.#quickTwin = twin?.transport.quick;
-    if (this.#quickTwin !== undefined) this.#quickTwin.isUndisturbed = true;
-    quick.isUndisturbed = true;
-    return true;
-  }
-
-  /** A quick access becomes a call like any other: `came`, of its answer, is not what was expected. */
-  #goOn(quick: QuickFace, slot: Slot, id: number, size: number, came: number): unknown {
+  /** An access of the fast path becomes a call like any other. */
+  #goOn({ quick }: FastPath, slot: Slot, { id, size, came }: Unfinished): unknown {
     const { main, deadlines } = this.#flow;
     const { bytes } = quick.memory;
     this.#flow.giveId(slot, id);

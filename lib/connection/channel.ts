@@ -28,6 +28,8 @@ export interface ChannelHandler {
 
 export class Channel implements TransportHandler {
   readonly transport: Transport;
+  /** Replies to the server's requests are encoded here: a header and up to 48 bytes. Sent, or copied, before the next. */
+  readonly replyHead = Buffer.alloc(64);
   #outbox: Outbox | undefined;
   readonly #counters: Counters;
   readonly #handler: ChannelHandler;

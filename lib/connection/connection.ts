@@ -34,7 +34,6 @@ import {
   type Transport,
   type TransportHandler,
 } from '../transport/index.js';
-import { ACCESS_HEAD_SIZE, encodeAccess } from './access.js';
 import { BlockingCalls } from './blocking-calls.js';
 import {
   DEFAULT_TIMEOUT_MS,
@@ -47,11 +46,11 @@ import { Channel, REQUEST_WEIGHT, STRAY_WEIGHT, type ChannelHandler } from './ch
 import { newCounters, type Counters } from './counters.js';
 import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
 import { Flow, checkInFlight, encodeHead } from './flow.js';
-import { lostMemory } from './memory.js';
 import type { OutboxOwner } from './outbox.js';
 import { ServerRequest, type RequestHandler } from './server-request.js';
+import { checkMemory, decodeAccess, encodeAccess, type RegionAccess } from './region-access.js';
 import { POSTED_ID_BASE } from './slot-table.js';
-import { Slot, aim, type Decoder } from './slot.js';
+import { Slot, type Decoder } from './slot.js';
 
 const DEFAULT_IN_FLIGHT = 128;
 
@@ -71,21 +70,7 @@ export interface ConnectionOptions {
 
 const NO_FDS: number[] = [];
 
-/** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
-const accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
-
 const NOTHING: ReadonlySet<number> = new Set();
-
-/** What settles the promise made last. One executor for all: of its own, each would have a closure and its context. */
-const settlers: { resolve: (value: never) => void; reject: (reason: unknown) => void } = {
-  resolve: () => undefined,
-  reject: () => undefined,
-};
-
-function takeSettlers(resolve: (value: never) => void, reject: (reason: unknown) => void): void {
-  settlers.resolve = resolve;
-  settlers.reject = reject;
-}
 
 export class Connection implements ChannelHandler {
   readonly #flow: Flow;
@@ -193,7 +178,8 @@ export class Connection implements ChannelHandler {
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const head = this.#encodeCall(command, payload, fds);
-      const slot = this.#flow.open(command, decode, options, false);
+      const slot = this.#flow.open(command, options, false);
+      slot.decode = decode;
       slot.resolve = resolve;
       slot.reject = reject;
       slot.onAbandoned = options?.onAbandoned;
@@ -214,64 +200,42 @@ export class Connection implements ChannelHandler {
   }
 
   /**
-   * REGION_READ and REGION_WRITE, the hot path: `body` is what is written, `target` where a read's data goes (exactly
-   * `count` bytes). Both stay the connection's until the call settles: TypeError where their memory is taken away or
-   * resized meanwhile.
+   * REGION_READ and REGION_WRITE, the hot path.
+   * @throws ClosedError, RemoteError, TimeoutError, ProtocolError; TypeError where the memory of the access is taken away or
+   * resized meanwhile; the signal's reason.
    */
-  access<T>(
-    command: number,
-    region: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: CallOptions | undefined,
-  ): Promise<T> {
-    const promise = new Promise<T>(takeSettlers);
-    const { resolve, reject } = settlers;
-    try {
-      const memory = body ?? target;
-      if (memory !== undefined && memory.length !== count) throw lostMemory(command);
-      const slot = this.#flow.open(command, decode, options, false);
+  access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
+    return new Promise<T>((resolve, reject) => {
+      checkMemory(access);
+      const head = this.#flow.accessHead;
+      const slot = this.#flow.open(access.command, options, false);
       slot.resolve = resolve;
       slot.reject = reject;
-      aim(slot, region, offset, count, target);
-      encodeAccess(accessHead, command, region, offset, count, body, FLAGS_COMMAND);
-      this.#flow.submit(slot, accessHead, body, null);
-    } catch (error) {
-      reject(error);
-    }
-    return promise;
+      slot.aim(access);
+      encodeAccess(head, access, FLAGS_COMMAND);
+      this.#flow.submit(slot, head, access.body, null);
+    });
   }
 
   /** `access`, blocking: the lowest latency. */
-  accessSync<T>(
-    command: number,
-    region: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: SyncCallOptions | undefined,
-  ): T {
-    return this.#blocking.access(command, region, offset, count, body, target, decode, options);
+  accessSync<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
+    return this.#blocking.access(access, options);
   }
 
   /** REGION_WRITE with No_reply, in its turn among the calls. An error of it is only counted. */
-  post(command: number, region: number, offset: number, count: number, body: Uint8Array): void {
-    this.#flow.refuseWhenClosed(command);
-    encodeAccess(accessHead, command, region, offset, count, body, FLAGS_POSTED);
-    writeHeaderId(accessHead, 0, this.#postedId);
+  post(access: RegionAccess<void>): void {
+    const { queue, main, accessHead: head } = this.#flow;
+    this.#flow.refuseWhenClosed(access.command);
+    encodeAccess(head, access, FLAGS_POSTED);
+    writeHeaderId(head, 0, this.#postedId);
     this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
-    if (this.#flow.queue.first === undefined) {
-      this.#flow.main.send(undefined, accessHead, accessHead.length, body, null, false);
+    if (queue.first === undefined) {
+      main.send(undefined, head, head.length, access.body, null, false);
     } else {
       this.#flow.enqueue({
         slot: undefined,
-        head: Buffer.from(accessHead),
-        body: Buffer.from(body),
+        head: Buffer.from(head),
+        body: Buffer.from(access.body!),
         fds: null,
         previous: undefined,
         next: undefined,
@@ -336,7 +300,6 @@ export class Connection implements ChannelHandler {
     fds: number[] | undefined,
   ): void {
     if (landing instanceof Slot) {
-      landing.landed = true;
       this.#onReply(channel, bytes, start, start + LANDING_PREFIX, fds, true);
     } else {
       if (fds !== undefined) closeFds(fds);
@@ -397,8 +360,12 @@ export class Connection implements ChannelHandler {
       if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
         this.#flow.answer(slot, new RemoteError(commandName(command), headerErrno(bytes, start)), undefined);
       } else {
-        slot.landed = landed;
-        this.#flow.answer(slot, undefined, slot.decode(slot, bytes, start + HEADER_SIZE, end, own));
+        const payload = start + HEADER_SIZE;
+        const value =
+          slot.access === undefined
+            ? slot.decode(bytes, payload, end, own)
+            : decodeAccess(slot.access, slot.target, landed, bytes, payload, end);
+        this.#flow.answer(slot, undefined, value);
       }
     } catch (error) {
       this.#flow.answer(slot, error, undefined);

@@ -17,8 +17,9 @@ import { FLAGS_COMMAND } from './flags.js';
 import { LinkedList } from './linked-list.js';
 import { isWhole, lostMemory } from './memory.js';
 import type { OutboxOwner } from './outbox.js';
+import { ACCESS_HEAD_SIZE } from './region-access.js';
 import { SlotTable } from './slot-table.js';
-import { Slot, forgetCaller, type Decoder, type QueuedMessage } from './slot.js';
+import { Slot, forgetCaller, type QueuedMessage } from './slot.js';
 import { StallWatch } from './stall-watch.js';
 
 /** The most calls that may be given up before their replies have come. They take no room, until there are so many. */
@@ -51,6 +52,9 @@ export class Flow {
   readonly queue = new LinkedList<QueuedMessage>();
   /** How deep we are in handlers of the server's requests. */
   serving = 0;
+  /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
+  readonly accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
+  #isServedHere: boolean | undefined;
   #inFlightLimit: number;
   #endReason: VfioUserError | undefined;
   /** Room became free, and is used before the code that is running returns to the loop. */
@@ -73,6 +77,30 @@ export class Flow {
   /** Why it has ended; undefined before. */
   get endReason(): VfioUserError | undefined {
     return this.#endReason;
+  }
+
+  /** Nothing is under way, waits to go or is being served: a message that goes now is the next, and what comes is new. */
+  get isQuiet(): boolean {
+    const { counters, main, twin } = this;
+    return (
+      counters.inFlight === 0 &&
+      counters.tombstones === 0 &&
+      this.serving === 0 &&
+      this.#endReason === undefined &&
+      this.queue.first === undefined &&
+      main.isQuiet &&
+      (twin === undefined || twin.isQuiet)
+    );
+  }
+
+  /** The server is in this thread, which cannot wait for itself. Asked for once, by the first call that would block. */
+  get isServedHere(): boolean {
+    return (this.#isServedHere ??= this.main.transport.isServedHere);
+  }
+
+  /** Serves what the server has sent on the twin socket. */
+  receiveFromTwin(): void {
+    this.twin?.transport.receiveSync(0, undefined);
   }
 
   /** How many commands may wait for their replies at once; 1 where the server loses step otherwise. */
@@ -129,7 +157,7 @@ export class Flow {
    * @throws ClosedError, TimeoutError where the time is over already, the signal's reason; TypeError and RangeError for
    * options that make no sense.
    */
-  open(command: number, decode: Decoder<unknown>, options: CallOptions | undefined, isSync: boolean): Slot {
+  open(command: number, options: CallOptions | undefined, isSync: boolean): Slot {
     this.refuseWhenClosed(command);
     if (options?.signal !== undefined) checkSignal(options.signal);
     const isDefault = options?.timeoutMs === undefined;
@@ -141,7 +169,6 @@ export class Flow {
     }
     const slot = this.slots.take();
     slot.command = command;
-    slot.decode = decode;
     slot.synchronous = isSync;
     slot.timeoutMs = timeoutMs;
     slot.startsWhenSent = isDefault && timeoutMs !== Infinity;

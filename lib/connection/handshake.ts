@@ -68,7 +68,7 @@ interface Answer {
   fds: number[];
 }
 
-function decodeAnswer(_slot: unknown, bytes: Buffer, start: number, end: number, fds: number[]): Answer {
+function decodeAnswer(bytes: Buffer, start: number, end: number, fds: number[]): Answer {
   const version = decodeVersion(bytes, start, end);
   const own = fds.slice();
   fds.fill(-1);

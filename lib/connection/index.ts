@@ -17,5 +17,6 @@ export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from '
 export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
 export { checkAttached, lostMemory, partOf } from './memory.js';
-export type { Decoder, Slot } from './slot.js';
+export type { Access, RegionAccess } from './region-access.js';
+export type { Decoder } from './slot.js';
 export { MAX_IN_FLIGHT, checkInFlight } from './flow.js';

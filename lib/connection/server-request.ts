@@ -6,9 +6,6 @@ import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
 import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Landing } from '../transport/index.js';
 
-/** The header of replies and, behind it, room for an access structure. Written and sent in one go. */
-const head = Buffer.alloc(64);
-
 /** Serves what the server asks. It answers through the request: with data at once, with an errno also later. */
 export interface RequestHandler {
   /** With a landing, `findLanding`'s, the payload stops at LANDING_PREFIX and the rest is there. */
@@ -62,6 +59,7 @@ export class ServerRequest {
     this.#counters.refused++;
     if (!this.#owed) return;
     this.#owed = false;
+    const head = this.#channel.replyHead;
     writeHeader(head, 0, this.id, this.command, HEADER_SIZE, FLAGS_ERROR_REPLY, errno);
     this.#channel.send(undefined, head, HEADER_SIZE, null, null, true);
   }
@@ -70,6 +68,7 @@ export class ServerRequest {
     this.#counters.served++;
     if (!this.#owed) return;
     this.#owed = false;
+    const head = this.#channel.replyHead;
     const size = HEADER_SIZE + length + (body === null ? 0 : body.length);
     writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
     from.copy(head, HEADER_SIZE, at, at + length);

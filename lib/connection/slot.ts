@@ -17,9 +17,10 @@ import type { AbortListener } from './abort-listeners.js';
 import type { Timed } from './deadlines.js';
 import type { Linked } from './linked-list.js';
 import type { OutboxEntry, OutboxOwner } from './outbox.js';
+import type { RegionAccess } from './region-access.js';
 
 /** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
-export type Decoder<T> = (slot: Slot, bytes: Buffer, start: number, end: number, fds: number[]) => T;
+export type Decoder<T> = (bytes: Buffer, start: number, end: number, fds: number[]) => T;
 
 /** A message that waits for room in flight. */
 export interface QueuedMessage extends Linked<QueuedMessage> {
@@ -41,16 +42,10 @@ export class Slot implements Landing, Linked<Slot>, Timed, OutboxOwner {
   /** A synchronous call looks into the slot: `settled`, then `value` or `error`. */
   synchronous = false;
 
-  /** What was asked, for the decoders of region accesses; a field that a command does not have is 0. */
-  region = 0;
-  offset = 0;
-  count = 0;
+  /** What was asked, where that is an access to a region: its reply is decoded by that, and not by `decode`. */
+  access: RegionAccess<unknown> | undefined;
   /** Memory of the caller's that the reply's data goes to. Taken back when the caller gives up. */
   target: Uint8Array | undefined;
-  /** The reply's bytes were seen to echo the access and to be as many as it wants: a decoder need not look again. */
-  isPlain = false;
-  /** The reply's data went to `target` while it was received. */
-  landed = false;
 
   resolve: (value: never) => void = ignore;
   reject: (reason: unknown) => void = ignore;
@@ -80,6 +75,12 @@ export class Slot implements Landing, Linked<Slot>, Timed, OutboxOwner {
   abortListener: AbortListener | undefined;
   /** See `TrackedCallOptions`. */
   onAbandoned: (() => void) | undefined;
+
+  /** The call is this access. */
+  aim(access: RegionAccess<unknown>): void {
+    this.access = access;
+    this.target = access.target;
+  }
 }
 
 /** Makes a slot ready to be used by another call; nothing of the last one may stay reachable. */
@@ -87,8 +88,8 @@ export function clearSlot(slot: Slot): void {
   slot.state = 'free';
   slot.id = -1;
   slot.decode = decodeNothing;
+  slot.access = undefined;
   slot.target = undefined;
-  slot.landed = false;
   slot.message = undefined;
   slot.entry = undefined;
   forgetCaller(slot);
@@ -97,20 +98,6 @@ export function clearSlot(slot: Slot): void {
   slot.settled = false;
   slot.value = undefined;
   slot.error = undefined;
-}
-
-/** Says what was asked, for the decoders of region accesses. */
-export function aim(
-  slot: Slot,
-  region: number,
-  offset: number,
-  count: number,
-  target: Uint8Array | undefined,
-): void {
-  slot.region = region;
-  slot.offset = offset;
-  slot.count = count;
-  slot.target = target;
 }
 
 /** The caller is answered, or has gone. */

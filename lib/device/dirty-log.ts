@@ -96,7 +96,7 @@ class FeatureLog implements DirtyLog {
       length: BigInt(pages) * BigInt(PAGE_SIZE),
     }));
     const payload = encodeDmaLoggingStart({ pageSize: this.pageSize, ranges: wanted });
-    const chosen = await this.#features.request(payload, options, (_slot, bytes, start, end) =>
+    const chosen = await this.#features.request(payload, options, (bytes, start, end) =>
       decodeDmaLoggingStartReply(bytes, start, end),
     );
     return new FeatureLog(this.#session, this.#features, chosen.pageSize);
@@ -116,13 +116,13 @@ class FeatureLog implements DirtyLog {
   report({ page, pages }: PageRange, options: CallOptions | undefined): Promise<Buffer> {
     const length = BigInt(pages) * BigInt(PAGE_SIZE);
     const asked = { iova: addressOf(page), length, pageSize: this.pageSize };
-    return this.#features.request(encodeDmaLoggingReport(asked), options, (_slot, bytes, start, end) =>
+    return this.#features.request(encodeDmaLoggingReport(asked), options, (bytes, start, end) =>
       decodeDmaLoggingReportReply(bytes, start, end, asked),
     );
   }
 
   stop(options: CallOptions | undefined): Promise<void> {
-    return this.#features.request(encodeDmaLoggingStop(this.pageSize), options, (_slot, bytes, start, end) =>
+    return this.#features.request(encodeDmaLoggingStop(this.pageSize), options, (bytes, start, end) =>
       checkDmaLoggingStopReply(bytes, start, end),
     );
   }
@@ -167,7 +167,7 @@ class LegacyLog implements DirtyLog {
       Command.DIRTY_PAGES,
       payload,
       null,
-      (_slot, bytes, start, end) => {
+      (bytes, start, end) => {
         const reply = decodeDirtyPagesReply(bytes, start, end);
         if (reply.range?.iova !== iova || reply.range.size !== size || reply.bitmap === undefined) {
           throw new ProtocolError('DIRTY_PAGES reply: it is not about the range that was asked for');

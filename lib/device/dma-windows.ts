@@ -385,7 +385,7 @@ export class DmaWindows {
     options: TrackedCallOptions,
   ): Promise<void> {
     const range = { address: window.iova, size: BigInt(window.size) };
-    const decode = (_slot: unknown, bytes: Buffer, start: number, end: number): DmaUnmapReply | undefined =>
+    const decode = (bytes: Buffer, start: number, end: number): DmaUnmapReply | undefined =>
       checkUnmapReply(window, bytes, start, end);
     const { connection } = this.#session;
     if (bitmap !== undefined) {
@@ -480,7 +480,7 @@ function checkUnmapReply(
   );
 }
 
-function checkUnmapAllReply(_slot: unknown, bytes: Buffer, start: number, end: number): void {
+function checkUnmapAllReply(bytes: Buffer, start: number, end: number): void {
   const reply = decodeDmaUnmapReply(bytes, start, end);
   if (reply === undefined || (reply.address === 0n && reply.size === 0n)) return;
   throw new ProtocolError(

@@ -84,7 +84,7 @@ export class Features {
       data,
       argsz: 8 + Math.max(integer('size', size, 0, UINT32_MAX - 8), byteArray('data', data).length),
     });
-    return this.request(payload, options, (_slot, bytes, start, end) => {
+    return this.request(payload, options, (bytes, start, end) => {
       return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_GET).data;
     });
   }
@@ -93,7 +93,7 @@ export class Features {
   async set(feature: number, data: Uint8Array, options?: CallOptions): Promise<Buffer> {
     option.CALL_OPTIONS.check('Features.set', options);
     const payload = encodeDeviceFeature({ feature, flags: DEVICE_FEATURE_SET, data });
-    return this.request(payload, options, (_slot, bytes, start, end) => {
+    return this.request(payload, options, (bytes, start, end) => {
       return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_SET).data;
     });
   }
@@ -116,7 +116,7 @@ export class Features {
   async #ask(feature: number, methods: number, options: CallOptions | undefined): Promise<boolean> {
     const flags = methods | DEVICE_FEATURE_PROBE;
     try {
-      await this.request(encodeProbe(feature, methods), options, (_slot, bytes, start, end) => {
+      await this.request(encodeProbe(feature, methods), options, (bytes, start, end) => {
         decodeDeviceFeatureReply(bytes, start, end, feature, flags);
       });
       return true;

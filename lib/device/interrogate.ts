@@ -27,7 +27,7 @@ export async function interrogate(connection: Connection, options: CallOptions):
     Command.DEVICE_GET_INFO,
     encodeGetInfo(),
     null,
-    (_slot, bytes, start, end) => decodeDeviceInfo(bytes, start, end),
+    (bytes, start, end) => decodeDeviceInfo(bytes, start, end),
     options,
   );
   const regionCalls = Array.from({ length: info.numRegions }, (_, index) =>
@@ -97,7 +97,7 @@ function getRegionInfo(
     Command.DEVICE_GET_REGION_INFO,
     encodeGetRegionInfo(index, argsz),
     null,
-    (_slot, bytes, start, end, fds) => {
+    (bytes, start, end, fds) => {
       const info = decodeRegionInfo(bytes, start, end, index);
       return new RegionDescription(info, fds.splice(0));
     },
@@ -111,7 +111,7 @@ async function askIrq(connection: Connection, index: number, options: CallOption
       Command.DEVICE_GET_IRQ_INFO,
       encodeGetIrqInfo(index),
       null,
-      (_slot, bytes, start, end) => decodeIrqInfo(bytes, start, end, index),
+      (bytes, start, end) => decodeIrqInfo(bytes, start, end, index),
       options,
     );
   } catch (error) {

@@ -174,7 +174,7 @@ async function ask(session: Session, index: number, argsz: number, options?: Cal
     Command.DEVICE_GET_REGION_IO_FDS,
     encodeGetRegionIoFds(index, argsz),
     null,
-    (_slot, bytes, start, end, fds) => ({
+    (bytes, start, end, fds) => ({
       info: decodeRegionIoFds(bytes, start, end, index),
       fds: fds.splice(0),
     }),

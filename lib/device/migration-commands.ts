@@ -33,7 +33,7 @@ export class MigrationCommands {
   flags(options?: CallOptions): Promise<number> {
     return this.#feature(
       encodeGetMigration(),
-      (_slot, bytes, start, end) => decodeMigrationReply(bytes, start, end),
+      (bytes, start, end) => decodeMigrationReply(bytes, start, end),
       options,
     );
   }
@@ -41,7 +41,7 @@ export class MigrationCommands {
   state(options?: CallOptions): Promise<MigrationState> {
     return this.#feature(
       encodeGetMigState(),
-      (_slot, bytes, start, end) => decodeMigStateReply(bytes, start, end, DEVICE_FEATURE_GET),
+      (bytes, start, end) => decodeMigStateReply(bytes, start, end, DEVICE_FEATURE_GET),
       options,
     );
   }
@@ -50,7 +50,7 @@ export class MigrationCommands {
   setState(state: MigrationState, options?: CallOptions): Promise<MigrationState> {
     return this.#feature(
       encodeSetMigState(state),
-      (_slot, bytes, start, end) => decodeMigStateReply(bytes, start, end, DEVICE_FEATURE_SET),
+      (bytes, start, end) => decodeMigStateReply(bytes, start, end, DEVICE_FEATURE_SET),
       options,
     );
   }
@@ -61,7 +61,7 @@ export class MigrationCommands {
       Command.MIG_DATA_READ,
       encodeMigDataRead(size),
       null,
-      (_slot, bytes, start, end) => decodeMigDataReadReply(bytes, start, end, size),
+      (bytes, start, end) => decodeMigDataReadReply(bytes, start, end, size),
       options,
     );
   }

@@ -11,7 +11,7 @@ import {
   withDeadline,
   type CallOptions,
   type Connection,
-  type Decoder,
+  type RegionAccess,
   type SyncCallOptions,
 } from '../connection/index.js';
 import { TimeoutError } from '../errors.js';
@@ -22,14 +22,15 @@ import { AccessPieces, chunks, type Piece } from './access-pieces.js';
 import { getIoFds, type IoFds } from './io-fds.js';
 import { mapAgain, mapArea, type MappedArea } from './mapped-area.js';
 import {
-  decodeInto,
-  decodeUInt16,
-  decodeUInt32,
-  decodeUInt64,
-  decodeUInt8,
-  decodeWritten,
+  readToOf,
+  readOf,
+  takeUInt16,
+  takeUInt32,
+  takeUInt64,
+  takeUInt8,
+  writeOf,
   type Width,
-} from './region-decoders.js';
+} from './region-accesses.js';
 import type { RegionDescription } from './region-description.js';
 import type { Session } from './session.js';
 
@@ -116,11 +117,10 @@ export class Region {
     const { length } = target;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
-    if (parts === undefined)
-      return this.#access(Command.REGION_READ, offset, length, null, target, decodeInto, options);
+    if (parts === undefined) return this.#access(readToOf(this.index, offset, target), options);
     return this.#inParts(parts, options, (at, count, call) => {
       const part = partOf(target, length, at, count, Command.REGION_READ);
-      return this.#access(Command.REGION_READ, offset + at, count, null, part, decodeInto, call);
+      return this.#access(readToOf(this.index, offset + at, part), call);
     });
   }
 
@@ -136,28 +136,27 @@ export class Region {
     const { length } = data;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#writeChunk());
-    if (parts === undefined)
-      return this.#access(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
+    if (parts === undefined) return this.#access(writeOf(this.index, offset, data), options);
     return this.#inParts(parts, options, (at, count, call) => {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
-      return this.#access(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, call);
+      return this.#access(writeOf(this.index, offset + at, part), call);
     });
   }
 
   readUInt8(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 1, decodeUInt8, options);
+    return this.#readValue(offset, 1, takeUInt8, options);
   }
 
   readUInt16(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 2, decodeUInt16, options);
+    return this.#readValue(offset, 2, takeUInt16, options);
   }
 
   readUInt32(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 4, decodeUInt32, options);
+    return this.#readValue(offset, 4, takeUInt32, options);
   }
 
   readUInt64(offset: number, options?: CallOptions): Promise<bigint> {
-    return this.#readValue(offset, 8, decodeUInt64, options);
+    return this.#readValue(offset, 8, takeUInt64, options);
   }
 
   writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
@@ -191,13 +190,13 @@ export class Region {
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
     if (parts === undefined) {
-      this.#accessSync(Command.REGION_READ, offset, length, null, target, decodeInto, options);
+      this.#accessSync(readToOf(this.index, offset, target), options);
       return;
     }
     const call = withDeadline(options);
     for (const { at, count } of parts) {
       const part = partOf(target, length, at, count, Command.REGION_READ);
-      this.#accessSync(Command.REGION_READ, offset + at, count, null, part, decodeInto, call);
+      this.#accessSync(readToOf(this.index, offset + at, part), call);
     }
   }
 
@@ -208,30 +207,30 @@ export class Region {
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#writeChunk());
     if (parts === undefined) {
-      this.#accessSync(Command.REGION_WRITE, offset, length, data, undefined, decodeWritten, options);
+      this.#accessSync(writeOf(this.index, offset, data), options);
       return;
     }
     const call = withDeadline(options);
     for (const { at, count } of parts) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
-      this.#accessSync(Command.REGION_WRITE, offset + at, count, part, undefined, decodeWritten, call);
+      this.#accessSync(writeOf(this.index, offset + at, part), call);
     }
   }
 
   readUInt8Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 1, decodeUInt8, options);
+    return this.#readValueSync(offset, 1, takeUInt8, options);
   }
 
   readUInt16Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 2, decodeUInt16, options);
+    return this.#readValueSync(offset, 2, takeUInt16, options);
   }
 
   readUInt32Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 4, decodeUInt32, options);
+    return this.#readValueSync(offset, 4, takeUInt32, options);
   }
 
   readUInt64Sync(offset: number, options?: SyncCallOptions): bigint {
-    return this.#readValueSync(offset, 8, decodeUInt64, options);
+    return this.#readValueSync(offset, 8, takeUInt64, options);
   }
 
   writeUInt8Sync(offset: number, value: number, options?: SyncCallOptions): void {
@@ -262,7 +261,7 @@ export class Region {
     const parts = this.#parts(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of parts) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
-      this.#connection().post(Command.REGION_WRITE, this.index, offset + at, count, part);
+      this.#connection().post(writeOf(this.index, offset + at, part));
     }
   }
 
@@ -351,7 +350,7 @@ export class Region {
   #readValue<T>(
     offset: number,
     width: Width,
-    decode: Decoder<T>,
+    take: RegionAccess<T>['take'],
     options: CallOptions | undefined,
   ): Promise<T> {
     const problem = this.#problem(offset, width, this.readable, 'read');
@@ -360,20 +359,20 @@ export class Region {
       const bytes = Buffer.allocUnsafeSlow(width);
       return this.readInto(offset, bytes, options).then(() => valueOf(bytes) as T);
     }
-    return this.#access(Command.REGION_READ, offset, width, null, undefined, decode, options);
+    return this.#access(readOf(this.index, offset, width, take), options);
   }
 
   #readValueSync<T>(
     offset: number,
     width: Width,
-    decode: Decoder<T>,
+    take: RegionAccess<T>['take'],
     options: SyncCallOptions | undefined,
   ): T {
     this.#require(offset, width, this.readable, 'read');
     if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
       return valueOf(this.readSync(offset, width, options)) as T;
     }
-    return this.#accessSync(Command.REGION_READ, offset, width, null, undefined, decode, options);
+    return this.#accessSync(readOf(this.index, offset, width, take), options);
   }
 
   #writeValue(
@@ -387,33 +386,17 @@ export class Region {
     const problem = this.#problem(offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
     if (this.#pieces !== undefined) return this.write(offset, bytes, options);
-    return this.#access(Command.REGION_WRITE, offset, width, bytes, undefined, decodeWritten, options);
+    return this.#access(writeOf(this.index, offset, bytes), options);
   }
 
-  #access<T>(
-    command: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: CallOptions | undefined,
-  ): Promise<T> {
+  #access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
     const { gate, connection } = this.#session;
     if (gate !== undefined && !this.#isHost) return Promise.reject(gate);
-    return connection.access(command, this.index, offset, count, body, target, decode, options);
+    return connection.access(access, options);
   }
 
-  #accessSync<T>(
-    command: number,
-    offset: number,
-    count: number,
-    body: Uint8Array | null,
-    target: Uint8Array | undefined,
-    decode: Decoder<T>,
-    options: SyncCallOptions | undefined,
-  ): T {
-    return this.#connection().accessSync(command, this.index, offset, count, body, target, decode, options);
+  #accessSync<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
+    return this.#connection().accessSync(access, options);
   }
 
   /** The messages that an access takes, for the server's widths or of at most `chunk` bytes; undefined where one will do. */

@@ -35,7 +35,7 @@ export async function writeMulti(
     Command.REGION_WRITE_MULTI,
     payload,
     null,
-    (_slot, bytes, start, end) => decodeRegionWriteMultiReply(bytes, start, end),
+    (bytes, start, end) => decodeRegionWriteMultiReply(bytes, start, end),
     options,
   );
   if (count >= writes.length) return;

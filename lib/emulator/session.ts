@@ -45,12 +45,11 @@ const MAX_QUEUED = 16 << 20;
 /** How long the last reply may take to leave, in milliseconds; a stream drops what it has not written. */
 const LINGER_MS = 100;
 
-/** Header and access structure of what is being sent: taken or copied before `send` returns. */
-const head = Buffer.alloc(HEADER_SIZE + REGION_ACCESS_SIZE);
-
 export class Session implements TransportHandler {
   /** The reason, when the connection has ended. */
   readonly closed: Promise<VfioUserError>;
+  /** Header and access structure of the reply that is being sent: taken, or copied, before `send` returns. */
+  readonly #replyHead = Buffer.alloc(HEADER_SIZE + REGION_ACCESS_SIZE);
   readonly #device: DeviceModel;
   readonly #regions: RegionTable;
   readonly #settings: Settings;
@@ -308,6 +307,7 @@ export class Session implements TransportHandler {
     }
     const headLength = HEADER_SIZE + (access === undefined ? 0 : REGION_ACCESS_SIZE);
     const size = headLength + (payload?.byteLength ?? 0);
+    const head = this.#replyHead;
     writeHeader(head, 0, message.id, message.command, size, HEADER_FLAG_REPLY, 0);
     if (access !== undefined)
       writeRegionAccess(head, HEADER_SIZE, access.offset, access.region, access.count);
@@ -320,6 +320,7 @@ export class Session implements TransportHandler {
     const errno = this.#errnoOf(error);
     if ((message.flags & HEADER_FLAG_NO_REPLY) !== 0) return;
     const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
+    const head = this.#replyHead;
     writeHeader(head, 0, message.id, message.command, HEADER_SIZE, flags, errno);
     this.#outbox.send(head, HEADER_SIZE, null);
   }

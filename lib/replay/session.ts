@@ -71,8 +71,6 @@ const MAX_ID = 0xffff;
 const LEAST_PAUSE_NS = 1_000_000n;
 const MAX_TIMER_MS = 0x7fff_ffff;
 
-const head = Buffer.alloc(HEADER_SIZE);
-
 export class ReplaySession implements TransportHandler {
   /** Settles when the connection has ended. */
   readonly ended: Promise<ReplayReport>;
@@ -324,6 +322,7 @@ export class ReplaySession implements TransportHandler {
 
   #reply(request: Request, message: RecordedMessage): void {
     const { bytes, fds, onSent } = this.#served(request, message);
+    const head = Buffer.alloc(HEADER_SIZE);
     writeHeader(
       head,
       0,
@@ -334,7 +333,7 @@ export class ReplaySession implements TransportHandler {
       headerErrno(bytes, 0),
     );
     const body = bytes.length === HEADER_SIZE ? null : bytes.subarray(HEADER_SIZE);
-    this.#send(this.#outbox, body, fds, onSent);
+    this.#send(this.#outbox, head, body, fds, onSent);
   }
 
   #served(
@@ -365,9 +364,10 @@ export class ReplaySession implements TransportHandler {
     const id = this.#nextId();
     const answer = new Promise<Buffer | undefined>((settle) => this.#asked.set(id, { settle }));
     this.#answers.set(step, answer);
+    const head = Buffer.alloc(HEADER_SIZE);
     writeHeader(head, 0, id, headerCommand(bytes, 0), bytes.length, headerFlags(bytes, 0), 0);
     const body = bytes.length === HEADER_SIZE ? null : bytes.subarray(HEADER_SIZE);
-    this.#send(this.#twin?.outbox ?? this.#outbox, body);
+    this.#send(this.#twin?.outbox ?? this.#outbox, head, body);
     if (this.#leaving === undefined) this.#throttle();
     else this.#disconnect();
   }
@@ -428,6 +428,7 @@ export class ReplaySession implements TransportHandler {
     this.#refused++;
     if ((headerFlags(bytes, 0) & HEADER_FLAG_NO_REPLY) !== 0) return;
     const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
+    const head = Buffer.alloc(HEADER_SIZE);
     writeHeader(
       head,
       0,
@@ -437,11 +438,16 @@ export class ReplaySession implements TransportHandler {
       flags,
       this.#settings.errno,
     );
-    this.#send(this.#outbox, null);
+    this.#send(this.#outbox, head, null);
   }
 
-  /** `head` and `body`. */
-  #send(outbox: Outbox, body: Buffer | null, fds: readonly number[] = [], onSent?: () => void): void {
+  #send(
+    outbox: Outbox,
+    head: Buffer,
+    body: Buffer | null,
+    fds: readonly number[] = [],
+    onSent?: () => void,
+  ): void {
     if (this.#leaving === undefined)
       outbox.send(head, HEADER_SIZE, body, fds.length === 0 ? null : fds, onSent);
     else onSent?.();

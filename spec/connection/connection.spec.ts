@@ -1,8 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
-import { Command } from '../../lib/protocol/constants.js';
-import { decodeInto, decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { openFd } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
@@ -17,33 +16,15 @@ function open(options = {}): void {
 }
 
 function read(offset: number, options?: object): Promise<number> {
-  return connection.access(Command.REGION_READ, 0, offset, 4, null, undefined, decodeUInt32, options);
+  return connection.access(readOf(0, offset, 4, takeUInt32), options);
 }
 
 function readInto(offset: number, target: Uint8Array, options?: object): Promise<void> {
-  return connection.access(
-    Command.REGION_READ,
-    0,
-    offset,
-    target.byteLength,
-    null,
-    target,
-    decodeInto,
-    options,
-  );
+  return connection.access(readToOf(0, offset, target), options);
 }
 
 function write(offset: number, body: Uint8Array, options?: object): Promise<void> {
-  return connection.access(
-    Command.REGION_WRITE,
-    0,
-    offset,
-    body.byteLength,
-    body,
-    undefined,
-    decodeWritten,
-    options,
-  );
+  return connection.access(writeOf(0, offset, body), options);
 }
 
 /** The reply to a read: the access structure again, and the data. */
@@ -100,7 +81,7 @@ describe('replies and callers', () => {
   test('commands go out in the order of the calls, posted ones too, also when they have to wait', async () => {
     connection.inFlightLimit = 2;
     const calls = [1, 2, 3].map((i) => write(i, words(i)));
-    connection.post(Command.REGION_WRITE, 0, 4, 4, words(4));
+    connection.post(writeOf(0, 4, words(4)));
     calls.push(write(5, words(5)));
     const order: number[] = [];
     peer.onMessage((request) => {
@@ -282,7 +263,7 @@ describe('the end', () => {
       expect(result).toMatchObject({ status: 'rejected', reason: { name: 'ClosedError', cause: reason } });
     }
     await expect(read(0)).rejects.toThrow(ClosedError);
-    expect(() => connection.post(Command.REGION_WRITE, 0, 0, 4, words(1))).toThrow(ClosedError);
+    expect(() => connection.post(writeOf(0, 0, words(1)))).toThrow(ClosedError);
   });
 
   test('a stream that ends in the middle of a message says so', async () => {
@@ -344,7 +325,7 @@ describe('back-pressure', () => {
 
 describe('synchronous calls', () => {
   function readSync(offset: number, options?: object): number {
-    return connection.accessSync(Command.REGION_READ, 0, offset, 4, null, undefined, decodeUInt32, options);
+    return connection.accessSync(readOf(0, offset, 4, takeUInt32), options);
   }
 
   test('time out by name, and the reply that comes later is drained', async () => {
@@ -403,7 +384,7 @@ describe('requests of the server', () => {
 
 describe('posted writes', () => {
   test('have ids of their own, and an error to one is only counted', async () => {
-    connection.post(Command.REGION_WRITE, 0, 0, 4, words(1));
+    connection.post(writeOf(0, 0, words(1)));
     const posted = await peer.receive();
     expect(posted).toMatchObject({ command: 10, flags: 0x10 });
     expect(posted.id).toBeGreaterThanOrEqual(0x8000);

@@ -1,8 +1,7 @@
 /** Reads that are under way together leave together; nothing else that a caller can see depends on it. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { Command } from '../../lib/protocol/constants.js';
-import { decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
 
@@ -22,20 +21,11 @@ afterEach(() => {
 });
 
 function read(offset: number, options?: object): Promise<number> {
-  return connection.access(Command.REGION_READ, 0, offset, 4, null, undefined, decodeUInt32, options);
+  return connection.access(readOf(0, offset, 4, takeUInt32), options);
 }
 
 function write(offset: number): Promise<void> {
-  return connection.access(
-    Command.REGION_WRITE,
-    0,
-    offset,
-    4,
-    words(offset),
-    undefined,
-    decodeWritten,
-    undefined,
-  );
+  return connection.access(writeOf(0, offset, words(offset)), undefined);
 }
 
 function answer(request: Received): void {
@@ -60,7 +50,7 @@ describe('reads that go together', () => {
     const calls = upTo(90).map((i): Promise<unknown> => {
       if (i % 30 === 20) return write(i);
       if (i % 30 !== 25) return read(i);
-      connection.post(Command.REGION_WRITE, 0, i, 4, words(i));
+      connection.post(writeOf(0, i, words(i)));
       return Promise.resolve();
     });
     await Promise.all(calls);

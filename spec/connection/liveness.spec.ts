@@ -3,11 +3,10 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
 import { connect } from '../../lib/device/connect.js';
-import { decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { RAM_IDENTIFICATION } from '../../lib/emulator/index.js';
 import { TimeoutError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
-import { Command } from '../../lib/protocol/constants.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
 
@@ -32,12 +31,11 @@ afterEach(async () => {
 });
 
 function read(offset: number, options?: object): Promise<number> {
-  return connection.access(Command.REGION_READ, 0, offset, 4, null, undefined, decodeUInt32, options);
+  return connection.access(readOf(0, offset, 4, takeUInt32), options);
 }
 
 function write(offset: number, body: Uint8Array, options?: object): Promise<void> {
-  const { length } = body;
-  return connection.access(Command.REGION_WRITE, 0, offset, length, body, undefined, decodeWritten, options);
+  return connection.access(writeOf(0, offset, body), options);
 }
 
 /** Answers a read with its own offset, a write with nothing. */
@@ -206,8 +204,7 @@ describe('synchronous calls', () => {
   test('fail by name behind a server that answers nothing', async () => {
     open({ inFlight: 1, timeoutMs: 60 });
     const first = ending(read(0, FOREVER));
-    const call = () =>
-      connection.accessSync(Command.REGION_READ, 0, 4, 4, null, undefined, decodeUInt32, undefined);
+    const call = () => connection.accessSync(readOf(0, 4, 4, takeUInt32), undefined);
     expect(call).toThrow(/REGION_READ \(not sent: 1 commands without an answer\): no answer within 60 ms/);
     connection.close();
     await first;

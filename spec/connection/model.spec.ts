@@ -8,9 +8,8 @@
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Connection } from '../../lib/connection/index.js';
-import { decodeUInt32 } from '../../lib/device/region-decoders.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { ClosedError, RemoteError, TimeoutError } from '../../lib/errors.js';
-import { Command } from '../../lib/protocol/constants.js';
 import { openFd } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
@@ -86,7 +85,7 @@ class Run {
       case 'post':
         if (this.#isOver) break;
         this.#postsWaiting++;
-        this.connection.post(Command.REGION_WRITE, 0, 0, 4, words(1));
+        this.connection.post(writeOf(0, 0, words(1)));
         break;
       case 'answer':
       case 'answer twice':
@@ -158,7 +157,7 @@ class Run {
     const timeoutMs = { call: Infinity, 'call that expires': 1, 'call by default': undefined }[how];
     const options = { signal: call.abort.signal, timeoutMs };
     this.connection
-      .access(Command.REGION_READ, 0, number, 4, null, undefined, decodeUInt32, options)
+      .access(readOf(0, number, 4, takeUInt32), options)
       .then((value) => call.outcomes.push(value))
       .catch((error: unknown) => call.outcomes.push(error));
   }

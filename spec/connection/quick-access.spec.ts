@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { decodeInto, decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
@@ -33,16 +33,15 @@ function answer(value: number, id = 0): Buffer {
 }
 
 function read(timeoutMs = 200): number {
-  return connection.accessSync(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs });
+  return connection.accessSync(readOf(REGION, OFFSET, 4, takeUInt32), { timeoutMs });
 }
 
 function readInto(target: Uint8Array): void {
-  const { byteLength } = target;
-  connection.accessSync(READ, REGION, OFFSET, byteLength, null, target, decodeInto, undefined);
+  connection.accessSync(readToOf(REGION, OFFSET, target), undefined);
 }
 
 function write(body: Uint8Array): void {
-  connection.accessSync(WRITE, REGION, OFFSET, body.byteLength, body, undefined, decodeWritten, undefined);
+  connection.accessSync(writeOf(REGION, OFFSET, body), undefined);
 }
 
 function turn(ms = 5): Promise<void> {
@@ -87,7 +86,7 @@ describe('what goes out', () => {
     'an offset of %i, all 64 bits of it',
     async (offset) => {
       peer.send(message(0, READ, REPLY, 0, Buffer.concat([echo(4, offset), words(7)])));
-      const value = connection.accessSync(READ, REGION, offset, 4, null, undefined, decodeUInt32, undefined);
+      const value = connection.accessSync(readOf(REGION, offset, 4, takeUInt32), undefined);
       expect(value).toBe(7);
       expect((await peer.receive()).payload).toEqual(echo(4, offset));
     },
@@ -228,9 +227,7 @@ test('what another call has waited takes nothing from the time of one that canno
     otherPeer.send(stray.subarray(0, 10));
     await turn(20);
     otherPeer.send(Buffer.concat([stray.subarray(10), answer(7)]));
-    expect(other.accessSync(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs: 40 })).toBe(
-      7,
-    );
+    expect(other.accessSync(readOf(REGION, OFFSET, 4, takeUInt32), { timeoutMs: 40 })).toBe(7);
   } finally {
     other.close();
     otherPeer.close();
@@ -239,7 +236,7 @@ test('what another call has waited takes nothing from the time of one that canno
 
 test('a call that finds no room for as long as it may wait times out', () => {
   connection.inFlightLimit = 1;
-  const earlier = connection.access(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, undefined);
+  const earlier = connection.access(readOf(REGION, OFFSET, 4, takeUInt32), undefined);
   earlier.catch(() => undefined);
   expect(() => read(60)).toThrow(TimeoutError);
 });

@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { decodeUInt32 } from '../../lib/device/region-decoders.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { ClosedError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
 import { openFd, type MessageTap } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
@@ -44,11 +44,11 @@ function dmaRead(id: number): Buffer {
 }
 
 function read(timeoutMs = 200): number {
-  return connection.accessSync(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs });
+  return connection.accessSync(readOf(REGION, OFFSET, 4, takeUInt32), { timeoutMs });
 }
 
 function readLater(timeoutMs = 200): Promise<number> {
-  return connection.access(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs });
+  return connection.access(readOf(REGION, OFFSET, 4, takeUInt32), { timeoutMs });
 }
 
 function turn(ms = 10): Promise<void> {
@@ -216,7 +216,7 @@ test('synchronous calls are refused for a while', () => {
 });
 
 test('a write was posted', async () => {
-  connection.post(WRITE, REGION, OFFSET, 4, words(1));
+  connection.post(writeOf(REGION, OFFSET, words(1)));
   peer.send(answer(4, 1));
   expect(read()).toBe(4);
   const commands = [];

@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { decodeInto, decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { ClosedError, ProtocolError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { openFd, type MessageTap } from '../../lib/transport/index.js';
@@ -41,11 +41,11 @@ function dmaRead(id: number): Buffer {
 }
 
 function read(from = connection, timeoutMs = 200): number {
-  return from.accessSync(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, { timeoutMs });
+  return from.accessSync(readOf(REGION, OFFSET, 4, takeUInt32), { timeoutMs });
 }
 
 function write(body: Uint8Array): void {
-  connection.accessSync(WRITE, REGION, OFFSET, body.byteLength, body, undefined, decodeWritten, undefined);
+  connection.accessSync(writeOf(REGION, OFFSET, body), undefined);
 }
 
 function turn(ms = 5): Promise<void> {
@@ -86,7 +86,7 @@ describe('another connection', () => {
       serve(request) {
         before = Buffer.from(request.bytes.subarray(request.start, request.end));
         const target = Buffer.alloc(100);
-        other.connection.accessSync(READ, REGION, OFFSET, 100, null, target, decodeInto, undefined);
+        other.connection.accessSync(readToOf(REGION, OFFSET, target), undefined);
         after = Buffer.from(request.bytes.subarray(request.start, request.end));
         request.refuse(22);
       },
@@ -285,7 +285,7 @@ describe('a socket that is full', () => {
     expect(() => read(connection, 60)).toThrow(TimeoutError);
     await drain();
     expect(await peer.receive()).toMatchObject({ id: 5, command: DMA_READ, errno: 22 });
-    const later = connection.access(READ, REGION, OFFSET, 4, null, undefined, decodeUInt32, undefined);
+    const later = connection.access(readOf(REGION, OFFSET, 4, takeUInt32), undefined);
     const { id } = await peer.receive();
     peer.send(answer(7, id));
     expect(await later).toBe(7);
@@ -374,7 +374,7 @@ describe('memory of the caller', () => {
     expect((await peer.receive()).payload).toEqual(Buffer.concat([echo(32), Buffer.alloc(32, 3)]));
     const target = new Uint8Array(new SharedArrayBuffer(4));
     peer.send(answer(0x01020304, 1));
-    connection.accessSync(READ, REGION, OFFSET, 4, null, target, decodeInto, undefined);
+    connection.accessSync(readToOf(REGION, OFFSET, target), undefined);
     expect([...target]).toEqual([4, 3, 2, 1]);
   });
 

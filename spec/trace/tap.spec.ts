@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { Connection, negotiate } from '../../lib/connection/index.js';
 import { connect } from '../../lib/device/connect.js';
-import { decodeInto, decodeUInt32, decodeWritten } from '../../lib/device/region-decoders.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { Command } from '../../lib/protocol/constants.js';
@@ -56,20 +56,11 @@ function inWords(traced: TracedMessage): string {
 }
 
 function write(offset: number, body: Uint8Array, options?: object): Promise<void> {
-  return connection.access(
-    Command.REGION_WRITE,
-    0,
-    offset,
-    body.byteLength,
-    body,
-    undefined,
-    decodeWritten,
-    options,
-  );
+  return connection.access(writeOf(0, offset, body), options);
 }
 
 function readInto(target: Uint8Array, options?: object): Promise<void> {
-  return connection.access(Command.REGION_READ, 0, 0, target.byteLength, null, target, decodeInto, options);
+  return connection.access(readToOf(0, 0, target), options);
 }
 
 function data(request: Received, bytes: Uint8Array): Buffer {
@@ -199,7 +190,7 @@ describe('a tap hears', () => {
     connection = new Connection(openFd(ours), { tap: recorder() });
     expect((await negotiate(connection, {}, {})).twinSocket).toBe(true);
     seen.length = 0;
-    connection.accessSync(Command.REGION_WRITE, 0, 8, 4, words(1), undefined, decodeWritten, undefined);
+    connection.accessSync(writeOf(0, 8, words(1)), undefined);
     expect(seen.map(inWords)).toEqual([
       '→ REGION_WRITE',
       '← DMA_READ',
@@ -222,8 +213,8 @@ describe('a tap hears', () => {
         if ((request.flags & 0x10) === 0) server.reply(request, request.payload.subarray(0, 16));
       });
       const calls = Array.from({ length: 50 }, (_, i) => {
-        if (i % 7 === 0) client.post(Command.REGION_WRITE, 0, i, 4, words(i));
-        return client.access(Command.REGION_WRITE, 0, i, 4, words(i), undefined, decodeWritten, undefined);
+        if (i % 7 === 0) client.post(writeOf(0, i, words(i)));
+        return client.access(writeOf(0, i, words(i)), undefined);
       });
       await Promise.all(calls);
       client.close();
@@ -312,8 +303,7 @@ describe('what listens', () => {
 
   test('and stops in the middle of a message cannot block for one there, but after it', async () => {
     const errors: unknown[] = [];
-    const readSync = (): number =>
-      connection.accessSync(Command.REGION_READ, 0, 0, 4, null, undefined, decodeUInt32, undefined);
+    const readSync = (): number => connection.accessSync(readOf(0, 0, 4, takeUInt32), undefined);
     const listener = (): void => {
       unsubscribe(MESSAGE_CHANNEL, listener);
       try {

@@ -1,0 +1,69 @@
+/** REGION_READ and REGION_WRITE, the hot path: encoded in place, and checked against what was asked for. */
+import { Command, HEADER_SIZE } from '../protocol/constants.js';
+import { writeHeader } from '../protocol/header.js';
+import {
+  REGION_ACCESS_SIZE,
+  checkRegionReadReply,
+  checkRegionWriteReply,
+  writeRegionAccess,
+} from '../protocol/region-access.js';
+import { lostMemory } from './memory.js';
+
+/** What is accessed. The arrays stay the connection's until the call settles. */
+export interface Access {
+  /** REGION_READ or REGION_WRITE. */
+  readonly command: number;
+  readonly region: number;
+  readonly offset: number;
+  readonly count: number;
+  /** What is written: `count` bytes; null for a read. */
+  readonly body: Uint8Array | null;
+  /** Where a read's data goes: `count` bytes; undefined where the result is made of it. */
+  readonly target: Uint8Array | undefined;
+}
+
+/** One access, as its caller wants it. */
+export interface RegionAccess<T> extends Access {
+  /** Makes the result; a read's data stands at `at`. */
+  readonly take: (bytes: Buffer, at: number, access: Access) => T;
+}
+
+/** The header and the access structure. */
+export const ACCESS_HEAD_SIZE = HEADER_SIZE + REGION_ACCESS_SIZE;
+
+/** @throws TypeError where the caller's array has lost its memory, or is shorter now. */
+export function checkMemory({ command, count, body, target }: Access): void {
+  const memory = body ?? target;
+  if (memory !== undefined && memory.length !== count) throw lostMemory(command);
+}
+
+/** Encodes all but the data, and with id 0. @throws TypeError, RangeError for what a field cannot hold. */
+export function encodeAccess(into: Buffer, access: Access, flags: number): void {
+  const { command, region, offset, count, body } = access;
+  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
+  writeHeader(into, 0, 0, command, size, flags, 0);
+  writeRegionAccess(into, HEADER_SIZE, offset, region, count);
+}
+
+/**
+ * The result of a reply whose payload is `bytes[start, end)`; where `landed`, its data went to the target. `target` is
+ * that of the access, unless the transport has found its memory gone.
+ * @throws ProtocolError for a reply to something else; TypeError where the target's memory is gone.
+ */
+export function decodeAccess<T>(
+  access: RegionAccess<T>,
+  target: Uint8Array | undefined,
+  landed: boolean,
+  bytes: Buffer,
+  start: number,
+  end: number,
+): T {
+  const { command, offset, region, count } = access;
+  checkMemory(access);
+  if (access.target !== target) throw lostMemory(command);
+  // Of one that has landed only the access structure stands here; the data is in the target, and exactly as long (Framer).
+  const hasData = command === Command.REGION_READ && !landed;
+  if (hasData) checkRegionReadReply(bytes, start, end, offset, region, count);
+  else checkRegionWriteReply(bytes, start, end, offset, region, count);
+  return landed ? (undefined as T) : access.take(bytes, start + REGION_ACCESS_SIZE, access);
+}
