@@ -8,12 +8,31 @@ import type { Settings } from './emulator-options.js';
 import { IrqTable } from './irq-table.js';
 import type { ServerRequests } from './server-requests.js';
 
+/** Devices interrupt from timers and the like, where what is thrown would end the process. */
+class NoLine implements IrqLine {
+  readonly armed = false;
+  readonly masked = false;
+  readonly #name: string;
+  readonly #onError: (error: unknown) => void;
+
+  constructor(index: number, sub: number, onError: (error: unknown) => void) {
+    this.#name = `interrupt ${sub} of index ${index}`;
+    this.#onError = onError;
+  }
+
+  trigger(): boolean {
+    this.#onError(new RangeError(`${this.#name} was raised, which the device does not have`));
+    return false;
+  }
+}
+
 export class Client implements ClientContext {
   readonly dma: DmaClient;
   readonly dmaTable: DmaTable;
   readonly dirty: DirtyTracking;
   readonly irqs: IrqTable;
   readonly #requests: ServerRequests;
+  readonly #onError: (error: unknown) => void;
   #connected = true;
 
   /** `maxDataXferSize` is the client's: the most that it takes in one message. */
@@ -25,6 +44,7 @@ export class Client implements ClientContext {
     this.dirty = new DirtyTracking(settings.dirtyPages, this.dmaTable);
     this.dma = new DmaClient(this.dmaTable, requests, chunk, this.dirty);
     this.#requests = requests;
+    this.#onError = settings.onError;
   }
 
   get connected(): boolean {
@@ -32,7 +52,7 @@ export class Client implements ClientContext {
   }
 
   irq(index: number, sub = 0): IrqLine {
-    return this.irqs.line(index, sub);
+    return this.irqs.line(index, sub) ?? new NoLine(index, sub, this.#onError);
   }
 
   /** "Client Disconnection": its memory is unmapped, its eventfds are closed. */

@@ -2,6 +2,7 @@
  * What a client can ask once it has negotiated, one function a command. Each reads from the top: decode, check, do,
  * answer; what it throws is the answer's errno.
  */
+import { outOfRange, wrongType } from '../fields.js';
 import { Command, DEVICE_FEATURE_GET, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET } from '../protocol/constants.js';
 import { decodeDeviceFeature, encodeDeviceFeatureReply } from '../protocol/device-feature.js';
 import { decodeGetInfo, encodeDeviceInfo } from '../protocol/device-info.js';
@@ -19,7 +20,7 @@ import { decodeGetRegionIoFds, encodeRegionIoFds } from '../protocol/region-io-f
 import { decodeRegionWriteMulti, encodeRegionWriteMultiReply } from '../protocol/region-write-multi.js';
 import { decodeSetIrqs } from '../protocol/set-irqs.js';
 import type { Client } from './client.js';
-import { DeviceError, EINVAL, EIO, ENOSYS, ENOTSUP } from './device-error.js';
+import { DeviceError, EINVAL, ENOSYS, ENOTSUP } from './device-error.js';
 import type { DeviceModel } from './device-model.js';
 import type { Settings } from './emulator-options.js';
 import type { Negotiated } from './negotiation.js';
@@ -238,6 +239,7 @@ export class Commands {
     if (!isDirty && this.#device.feature === undefined) throw new DeviceError(ENOTSUP, `feature ${feature}`);
     const answer = (value: Uint8Array | void): Reply => {
       const isGet = operations === DEVICE_FEATURE_GET;
+      if (isGet || isDirty || value !== undefined) checkBytes(`what feature ${feature} answers`, value);
       const payload = encodeDeviceFeatureReply({
         feature,
         flags: operations,
@@ -255,8 +257,10 @@ export class Commands {
     this.#checkCount(size);
     if (this.#device.migrationData === undefined) throw new DeviceError(ENOTSUP, 'migration');
     const answer = (data: Uint8Array): Reply => {
+      const name = `what migrationData.read(${size}) returns`;
+      checkBytes(name, data);
       if (data.byteLength > size)
-        throw new DeviceError(EIO, `the device returned ${data.byteLength} bytes for ${size}`);
+        throw outOfRange(`${name} must have at most ${size} bytes, not ${data.byteLength}`);
       return { payload: encodeMigDataReadReply(data), fds: null };
     };
     return andThen(this.#device.migrationData.read(size, this.#client), answer);
@@ -277,6 +281,11 @@ export class Commands {
 /** Whether a command may have use for fds. */
 export function takesFds(command: number): boolean {
   return command === Command.DMA_MAP || command === Command.DEVICE_SET_IRQS;
+}
+
+/** A mistake of the device: it is told, and the client is answered EIO. */
+function checkBytes(name: string, value: unknown): void {
+  if (!(value instanceof Uint8Array)) throw wrongType(name, 'a Uint8Array or Buffer', value);
 }
 
 function claimFds(message: Message): number[] {

@@ -1,6 +1,7 @@
 /** How a device says no. */
 import { constants } from 'node:os';
 import { errnoName, VfioUserError } from '../errors.js';
+import { integer } from '../fields.js';
 
 export const {
   EACCES,
@@ -19,12 +20,17 @@ export const {
   ETIMEDOUT,
 } = constants.errno;
 
+/** Linux has no larger one (MAX_ERRNO). */
+export const MOST_ERRNO = 4095;
+
 /** Thrown by a device's handler: the command is answered with this errno. */
 export class DeviceError extends VfioUserError {
   /** The positive errno. */
   readonly errno: number;
 
+  /** @throws TypeError, RangeError unless the errno is 1 to 4095. */
   constructor(errno: number, message = errnoName(errno), options?: ErrorOptions) {
+    integer('DeviceError: errno', errno, 1, MOST_ERRNO);
     super(errnoName(errno), message, options);
     this.errno = errno;
   }

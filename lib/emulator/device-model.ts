@@ -108,7 +108,7 @@ export interface MigrationData {
 export interface ClientContext {
   readonly connected: boolean;
   readonly dma: ClientMemory;
-  /** One interrupt of the device. Throws a RangeError where the device has no such. */
+  /** One interrupt of the device. Where the device has no such, raising it tells `onError`, and nobody else. */
   irq(index: number, sub?: number): IrqLine;
 }
 

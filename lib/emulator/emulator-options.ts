@@ -1,6 +1,8 @@
 /** What a server can be told about the way it treats its clients. */
+import { inspect } from 'node:util';
 import type { VfioUserError } from '../errors.js';
-import { bigInteger, integer } from '../fields.js';
+import { UINT64_MAX } from '../fields.js';
+import * as option from '../options.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
@@ -56,7 +58,6 @@ export interface EmulatorOptions {
 const MOST_DMA_MAPS = 0xffff_ffff;
 const MOST_FDS = 0x7fff_ffff;
 const MAX_TIMER_MS = 0x7fff_ffff;
-const DIRTY_TELLINGS = ['none', 'logging', 'legacy', 'unmap'] as const;
 
 /** A connection, for those who watch a server. */
 export interface ConnectedClient {
@@ -74,52 +75,68 @@ export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 
   onClient: ((client: ConnectedClient) => void) | undefined;
 }
 
-/**
- * Fills in the defaults, for a server that has `places` clients at the same time.
- * @throws TypeError, RangeError for what makes no sense.
- */
+export const EMULATOR_CHECKS: option.Checks<EmulatorOptions> = {
+  minor: option.wholeNumber(0, 2),
+  twinSocket: option.boolean,
+  writeMultiple: option.boolean,
+  maxDataXferSize: option.wholeNumber(1, DEFAULT_MAX_DATA_XFER_SIZE),
+  maxMsgFds: option.wholeNumber(0, MAX_MESSAGE_FDS),
+  maxDmaMaps: option.wholeNumber(0, MOST_DMA_MAPS),
+  maxEventFds: option.wholeNumber(0, MOST_FDS),
+  pgsizes: option.bigInteger(1n, UINT64_MAX),
+  dirtyPages: option.oneOf('none', 'logging', 'legacy', 'unmap'),
+  dmaTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+  versionTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+  messageTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+  onClient: option.callback,
+  intercept: option.callback,
+  onError: option.callback,
+};
+export const EMULATOR_OPTIONS = new option.OptionTable<EmulatorOptions>(EMULATOR_CHECKS);
+
+/** Fills in the defaults of options that were checked, for a server that has `places` clients at the same time. */
 export function settingsOf(options: EmulatorOptions, places = 1): Settings {
   return {
-    minor: integer('minor', options.minor ?? 2, 0, 2),
+    minor: options.minor ?? 2,
     twinSocket: options.twinSocket ?? true,
     writeMultiple: options.writeMultiple ?? true,
-    maxDataXferSize: integer(
-      'maxDataXferSize',
-      options.maxDataXferSize ?? DEFAULT_MAX_DATA_XFER_SIZE,
-      1,
-      DEFAULT_MAX_DATA_XFER_SIZE,
-    ),
-    maxMsgFds: integer('maxMsgFds', options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS, 0, MAX_MESSAGE_FDS),
-    maxDmaMaps: integer(
-      'maxDmaMaps',
-      options.maxDmaMaps ?? shareOf(mappingsForClients(), places),
-      0,
-      MOST_DMA_MAPS,
-    ),
-    maxEventFds: integer('maxEventFds', options.maxEventFds ?? shareOf(fdsForClients(), places), 0, MOST_FDS),
+    maxDataXferSize: options.maxDataXferSize ?? DEFAULT_MAX_DATA_XFER_SIZE,
+    maxMsgFds: options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS,
+    maxDmaMaps: options.maxDmaMaps ?? shareOf(mappingsForClients(), places),
+    maxEventFds: options.maxEventFds ?? shareOf(fdsForClients(), places),
     tellsMaxDmaMaps: (options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS) !== DEFAULT_MAX_DMA_MAPS,
-    pgsizes: bigInteger('pgsizes', options.pgsizes ?? DEFAULT_PGSIZES, 1n),
-    dirtyPages: oneOf('dirtyPages', options.dirtyPages ?? 'none', DIRTY_TELLINGS),
-    dmaTimeoutMs: integer('dmaTimeoutMs', options.dmaTimeoutMs ?? 5_000, 1, MAX_TIMER_MS),
-    versionTimeoutMs: integer('versionTimeoutMs', options.versionTimeoutMs ?? 5_000, 1, MAX_TIMER_MS),
-    messageTimeoutMs: integer('messageTimeoutMs', options.messageTimeoutMs ?? 10_000, 1, MAX_TIMER_MS),
+    pgsizes: options.pgsizes ?? DEFAULT_PGSIZES,
+    dirtyPages: options.dirtyPages ?? 'none',
+    dmaTimeoutMs: options.dmaTimeoutMs ?? 5_000,
+    versionTimeoutMs: options.versionTimeoutMs ?? 5_000,
+    messageTimeoutMs: options.messageTimeoutMs ?? 10_000,
     intercept: options.intercept,
     onClient: options.onClient,
-    onError: options.onError ?? warn,
+    onError: guarded(options.onError ?? warn),
+  };
+}
+
+/** Errors are told from timers and from within the receive loop: what telling throws must not end the process. */
+function guarded(tell: (error: unknown) => void): (error: unknown) => void {
+  return (error) => {
+    try {
+      tell(error);
+    } catch (own) {
+      warn(error);
+      warn(own);
+    }
   };
 }
 
 function warn(error: unknown): void {
-  process.emitWarning(error instanceof Error ? error : new Error(String(error)));
+  try {
+    process.emitWarning(error as Error);
+  } catch {
+    // No error, or one of another realm.
+    process.emitWarning(inspect(error));
+  }
 }
 
 function shareOf(all: number, places: number): number {
   return Math.min(Math.floor(all / places), DEFAULT_MAX_DMA_MAPS);
-}
-
-function oneOf<T extends string>(name: string, value: T, values: readonly T[]): T {
-  if (values.includes(value)) return value;
-  throw new TypeError(
-    `${name} must be ${values.map((one) => `'${one}'`).join(' or ')}, not ${String(value)}`,
-  );
 }

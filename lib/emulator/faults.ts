@@ -1,5 +1,8 @@
 /** Faults on purpose: what a client does when its server does not behave. */
 
+import { integer, outOfRange, wrongType } from '../fields.js';
+import { MOST_ERRNO } from './device-error.js';
+
 /** A command as it came, before anything of it was checked. */
 export interface InterceptedMessage {
   readonly id: number;
@@ -24,6 +27,25 @@ export interface InterceptedMessage {
  * - `{ delayMs }`: it is carried out later, and what the client sends meanwhile waits behind it.
  */
 export type Verdict = 'pass' | 'drop' | 'close' | { errno: number } | { delayMs: number };
+
+const MOST_DELAY_MS = 0x7fff_ffff;
+
+/** @throws TypeError and RangeError for what is no verdict. */
+export function checkVerdict(verdict: Verdict): Verdict {
+  if (verdict === 'pass' || verdict === 'drop' || verdict === 'close') return verdict;
+  const given: unknown = verdict;
+  if (typeof given === 'object' && given !== null) {
+    if ('errno' in given) integer('intercept: errno', given.errno as number, 1, MOST_ERRNO);
+    if (
+      'delayMs' in given &&
+      !((given.delayMs as number) >= 0 && (given.delayMs as number) <= MOST_DELAY_MS)
+    ) {
+      throw outOfRange(`intercept: delayMs must be from 0 to ${MOST_DELAY_MS}, not ${String(given.delayMs)}`);
+    }
+    if ('errno' in given || 'delayMs' in given) return verdict;
+  }
+  throw wrongType('intercept: the verdict', "'pass', 'drop', 'close', { errno } or { delayMs }", verdict);
+}
 
 /** Sees every command of every client, VERSION among them, in the order in which they are carried out. */
 export type Intercept = (message: InterceptedMessage) => Verdict | void;

@@ -121,10 +121,9 @@ export class IrqTable {
     this.count = Math.max(PCI_IRQS, ...irqs.map(({ index }) => index + 1));
   }
 
-  line(index: number, sub: number): IrqLine {
-    const line = this.#indexes.get(index)?.lines[sub];
-    if (line === undefined) throw new RangeError(`the device has no interrupt ${index}.${sub}`);
-    return line;
+  /** Undefined where the device has no such interrupt. */
+  line(index: number, sub: number): IrqLine | undefined {
+    return this.#indexes.get(index)?.lines[sub];
   }
 
   /** What GET_IRQ_INFO says of an index. Throws a DeviceError EINVAL for one that no PCI device has either. */

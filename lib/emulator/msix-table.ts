@@ -7,7 +7,10 @@
  *   QEMU is one. It emulates the table for its guest, keeps what is masked pending there, and forwards no access to it, so
  *   that the table here stays as it is at first, with all vectors masked. (libvfio-user signals the eventfd of any client.)
  */
+import { outOfRange } from '../fields.js';
 import {
+  configReader,
+  decodeCapabilities,
   MsixEntryOffset,
   MSIX_ENTRY_SIZE,
   MSIX_VECTOR_MASKED,
@@ -35,7 +38,9 @@ export class MsixTable implements RegionHandler {
   /** The pending vectors of each client that has written the table. */
   readonly #pending = new Map<ClientContext, Set<number>>();
 
+  /** @throws RangeError for a layout that is not that of the capability. */
   constructor(config: PciConfigSpace, layout: MsixLayout) {
+    checkLayout(config, layout);
     this.#config = config;
     this.#layout = layout;
     this.#table = Buffer.alloc(layout.vectors * MSIX_ENTRY_SIZE);
@@ -46,7 +51,10 @@ export class MsixTable implements RegionHandler {
   interrupt(client: ClientContext, vector: number): void {
     if (!client.connected) return;
     const pending = this.#pending.get(client);
-    if (pending === undefined || this.#isUnmasked(vector)) client.irq(PciIrq.MSIX, vector).trigger();
+    // Of a vector that there is not, the line tells.
+    const isThere = Number.isInteger(vector) && vector >= 0 && vector < this.#layout.vectors;
+    if (!isThere || pending === undefined || this.#isUnmasked(vector))
+      client.irq(PciIrq.MSIX, vector).trigger();
     // While MSI-X is disabled there is no request that could be pending.
     else if (this.#config.msixEnabled) pending.add(vector);
   }
@@ -108,6 +116,18 @@ export class MsixTable implements RegionHandler {
       bits[offset + (bit >>> 3)]! |= 1 << (bit & 7);
     }
     return bits;
+  }
+}
+
+function checkLayout(config: PciConfigSpace, { vectors, table, pending }: MsixLayout): void {
+  const { capabilities } = decodeCapabilities(configReader(config.read(0, config.size)));
+  const msix = capabilities.find((capability) => capability.kind === 'msix');
+  if (msix === undefined) throw new RangeError('MsixTable: config space has no MSI-X capability');
+  const there = { vectors: msix.tableSize, table: msix.table.offset, pending: msix.pba.offset };
+  for (const [name, value] of Object.entries({ vectors, table, pending })) {
+    const said = there[name as keyof MsixLayout];
+    if (value === said) continue;
+    throw outOfRange(`MsixTable: ${name} must be ${said}, as the capability says, not ${value}`);
   }
 }
 

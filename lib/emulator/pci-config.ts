@@ -4,12 +4,13 @@
  * A mask says which bits software can write. It makes BARs answer sizing by itself: of an address only the bits above
  * the size can be written, so all ones read back as the size's mask with the type bits below.
  */
-import type { PCI_EXTENDED_CONFIG_SIZE } from '../pci/index.js';
 import {
   barOffset,
   MsiControl,
   MsixControl,
+  MSIX_MAX_VECTORS,
   PCI_CONFIG_SIZE,
+  PCI_EXTENDED_CONFIG_SIZE,
   PCI_HEADER_SIZE,
   PciCapabilityId,
   PciCommand,
@@ -18,6 +19,8 @@ import {
   type BarKind,
   type BarLocation,
 } from '../pci/index.js';
+import { integer, outOfRange, UINT16_MAX, UINT8_MAX } from '../fields.js';
+import * as option from '../options.js';
 import type { RegionHandler } from './device-model.js';
 
 /** A base address register. */
@@ -56,6 +59,39 @@ export interface PciConfigOptions {
   readonly size?: typeof PCI_CONFIG_SIZE | typeof PCI_EXTENDED_CONFIG_SIZE;
 }
 
+const BAR = new option.OptionTable<PciBar>(
+  {
+    index: option.wholeNumber(0, 5),
+    size: option.wholeNumber(1),
+    kind: option.oneOf('memory32', 'memory64', 'io'),
+    prefetchable: option.boolean,
+  },
+  ['index', 'size'],
+);
+const CAPABILITY = new option.OptionTable<ConfigCapability>(
+  { id: option.wholeNumber(0, UINT8_MAX), body: option.bytes, writable: option.bytes },
+  ['id', 'body', 'writable'],
+);
+const OPTIONS = new option.OptionTable<PciConfigOptions>(
+  {
+    vendorId: option.wholeNumber(0, UINT16_MAX),
+    deviceId: option.wholeNumber(0, UINT16_MAX),
+    classCode: option.wholeNumber(0, 0xff_ffff),
+    revisionId: option.wholeNumber(0, UINT8_MAX),
+    subsystemVendorId: option.wholeNumber(0, UINT16_MAX),
+    subsystemId: option.wholeNumber(0, UINT16_MAX),
+    interruptPin: option.wholeNumber(0, 4),
+    bars: option.listOf('BARs', option.options(BAR)),
+    capabilities: option.listOf('capabilities', option.options(CAPABILITY)),
+    size: option.oneOf(PCI_CONFIG_SIZE, PCI_EXTENDED_CONFIG_SIZE),
+  },
+  ['vendorId', 'deviceId'],
+);
+const LOCATION = new option.OptionTable<BarLocation>(
+  { bir: option.wholeNumber(0, 5), offset: option.wholeNumber(0, 0xffff_fff8) },
+  ['bir', 'offset'],
+);
+
 const WRITABLE_COMMAND =
   PciCommand.IO |
   PciCommand.MEMORY |
@@ -80,8 +116,9 @@ export class PciConfigSpace implements RegionHandler {
   /** Where each capability stands. */
   readonly #capabilities = new Map<number, number>();
 
-  /** Throws a RangeError for BARs and capabilities that cannot be. */
+  /** @throws TypeError and RangeError for what a config space cannot hold. */
   constructor(options: PciConfigOptions) {
+    OPTIONS.check('PciConfigSpace', options);
     this.size = options.size ?? PCI_CONFIG_SIZE;
     this.#bytes = Buffer.alloc(this.size);
     this.#writable = Buffer.alloc(this.size);
@@ -114,6 +151,17 @@ export class PciConfigSpace implements RegionHandler {
     const status = this.#bytes.readUInt16LE(PciConfig.STATUS);
     const others = status & ~PciStatus.INTERRUPT;
     this.#bytes.writeUInt16LE(others | (raised ? PciStatus.INTERRUPT : 0), PciConfig.STATUS);
+  }
+
+  /** In bytes; 0 where there is no such BAR, as for the upper half of one of 64 bits. */
+  barSize(index: number): number {
+    return this.#bars.get(index)?.size ?? 0;
+  }
+
+  /** Undefined where there is no such BAR. */
+  barKind(index: number): BarKind | undefined {
+    const bar = this.#bars.get(index);
+    return bar === undefined ? undefined : (bar.kind ?? 'memory32');
   }
 
   /** Where software has put a BAR; 0n before it has, or where there is no such BAR. */
@@ -201,7 +249,11 @@ export class PciConfigSpace implements RegionHandler {
   #layCapabilities(capabilities: readonly ConfigCapability[]): void {
     let pointer: number = PciConfig.CAPABILITIES_POINTER;
     let at = PCI_HEADER_SIZE;
-    for (const { id, body, writable } of capabilities) {
+    for (const [i, { id, body, writable }] of capabilities.entries()) {
+      if (writable.length !== body.length) {
+        const name = `PciConfigSpace: capabilities[${i}].writable`;
+        throw outOfRange(`${name} must have as many bytes as body, ${body.length}, not ${writable.length}`);
+      }
       if (at + 2 + body.byteLength > PCI_CONFIG_SIZE) throw new RangeError('the capabilities do not fit');
       this.#bytes.writeUInt8(at, pointer);
       this.#bytes.writeUInt8(id, at);
@@ -217,9 +269,10 @@ export class PciConfigSpace implements RegionHandler {
 
 /** MSI with a 64-bit address and no mask bits. `vectors` is 1, 2, 4 … 32. */
 export function msiCapability(vectors: number): ConfigCapability {
-  const log2 = Math.log2(vectors);
-  if (!Number.isInteger(log2) || log2 < 0 || log2 > 5)
-    throw new RangeError(`MSI cannot have ${vectors} vectors`);
+  const log2 = Math.log2(integer('msiCapability: vectors', vectors, 1, 32));
+  if (!Number.isInteger(log2)) {
+    throw outOfRange(`msiCapability: vectors must be a power of two up to 32, not ${vectors}`);
+  }
   const body = Buffer.alloc(12);
   body.writeUInt16LE(MsiControl.ADDRESS_64 | (log2 << 1), 0);
   const writable = Buffer.alloc(12);
@@ -232,13 +285,17 @@ export function msiCapability(vectors: number): ConfigCapability {
 
 /** MSI-X, its table and pending bits at multiples of 8 in memory BARs. `vectors` is 1 to 2048. */
 export function msixCapability(vectors: number, table: BarLocation, pba: BarLocation): ConfigCapability {
-  if (!Number.isInteger(vectors) || vectors < 1 || vectors > 2048) {
-    throw new RangeError(`MSI-X cannot have ${vectors} vectors`);
+  integer('msixCapability: vectors', vectors, 1, MSIX_MAX_VECTORS);
+  for (const [name, location] of Object.entries({ table, pba })) {
+    const problem = LOCATION.find('msixCapability', `${name}.`, location);
+    if (problem !== undefined) throw problem;
+    if (location.offset % 8 === 0) continue;
+    throw outOfRange(`msixCapability: ${name}.offset must be a multiple of 8, not ${location.offset}`);
   }
   const body = Buffer.alloc(10);
   body.writeUInt16LE(vectors - 1, 0);
-  body.writeUInt32LE(table.offset | table.bir, 2);
-  body.writeUInt32LE(pba.offset | pba.bir, 6);
+  body.writeUInt32LE(table.offset + table.bir, 2);
+  body.writeUInt32LE(pba.offset + pba.bir, 6);
   const writable = Buffer.alloc(10);
   writable.writeUInt16LE(MsixControl.ENABLE | MsixControl.FUNCTION_MASK, 0);
   return { id: PciCapabilityId.MSIX, body, writable };

@@ -1,8 +1,9 @@
 /** The regions of a device: what a client learns of them, and its accesses by message. */
+import { outOfRange, wrongType } from '../fields.js';
 import { REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { RegionAccess } from '../protocol/region-access.js';
 import type { KnownRegionCapabilities, RegionInfo } from '../protocol/region-info.js';
-import { DeviceError, EINVAL, EIO } from './device-error.js';
+import { DeviceError, EINVAL } from './device-error.js';
 import type { ClientContext, RegionIoFdOffer, RegionModel } from './device-model.js';
 import { andThen } from './promises.js';
 
@@ -21,8 +22,9 @@ export class RegionTable {
   readonly count: number;
   readonly #regions = new Map<number, RegionModel>();
 
+  /** Of a device that `checkDevice` has looked at. */
   constructor(regions: readonly RegionModel[]) {
-    for (const region of regions) this.#regions.set(region.index, checked(region));
+    for (const region of regions) this.#regions.set(region.index, region);
     this.count = Math.max(PCI_REGIONS, ...regions.map(({ index }) => index + 1));
   }
 
@@ -49,7 +51,7 @@ export class RegionTable {
     const region = this.#find(access, REGION_FLAG_READ);
     const { offset, count } = access;
     if (region.handler === undefined) return region.memory!.bytes.subarray(offset, offset + count);
-    return andThen(region.handler.read(offset, count, client), (data) => exactly(count, data));
+    return andThen(region.handler.read(offset, count, client), (data) => exactly(access, data));
   }
 
   /** Does a REGION_WRITE. `data` is borrowed until this returns: a handler gets its own. */
@@ -78,25 +80,10 @@ export class RegionTable {
   }
 }
 
-/** A device that describes itself wrongly is a mistake of its author. */
-function checked(region: RegionModel): RegionModel {
-  const { index, size, handler, memory, mappable = [] } = region;
-  if (handler === undefined && memory === undefined) {
-    throw new TypeError(`region ${index} has neither handler nor memory`);
-  }
-  if (memory !== undefined && memory.bytes.byteLength < size) {
-    throw new RangeError(`region ${index} has ${size} bytes, its memory ${memory.bytes.byteLength}`);
-  }
-  if (mappable.length > 0 && memory?.fd === undefined) {
-    throw new TypeError(`region ${index} has mappable areas and no fd`);
-  }
-  if (mappable.some((area) => area.offset < 0 || area.size <= 0 || area.offset + area.size > size)) {
-    throw new RangeError(`a mappable area of region ${index} is outside of its ${size} bytes`);
-  }
-  return region;
-}
-
-function exactly(count: number, data: Uint8Array): Uint8Array {
-  if (data.byteLength === count) return data;
-  throw new DeviceError(EIO, `the device returned ${data.byteLength} bytes instead of ${count}`);
+/** What the device's own read gave, which must be as many bytes as were asked for. */
+function exactly({ region, offset, count }: RegionAccess, data: unknown): Uint8Array {
+  if (data instanceof Uint8Array && data.byteLength === count) return data;
+  const name = `region ${region}: what read(${offset}, ${count}) returns`;
+  if (!(data instanceof Uint8Array)) throw wrongType(name, `${count} bytes in a Uint8Array or Buffer`, data);
+  throw outOfRange(`${name} must have ${count} bytes, not ${data.byteLength}`);
 }

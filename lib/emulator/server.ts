@@ -3,16 +3,25 @@ import type { Duplex } from 'node:stream';
 import { forbidCloning } from '../cloning.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
 import { integer } from '../fields.js';
+import * as option from '../options.js';
 import {
   DuplexTransport,
   listenAt,
+  listeningPath,
   openFd,
   type ListeningSocket,
   type Transport,
   type TransportHandler,
 } from '../transport/index.js';
+import { checkDevice } from './device-check.js';
 import type { DeviceModel } from './device-model.js';
-import { settingsOf, type EmulatorOptions, type Settings } from './emulator-options.js';
+import {
+  EMULATOR_CHECKS,
+  EMULATOR_OPTIONS,
+  settingsOf,
+  type EmulatorOptions,
+  type Settings,
+} from './emulator-options.js';
 import { Reception } from './reception.js';
 import { RegionTable } from './region-table.js';
 import { Session } from './session.js';
@@ -35,6 +44,18 @@ export interface ServeOptions extends EmulatorOptions {
 
 const DEFAULT_MAX_CLIENTS = 64;
 const MOST_CLIENTS = 1_024;
+const MOST_FD = 0x7fff_ffff;
+const SERVE_OPTIONS = new option.OptionTable<ServeOptions>(
+  {
+    ...EMULATOR_CHECKS,
+    path: option.string,
+    mode: option.wholeNumber(0, 0o7777),
+    backlog: option.wholeNumber(0, MOST_FD),
+    clients: option.oneOf('one', 'many'),
+    maxClients: option.wholeNumber(1, MOST_CLIENTS),
+  },
+  ['path'],
+);
 
 /**
  * Serves a device on a Unix socket.
@@ -43,12 +64,12 @@ const MOST_CLIENTS = 1_024;
  * TypeError or RangeError for a device that contradicts itself and for options that make no sense.
  */
 export async function serve(device: DeviceModel, options: ServeOptions): Promise<EmulatorServer> {
-  const { path, mode = 0o600, backlog = 16, clients = 'one' } = options;
-  if (clients !== 'one' && clients !== 'many') throw new TypeError("clients is 'one' or 'many'");
-  const most = integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS);
-  const places = clients === 'one' ? 1 : most;
+  SERVE_OPTIONS.check('serve', options);
+  const { path, mode = 0o600, backlog = 16, clients = 'one', maxClients = DEFAULT_MAX_CLIENTS } = options;
+  listeningPath('serve: path', path);
+  const places = clients === 'one' ? 1 : maxClients;
   const settings = settingsOf(options, places);
-  const regions = new RegionTable(device.regions);
+  const regions = regionsOf(device);
   const socket = await listenAt(path, backlog, mode);
   return new EmulatorServer(device, regions, settings, { socket, path, places });
 }
@@ -57,11 +78,15 @@ export async function serve(device: DeviceModel, options: ServeOptions): Promise
  * Serves a device to the one client at the other end of a connected stream socket, and ends with it. The fd is the
  * server's from here on.
  *
- * @throws TransportError where the fd is no such socket.
+ * @throws TransportError where the fd is no such socket; TypeError or RangeError for a device that contradicts itself and for
+ * options that make no sense: then the fd is still the caller's.
  */
 export function serveFd(device: DeviceModel, fd: number, options: EmulatorOptions = {}): EmulatorServer {
-  const regions = new RegionTable(device.regions);
-  return new EmulatorServer(device, regions, settingsOf(options), { open: openFd(fd) });
+  EMULATOR_OPTIONS.check('serveFd', options);
+  integer('serveFd: fd', fd, 0, MOST_FD);
+  const settings = settingsOf(options);
+  const regions = regionsOf(device);
+  return new EmulatorServer(device, regions, settings, { open: openFd(fd) });
 }
 
 /**
@@ -73,8 +98,18 @@ export function serveStream(
   stream: Duplex,
   options: EmulatorOptions = {},
 ): EmulatorServer {
+  EMULATOR_OPTIONS.check('serveStream', options);
+  const problem = option.duplex(stream, 'serveStream', 'stream');
+  if (problem !== undefined) throw problem;
+  const settings = settingsOf(options);
   const open = (handler: TransportHandler): Transport => new DuplexTransport(stream, 'the client', handler);
-  return new EmulatorServer(device, new RegionTable(device.regions), settingsOf(options), { open });
+  return new EmulatorServer(device, regionsOf(device), settings, { open });
+}
+
+/** @throws TypeError and RangeError for a device that contradicts itself. */
+function regionsOf(device: DeviceModel): RegionTable {
+  checkDevice(device);
+  return new RegionTable(device.regions);
 }
 
 type Source =
@@ -160,8 +195,16 @@ export class EmulatorServer implements AsyncDisposable {
     if (!this.#isReferenced) session.unref();
     this.#sessions.add(session);
     void session.closed.then(() => this.#sessions.delete(session));
-    this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
+    this.#tellOf(session);
     return session;
+  }
+
+  #tellOf(session: Session): void {
+    try {
+      this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
+    } catch (error) {
+      this.#settings.onError(error);
+    }
   }
 
   #end(reason: VfioUserError): void {

@@ -33,6 +33,7 @@ import type { DeviceModel } from './device-model.js';
 import type { Settings } from './emulator-options.js';
 import { negotiate, negotiationReply, type Negotiated } from './negotiation.js';
 import { Outbox } from './outbox.js';
+import { checkVerdict, type Verdict } from './faults.js';
 import { isPromise } from './promises.js';
 import type { RegionTable } from './region-table.js';
 import { ServerRequests } from './server-requests.js';
@@ -189,24 +190,29 @@ export class Session implements TransportHandler {
 
   /** A message whose turn has come. */
   #run(message: Message): void {
-    const { id, command, flags, bytes, start, end, fds, fdCount } = message;
-    const verdict =
-      this.#settings.intercept?.({
-        id,
-        command,
-        name: commandName(command),
-        flags,
-        payload: bytes.subarray(start, end),
-        fdCount,
-      }) ?? 'pass';
+    const verdict = this.#verdictOn(message);
     if (verdict === 'pass') {
       this.#execute(message);
     } else if (typeof verdict === 'object' && 'delayMs' in verdict) {
       this.#delay(message, verdict.delayMs);
     } else {
-      closeFds(fds);
+      closeFds(message.fds);
       if (verdict === 'close') this.#end(new ClosedError('an intercept closed the connection'));
       else if (verdict !== 'drop') this.#refuse(message, new DeviceError(verdict.errno));
+    }
+  }
+
+  /** What it is that the intercept wants. A mistake of its is told, and answered EIO. */
+  #verdictOn({ id, command, flags, bytes, start, end, fdCount }: Message): Verdict {
+    const { intercept } = this.#settings;
+    if (intercept === undefined) return 'pass';
+    const name = commandName(command);
+    try {
+      const payload = bytes.subarray(start, end);
+      return checkVerdict(intercept({ id, command, name, flags, payload, fdCount }) ?? 'pass');
+    } catch (error) {
+      this.#settings.onError(error);
+      return { errno: EIO };
     }
   }
 
