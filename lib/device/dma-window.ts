@@ -13,7 +13,11 @@
  * ```
  * A quarantined window is one of which nobody knows whether the server has it: its addresses are given to no other, and
  * its memory stays where it is, until the connection is gone. In every state but `closed` the device's end closes it.
+ *
+ * With `reconnect` a window outlives connections: `toldOn` is the one whose server was told of it last. A new server is
+ * told late in setting up, and what is unmapped before then it never hears of.
  */
+import type { Connection } from '../connection/index.js';
 import { TransportError, type ClosedError } from '../errors.js';
 import { holdFd, type HeldFd, type NativeMapping } from '../native.js';
 import type { HandlerBacking } from './dma-handler.js';
@@ -54,6 +58,8 @@ export class DmaWindow implements PageRange {
   readonly pages: number;
   readonly access: WindowAccess;
   state: WindowState = 'mapping';
+  /** The connection whose server was sent its DMA_MAP: no other server knows of it. */
+  toldOn: Connection | undefined;
   /** The DMA_UNMAP that is under way. */
   unmapping: Promise<void> | undefined;
   /** Where the memory begins in its file: what DMA_MAP says, now and when the server comes back. */

@@ -5,7 +5,12 @@
  * A window is in the table from before its DMA_MAP is sent until after its DMA_UNMAP is answered: the server may use it
  * as soon as it knows of it, and until it has said that it does not.
  */
-import { withDeadline, type CallOptions, type TrackedCallOptions } from '../connection/index.js';
+import {
+  withDeadline,
+  type CallOptions,
+  type Connection,
+  type TrackedCallOptions,
+} from '../connection/index.js';
 import { ClosedError, DmaBatchError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
 import {
   Command,
@@ -68,6 +73,8 @@ export class DmaWindows {
   #asynchronous = 0;
   /** The server does not know DMA_UNMAP's ALL flag. */
   #allRefused = false;
+  /** The connection whose server is told of memory: one that has come back is not before it has been looked at. */
+  #confidant: Connection;
   /** What `inFlightLimit` was before it had to be 1. */
   #inFlightBefore: number | undefined;
 
@@ -75,6 +82,7 @@ export class DmaWindows {
     this.#session = session;
     this.#table = table;
     this.#server = server;
+    this.#confidant = session.connection;
   }
 
   /** What addresses and sizes must be multiples of: the server's smallest page, and no less than ours. Bytes. */
@@ -174,7 +182,8 @@ export class DmaWindows {
 
   /**
    * DMA_UNMAP, after which the memory is given back. Asked for again, it is the one that is under way; nothing is done
-   * where the window is closed or quarantined. With the connection gone, only the memory is given back.
+   * where the window is closed or quarantined. With the connection gone, or a server that was not told of it yet, only the
+   * memory is given back.
    * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
    */
   unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
@@ -190,14 +199,15 @@ export class DmaWindows {
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async restore(options: CallOptions | undefined): Promise<void> {
+    this.#confidant = this.#session.connection;
     this.#inFlightBefore = undefined;
     this.#allRefused = false;
     this.#refuseSync();
     const windows = [...this.#table];
     for (const window of windows) if (window.state === 'quarantined') this.#remove(window);
     this.#adjustInFlight();
-    const mapped = windows.filter((window) => window.state === 'mapped');
-    await Promise.all(mapped.map((window) => this.#sendMap(window, options)));
+    const untold = windows.filter((window) => window.state === 'mapped' && !this.#isKnown(window));
+    await Promise.all(untold.map((window) => this.#sendMap(window, options)));
   }
 
   /** The device is closed: gives everything back. */
@@ -209,10 +219,16 @@ export class DmaWindows {
     for (const window of windows) this.#remove(window);
   }
 
-  #sendMap(
-    { access, fileOffset, iova, size, fd }: DmaWindow,
-    options: TrackedCallOptions | undefined,
-  ): Promise<void> {
+  /** Whether the server was told of it: one that has come back knows of no window before `restore`. */
+  #isKnown({ toldOn }: DmaWindow): boolean {
+    const { connection } = this.#session;
+    return toldOn === connection && connection.endReason === undefined;
+  }
+
+  #sendMap(window: DmaWindow, options: TrackedCallOptions | undefined): Promise<void> {
+    const { access, fileOffset, iova, size, fd } = window;
+    const { connection } = this.#session;
+    window.toldOn = connection;
     // The MMAP flag of newest servers is what an fd without it means; older ones refuse it.
     const flags =
       (access.readable ? DMA_MAP_FLAG_READ : 0) |
@@ -221,7 +237,7 @@ export class DmaWindows {
     const offset = access.shared ? fileOffset : 0;
     const payload = encodeDmaMap({ flags, offset, address: iova, size: BigInt(size) });
     const fds = access.shared ? [fd] : null;
-    return this.#session.connection.call(Command.DMA_MAP, payload, fds, ignoreReply, options);
+    return connection.call(Command.DMA_MAP, payload, fds, ignoreReply, options);
   }
 
   /** Sends DMA_MAP for a window of the table, and gives it its state by the answer. */
@@ -229,6 +245,9 @@ export class DmaWindows {
     const isNew = window.state === 'mapping';
     let abandoned = false;
     try {
+      // Nobody is to be given memory before it is known who it is: what was there before is told of by `restore`.
+      if (this.#session.gate !== undefined && (isNew || this.#confidant !== this.#session.connection))
+        throw this.#session.gate;
       await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
       if (window.closed) throw error;
@@ -261,14 +280,14 @@ export class DmaWindows {
 
   /**
    * DMA_UNMAP of a mapped window, which keeps its memory and its place in the table: `drop` or `reinstate` it then. With
-   * the connection gone, nothing is sent.
+   * the connection gone, or to a server that was not told of it yet, nothing is sent.
    * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
    */
   async withdraw(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
     window.state = 'unmapping';
     window.announceRelease(new ClosedError('the DMA memory was unmapped'));
     const watcher = this.#watcherOf(window);
-    if (this.#session.connection.endReason !== undefined) {
+    if (!this.#isKnown(window)) {
       watcher?.onLost(window);
       return;
     }
@@ -304,12 +323,13 @@ export class DmaWindows {
    */
   async unmapAll(options: CallOptions | undefined): Promise<void> {
     const call = withDeadline(options);
-    const { connection, negotiated } = this.#session;
+    const { negotiated } = this.#session;
     const reason = new ClosedError('the DMA memory was unmapped (unmapAll)');
     for (const window of this.#table) window.announceRelease(reason);
     // What all of them were written last is not told at once.
     const isWatched = [...this.#table].some((window) => this.#watcherOf(window) !== undefined);
-    const mayAsk = negotiated.minor > 0 && !this.#allRefused && connection.endReason === undefined;
+    const isTold = [...this.#table].every((window) => this.#isKnown(window));
+    const mayAsk = negotiated.minor > 0 && !this.#allRefused && isTold;
     if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(call))) return;
     const windows = [...this.#table].filter((window) => window.state !== 'quarantined');
     const results = await Promise.allSettled(windows.map((window) => this.unmap(window, call)));

@@ -19,6 +19,7 @@ export class Outbox {
   readonly #transport: Transport;
   readonly #entries = new Fifo<Entry>();
   #bytes = 0;
+  #isOver = false;
 
   constructor(transport: Transport) {
     this.#transport = transport;
@@ -44,6 +45,11 @@ export class Outbox {
     const isFirst = this.#entries.length === 0;
     const sent = isFirst ? this.#transport.trySend(head, headLength, body, 0, fds) : 0;
     if (sent === total) {
+      onSent?.();
+      return;
+    }
+    // Sending may have ended the connection.
+    if (this.#isOver) {
       onSent?.();
       return;
     }
@@ -82,7 +88,9 @@ export class Outbox {
     }
   }
 
+  /** The connection has ended: nothing leaves any more. */
   clear(): void {
+    this.#isOver = true;
     const entries = this.#entries.drain();
     this.#bytes = 0;
     for (const entry of entries) entry.onSent?.();

@@ -247,9 +247,10 @@ export class CommandQueue {
 
   /**
    * The end: each caller gets an error of its own, and the rings are not looked at any more. Bounce pages of what is in
-   * flight stay taken, and buffers of the callers' in use until `giveBack`: the device may still write to them.
+   * flight stay taken, and buffers of the callers' in use until `giveBack`: the device may still write to them. Those whose
+   * call was given up hear of that where the device `isDone` with them, and else of the end, which says that nobody knows.
    */
-  end(error: () => Error): void {
+  end(error: () => Error, isDone = false): void {
     if (this.#ended !== undefined) return;
     this.#ended = error;
     clearInterval(this.#sweep);
@@ -259,8 +260,14 @@ export class CommandQueue {
       this.#commands[slot] = undefined;
       command.slot = -1;
       if (command.buffer !== undefined) this.#lent.push(command.buffer);
-      if (command.isSettled) this.#partEnded(command);
-      else this.#settle(command, command.verdict ?? error());
+      if (command.isSettled) {
+        this.#partEnded(command);
+        continue;
+      }
+      const { transfer } = command;
+      if (!isDone) command.verdict = undefined;
+      if (!isDone && transfer !== undefined) transfer.verdict = undefined;
+      this.#settle(command, command.verdict ?? error());
     }
     this.#outCount = this.#unattendedCount = 0;
     this.#failWaiting(() => true, error);

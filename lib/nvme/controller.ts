@@ -616,12 +616,14 @@ export class NvmeController {
     // What it does not delete, or answer, goes when it is disabled.
     await this.#queues.deleteAll().catch(() => undefined);
     if (this.#makeEndError !== undefined) return undefined;
+    const losses = this.#losses;
     try {
       const { entryLatencyUs } = this.identity;
       await shutDown(this.#bar, Math.max(SHUTDOWN_MS, Math.ceil(entryLatencyUs / 1000)));
     } catch (error) {
+      await sameTurn();
       // Whoever lost the connection knows, and there is nothing to shut down.
-      return this.#makeEndError === undefined ? error : undefined;
+      return this.#makeEndError === undefined && losses === this.#losses ? error : undefined;
     }
     return undefined;
   }

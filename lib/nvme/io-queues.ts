@@ -302,7 +302,8 @@ export class IoQueues {
       // Again where a reset comes between, after which the controller does not have it.
       await this.#host.whenLive(async () => {
         if (member.isCreated) await this.#delete(member);
-        commands.end(closed);
+        // The controller does not have the queue any more.
+        commands.end(closed, true);
         commands.giveBack();
         this.#members.delete(queue.id);
         await freeMemory(member);

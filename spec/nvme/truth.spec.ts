@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { MemoryStore, onNthCommand } from '../../lib/emulator/index.js';
 import { ClosedError, UnsupportedError } from '../../lib/index.js';
-import { NvmeController, type NvmeQueue } from '../../lib/nvme/index.js';
+import { AdminOpcode, NvmeController, type NvmeQueue } from '../../lib/nvme/index.js';
 import { cleanup, connected, errorOf, opened, pattern, until } from './fixture.js';
 
 /** As many commands as move the head of the completion ring there: entries of both phases are met. */
@@ -60,6 +60,20 @@ describe('memory that is taken away while commands are in flight', () => {
       expect(polled(pair.queue)).toBe('ClosedError');
     });
   });
+
+  test.each([1, 2000])(
+    'a write of %i blocks whose deadline has passed, and that the controller may still carry out: nobody knows',
+    async (blocks) => {
+      const { emulated, device, controller } = await opened({ emulated: { mdts: 1 } });
+      const queue = await controller.createQueue({ entries: 4 });
+      emulated.intercept = ({ queue: id, opcode }) =>
+        id > 0 ? 'hold' : opcode === AdminOpcode.ABORT ? { delayMs: 10_000 } : 'pass';
+      const write = errorOf(queue.write(0, Buffer.alloc(blocks * 512, 7), { timeoutMs: 10 }));
+      await sleep(40);
+      await device.close();
+      expect(await write).toBeInstanceOf(ClosedError);
+    },
+  );
 
   test('unmapAll under a live controller disables it, and the device can be used again', async () => {
     const { device, controller } = await opened();

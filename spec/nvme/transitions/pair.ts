@@ -65,7 +65,7 @@ async function perform(rig: Rig, { first, second, moment }: Pair): Promise<[Outc
   else {
     // While it comes back, before it is there.
     await bounded(`the beginning of ${first}`, first === 'reconnected' ? rig.arrived() : firstBegun.given);
-    await underWay(first, rig);
+    await underWay(first, moment, rig);
     beginSecond();
   }
   await bounded(`the beginning of ${second}`, secondBegun.given);

@@ -1,9 +1,12 @@
 /**
  * The transitions of a controller, and what is called for each. Every ordered pair of them has to come out well: the
- * second begins in the turn in which the first has begun, and again while the first is under way.
+ * second begins in the turn in which the first has begun, and again while the first is under way, soon and later.
  */
+import { setTimeout as sleep } from 'node:timers/promises';
 import { errorOf } from '../fixture.js';
 import { turns, until, type Rig } from './rig.js';
+
+const LATER_MS = 5;
 
 export const TRANSITIONS = [
   'create queue',
@@ -23,7 +26,7 @@ export const PAIRS: readonly (readonly [Transition, Transition])[] = TRANSITIONS
 );
 
 /** When the second begins, as the first has begun. */
-export const MOMENTS = ['in the same turn', 'while it is under way'] as const;
+export const MOMENTS = ['in the same turn', 'while it is under way', 'some milliseconds later'] as const;
 
 export type Moment = (typeof MOMENTS)[number];
 
@@ -50,10 +53,10 @@ export const PERFORM: Readonly<Record<Transition, Perform>> = {
   'controller.close': (rig, onBegun) => begun(rig.controller.close(), onBegun),
 };
 
-/** Until that has begun: `onBegun` was called, and the second one is not to wait for more than some turns. */
-export async function underWay(first: Transition, rig: Rig): Promise<void> {
+/** Until the second one's moment, when the first has begun. */
+export async function underWay(first: Transition, moment: Moment, rig: Rig): Promise<void> {
   if (first === "timeout's reset") await until(() => rig.controller.state !== 'live', 'its reset begins');
-  await turns(3);
+  await (moment === 'some milliseconds later' ? sleep(LATER_MS) : turns(3));
 }
 
 async function begun(call: Promise<unknown>, onBegun: () => void): Promise<unknown> {
