@@ -3,6 +3,7 @@
  * VFIO_USER_DEVICE_FEATURE) and its predecessor, DIRTY_PAGES. A bitmap is asked for a whole mapping where it fits a
  * message: libvfio-user gives no other.
  */
+import { constants } from 'node:os';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError } from '../errors.js';
 import {
@@ -26,6 +27,8 @@ import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
 import type { Features } from './features.js';
 import type { Session } from './session.js';
 
+const { errno } = constants;
+
 export interface DirtyLog {
   readonly method: 'logging' | 'legacy';
   /** In bytes: what one bit of a bitmap stands for. */
@@ -39,6 +42,8 @@ export interface DirtyLog {
   stop(options: CallOptions | undefined): Promise<void>;
 }
 
+/** What is answered like this was not done, and is perhaps not known. After other errors nobody knows. */
+const REFUSALS: readonly number[] = [errno.EINVAL, errno.ENOENT, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS];
 /** How much of a reply is not bitmap, generously. */
 const REPLY_OVERHEAD = 64;
 
@@ -144,7 +149,8 @@ class LegacyLog implements DirtyLog {
       await this.#control(DIRTY_PAGES_FLAG_START, options);
       return true;
     } catch (error) {
-      if (error instanceof RemoteError) return false;
+      // Another error is of a server that knows the command: it may have begun, and would not be asked.
+      if (isRefusal(error)) return false;
       throw error;
     }
   }
@@ -186,6 +192,10 @@ class LegacyLog implements DirtyLog {
     const payload = encodeDirtyPages({ flags });
     return this.#session.connection.call(Command.DIRTY_PAGES, payload, null, () => undefined, options);
   }
+}
+
+export function isRefusal(error: unknown): boolean {
+  return error instanceof RemoteError && REFUSALS.includes(error.errno);
 }
 
 /** The pages of ours whose bitmap, in pages of `pageSize`, fits a message. */

@@ -13,7 +13,6 @@
  * counts as written: its answer was late, broken, or the call was given up. After a reconnect nobody knows what the
  * server's predecessor wrote last: all that it could write is reported.
  */
-import { constants } from 'node:os';
 import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
@@ -22,7 +21,7 @@ import { bigInteger, integer, outOfRange } from '../fields.js';
 import { dirtyBitmapSize, isPageSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
-import { checkBitmap, legacyPageSize, mostPages, startLog, type DirtyLog } from './dirty-log.js';
+import { checkBitmap, isRefusal, legacyPageSize, mostPages, startLog, type DirtyLog } from './dirty-log.js';
 import { DirtySet, runsOf, type DirtyRange } from './dirty-set.js';
 import type { DmaServer } from './dma-server.js';
 import { END_PAGE, PAGE_SIZE, pageOf, type DmaTable, type PageRange } from './dma-table.js';
@@ -53,8 +52,6 @@ interface DirtyParts {
   isSecure: boolean;
 }
 
-const { errno } = constants;
-
 /** What was asked for when it was started. */
 interface Watch {
   readonly ranges: readonly PageRange[] | undefined;
@@ -67,8 +64,6 @@ interface Watch {
 const MAX_PAGE_SIZE = 1 << 30;
 /** Of DMA_UNMAP's reply, before its bitmap. */
 const UNMAP_REPLY_BYTES = 40;
-/** A report that is answered like this was not made: the log is what it was. After other errors nobody knows. */
-const REFUSALS: readonly number[] = [errno.EINVAL, errno.ENOENT, errno.ENOTSUP, errno.ENOTTY, errno.ENOSYS];
 
 /** `device.dma.dirty`. */
 export class DirtyPages implements AsyncIterable<DirtyRange> {
@@ -376,10 +371,6 @@ async function fetchPieces(
     }
     await markBitmap(set, piece, bitmap, log.pageSize);
   }
-}
-
-function isRefusal(error: unknown): boolean {
-  return error instanceof RemoteError && REFUSALS.includes(error.errno);
 }
 
 /** What the server can write without our seeing it. */

@@ -614,6 +614,22 @@ describe('a server that reports whole mappings only, as libvfio-user does', () =
   });
 });
 
+test.each([['EIO', 5] as const, ['EBUSY', 16] as const])(
+  'a log of before 2022 whose START fails (%s) is not taken for a server without one',
+  async (code, errno) => {
+    let fails = true;
+    const { device } = await open({ dirtyPages: 'legacy' }, {}, (what) =>
+      fails && what === 'DIRTY_PAGES' ? { errno } : 'pass',
+    );
+    const { dirty } = device.dma;
+    await expect(dirty.start()).rejects.toMatchObject({ name: 'RemoteError', code });
+    expect(dirty.method).toBeUndefined();
+    fails = false;
+    await dirty.start();
+    expect(dirty.method).toBe('legacy');
+  },
+);
+
 describe('memory that is unmapped', () => {
   const bitmapReply = (request: Buffer, ...bytes: number[]): Buffer => {
     const bitmap = Buffer.alloc(Number(request.readBigUInt64LE(32)));
