@@ -3,7 +3,7 @@
  * of who waits and of what the server owes. Each call settles once, by name; nobody waits while there is room; and calls
  * whose deadline is over end, however little the server answers.
  *
- * VFIO_USER_MODEL_SEED begins it with that seed, VFIO_USER_MODEL_RUNS says how many runs there are.
+ * spec/support/model-run.ts has the environment that runs a failure again.
  */
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
@@ -12,6 +12,7 @@ import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js
 import { ClosedError, RemoteError, TimeoutError } from '../../lib/errors.js';
 import { openFd } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
+import { assertModel, modelRun } from '../support/model-run.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
 
 const POSTED_IDS = 0x8000;
@@ -22,8 +23,7 @@ const MOST_UNANSWERED = 1_024;
 const TIMEOUT_MS = 20;
 /** How long a call may last that is over: a busy machine takes its time. */
 const PATIENCE_MS = 20_000;
-const SEED = process.env['VFIO_USER_MODEL_SEED'];
-const RUNS = Number(process.env['VFIO_USER_MODEL_RUNS'] ?? 150);
+const RUN = modelRun({ seed: 1_000, runs: 150 });
 
 type Step =
   | {
@@ -260,41 +260,38 @@ const anyStep: fc.Arbitrary<Step> = fc.oneof(
 );
 const anyEnd: fc.Arbitrary<Step[]> = fc.constantFrom<Step[]>([], [{ do: 'close' }], [{ do: 'go' }]);
 
+const property = fc.asyncProperty(
+  fc.tuple(limit),
+  fc.array(anyStep, { maxLength: 80 }),
+  anyEnd,
+  fc.array(anyStep, { maxLength: 5 }),
+  async (...all) => {
+    const run = new Run();
+    try {
+      for (const step of all.flat()) await run.step(step);
+    } finally {
+      await run.end();
+    }
+  },
+);
+
 test(
-  'each call settles once with its own answer, and no id is used twice before it is answered',
+  `each call settles once with its own answer, and no id is used twice before it is answered (VFIO_USER_MODEL_SEED=${RUN.seed})`,
   async () => {
     await new Promise((resolve) => setTimeout(resolve, 200));
     const before = openFds();
-    await fc.assert(
-      fc.asyncProperty(
-        fc.tuple(limit),
-        fc.array(anyStep, { maxLength: 80 }),
-        anyEnd,
-        fc.array(anyStep, { maxLength: 5 }),
-        async (...all) => {
-          const run = new Run();
-          try {
-            for (const step of all.flat()) await run.step(step);
-          } finally {
-            await run.end();
-          }
-        },
-      ),
-      {
-        numRuns: RUNS,
-        ...(SEED !== undefined && { seed: Number(SEED) }),
-        examples: [
-          [[{ do: 'limit', to: 1 }], [{ do: 'call' }, { do: 'call by default' }, { do: 'expire' }], [], []],
-          [
-            [{ do: 'limit', to: 6 }],
-            [{ do: 'call' }, { do: 'limit', to: 1 }, { do: 'call' }, { do: 'post' }],
-            [],
-            [],
-          ],
+    await assertModel(property, RUN, {
+      examples: [
+        [[{ do: 'limit', to: 1 }], [{ do: 'call' }, { do: 'call by default' }, { do: 'expire' }], [], []],
+        [
+          [{ do: 'limit', to: 6 }],
+          [{ do: 'call' }, { do: 'limit', to: 1 }, { do: 'call' }, { do: 'post' }],
+          [],
+          [],
         ],
-      },
-    );
+      ],
+    });
     expect(openFds()).toBe(before);
   },
-  60_000 + RUNS * 400,
+  60_000 + RUN.runs * 400,
 );
