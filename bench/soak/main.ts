@@ -1,9 +1,10 @@
 /**
  * `npm run soak -- --minutes N`: several devices in one process under a mixed load, whose servers are killed every few
- * seconds, stall, answer late, wrongly, or stop in the middle of a message. Writes build/soak/soak.json and soak.html.
+ * seconds, stall, answer late, wrongly, or stop in the middle of a message. Beside it the models that the specs have run
+ * with other seeds each time. Writes build/soak/soak.json and soak.html.
  *
- * Exits with 1 where something was lost that was acknowledged, a call missed its deadline, memory grew, or a file
- * descriptor was left. ^C ends it early, with the report.
+ * Exits with 1 where something was lost that was acknowledged, a call missed its deadline, memory grew, a file descriptor
+ * was left, or a model found something. ^C ends it early, with the report.
  */
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { cpus, release, tmpdir } from 'node:os';
@@ -22,6 +23,7 @@ import { growthAllowed, growthOf } from './leak.js';
 import { Link } from './link.js';
 import { MIGRATION_LOAD_BYTES, MigrationLoad } from './migration-load.js';
 import { NVME_LOAD_BYTES, NvmeLoad } from './nvme-load.js';
+import { Models } from './models.js';
 import { Random } from './random.js';
 import { openFds } from './recorder.js';
 import { REGISTER_LOAD_BYTES, RegisterLoad } from './register-load.js';
@@ -41,8 +43,11 @@ const program = new Command('soak')
   .option('--minutes <n>', 'how long', '5')
   .option('--kill-every <seconds>', 'a server is killed or stopped about so often', '3')
   .option('--seed <n>', 'what is done, and when')
-  .option('--output <directory>', 'where the report goes', path.join(ROOT, 'build/soak'));
-const options = program.parse().opts<{ minutes: string; killEvery: string; seed?: string; output: string }>();
+  .option('--output <directory>', 'where the report goes', path.join(ROOT, 'build/soak'))
+  .option('--no-models', 'without the models of the specs');
+const options = program
+  .parse()
+  .opts<{ minutes: string; killEvery: string; seed?: string; output: string; models: boolean }>();
 
 const minutes = positive('--minutes', options.minutes);
 const killEveryMs = positive('--kill-every', options.killEvery) * 1e3;
@@ -59,6 +64,7 @@ async function main(): Promise<boolean> {
   const servers = makeServers(directory);
   const links = makeLinks(soak, servers);
   const loads = makeLoads(soak, links);
+  const models = new Models({ root: ROOT, output: options.output, random: soak.random.fork('models') });
   const interrupted = new AbortController();
   const onInterrupt = () => interrupted.abort();
   process.on('SIGINT', onInterrupt).on('SIGTERM', onInterrupt);
@@ -69,7 +75,13 @@ async function main(): Promise<boolean> {
   const fdsBefore = openFds();
   try {
     for (const server of Object.values(servers)) await server.start();
-    await underLoad(soak, loads, Object.values(servers), interrupted.signal);
+    const modelled = options.models ? models.run() : undefined;
+    try {
+      await underLoad(soak, loads, Object.values(servers), interrupted.signal);
+    } finally {
+      models.stop();
+      await modelled;
+    }
     await verified(soak, loads, Object.values(servers));
     for (const load of loads) await load.close();
   } finally {
@@ -80,7 +92,7 @@ async function main(): Promise<boolean> {
   await sleep(200);
   process.off('SIGINT', onInterrupt).off('SIGTERM', onInterrupt);
   const fds = { before: fdsBefore, after: openFds() };
-  const report = makeReport(soak, servers, links, fds, (performance.now() - begun) / 60e3);
+  const report = makeReport(soak, models, servers, links, fds, (performance.now() - begun) / 60e3);
   const page = await writeSoakReport(report, options.output);
   print(report, page);
   return report.problems.length === 0;
@@ -214,6 +226,7 @@ async function verified(
 
 function makeReport(
   soak: Soak,
+  models: Models,
   servers: Servers,
   links: Record<keyof Servers, Link>,
   fds: SoakReport['fds'],
@@ -238,7 +251,8 @@ function makeReport(
     },
     seed,
     minutes: took,
-    problems: [...wrong, ...watchdog.hung, ...leaks],
+    problems: [...wrong, ...watchdog.hung, ...leaks, ...models.problems],
+    models: models.done,
     growth,
     fds,
     servers: Object.values(servers).map(({ name, kills, stops }) => ({ name, kills, stops })),
@@ -267,6 +281,10 @@ function print(report: SoakReport, page: string): void {
   for (const { memory, bytes } of report.growth)
     console.log(`${memory.padEnd(12)} ${mib(bytes).padStart(7)} MiB after warm-up`);
   console.log(`fds          ${report.fds.before} before, ${report.fds.after} after`);
+  const runs = report.models
+    .filter(({ outcome }) => outcome === 'passed')
+    .reduce((all, model) => all + model.runs, 0);
+  console.log(`models       ${runs.toLocaleString('en')} runs passed`);
   for (const problem of report.problems) console.log(`problem: ${problem}`);
   console.log(report.problems.length === 0 ? 'nothing lost, nothing hung, nothing leaked' : 'FAILED');
   console.log(`report: ${path.relative(process.cwd(), page)}`);

@@ -4,6 +4,7 @@ import path from 'node:path';
 import type { TopLevelSpec } from 'vega-lite';
 import { escape, svg } from './picture.js';
 import { MEMORIES, type Growth } from './leak.js';
+import type { ModelRun } from './models.js';
 import type { Sample } from './recorder.js';
 
 export interface SoakReport {
@@ -18,6 +19,7 @@ export interface SoakReport {
   fds: { before: number; after: number };
   servers: { name: string; kills: number; stops: number }[];
   links: { name: string; losses: number; reconnects: number; opens: number }[];
+  models: readonly ModelRun[];
   done: Record<string, number>;
   failed: Record<string, number>;
   verifiedBytes: number;
@@ -69,6 +71,11 @@ ${table(
   'Connections',
   ['device', 'lost', 'reconnected', 'opened'],
   report.links.map(({ name, losses, reconnects, opens }) => [name, losses, reconnects, opens]),
+)}
+${table(
+  'Models',
+  ['model', 'seed', 'runs', 'seconds', 'outcome'],
+  report.models.map(({ spec, seed, runs, seconds, outcome }) => [spec, String(seed), runs, seconds, outcome]),
 )}
 ${table('Calls that succeeded', ['call', 'times'], Object.entries(report.done).sort())}
 ${table('Calls that failed, as they may', ['call and error', 'times'], Object.entries(report.failed).sort())}
