@@ -12,7 +12,7 @@ import type { VfioUserError } from '../errors.js';
 import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
 import * as option from '../options.js';
-import { Command, DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
+import { DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/tap.js';
 import {
   canOpenAgain,
@@ -154,10 +154,9 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
     const { info, regions: descriptions, irqs } = description;
     for (const region of descriptions) session.own(region);
     const regions = descriptions.map((region) => new Region(session!, region));
-    const hostRegions = descriptions.map((region) => new Region(session!, region, true));
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
-    const config = isPci ? await shadow(session, hostRegions, call()) : undefined;
-    const device = new Device(session, { info, regions, hostRegions, irqs, config }, options);
+    const config = isPci ? await shadow(session, regions, call()) : undefined;
+    const device = new Device(session, { info, regions, irqs, config }, options);
     connection.trim();
     if (reconnect === undefined) void connection.closed.then((reason) => session!.end(reason));
     else session.own(watch(device, session, description, reconnect, dialAgain));
@@ -233,7 +232,7 @@ async function shadow(
   regions: readonly Region[],
   options: CallOptions,
 ): Promise<ConfigSpace | undefined> {
-  const region = regions[PciRegion.CONFIG];
+  const region = regions[PciRegion.CONFIG]?.forHost;
   if (region === undefined || region.size < LEAST_CONFIG_SIZE || !region.readable) return undefined;
   const config = new ConfigSpace(
     region,

@@ -24,8 +24,6 @@ import { writeMulti } from './write-multi.js';
 interface DeviceParts {
   info: DeviceInfo;
   regions: readonly Region[];
-  /** The same regions, for what is done on the user's behalf: they work while the device is being set up again. */
-  hostRegions: readonly Region[];
   irqs: readonly IrqInfo[];
   config: ConfigSpace | undefined;
 }
@@ -61,7 +59,6 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** What `bar` gave last: mostly it is asked for again, and `regions` lies elsewhere in memory. */
   #lastBar: Region | undefined;
   readonly #session: Session;
-  readonly #hostRegions: readonly Region[];
   readonly #config: ConfigSpace | undefined;
   /** `enable()` was called, and is done again after a reset. */
   #enabled = false;
@@ -76,7 +73,6 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#session = session;
     this.info = parts.info;
     this.regions = parts.regions;
-    this.#hostRegions = parts.hostRegions;
     this.#config = parts.config;
     this.features = new Features(session);
     this.migration = new Migration(session, this.features, this);
@@ -84,7 +80,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.irqs = new Irqs(session, parts.irqs, {
       isPci: this.isPci,
       config: parts.config,
-      region: (index) => this.#hostRegions[index] ?? this.region(index),
+      region: (index) => this.region(index).forHost,
     });
     forbidCloning(this, 'a Device');
   }

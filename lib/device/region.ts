@@ -57,11 +57,12 @@ export class Region {
   readonly #isHost: boolean;
   /** The areas that can be mapped; empty where none can. */
   readonly areas: readonly MmapArea[];
+  #forHost: Region | undefined;
   /** Made with the first: a process may have thousands of regions. */
   #mapped: Set<MappedArea> | undefined;
   #description: RegionDescription;
 
-  /** @internal A host's region works while the device is being set up again (reconnect), a user's does not. */
+  /** @internal See `forHost`: such a region works while the device is being set up again (reconnect), a user's does not. */
   constructor(session: Session, description: RegionDescription, isHost = false) {
     this.#session = session;
     this.#isHost = isHost;
@@ -73,6 +74,14 @@ export class Region {
     const widths = session.options.accessWidths?.get(this.index);
     this.#pieces = widths === undefined ? undefined : new AccessPieces(widths);
     forbidCloning(this, 'a Region');
+  }
+
+  /**
+   * @internal The same region for what the library does as a host (config space, MSI-X table), which is done while the device
+   * is being set up again, too. Made where it is needed: a process may have thousands of regions.
+   */
+  get forHost(): Region {
+    return (this.#forHost ??= new Region(this.#session, this.#description, true));
   }
 
   /** @internal @throws RangeError where so many bytes cannot be written there. */

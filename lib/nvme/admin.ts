@@ -115,7 +115,7 @@ export const SET_FEATURE_OPTIONS = new option.OptionTable<SetFeatureOptions>({
   send: option.bytes,
 });
 
-interface QueueCreation {
+export interface QueueCreation {
   id: number;
   entries: number;
   address: bigint;

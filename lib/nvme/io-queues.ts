@@ -1,7 +1,7 @@
 /** The I/O queue pairs of a controller: made, made again after a reset, and deleted. */
 import { integer, outOfRange } from '../fields.js';
 import { ClosedError, TimeoutError, UnsupportedError, type DmaBuffer, type Vector } from '../index.js';
-import type { Admin } from './admin.js';
+import type { Admin, QueueCreation } from './admin.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import type { NvmeQueueOptions } from './controller-options.js';
 import type { DoorbellMap } from './doorbell-map.js';
@@ -281,8 +281,9 @@ export class IoQueues {
     const { commands, memory, entries, vector } = member;
     const { pair } = commands;
     pair.clear();
-    const { sq, cq } = this.#host.doorbells.pair(pair.id);
-    await admin.createCompletionQueue({ id: pair.id, entries, address: memory.cqAddress }, vector);
+    const doorbells = this.#host.doorbells.pair(pair.id);
+    const cq = { id: pair.id, entries, address: memory.cqAddress };
+    await createCompletionQueue(admin, cq, vector);
     try {
       await admin.createSubmissionQueue({ id: pair.id, entries, address: memory.sqAddress }, pair.id);
     } catch (error) {
@@ -290,7 +291,7 @@ export class IoQueues {
       throw error;
     }
     member.isCreated = true;
-    pair.open(sq, cq);
+    pair.open(doorbells.sq, doorbells.cq);
   }
 
   async #close(member: Member): Promise<void> {
@@ -396,6 +397,24 @@ async function certain(change: Promise<void>): Promise<void> {
 }
 
 /** Of a pair that has no submission queue. */
+/**
+ * SPDK's target keeps a completion queue over a reset that came before its submission queue was made: the identifier is
+ * freed, and the queue made again.
+ */
+async function createCompletionQueue(admin: Admin, ring: QueueCreation, vector: number | undefined): Promise<void> {
+  try {
+    await admin.createCompletionQueue(ring, vector);
+  } catch (error) {
+    if (!(error instanceof NvmeStatusError) || error.statusName !== 'INVALID_QUEUE_IDENTIFIER') throw error;
+    try {
+      await admin.deleteCompletionQueue(ring.id);
+    } catch (cause) {
+      throw cause instanceof NvmeStatusError ? error : cause;
+    }
+    await admin.createCompletionQueue(ring, vector);
+  }
+}
+
 async function dropCompletionQueue(admin: Admin, id: number): Promise<void> {
   try {
     await admin.deleteCompletionQueue(id);

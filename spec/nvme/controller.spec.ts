@@ -13,6 +13,10 @@ import {
 import { socketPair } from '../emulator/raw-client.js';
 import { cleanup, connected, errorOf, opened } from './fixture.js';
 
+const CREATE_IO_SQ = 0x01;
+const DELETE_IO_CQ = 0x04;
+const CREATE_IO_CQ = 0x05;
+const INVALID_QUEUE_IDENTIFIER = 0x101;
 /** A register of BAR 0. */
 const CC = 0x14;
 const CSTS = 0x1c;
@@ -258,6 +262,29 @@ describe('queues', () => {
     expect((await controller.createQueue()).depth).toBe(15);
     await expect(controller.createQueue({ entries: 17 })).rejects.toThrow(RangeError);
     await expect(controller.createQueue({ entries: 1 })).rejects.toThrow(RangeError);
+  });
+
+  test('a completion queue that the controller has kept over a reset is replaced', async () => {
+    // SPDK's target keeps one whose submission queue was not made yet.
+    const commands: number[] = [];
+    const { controller, emulated } = await opened();
+    emulated.intercept = ({ queue, opcode }) => {
+      if (queue !== 0 || ![CREATE_IO_SQ, DELETE_IO_CQ, CREATE_IO_CQ].includes(opcode)) return 'pass';
+      commands.push(opcode);
+      return opcode === CREATE_IO_CQ && commands.length === 1 ? { status: INVALID_QUEUE_IDENTIFIER } : 'pass';
+    };
+    const queue = await controller.createQueue();
+    expect(commands).toEqual([CREATE_IO_CQ, DELETE_IO_CQ, CREATE_IO_CQ, CREATE_IO_SQ]);
+    expect(await queue.read(0, 1)).toHaveLength(512);
+  });
+
+  test('an identifier that the controller does not take is its answer', async () => {
+    const { controller, emulated } = await opened();
+    emulated.intercept = ({ opcode }) =>
+      opcode === CREATE_IO_CQ ? { status: INVALID_QUEUE_IDENTIFIER } : 'pass';
+    await expect(controller.createQueue()).rejects.toThrow(/Create I\/O Completion Queue.*INVALID_QUEUE/);
+    emulated.intercept = undefined;
+    expect((await controller.createQueue()).id).toBe(1);
   });
 
   test('the driver asks for no more than it was told to', async () => {
