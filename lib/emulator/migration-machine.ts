@@ -19,7 +19,7 @@ import {
   MigrationState,
 } from '../protocol/constants.js';
 import { decodeMigState } from '../protocol/migration.js';
-import { DeviceError, EBUSY, EINVAL, ENOTSUP } from './device-error.js';
+import { DeviceError, EBUSY, EINVAL } from './device-error.js';
 import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
 import { andThen } from './promises.js';
 import { RecordReader, recordOf } from './state-stream.js';
@@ -87,7 +87,7 @@ export class MigrationMachine implements MigrationData {
   ): Buffer | Promise<Buffer> | undefined {
     if (feature !== Feature.MIGRATION && feature !== Feature.MIG_DEVICE_STATE) return undefined;
     const isSet = (operations & DEVICE_FEATURE_SET) !== 0;
-    if (isSet && feature === Feature.MIGRATION) throw new DeviceError(ENOTSUP, 'MIGRATION cannot be set');
+    if (isSet && feature === Feature.MIGRATION) throw new DeviceError(EINVAL, 'MIGRATION cannot be set');
     if ((operations & DEVICE_FEATURE_PROBE) !== 0) return NOTHING;
     if (feature === Feature.MIGRATION) {
       return answerOf(MIGRATION_STOP_COPY | (this.#preCopy ? MIGRATION_PRE_COPY : 0));
