@@ -401,7 +401,11 @@ async function certain(change: Promise<void>): Promise<void> {
  * SPDK's target keeps a completion queue over a reset that came before its submission queue was made: the identifier is
  * freed, and the queue made again.
  */
-async function createCompletionQueue(admin: Admin, ring: QueueCreation, vector: number | undefined): Promise<void> {
+async function createCompletionQueue(
+  admin: Admin,
+  ring: QueueCreation,
+  vector: number | undefined,
+): Promise<void> {
   try {
     await admin.createCompletionQueue(ring, vector);
   } catch (error) {

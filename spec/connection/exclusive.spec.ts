@@ -19,7 +19,8 @@ test('a deadline that was met does not keep the process alive', async () => {
     ),
   );
   expect(order).toEqual([1, 2, 3]);
-  expect(timers()).toBe(before);
+  // Others may have ended meanwhile: a timer of whoever runs the specs.
+  expect(timers()).toBeLessThanOrEqual(before);
 });
 
 test('one that gives up while others wait leaves them their deadlines', async () => {

@@ -271,6 +271,7 @@ describe('queues', () => {
     emulated.intercept = ({ queue, opcode }) => {
       if (queue !== 0 || ![CREATE_IO_SQ, DELETE_IO_CQ, CREATE_IO_CQ].includes(opcode)) return 'pass';
       commands.push(opcode);
+      if (opcode === DELETE_IO_CQ) return { status: 0 };
       return opcode === CREATE_IO_CQ && commands.length === 1 ? { status: INVALID_QUEUE_IDENTIFIER } : 'pass';
     };
     const queue = await controller.createQueue();
