@@ -194,3 +194,8 @@ function kept(fd: number): number {
   cleanup(() => native().closeFd(fd));
   return fd;
 }
+
+/** Whoever has done nothing is served, while others do what they do. */
+export async function expectNeighboursServed(): Promise<void> {
+  for (const neighbour of neighbours) expect(await neighbour.read32(0, 0)).toBe(RAM_IDENTIFICATION);
+}
