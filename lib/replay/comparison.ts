@@ -46,7 +46,7 @@ export class Comparison {
     const flags = headerFlags(bytes, 0);
     // What a client can do is no part of what it does: the reply tells what counts of it.
     if (command === Command.VERSION && (flags & HEADER_FLAG_TYPE_MASK) !== HEADER_FLAG_REPLY)
-      return 'VERSION';
+      return `VERSION ${flags}`;
     const ignored = this.#ignored.get(commandName(command));
     const texts = ignored === undefined ? undefined : fieldTexts({ bytes, fds });
     if (texts === undefined) {

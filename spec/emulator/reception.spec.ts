@@ -201,3 +201,19 @@ test.each([
 ])('there cannot be %s', async (_what, options) => {
   await expect(listening(options)).rejects.toThrow(RangeError);
 });
+
+test('a client that asks for a twin socket and has gone before the answer leaves no descriptor behind', async () => {
+  const device = ram();
+  const before = openFds();
+  for (let i = 0; i < 4; i++) {
+    const [ours, theirs] = socketPair();
+    const gone = new RawClient(ours);
+    gone.send(
+      versionRequest({ data: { capabilities: { max_msg_fds: 1, twin_socket: { supported: true } } } }),
+    );
+    gone.close();
+    const server = serveFd(device, theirs);
+    await server.closed;
+  }
+  await until(() => openFds() <= before, 'the descriptors are closed');
+});

@@ -108,6 +108,22 @@ describe('in order', () => {
     await server.assertComplete();
   });
 
+  test('a VERSION that wants no reply gets none, and is a difference', async () => {
+    const server = await serve([]);
+    const client = RawClient.connect(server.path);
+    clients.push(client);
+    client.send(w.versionRequest({}, { flags: 0x10 }));
+    await client.refusal(readRequest(0));
+    expect(client.inbox).toHaveLength(0);
+    client.close();
+    const { differences } = await server.report();
+    expect(differences[0]?.fields).toContainEqual({
+      field: 'flags of the header',
+      expected: '0',
+      received: 'NO_REPLY',
+    });
+  });
+
   test('what a client sent before it left counts', async () => {
     const posted = (value: number) => w.regionWriteRequest({ data: [value] }, { flags: 0x10 });
     const server = await serve([{ sent: posted(1) }, { sent: posted(2) }, { sent: posted(3) }]);
