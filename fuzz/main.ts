@@ -13,25 +13,31 @@ import type { Target } from './engine/target.js';
 import { codec } from './targets/codec.js';
 import { connection } from './targets/connection.js';
 import { device } from './targets/device.js';
+import { emulator } from './targets/emulator.js';
 import { framer } from './targets/framer.js';
+import { proxy } from './targets/proxy.js';
+import { replay } from './targets/replay.js';
 import { text } from './targets/text.js';
 
-const TARGETS: readonly Target[] = [codec, framer, connection, device, text];
+const TARGETS: readonly Target[] = [codec, framer, connection, device, text, emulator, replay, proxy];
 
 const [name, from, findings, seconds, seed] = process.argv.slice(2);
 const target = TARGETS.find((one) => one.name === name);
 if (target === undefined || from === undefined) throw new Error(`there is no target ${String(name)}`);
 
 let current: Error | undefined;
-process.on('unhandledRejection', (reason) => {
-  current = reason instanceof Error ? reason : new Error(String(reason));
-});
-/** What a promise that nobody looks at was rejected with is a finding as well. */
+for (const event of ['unhandledRejection', 'uncaughtException']) {
+  process.on(event, (reason: unknown) => {
+    current ??= reason instanceof Error ? reason : new Error(String(reason));
+  });
+}
+/** What was thrown into the loop, and what a promise that nobody looks at was rejected with, is a finding as well. */
 const watched: Target = {
   ...target,
   run: async (input) => {
     await target.run(input);
-    if (current !== undefined) throw new Error('an unhandled rejection', { cause: current });
+    if (current !== undefined)
+      throw new Error('thrown into the loop, or an unhandled rejection', { cause: current });
   },
 };
 

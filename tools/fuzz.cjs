@@ -24,7 +24,7 @@ const ADDON = {
   arguments: ['addon/arguments.cc', 'fuzz/addon/fake-node-api.cc'],
   memory: ['addon/memory.cc', 'addon/copy.cc', 'addon/small-file.cc', 'fuzz/addon/fake-node-api.cc'],
 };
-const TYPESCRIPT = ['codec', 'framer', 'connection', 'device', 'text'];
+const TYPESCRIPT = ['codec', 'framer', 'connection', 'device', 'text', 'emulator', 'replay', 'proxy'];
 /** Longer inputs only make runs slow. */
 const MAX_LENGTH = 512;
 

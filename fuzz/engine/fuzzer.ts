@@ -5,6 +5,7 @@
  * Looking at the coverage costs as much as some hundred runs, so it is looked at once for a batch, as long as makes looking
  * cheap; only of a batch that found something new the inputs are run again, by halves, to find which did.
  */
+import { inspect } from 'node:util';
 import { Coverage } from './coverage.js';
 import { mutate } from './mutator.js';
 import type { Random } from './random.js';
@@ -29,7 +30,7 @@ export class Finding extends Error {
   readonly input: Buffer;
 
   constructor(input: Buffer, cause: unknown) {
-    super(cause instanceof Error ? (cause.stack ?? cause.message) : String(cause), { cause });
+    super(inspect(cause), { cause });
     this.input = input;
   }
 }

@@ -9,101 +9,12 @@ import { Connection, type RegionAccess, type RequestHandler } from '../../lib/co
 import { readOf, readToOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { VfioUserError } from '../../lib/errors.js';
 import { Command } from '../../lib/protocol/constants.js';
-import { Framer } from '../../lib/transport/framer.js';
-import type { Transport, TransportHandler } from '../../lib/transport/index.js';
+import { Pipe } from '../engine/pipe.js';
 import { promise, type Target } from '../engine/target.js';
 
 const HEADER = 16;
 const REPLY = 1;
 const MOST_STEPS = 200;
-
-/** A socket whose other end is the fuzzer. */
-class Pipe implements Transport {
-  readonly passesFds = false;
-  readonly canBlock = false;
-  readonly canLook = false;
-  readonly spin = { blocking: 0, awaiting: 0 };
-  readonly takesMany = false;
-  readonly quick = undefined;
-  readonly peer = 'fuzzer';
-  readonly isServedHere = false;
-  turn = 0;
-  readonly sent: Buffer[] = [];
-  room = Infinity;
-  ended = false;
-  #held: Buffer[] = [];
-  readonly #handler: TransportHandler;
-  readonly #framer: Framer;
-
-  constructor(handler: TransportHandler) {
-    this.#handler = handler;
-    this.#framer = new Framer(handler);
-  }
-
-  trySend(head: Uint8Array, headLength: number, body: Uint8Array | null, sent: number): number {
-    if (this.ended) return 0;
-    const whole = Buffer.concat([head.subarray(0, headLength), body ?? Buffer.alloc(0)]);
-    const took = Math.min(whole.length - sent, this.room);
-    this.room -= took;
-    this.sent.push(Buffer.from(whole.subarray(sent, sent + took)));
-    return took;
-  }
-
-  serveHere(): void {}
-
-  look(): void {}
-
-  get begun(): number {
-    return this.#framer.begun;
-  }
-
-  get isReading(): boolean {
-    return !this.#framer.isPaused;
-  }
-
-  receive(bytes: Buffer): void {
-    if (this.ended) return;
-    this.turn++;
-    if (this.#framer.isPaused) {
-      this.#held.push(bytes);
-      return;
-    }
-    try {
-      this.#framer.push(bytes, 0, bytes.length, undefined);
-    } catch (error) {
-      if (!(error instanceof VfioUserError)) throw error;
-      this.close();
-      this.#handler.onEnd(error);
-    }
-  }
-
-  makeRoom(room: number): void {
-    this.room = room;
-    if (!this.ended) this.#handler.onWritable();
-  }
-
-  flushSync(): void {}
-
-  receiveSync(): void {}
-
-  setReading(on: boolean): void {
-    if (!on) {
-      this.#framer.pause();
-      return;
-    }
-    this.#framer.resume();
-    for (const bytes of this.#held.splice(0)) this.receive(bytes);
-  }
-
-  ref(): void {}
-
-  unref(): void {}
-
-  close(): void {
-    this.ended = true;
-    this.#framer.stop();
-  }
-}
 
 interface Call {
   number: number;
@@ -131,6 +42,8 @@ class Run {
     }
     this.#connection.close();
     await new Promise((resolve) => setImmediate(resolve));
+    if (this.#pipe.fault !== undefined)
+      throw new Error('thrown into the transport', { cause: this.#pipe.fault });
     const { inFlight, queued, tombstones } = this.#connection.counters;
     promise(inFlight === 0 && queued === 0 && tombstones === 0, 'nothing waits on a closed connection');
     for (const { number, outcomes } of this.#calls) {

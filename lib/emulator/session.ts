@@ -40,9 +40,9 @@ import { ServerRequests } from './server-requests.js';
 import { TwinSocket } from './twin-socket.js';
 
 /** Bytes that may wait, to be sent or to be carried out, before we stop reading. */
-const HIGH_WATER = 4 << 20;
+export const HIGH_WATER = 4 << 20;
 /** Bytes of commands that may wait while we must go on reading because a reply is due on the same socket. */
-const MAX_QUEUED = 16 << 20;
+export const MAX_QUEUED = 16 << 20;
 /** How long the last reply may take to leave, in milliseconds; a stream drops what it has not written. */
 const LINGER_MS = 100;
 
@@ -92,6 +92,11 @@ export class Session implements TransportHandler {
     });
     this.#transport = open(this);
     this.#outbox = new Outbox(this.#transport);
+  }
+
+  /** Memory that waits for the client: commands that are not carried out yet, and what it has not taken. Bytes. */
+  get kept(): { commands: number; replies: number } {
+    return { commands: this.#queue.bytes, replies: this.#outbox.bytes };
   }
 
   ref(): void {

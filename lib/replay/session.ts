@@ -60,9 +60,9 @@ interface Asked {
 }
 
 /** Bytes that may wait, to be sent or to be answered, before we stop reading. */
-const HIGH_WATER = 4 << 20;
+export const HIGH_WATER = 4 << 20;
 /** Bytes of requests that may wait while we must go on reading because an answer is due on the same socket. */
-const MAX_QUEUED = 64 << 20;
+export const MAX_QUEUED = 64 << 20;
 /** What a request costs beside its bytes, so that small ones count too. */
 const REQUEST_OVERHEAD = 256;
 const MAX_DIFFERENCES = 100;
@@ -146,6 +146,11 @@ export class ReplaySession implements TransportHandler {
       notes: [...this.#notes],
       reason: this.#reason,
     };
+  }
+
+  /** Memory that waits for the client: requests that are not answered yet, and what it has not taken. Bytes. */
+  get kept(): { commands: number; replies: number } {
+    return { commands: this.#queuedBytes, replies: this.#outbox.bytes };
   }
 
   ref(): void {
