@@ -114,6 +114,13 @@ export const timeout: Check = (value, caller, name) => {
   return outOfRange(`${caller}: ${name} must be greater than 0, in milliseconds, not ${value}`);
 };
 
+/** A pause, in milliseconds, which may be none. */
+export const pause: Check = (value, caller, name) => {
+  if (typeof value === 'number' && value >= 0) return undefined;
+  if (typeof value !== 'number') return wrongType(`${caller}: ${name}`, 'a number of milliseconds', value);
+  return outOfRange(`${caller}: ${name} must be 0 or more, in milliseconds, not ${value}`);
+};
+
 /** How many of something at most: `Infinity` for all. */
 export const limit: Check = (value, caller, name) =>
   value === Infinity ? undefined : wholeNumber(0)(value, caller, name);

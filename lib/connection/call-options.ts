@@ -1,5 +1,6 @@
 /** What every waiting call takes, and how it is checked. docs/timeouts.md explains the deadlines. */
 import { performance } from 'node:perf_hooks';
+import { timeout } from '../options.js';
 
 /** Where nothing is said. */
 export const DEFAULT_TIMEOUT_MS = 5_000;
@@ -37,13 +38,15 @@ export interface TrackedCallOptions extends CallOptions {
   [DEADLINE]?: number | undefined;
 }
 
-/** The deadline's length, checked. `fallback` is what the device was opened with. */
+/**
+ * The deadline's length, checked: public functions have done so before, and name themselves. `fallback` is what the device
+ * was opened with.
+ */
 export function timeoutOf(options: SyncCallOptions | undefined, fallback: number): number {
   const timeoutMs = options?.timeoutMs;
   if (timeoutMs === undefined) return fallback;
-  if (typeof timeoutMs !== 'number') throw new TypeError('timeoutMs must be a number of milliseconds');
-  if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be greater than 0, not ${timeoutMs}`);
-  return timeoutMs;
+  if (typeof timeoutMs === 'number' && timeoutMs > 0) return timeoutMs;
+  throw timeout(timeoutMs, 'a call', 'timeoutMs')!;
 }
 
 /** When a call that begins now, and lasts no longer than `timeoutMs`, ends: on `performance.now()`'s clock. */

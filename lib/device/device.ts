@@ -4,6 +4,7 @@ import { forbidCloning } from '../cloning.js';
 import type { RegionWrite } from '../protocol/region-write-multi.js';
 import { withDeadline, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
+import * as option from '../options.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
@@ -162,6 +163,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space.
    */
   async enable(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Device.enable', options);
     const call = withDeadline(options);
     if (this.#config !== undefined) await enableDevice(this.#config, this.regions, call);
     this.#enabled = true;
@@ -178,7 +180,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   writeMulti(writes: readonly RegionWrite[], options?: CallOptions): Promise<void> {
     const check = ({ region, offset, data }: RegionWrite) =>
-      this.region(region).requireWritable(offset, data.length);
+      this.region(region).requireWritable('Device.writeMulti', offset, data.length);
     return writeMulti(this.#session, writes, check, options);
   }
 
@@ -188,6 +190,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @returns how many posted writes the server reported as failed since the last fence; servers need not report any.
    */
   async fence(options?: CallOptions): Promise<number> {
+    option.CALL_OPTIONS.check('Device.fence', options);
     const connection = this.#session.userConnection;
     await connection.call(Command.DEVICE_GET_INFO, encodeGetInfo(), null, () => undefined, options);
     const failed = connection.counters.postedErrors - this.#fencedErrors;
@@ -200,6 +203,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    * @throws UnsupportedError where the device cannot be reset.
    */
   async reset(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Device.reset', options);
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
     const call = withDeadline(options);
     const send = () =>

@@ -17,7 +17,8 @@ import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
-import { bigInteger, integer, outOfRange } from '../fields.js';
+import { outOfRange, UINT64_MAX, wrongType } from '../fields.js';
+import * as option from '../options.js';
 import { dirtyBitmapSize, isPageSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
@@ -39,6 +40,16 @@ export interface DirtyOptions extends CallOptions {
   /** The page size to track at: a power of two from 4,096 to 1 GiB; the server may use another. Default 4,096. */
   pageSize?: number | undefined;
 }
+
+const RANGE = new option.OptionTable<DirtyRange>(
+  { iova: option.bigInteger(0n, UINT64_MAX), length: option.wholeNumber(1) },
+  ['iova', 'length'],
+);
+const DIRTY_OPTIONS = new option.OptionTable<DirtyOptions>({
+  ...option.CALL_CHECKS,
+  ranges: option.listOf('ranges', option.options(RANGE)),
+  pageSize: checkPageSize,
+});
 
 /** Where reports come from: `messages` is this process alone, where no memory is shared. */
 export type DirtyMethod = 'logging' | 'legacy' | 'unmap' | 'messages';
@@ -101,13 +112,9 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    * been started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
    */
   async start(options: DirtyOptions = {}): Promise<void> {
+    DIRTY_OPTIONS.check('DirtyPages.start', options);
     const { ranges, pageSize = PAGE_SIZE, timeoutMs, signal } = options;
     const call = { timeoutMs, signal };
-    if (!isPageSize(pageSize) || pageSize < PAGE_SIZE || pageSize > MAX_PAGE_SIZE) {
-      throw new RangeError(
-        `pageSize is a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${pageSize}`,
-      );
-    }
     const watched = ranges === undefined ? undefined : inOrder(ranges, pageSize / PAGE_SIZE);
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
@@ -127,7 +134,8 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    * Where it fails, what it had is in the next report, and so is all that it had asked for and was not told.
    * @throws TypeError unless started; RemoteError, TimeoutError, ProtocolError, ClosedError; the signal's reason.
    */
-  report(options?: CallOptions): Promise<DirtyRange[]> {
+  async report(options?: CallOptions): Promise<DirtyRange[]> {
+    option.CALL_OPTIONS.check('DirtyPages.report', options);
     return this.#mutex.runExclusive(async () => {
       const watch = this.#started();
       this.#refuseWhileSetUp();
@@ -152,7 +160,8 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    * Ends watching, idempotent; what has not been reported is forgotten.
    * @throws RemoteError, TimeoutError, ProtocolError, after which it has ended all the same.
    */
-  stop(options?: CallOptions): Promise<void> {
+  async stop(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DirtyPages.stop', options);
     return this.#mutex.runExclusive(() => this.#endLog(options));
   }
 
@@ -398,14 +407,23 @@ async function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageS
   });
 }
 
+function checkPageSize(value: unknown, caller: string, name: string): Error | undefined {
+  if (typeof value !== 'number') return wrongType(`${caller}: ${name}`, 'a number', value);
+  if (isPageSize(value) && value >= PAGE_SIZE && value <= MAX_PAGE_SIZE) return undefined;
+  return outOfRange(
+    `${caller}: ${name} must be a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${value}`,
+  );
+}
+
 /** Ranges in whole pages of `granule` of ours, in order, joined where they touch. @throws RangeError */
 function inOrder(ranges: readonly DirtyRange[], granule: number): PageRange[] {
-  if (ranges.length === 0) throw new RangeError('ranges has at least one range');
-  const rounded = ranges.map(({ iova, length }) => {
-    bigInteger('ranges: iova', iova);
-    integer('ranges: length', length, 1, Number.MAX_SAFE_INTEGER);
+  if (ranges.length === 0)
+    throw outOfRange('DirtyPages.start: ranges must have at least one range, not none');
+  const rounded = ranges.map(({ iova, length }, i) => {
     if (iova + BigInt(length) > 1n << 64n) {
-      throw outOfRange(`ranges: ${length} bytes at ${hex(iova)} run past the 64-bit address space`);
+      throw outOfRange(
+        `DirtyPages.start: ranges[${i}]: ${length} bytes at ${hex(iova)} run past the 64-bit address space`,
+      );
     }
     const from = Math.floor(pageOf(iova) / granule) * granule;
     const to = Math.ceil((pageOf(iova + BigInt(length) - 1n) + 1) / granule) * granule;

@@ -2,6 +2,7 @@
 import { Writable } from 'node:stream';
 import type { CallOptions } from '../connection/index.js';
 import { UnsupportedError } from '../errors.js';
+import * as option from '../options.js';
 import { MigrationState } from '../protocol/constants.js';
 import { isFailure, name, StepError } from './migration-states.js';
 import type { MigrationSupport } from './migration.js';
@@ -13,6 +14,11 @@ export interface RestoreOptions extends CallOptions {
   /** Lets the device run once its state is in. Default true; else it is left in STOP. */
   run?: boolean | undefined;
 }
+
+export const RESTORE_OPTIONS = new option.OptionTable<RestoreOptions>({
+  ...option.CALL_CHECKS,
+  run: option.boolean,
+});
 
 export interface RestoreParts {
   transfers: Transfers;

@@ -2,7 +2,7 @@
 import { Readable } from 'node:stream';
 import type { CallOptions } from '../connection/index.js';
 import { UnsupportedError } from '../errors.js';
-import { integer } from '../fields.js';
+import * as option from '../options.js';
 import { MigrationState } from '../protocol/constants.js';
 import type { MigrationSupport } from './migration.js';
 import { Transfer, type Transfers } from './migration-transfer.js';
@@ -36,6 +36,20 @@ export interface SaveOptions extends CallOptions {
   onStopped?: (() => void) | undefined;
 }
 
+const LIMITS = new option.OptionTable<PreCopyLimits>({
+  maxBytes: option.wholeNumber(1),
+  maxRounds: option.wholeNumber(1),
+});
+export const SAVE_OPTIONS = new option.OptionTable<SaveOptions>({
+  ...option.CALL_CHECKS,
+  preCopy: option.byType('true, false or { maxBytes, maxRounds }', {
+    boolean: option.boolean,
+    object: option.options(LIMITS),
+  }),
+  chunkBytes: option.wholeNumber(1),
+  onStopped: option.callback,
+});
+
 export interface SaveParts {
   transfers: Transfers;
   support: (options: CallOptions) => Promise<MigrationSupport | undefined>;
@@ -43,12 +57,9 @@ export interface SaveParts {
   maxChunkBytes: number;
 }
 
-/** See `Migration.save`. @throws RangeError */
+/** See `Migration.save`, which has checked the options. */
 export function openSave({ transfers, support, maxChunkBytes }: SaveParts, options: SaveOptions): Readable {
   const limits = limitsOf(options);
-  checkPositive('chunkBytes', options.chunkBytes);
-  checkPositive('preCopy.maxBytes', limits?.maxBytes);
-  checkPositive('preCopy.maxRounds', limits?.maxRounds);
   const chunkBytes = Math.min(options.chunkBytes ?? Infinity, maxChunkBytes);
   const transfer = new Transfer(transfers, 'save', chunkBytes, options);
   const chunks = stateOf(transfer, support, limits, options.onStopped);
@@ -130,8 +141,4 @@ async function* readAll(transfer: Transfer, most = Infinity): AsyncGenerator<Buf
 function limitsOf({ preCopy = false }: SaveOptions): PreCopyLimits | undefined {
   if (typeof preCopy === 'boolean') return preCopy ? {} : undefined;
   return preCopy;
-}
-
-function checkPositive(name: string, value: number | undefined): void {
-  if (value !== undefined) integer(name, value, 1, Number.MAX_SAFE_INTEGER);
 }

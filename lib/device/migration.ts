@@ -13,10 +13,12 @@ import {
   Feature,
   type MigrationState,
 } from '../protocol/constants.js';
+import { integer, UINT32_MAX } from '../fields.js';
+import * as option from '../options.js';
 import type { Features } from './features.js';
 import type { MigrationCommands } from './migration-commands.js';
-import { openRestore, type RestoreOptions } from './migration-restore.js';
-import { openSave, type SaveOptions } from './migration-save.js';
+import { openRestore, RESTORE_OPTIONS, type RestoreOptions } from './migration-restore.js';
+import { openSave, SAVE_OPTIONS, type SaveOptions } from './migration-save.js';
 import { explained, walk } from './migration-states.js';
 import { Transfers } from './migration-transfer.js';
 import type { Session } from './session.js';
@@ -57,6 +59,7 @@ export class Migration {
 
   /** What the device can do; undefined where it cannot migrate. Asked once. */
   async support(options?: CallOptions): Promise<MigrationSupport | undefined> {
+    option.CALL_OPTIONS.check('Migration.support', options);
     if (this.#support !== undefined) return this.#support;
     if (!(await this.#features.probe(Feature.MIGRATION, { get: true }, options))) return undefined;
     const flags = await this.#commands.flags(options);
@@ -69,6 +72,7 @@ export class Migration {
 
   /** The device's state now. @throws UnsupportedError on a server that is not asked; what ends a call. */
   async state(options?: CallOptions): Promise<MigrationState> {
+    option.CALL_OPTIONS.check('Migration.state', options);
     return this.#commands.state(options);
   }
 
@@ -78,6 +82,8 @@ export class Migration {
    * under way: `state` says where the device is then.
    */
   async transition(target: MigrationState, options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('Migration.transition', options);
+    integer('Migration.transition: target', target, 0, UINT32_MAX);
     await this.#transfers.alone('transition()', async () => {
       const commands = this.#commands;
       try {
@@ -94,10 +100,11 @@ export class Migration {
    * the end: `transition(RUNNING)` sets it running again. Broken off in whatever way, by an error, a signal, `destroy()`, a
    * consumer that stops reading, `device.close()` or a connection that is lost and comes back, the stream takes the device
    * back to where it was before its 'close' event; a MigrationError says where it is and what leads on from there.
-   * @throws RangeError for limits that are no numbers of bytes or rounds. The stream's errors: MigrationError where the
+   * @throws TypeError and RangeError for options that make no sense. The stream's errors: MigrationError where the
    * device is in another state, or has another transfer; UnsupportedError; ClosedError; the signal's reason.
    */
   save(options: SaveOptions = {}): Readable {
+    SAVE_OPTIONS.check('Migration.save', options);
     const { maxDataXferSize: maxChunkBytes } = this.#session;
     const support = (call: CallOptions) => this.support(call);
     return openSave({ transfers: this.#transfers, support, maxChunkBytes }, options);
@@ -113,6 +120,7 @@ export class Migration {
    * The stream's errors: MigrationError; UnsupportedError; ClosedError; the signal's reason.
    */
   restore(options: RestoreOptions = {}): Writable {
+    RESTORE_OPTIONS.check('Migration.restore', options);
     const { maxDataXferSize, options: device } = this.#session;
     return openRestore(
       {

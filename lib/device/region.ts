@@ -4,7 +4,6 @@
  */
 import { forbidCloning } from '../cloning.js';
 import {
-  checkAttached,
   partOf,
   pause,
   timeoutOf,
@@ -15,12 +14,23 @@ import {
   type SyncCallOptions,
 } from '../connection/index.js';
 import { TimeoutError } from '../errors.js';
-import { byteArray, notBigInteger, notInteger, UINT64_MAX } from '../fields.js';
+import { notInteger, outOfRange } from '../fields.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { AccessPieces, chunks, type Piece } from './access-pieces.js';
 import { getIoFds, type IoFds } from './io-fds.js';
 import { mapAgain, mapArea, type MappedArea } from './mapped-area.js';
+import {
+  WAIT_OPTIONS,
+  encodeValue,
+  optionsProblem,
+  requireBytes,
+  requireValue,
+  syncOptionsProblem,
+  valueOf,
+  waitTarget,
+  type WaitForOptions,
+} from './region-arguments.js';
 import {
   readToOf,
   readOf,
@@ -38,12 +48,7 @@ import type { Session } from './session.js';
 const FIRST_PAUSE_MS = 0.05;
 const LONGEST_PAUSE_MS = 10;
 
-export interface WaitForOptions extends CallOptions {
-  /** The register's width in bytes. Default 4, or 8 where the mask is a bigint. */
-  width?: Width | undefined;
-  /** The longest pause between two reads, in milliseconds. Default 10. */
-  intervalMs?: number | undefined;
-}
+export type { WaitForOptions } from './region-arguments.js';
 
 export class Region {
   readonly index: number;
@@ -84,9 +89,9 @@ export class Region {
     return (this.#forHost ??= new Region(this.#session, this.#description, true));
   }
 
-  /** @internal @throws RangeError where so many bytes cannot be written there. */
-  requireWritable(offset: number, length: number): void {
-    this.#require(offset, length, this.writable, 'write');
+  /** @internal @throws TypeError, RangeError where so many bytes cannot be written there. */
+  requireWritable(caller: string, offset: number, length: number): void {
+    this.#require(caller, offset, length, this.writable, 'write');
   }
 
   /** @internal Nothing narrower may be accessed, in bytes. */
@@ -108,9 +113,12 @@ export class Region {
 
   /** Reads `length` bytes from `offset` into a new Buffer, in as many messages as the peer's limits make it. */
   async read(offset: number, length: number, options?: CallOptions): Promise<Buffer> {
-    this.#require(offset, length, this.readable, 'read');
+    const problem =
+      optionsProblem('Region.read', options) ??
+      this.#problem('Region.read', offset, length, this.readable, 'read');
+    if (problem !== undefined) throw problem;
     const bytes = Buffer.allocUnsafeSlow(length);
-    await this.readInto(offset, bytes, options);
+    await this.#readInto(offset, bytes, options);
     return bytes;
   }
 
@@ -121,8 +129,13 @@ export class Region {
    * have been written.
    */
   readInto(offset: number, target: Uint8Array, options?: CallOptions): Promise<void> {
-    const problem = this.#transferProblem('target', offset, target, this.readable, 'read');
-    if (problem !== undefined) return Promise.reject(problem);
+    const problem =
+      optionsProblem('Region.readInto', options) ??
+      this.#transferProblem('Region.readInto', 'target', offset, target, this.readable, 'read');
+    return problem === undefined ? this.#readInto(offset, target, options) : Promise.reject(problem);
+  }
+
+  #readInto(offset: number, target: Uint8Array, options: CallOptions | undefined): Promise<void> {
     const { length } = target;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
@@ -140,8 +153,13 @@ export class Region {
    * before it is sent; RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   write(offset: number, data: Uint8Array, options?: CallOptions): Promise<void> {
-    const problem = this.#transferProblem('data', offset, data, this.writable, 'write');
-    if (problem !== undefined) return Promise.reject(problem);
+    const problem =
+      optionsProblem('Region.write', options) ??
+      this.#transferProblem('Region.write', 'data', offset, data, this.writable, 'write');
+    return problem === undefined ? this.#write(offset, data, options) : Promise.reject(problem);
+  }
+
+  #write(offset: number, data: Uint8Array, options: CallOptions | undefined): Promise<void> {
     const { length } = data;
     if (length === 0) return Promise.resolve();
     const parts = this.#parts(offset, length, this.#writeChunk());
@@ -153,49 +171,54 @@ export class Region {
   }
 
   readUInt8(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 1, takeUInt8, options);
+    return this.#readValue('Region.readUInt8', offset, 1, takeUInt8, options);
   }
 
   readUInt16(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 2, takeUInt16, options);
+    return this.#readValue('Region.readUInt16', offset, 2, takeUInt16, options);
   }
 
   readUInt32(offset: number, options?: CallOptions): Promise<number> {
-    return this.#readValue(offset, 4, takeUInt32, options);
+    return this.#readValue('Region.readUInt32', offset, 4, takeUInt32, options);
   }
 
   readUInt64(offset: number, options?: CallOptions): Promise<bigint> {
-    return this.#readValue(offset, 8, takeUInt64, options);
+    return this.#readValue('Region.readUInt64', offset, 8, takeUInt64, options);
   }
 
   writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.#writeValue(offset, value, 1, options);
+    return this.#writeValue('Region.writeUInt8', offset, value, 1, options);
   }
 
   writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.#writeValue(offset, value, 2, options);
+    return this.#writeValue('Region.writeUInt16', offset, value, 2, options);
   }
 
   writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
-    return this.#writeValue(offset, value, 4, options);
+    return this.#writeValue('Region.writeUInt32', offset, value, 4, options);
   }
 
   writeUInt64(offset: number, value: bigint, options?: CallOptions): Promise<void> {
-    return this.#writeValue(offset, value, 8, options);
+    return this.#writeValue('Region.writeUInt64', offset, value, 8, options);
   }
 
   /** `read`, blocking. */
   readSync(offset: number, length: number, options?: SyncCallOptions): Buffer {
-    this.#require(offset, length, this.readable, 'read');
+    this.#requireSync('Region.readSync', options, offset, length, this.readable, 'read');
     const bytes = Buffer.allocUnsafeSlow(length);
-    this.readIntoSync(offset, bytes, options);
+    this.#readIntoSync(offset, bytes, options);
     return bytes;
   }
 
   /** `readInto`, blocking. */
   readIntoSync(offset: number, target: Uint8Array, options?: SyncCallOptions): void {
-    const length = requireBytes('target', target);
-    this.#require(offset, length, this.readable, 'read');
+    const length = requireBytes('Region.readIntoSync', 'target', target);
+    this.#requireSync('Region.readIntoSync', options, offset, length, this.readable, 'read');
+    this.#readIntoSync(offset, target, options);
+  }
+
+  #readIntoSync(offset: number, target: Uint8Array, options: SyncCallOptions | undefined): void {
+    const { length } = target;
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
     if (parts === undefined) {
@@ -211,8 +234,13 @@ export class Region {
 
   /** `write`, blocking. */
   writeSync(offset: number, data: Uint8Array, options?: SyncCallOptions): void {
-    const length = requireBytes('data', data);
-    this.#require(offset, length, this.writable, 'write');
+    const length = requireBytes('Region.writeSync', 'data', data);
+    this.#requireSync('Region.writeSync', options, offset, length, this.writable, 'write');
+    this.#writeSync(offset, data, options);
+  }
+
+  #writeSync(offset: number, data: Uint8Array, options: SyncCallOptions | undefined): void {
+    const { length } = data;
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#writeChunk());
     if (parts === undefined) {
@@ -227,35 +255,35 @@ export class Region {
   }
 
   readUInt8Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 1, takeUInt8, options);
+    return this.#readValueSync('Region.readUInt8Sync', offset, 1, takeUInt8, options);
   }
 
   readUInt16Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 2, takeUInt16, options);
+    return this.#readValueSync('Region.readUInt16Sync', offset, 2, takeUInt16, options);
   }
 
   readUInt32Sync(offset: number, options?: SyncCallOptions): number {
-    return this.#readValueSync(offset, 4, takeUInt32, options);
+    return this.#readValueSync('Region.readUInt32Sync', offset, 4, takeUInt32, options);
   }
 
   readUInt64Sync(offset: number, options?: SyncCallOptions): bigint {
-    return this.#readValueSync(offset, 8, takeUInt64, options);
+    return this.#readValueSync('Region.readUInt64Sync', offset, 8, takeUInt64, options);
   }
 
   writeUInt8Sync(offset: number, value: number, options?: SyncCallOptions): void {
-    this.writeSync(offset, requireValue(value, 1), options);
+    this.#writeValueSync('Region.writeUInt8Sync', offset, value, 1, options);
   }
 
   writeUInt16Sync(offset: number, value: number, options?: SyncCallOptions): void {
-    this.writeSync(offset, requireValue(value, 2), options);
+    this.#writeValueSync('Region.writeUInt16Sync', offset, value, 2, options);
   }
 
   writeUInt32Sync(offset: number, value: number, options?: SyncCallOptions): void {
-    this.writeSync(offset, requireValue(value, 4), options);
+    this.#writeValueSync('Region.writeUInt32Sync', offset, value, 4, options);
   }
 
   writeUInt64Sync(offset: number, value: bigint, options?: SyncCallOptions): void {
-    this.writeSync(offset, requireValue(value, 8), options);
+    this.#writeValueSync('Region.writeUInt64Sync', offset, value, 8, options);
   }
 
   /**
@@ -264,8 +292,13 @@ export class Region {
    * @throws RangeError as `write` does, ClosedError.
    */
   post(offset: number, data: Uint8Array): void {
-    const length = requireBytes('data', data);
-    this.#require(offset, length, this.writable, 'write');
+    const length = requireBytes('Region.post', 'data', data);
+    this.#require('Region.post', offset, length, this.writable, 'write');
+    this.#post(offset, data);
+  }
+
+  #post(offset: number, data: Uint8Array): void {
+    const { length } = data;
     if (length === 0) return;
     const parts = this.#parts(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of parts) {
@@ -276,7 +309,9 @@ export class Region {
 
   /** `post` of a 32-bit value: a doorbell. */
   postUInt32(offset: number, value: number): void {
-    this.post(offset, requireValue(value, 4));
+    const bytes = requireValue('Region.postUInt32', value, 4);
+    this.#require('Region.postUInt32', offset, 4, this.writable, 'write');
+    this.#post(offset, bytes);
   }
 
   /**
@@ -291,9 +326,10 @@ export class Region {
     value: number | bigint,
     options: WaitForOptions = {},
   ): Promise<number | bigint> {
-    const width = options.width ?? (typeof mask === 'bigint' ? 8 : 4);
-    const wanted = BigInt(value);
-    const bits = BigInt(mask);
+    WAIT_OPTIONS.check('Region.waitFor', options);
+    const { width = typeof mask === 'bigint' ? 8 : 4 } = options;
+    const { bits, wanted } = waitTarget('Region.waitFor', mask, value, width);
+    this.#require('Region.waitFor', offset, width, this.readable, 'read');
     const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
     const deadline = performance.now() + timeoutMs;
     const longest = options.intervalMs ?? LONGEST_PAUSE_MS;
@@ -357,45 +393,64 @@ export class Region {
   }
 
   #readValue<T>(
+    caller: string,
     offset: number,
     width: Width,
     take: RegionAccess<T>['take'],
     options: CallOptions | undefined,
   ): Promise<T> {
-    const problem = this.#problem(offset, width, this.readable, 'read');
+    const problem =
+      optionsProblem(caller, options) ?? this.#problem(caller, offset, width, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
     if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
       const bytes = Buffer.allocUnsafeSlow(width);
-      return this.readInto(offset, bytes, options).then(() => valueOf(bytes) as T);
+      return this.#readInto(offset, bytes, options).then(() => valueOf(bytes) as T);
     }
     return this.#access(readOf(this.index, offset, width, take), options);
   }
 
   #readValueSync<T>(
+    caller: string,
     offset: number,
     width: Width,
     take: RegionAccess<T>['take'],
     options: SyncCallOptions | undefined,
   ): T {
-    this.#require(offset, width, this.readable, 'read');
+    this.#requireSync(caller, options, offset, width, this.readable, 'read');
     if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
-      return valueOf(this.readSync(offset, width, options)) as T;
+      const bytes = Buffer.allocUnsafeSlow(width);
+      this.#readIntoSync(offset, bytes, options);
+      return valueOf(bytes) as T;
     }
     return this.#accessSync(readOf(this.index, offset, width, take), options);
   }
 
   #writeValue(
+    caller: string,
     offset: number,
     value: number | bigint,
     width: Width,
     options: CallOptions | undefined,
   ): Promise<void> {
-    const bytes = encodeValue(value, width);
+    const bytes = encodeValue(caller, value, width);
     if (bytes instanceof Error) return Promise.reject(bytes);
-    const problem = this.#problem(offset, width, this.writable, 'write');
+    const problem =
+      optionsProblem(caller, options) ?? this.#problem(caller, offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
-    if (this.#pieces !== undefined) return this.write(offset, bytes, options);
+    if (this.#pieces !== undefined) return this.#write(offset, bytes, options);
     return this.#access(writeOf(this.index, offset, bytes), options);
+  }
+
+  #writeValueSync(
+    caller: string,
+    offset: number,
+    value: number | bigint,
+    width: Width,
+    options: SyncCallOptions | undefined,
+  ): void {
+    const bytes = requireValue(caller, value, width);
+    this.#requireSync(caller, options, offset, width, this.writable, 'write');
+    this.#writeSync(offset, bytes, options);
   }
 
   #access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
@@ -441,13 +496,27 @@ export class Region {
   }
 
   /** For the faces that throw; those that give a promise reject. */
-  #require(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): void {
-    const problem = this.#problem(offset, length, allowed, verb);
+  #require(caller: string, offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): void {
+    const problem = this.#problem(caller, offset, length, allowed, verb);
+    if (problem !== undefined) throw problem;
+  }
+
+  #requireSync(
+    caller: string,
+    options: SyncCallOptions | undefined,
+    offset: number,
+    length: number,
+    allowed: boolean,
+    verb: 'read' | 'write',
+  ): void {
+    const problem =
+      syncOptionsProblem(caller, options) ?? this.#problem(caller, offset, length, allowed, verb);
     if (problem !== undefined) throw problem;
   }
 
   /** What is wrong with a transfer of all of `bytes`; undefined where nothing is. */
   #transferProblem(
+    caller: string,
     name: string,
     offset: number,
     bytes: Uint8Array,
@@ -455,30 +524,40 @@ export class Region {
     verb: 'read' | 'write',
   ): Error | undefined {
     try {
-      this.#require(offset, requireBytes(name, bytes), allowed, verb);
-      return undefined;
+      return this.#problem(caller, offset, requireBytes(caller, name, bytes), allowed, verb);
     } catch (error) {
       return error as Error;
     }
   }
 
   /** What the region's size or flags refuse; undefined where nothing. */
-  #problem(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): RangeError | undefined {
+  #problem(
+    caller: string,
+    offset: number,
+    length: number,
+    allowed: boolean,
+    verb: 'read' | 'write',
+  ): Error | undefined {
     const isWithin =
       Number.isSafeInteger(offset) &&
       offset >= 0 &&
       Number.isSafeInteger(length) &&
       length >= 0 &&
       offset + length <= this.size;
-    if (!allowed || !isWithin) return new RangeError(this.#refusal(offset, length, allowed, verb));
+    if (!allowed || !isWithin) return this.#refusal(caller, offset, length, allowed, verb);
     return this.#pieces?.problem(this.index, offset, length);
   }
 
-  #refusal(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
-    const what = `region ${this.index}`;
-    if (!Number.isSafeInteger(offset) || !Number.isSafeInteger(length) || offset < 0 || length < 0) {
-      return `${what}: offset and length are non-negative integers, not ${offset} and ${length}`;
+  #refusal(caller: string, offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): Error {
+    for (const [name, value] of Object.entries({ offset, length })) {
+      if (!Number.isSafeInteger(value) || value < 0)
+        return notInteger(`${caller}: ${name}`, value, 0, this.size);
     }
+    return outOfRange(`${caller}: ${this.#whyNot(offset, length, allowed, verb)}`);
+  }
+
+  #whyNot(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
+    const what = `region ${this.index}`;
     if (this.size === 0) return `${what} does not exist on this device`;
     if (!allowed) return `${what} cannot be ${verb === 'read' ? 'read' : 'written'}: its flags forbid it`;
     return `${what} has ${this.size} bytes; ${length} from offset ${offset} end past it`;
@@ -496,40 +575,4 @@ export class Region {
     const missing = last === undefined ? 'no answer' : `not so, the last value was ${hex(last)},`;
     return new TimeoutError(what, timeoutMs, undefined, missing);
   }
-}
-
-/** The little-endian value that is as wide as the bytes are many. */
-function valueOf(bytes: Buffer): number | bigint {
-  return bytes.length === 8 ? bytes.readBigUInt64LE(0) : bytes.readUIntLE(0, bytes.length);
-}
-
-/** How many bytes there are. @throws TypeError for what has none, or has lost them: it would be a transfer of nothing. */
-function requireBytes(name: string, bytes: Uint8Array): number {
-  const { length } = byteArray(name, bytes);
-  checkAttached(name, bytes);
-  return length;
-}
-
-function requireValue(value: number | bigint, width: Width): Buffer {
-  const bytes = encodeValue(value, width);
-  if (bytes instanceof Error) throw bytes;
-  return bytes;
-}
-
-/** The value's bytes, or why it has none. */
-function encodeValue(value: number | bigint, width: Width): Buffer | Error {
-  const bytes = Buffer.allocUnsafe(width);
-  if (width === 8) {
-    if (typeof value !== 'bigint' || BigInt.asUintN(64, value) !== value) {
-      return notBigInteger('value', value, 0n, UINT64_MAX);
-    }
-    // eslint-disable-next-line no-restricted-syntax -- checked above
-    bytes.writeBigUInt64LE(value);
-  } else {
-    const most = 2 ** (8 * width) - 1;
-    if (!Number.isInteger(value) || value < 0 || value > most) return notInteger('value', value, 0, most);
-    // eslint-disable-next-line no-restricted-syntax -- checked above
-    bytes.writeUIntLE(value as number, 0, width);
-  }
-  return bytes;
 }

@@ -26,7 +26,9 @@ import {
   type Timed,
 } from '../connection/index.js';
 import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
+import { integer, wrongType } from '../fields.js';
 import { check, native, type NativeEventFd } from '../native.js';
+import * as option from '../options.js';
 import type { Resource, Session } from './session.js';
 import { WaitIterator } from './wait-iterator.js';
 
@@ -113,6 +115,8 @@ export class Vector implements Resource {
    * connection ends, the signal's reason.
    */
   wait(options?: CallOptions): Promise<number> {
+    const problem = option.CALL_OPTIONS.problem('Vector.wait', options);
+    if (problem !== undefined) return Promise.reject(problem);
     return new Promise((resolve, reject) => {
       const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
       const signal = options?.signal;
@@ -147,7 +151,8 @@ export class Vector implements Resource {
    * @returns a function that takes the listener away again.
    */
   onInterrupt(listener: InterruptListener): () => void {
-    if (typeof listener !== 'function') throw new TypeError('the listener must be a function');
+    if (typeof listener !== 'function')
+      throw wrongType('Vector.onInterrupt: listener', 'a function', listener);
     // Each registration has an identity of its own, so that the same function can be there twice.
     const own: InterruptListener = (count) => listener(count);
     this.#listeners = [...this.#listeners, own];
@@ -170,6 +175,7 @@ export class Vector implements Resource {
 
   /** Signals the eventfd as the server does: for tests, and to wake who waits. @throws TransportError once closed. */
   signal(count = 1): void {
+    integer('Vector.signal: count', count, 1, Number.MAX_SAFE_INTEGER);
     check(this.#eventfd.signal(count), 'write', this.#name);
   }
 

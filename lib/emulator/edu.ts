@@ -18,6 +18,8 @@
  * mastering, unless it is made `strict`. A DMA transfer that runs out of the buffer moves nothing, and a reset clears
  * the registers too.
  */
+import { UINT64_MAX } from '../fields.js';
+import * as option from '../options.js';
 import { PciCommand } from '../pci/index.js';
 import { IRQ_FLAG_EVENTFD, IRQ_FLAG_MASKABLE, PciIrq, PciRegion } from '../protocol/constants.js';
 import { DeviceError, EINVAL } from './device-error.js';
@@ -63,6 +65,14 @@ export interface EduOptions {
   factorialDelayMs?: number;
 }
 
+const MAX_TIMER_MS = 0x7fff_ffff;
+const OPTIONS = new option.OptionTable<EduOptions>({
+  strict: option.boolean,
+  dmaMask: option.bigInteger(0n, UINT64_MAX),
+  dmaDelayMs: option.wholeNumber(0, MAX_TIMER_MS),
+  factorialDelayMs: option.wholeNumber(0, MAX_TIMER_MS),
+});
+
 const IDENTIFICATION = 0x010000edn;
 const ALL_ONES = (1n << 64n) - 1n;
 const FIRST_QWORD = 0x80;
@@ -83,7 +93,9 @@ export class EduDevice extends PciDevice {
   /** Counts resets: a transfer that one interrupted must not end. */
   #epoch = 0;
 
+  /** @throws TypeError and RangeError for options that make no sense. */
   constructor(options: EduOptions = {}) {
+    OPTIONS.check('EduDevice', options);
     const config = new PciConfigSpace({
       vendorId: 0x1234,
       deviceId: 0x11e8,
@@ -100,13 +112,8 @@ export class EduDevice extends PciDevice {
       { index: PciIrq.INTX, count: 1, flags },
       { index: PciIrq.MSI, count: 1, flags },
     ]);
-    this.#options = {
-      strict: false,
-      dmaMask: (1n << 28n) - 1n,
-      dmaDelayMs: 100,
-      factorialDelayMs: 0,
-      ...options,
-    };
+    const { strict = false, dmaMask = (1n << 28n) - 1n, dmaDelayMs = 100, factorialDelayMs = 0 } = options;
+    this.#options = { strict, dmaMask, dmaDelayMs, factorialDelayMs };
     this.addRegion({
       index: PciRegion.BAR0,
       size: EDU_BAR_SIZE,

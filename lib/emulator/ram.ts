@@ -19,6 +19,8 @@ import {
   PciRegion,
   type MigrationState,
 } from '../protocol/constants.js';
+import { outOfRange, UINT32_MAX, wrongType } from '../fields.js';
+import * as option from '../options.js';
 import { DeviceError, EBUSY, ECANCELED, EINVAL, ENOTSUP } from './device-error.js';
 import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
 import { MigrationMachine, type MigratableState } from './migration-machine.js';
@@ -93,6 +95,16 @@ export interface RamOptions {
 }
 
 const PAGE = 4096;
+const MOST_VECTORS = 2048;
+const OPTIONS = new option.OptionTable<RamOptions>({
+  sharedSize: option.wholeNumber(0, UINT32_MAX),
+  ramSize: option.wholeNumber(1, UINT32_MAX),
+  vectors: option.wholeNumber(1, MOST_VECTORS),
+  migration: option.oneOf('stop-copy', 'pre-copy'),
+  features: (value, caller, name) =>
+    value instanceof Map ? undefined : wrongType(`${caller}: ${name}`, 'a Map of numbers to bytes', value),
+  doorbells: option.boolean,
+});
 const REGISTERS_END = 0x40;
 const READ_ONLY: readonly number[] = [
   RamRegister.IDENTIFICATION,
@@ -119,10 +131,12 @@ export class RamDevice extends PciDevice {
   /** In STOP and the states around it: nothing is begun, nobody is interrupted. */
   #isStopped = false;
 
+  /** @throws TypeError and RangeError for options that make no sense. */
   constructor(options: RamOptions = {}) {
+    OPTIONS.check('RamDevice', options);
     const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;
     if (sharedSize !== 0 && sharedSize < 3 * PAGE)
-      throw new RangeError('BAR1 has at least three pages, or none');
+      throw outOfRange(`RamDevice: sharedSize must be 0, or at least ${3 * PAGE}, not ${sharedSize}`);
     const shared = { index: PciRegion.BAR1, size: sharedSize };
     const config = new PciConfigSpace({
       vendorId: 0x1234,

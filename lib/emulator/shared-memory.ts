@@ -1,7 +1,10 @@
 /** Memory that a device shares with its clients. */
 import { forbidCloning } from '../cloning.js';
+import { integer, outOfRange, wrongType } from '../fields.js';
 import { check, holdFd, native, type HeldFd, type NativeMapping } from '../native.js';
 import type { RegionMemory } from './device-model.js';
+
+const PAGE = 4096;
 
 /** A sealed memfd and our own view of it. Belongs to its device, which closes it. */
 export class SharedMemory implements RegionMemory {
@@ -14,9 +17,12 @@ export class SharedMemory implements RegionMemory {
   /**
    * `size` is in bytes, a multiple of the page size.
    *
-   * @throws TransportError where the kernel gives no such memory, UnsupportedError without the addon.
+   * @throws TypeError and RangeError for another size; TransportError where the kernel gives no such memory, UnsupportedError without the addon.
    */
   constructor(size: number, name = 'vfio-user-device') {
+    integer('SharedMemory: size', size, PAGE, Number.MAX_SAFE_INTEGER);
+    if (size % PAGE !== 0) throw outOfRange(`SharedMemory: size must be a multiple of ${PAGE}, not ${size}`);
+    if (typeof name !== 'string') throw wrongType('SharedMemory: name', 'a string', name);
     this.size = size;
     this.#held = holdFd(check(native().memfd(name, size, false), 'memfd_create'));
     try {

@@ -1,6 +1,7 @@
 /** What faults can be asked for, and the check of what was: a file or a command line is not trusted to make sense. */
 import { constants } from 'node:os';
 import { errnoName } from '../errors.js';
+import { wrongType } from '../fields.js';
 import { Command, commandName } from '../protocol/constants.js';
 
 /** Which way a message goes. */
@@ -262,6 +263,7 @@ const NUMBER = /^(?:0x[\da-f]+|\d+(?:\.\d+)?|\.\d+)$/i;
  * @throws TypeError for what is no list of names and values; what they mean is checked with the plan.
  */
 export function parseFault(text: string): Record<string, unknown> {
+  if (typeof text !== 'string') throw wrongType('parseFault: text', 'a string', text);
   const colon = text.indexOf(':');
   const fault = colon === -1 ? text : text.slice(0, colon);
   const spec: Record<string, unknown> = { fault };

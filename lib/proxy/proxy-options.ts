@@ -1,8 +1,10 @@
 /** What a proxy can be told. */
 import type { Duplex } from 'node:stream';
-import { integer } from '../fields.js';
+import * as option from '../options.js';
+import { UINT32_MAX, wrongType } from '../fields.js';
 import { fdsForClients } from '../process-limits.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
+import { TRACE_CHECKS } from '../trace/tap.js';
 import type { TraceOptions } from '../trace/index.js';
 import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
 import type { WayCounters } from './counters.js';
@@ -128,36 +130,82 @@ const MOST_CLIENTS = 1_024;
 const MOST_MESSAGE_BYTES = 1 << 30;
 const MAX_TIMER_MS = 0x7fff_ffff;
 
+const VSOCK = new option.OptionTable<VsockAddress>(
+  { cid: option.wholeNumber(0, UINT32_MAX), port: option.wholeNumber(0, UINT32_MAX) },
+  ['cid', 'port'],
+);
+/** By what an address has: all that it may have. */
+const LISTEN = {
+  path: new option.OptionTable<{ path: string; mode?: number }>(
+    { path: option.string, mode: option.wholeNumber(0, 0o7777) },
+    ['path'],
+  ),
+  port: new option.OptionTable<{ port: number; host?: string }>(
+    { port: option.wholeNumber(0, 65_535), host: option.string },
+    ['port'],
+  ),
+};
+const CONNECT = {
+  path: new option.OptionTable<{ path: string }>({ path: option.string }, ['path']),
+  vsock: new option.OptionTable<{ vsock: VsockAddress }>({ vsock: option.options(VSOCK) }, ['vsock']),
+  dial: new option.OptionTable<{ dial: () => unknown; name?: string }>(
+    { dial: option.callback, name: option.string },
+    ['dial'],
+  ),
+};
+const OPTIONS = new option.OptionTable<ProxyOptions>(
+  {
+    ...TRACE_CHECKS,
+    listen: address('an address, or an object with path or port', LISTEN),
+    connect: address('an address, or an object with path, vsock or dial', CONNECT),
+    timeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+    waitForSocket: option.boolean,
+    maxClients: option.wholeNumber(1, MOST_CLIENTS),
+    versionTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
+    maxEventFds: option.wholeNumber(0, MOST_FDS),
+    // What a plan says is checked with it.
+    faults: option.unchecked,
+    twinSocket: option.oneOf('interpose', 'pass'),
+    interrupts: option.boolean,
+    malformed: option.oneOf('close', 'pass'),
+    maxMessageBytes: option.wholeNumber(HEADER_SIZE, MOST_MESSAGE_BYTES),
+    spinUs: option.wholeNumber(0, MOST_SPIN_US),
+    onEvent: option.callback,
+  },
+  ['listen', 'connect'],
+);
+
+/** An address as a string, whose meaning is looked at where it is used, or one of some objects. */
+function address(what: string, kinds: Readonly<Record<string, option.OptionTable<never>>>): option.Check {
+  return (value, caller, name) => {
+    if (typeof value === 'string') return undefined;
+    const kind =
+      typeof value === 'object' && value !== null
+        ? Object.keys(kinds).find((member) => member in value)
+        : undefined;
+    if (kind === undefined) return wrongType(`${caller}: ${name}`, what, value);
+    return kinds[kind]!.find(caller, `${name}.`, value);
+  };
+}
+
 /** @throws TypeError and RangeError for options that make no sense. */
 export function settingsOf(options: ProxyOptions): Settings {
+  OPTIONS.check('proxy', options);
   const { faults, twinSocket = 'interpose', malformed = 'close', trace, capture } = options;
-  if (twinSocket !== 'interpose' && twinSocket !== 'pass')
-    throw new TypeError("twinSocket is 'interpose' or 'pass'");
-  if (malformed !== 'close' && malformed !== 'pass') throw new TypeError("malformed is 'close' or 'pass'");
-  const maxClients = integer('maxClients', options.maxClients ?? DEFAULT_MAX_CLIENTS, 1, MOST_CLIENTS);
+  const { maxClients = DEFAULT_MAX_CLIENTS } = options;
   const share = Math.floor(fdsForClients() / FDS_OF_AN_INTERRUPT / maxClients);
   return {
-    timeoutMs: integer('timeoutMs', options.timeoutMs ?? DEFAULT_TIMEOUT_MS, 1, MAX_TIMER_MS),
+    timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     waitForSocket: options.waitForSocket ?? false,
     maxClients,
-    versionTimeoutMs: integer(
-      'versionTimeoutMs',
-      options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS,
-      1,
-      MAX_TIMER_MS,
-    ),
-    maxEventFds: integer('maxEventFds', options.maxEventFds ?? share, 0, MOST_FDS),
+    versionTimeoutMs: options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS,
+    maxEventFds: options.maxEventFds ?? share,
     plan: planOf(faults),
     twinSocket,
     interrupts: options.interrupts ?? isWanted(trace, capture),
     passesUncut: malformed === 'pass',
-    maxMessageBytes: integer(
-      'maxMessageBytes',
-      options.maxMessageBytes ?? MAX_MESSAGE_SIZE,
-      HEADER_SIZE,
-      MOST_MESSAGE_BYTES,
-    ),
-    spinUs: integer('spinUs', options.spinUs ?? DEFAULT_SPIN_US, 0, MOST_SPIN_US),
+    maxMessageBytes: options.maxMessageBytes ?? MAX_MESSAGE_SIZE,
+    spinUs: options.spinUs ?? DEFAULT_SPIN_US,
     onEvent: options.onEvent ?? (() => undefined),
   };
 }

@@ -3,6 +3,7 @@
  * have been at it: pcapng or classic pcap, in either byte order, compressed by gzip or not. What is in the file is not
  * trusted: everything is bounded, and a file that breaks the format ends in a CaptureError.
  */
+import { wrongType } from '../fields.js';
 import { BlockSource } from './block-source.js';
 import { ByteSource, type CaptureSource } from './byte-source.js';
 import { CaptureError } from './capture-error.js';
@@ -12,6 +13,12 @@ import { pcapEvents, pcapFormat } from './pcap.js';
 import { BLOCK_SECTION } from './pcapng.js';
 
 const MAGIC_SIZE = 4;
+
+function isSource(source: unknown): boolean {
+  if (typeof source === 'string') return source !== '';
+  if (typeof source !== 'object' || source === null) return false;
+  return typeof (source as { [Symbol.asyncIterator]?: unknown })[Symbol.asyncIterator] === 'function';
+}
 
 /**
  * The messages of a capture file, or of a stream that brings one. Iterate over it, or over its `events`, once.
@@ -26,6 +33,9 @@ export class CaptureReader implements AsyncIterable<TracedMessage> {
 
   /** @param source the path of a file, or its bytes, `process.stdin` for example */
   constructor(source: CaptureSource) {
+    if (!isSource(source)) {
+      throw wrongType('CaptureReader: source', 'the path of a file, or an async iterable of bytes', source);
+    }
     this.#source = source;
   }
 

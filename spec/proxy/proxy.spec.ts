@@ -392,14 +392,14 @@ describe('where fds do not pass', () => {
 
 describe('options that make no sense', () => {
   test.each<[object, RegExp]>([
-    [{ listen: 5 }, /listen is a path/],
-    [{ connect: 5 }, /connect is a path/],
+    [{ listen: 5 }, /proxy: listen must be an address/],
+    [{ connect: 5 }, /proxy: connect must be an address/],
     [{ listen: { port: 70_000 } }, /port must be a whole number/],
     [{ maxClients: 0 }, /maxClients/],
     [{ maxMessageBytes: 15 }, /maxMessageBytes/],
     [{ timeoutMs: 0 }, /timeoutMs/],
-    [{ twinSocket: 'maybe' }, /twinSocket is/],
-    [{ malformed: 'maybe' }, /malformed is/],
+    [{ twinSocket: 'maybe' }, /proxy: twinSocket must be 'interpose' or 'pass'/],
+    [{ malformed: 'maybe' }, /proxy: malformed must be 'close' or 'pass'/],
     [{ faults: [{ fault: 'no' }] }, /faults\[0\]\.fault is "no"/],
     [{ listen: '/tmp/x/../same', connect: '/tmp/same' }, /cannot listen where its server is/],
   ])('%j', async (options, reason) => {

@@ -2,6 +2,7 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { constants as systemConstants } from 'node:os';
+import { integer, wrongType } from '../../fields.js';
 import { check, native } from '../../native.js';
 
 const { ENOSYS, EOPNOTSUPP } = systemConstants.errno;
@@ -27,7 +28,7 @@ export class MemoryStore implements BlockStore {
 
   /** @throws RangeError. */
   constructor(size: number) {
-    this.size = checkSize(size);
+    this.size = integer('MemoryStore: size', size, 1, Number.MAX_SAFE_INTEGER);
   }
 
   read(offset: number, length: number): Buffer {
@@ -97,10 +98,16 @@ export class FileStore implements BlockStore {
    * @throws RangeError for an empty file without `size`; what the file system says.
    */
   static async open(path: string, size?: number): Promise<FileStore> {
+    if (typeof path !== 'string' || path === '') {
+      throw wrongType('FileStore.open: path', 'the path of a file', path);
+    }
+    if (size !== undefined) integer('FileStore.open: size', size, 1, Number.MAX_SAFE_INTEGER);
     const file = await open(path, constants.O_RDWR | (size === undefined ? 0 : constants.O_CREAT));
     try {
       const { size: found } = await file.stat();
-      const wanted = checkSize(size ?? found);
+      const wanted = size ?? found;
+      if (wanted === 0)
+        throw new RangeError(`FileStore.open: ${path} is empty: size must say how large it is to be`);
       if (found < wanted) await file.truncate(wanted);
       return new FileStore(file, wanted);
     } catch (error) {
@@ -155,9 +162,4 @@ export class FileStore implements BlockStore {
   close(): Promise<void> {
     return this.#file.close();
   }
-}
-
-function checkSize(size: number): number {
-  if (Number.isSafeInteger(size) && size > 0) return size;
-  throw new RangeError(`a store has a positive number of bytes, not ${size}`);
 }

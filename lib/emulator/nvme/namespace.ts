@@ -1,4 +1,6 @@
 /** A namespace of the emulated controller. */
+import { outOfRange, wrongType } from '../../fields.js';
+import * as option from '../../options.js';
 import type { BlockStore } from './block-store.js';
 
 export interface EmulatedNamespaceOptions {
@@ -11,6 +13,23 @@ export interface EmulatedNamespaceOptions {
   nguid?: string;
 }
 
+const STORE_METHODS = ['read', 'write', 'clear', 'flush', 'close'] as const;
+export const NAMESPACE_OPTIONS = new option.OptionTable<EmulatedNamespaceOptions>(
+  {
+    store: (value, caller, name) => {
+      const store = (typeof value === 'object' && value !== null ? value : {}) as Partial<BlockStore>;
+      const isStore =
+        typeof store.size === 'number' &&
+        STORE_METHODS.every((method) => typeof store[method] === 'function');
+      return isStore ? undefined : wrongType(`${caller}: ${name}`, 'a BlockStore', value);
+    },
+    blockSize: option.wholeNumber(),
+    eui64: option.string,
+    nguid: option.string,
+  },
+  ['store'],
+);
+
 /** The upper half of a locally administered EUI-64. */
 const LOCAL_EUI64 = '02ffffff';
 
@@ -22,11 +41,13 @@ export class EmulatedNamespace {
   readonly eui64: Buffer;
   readonly nguid: Buffer;
 
-  /** @throws RangeError. */
-  constructor(id: number, { store, blockSize = 512, eui64, nguid }: EmulatedNamespaceOptions) {
+  /** @throws TypeError and RangeError for options that make no sense. */
+  constructor(id: number, options: EmulatedNamespaceOptions) {
+    NAMESPACE_OPTIONS.check('EmulatedNamespace', options);
+    const { store, blockSize = 512, eui64, nguid } = options;
     const isPower = Number.isInteger(Math.log2(blockSize));
     if (!isPower || blockSize < 512 || blockSize > 4096) {
-      throw new RangeError(`blocks have 512, 1,024, 2,048 or 4,096 bytes, not ${blockSize}`);
+      throw outOfRange(`EmulatedNamespace: blockSize must be 512, 1024, 2048 or 4096, not ${blockSize}`);
     }
     const blocks = Math.floor(store.size / blockSize);
     if (blocks === 0) throw new RangeError(`namespace ${id} has no room for a block of ${blockSize} bytes`);

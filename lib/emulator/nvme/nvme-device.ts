@@ -14,6 +14,7 @@ import type { ClientContext } from '../device-model.js';
 import { MsixTable } from '../msix-table.js';
 import { msixCapability, PciConfigSpace } from '../pci-config.js';
 import { PciDevice } from '../pci-device.js';
+import * as option from '../../options.js';
 import { TurnPace } from '../../turn-share.js';
 import { AdminCommands } from './admin-commands.js';
 import { CC_EN, CSTS_CFS, CSTS_RDY, CSTS_SHST_COMPLETE, CSTS_SHST_MASK, PAGE, Reg } from './constants.js';
@@ -23,7 +24,7 @@ import { Features } from './features.js';
 import { Health } from './health.js';
 import { DEVICE_ID, VENDOR_ID, type Personality } from './identify-data.js';
 import { IoCommands } from './io-commands.js';
-import { EmulatedNamespace, type EmulatedNamespaceOptions } from './namespace.js';
+import { EmulatedNamespace, NAMESPACE_OPTIONS, type EmulatedNamespaceOptions } from './namespace.js';
 import type { NvmeIntercept } from './nvme-faults.js';
 import { CompletionRing, SubmissionRing } from './rings.js';
 import type { Sqe } from './sqe.js';
@@ -68,6 +69,25 @@ const CAP_CSS_NVM = 1n << 37n;
 const MOST_QUEUES = 1024;
 const MOST_ENTRIES = 65_536;
 
+const OPTIONS = new option.OptionTable<NvmeDeviceOptions>(
+  {
+    namespaces: option.listOf('namespaces', option.options(NAMESPACE_OPTIONS)),
+    serialNumber: option.string,
+    modelNumber: option.string,
+    queues: option.wholeNumber(1, MOST_QUEUES),
+    queueEntries: option.wholeNumber(2, MOST_ENTRIES),
+    mdts: option.wholeNumber(0, 15),
+    vectors: option.wholeNumber(1, 2048),
+    doorbellStride: option.wholeNumber(0, 8),
+    mapDoorbells: option.boolean,
+    shadowDoorbells: option.boolean,
+    sgls: option.boolean,
+    readyTimeoutMs: option.wholeNumber(0, 127_500),
+    intercept: option.callback,
+  },
+  ['namespaces'],
+);
+
 export class NvmeDevice extends PciDevice {
   readonly #namespaces: EmulatedNamespace[];
   /** Namespaces that were replaced since the host last read the Changed Namespace List. */
@@ -90,8 +110,9 @@ export class NvmeDevice extends PciDevice {
   #isStalled = false;
   #commandCounts = { admin: 0, io: 0 };
 
-  /** @throws RangeError for what an NVMe controller cannot be. */
+  /** @throws TypeError and RangeError for what an NVMe controller cannot be. */
   constructor(options: NvmeDeviceOptions) {
+    OPTIONS.check('NvmeDevice', options);
     const settings = settingsOf(options);
     const { queues, vectors } = settings;
     const stride = 4 << settings.doorbellStride;
@@ -393,23 +414,18 @@ function checkAccess(offset: number, count: number): void {
 function settingsOf(
   options: NvmeDeviceOptions,
 ): Required<Omit<NvmeDeviceOptions, 'intercept' | 'namespaces'>> {
-  const queues = whole('queues', options.queues ?? 16, 1, MOST_QUEUES);
+  const { queues = 16 } = options;
   return {
     serialNumber: options.serialNumber ?? 'VFIO-USER-1',
     modelNumber: options.modelNumber ?? 'vfio-user emulated NVMe controller',
     queues,
-    queueEntries: whole('queueEntries', options.queueEntries ?? 1024, 2, MOST_ENTRIES),
-    mdts: whole('mdts', options.mdts ?? 5, 0, 15),
-    vectors: whole('vectors', options.vectors ?? queues + 1, 1, 2048),
-    doorbellStride: whole('doorbellStride', options.doorbellStride ?? 0, 0, 8),
+    queueEntries: options.queueEntries ?? 1024,
+    mdts: options.mdts ?? 5,
+    vectors: options.vectors ?? queues + 1,
+    doorbellStride: options.doorbellStride ?? 0,
     mapDoorbells: options.mapDoorbells ?? true,
     shadowDoorbells: options.shadowDoorbells ?? false,
     sgls: options.sgls ?? true,
-    readyTimeoutMs: whole('readyTimeoutMs', options.readyTimeoutMs ?? 1_000, 0, 127_500),
+    readyTimeoutMs: options.readyTimeoutMs ?? 1_000,
   };
-}
-
-function whole(name: string, value: number, least: number, most: number): number {
-  if (Number.isInteger(value) && value >= least && value <= most) return value;
-  throw new RangeError(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
 }

@@ -1,0 +1,314 @@
+/**
+ * Every public function with options checks them by name and kind before it does anything, and every function that gives a
+ * promise rejects: the table has them all, as the sources say which there are.
+ */
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { connect, type Device, type Vector } from '../lib/index.js';
+import {
+  EduDevice,
+  FileStore,
+  MemoryStore,
+  NvmeDevice,
+  RamDevice,
+  SharedMemory,
+  serveFd,
+} from '../lib/emulator/index.js';
+import type { EmulatorServer } from '../lib/emulator/index.js';
+import { native } from '../lib/native.js';
+import { PciIrq } from '../lib/protocol/index.js';
+import { parseFault, proxy } from '../lib/proxy/index.js';
+import { CaptureReader, describe as describeMessage, LineFormatter, openTap } from '../lib/trace/index.js';
+import { publicFunctions } from './support/public-entries.js';
+
+let server: EmulatorServer;
+let device: Device;
+let vector: Vector;
+
+beforeAll(async () => {
+  const [ours, theirs] = native().socketPair() as [number, number];
+  server = serveFd(new RamDevice({ migration: 'stop-copy' }), theirs);
+  device = await connect({ fd: ours });
+  [vector] = (await device.irqs.byIndex(PciIrq.MSIX).enable(1)) as [Vector];
+});
+
+afterAll(async () => {
+  await device.close();
+  await server.close();
+});
+
+type Call = (options: never) => unknown;
+/** `timeoutMs` and `signal`, `timeoutMs` alone, or neither is among the options. */
+type Takes = 'call' | 'sync' | 'none';
+
+const bar = () => device.bar(2);
+const four = Buffer.alloc(4);
+
+/** Functions with options; what their errors begin with is their name. */
+const TABLE: Readonly<Record<string, [takes: Takes, call: Call]>> = {
+  'Device.enable': ['call', (o) => device.enable(o)],
+  'Device.writeMulti': ['call', (o) => device.writeMulti([{ region: 2, offset: 0, data: four }], o)],
+  'Device.fence': ['call', (o) => device.fence(o)],
+  'Device.reset': ['call', (o) => device.reset(o)],
+  'ConfigSpace.read': ['call', (o) => device.config.read(0, 4, o)],
+  'ConfigSpace.status': ['call', (o) => device.config.status(o)],
+  'ConfigSpace.writeUInt8': ['call', (o) => device.config.writeUInt8(0x0c, 0, o)],
+  'ConfigSpace.writeUInt16': ['call', (o) => device.config.writeUInt16(0x0c, 0, o)],
+  'ConfigSpace.writeUInt32': ['call', (o) => device.config.writeUInt32(0x0c, 0, o)],
+  'ConfigSpace.write': ['call', (o) => device.config.write(0x0c, 1, 0, o)],
+  'ConfigSpace.update': ['call', (o) => device.config.update(0x0c, 1, 0, 0, o)],
+  'ConfigSpace.refresh': ['call', (o) => device.config.refresh(o)],
+  'Features.probe': ['call', (o) => device.features.probe(1, {}, o)],
+  'Features.get': ['call', (o) => device.features.get(1, 8, undefined, o)],
+  'Features.set': ['call', (o) => device.features.set(1, four, o)],
+  'Migration.support': ['call', (o) => device.migration.support(o)],
+  'Migration.state': ['call', (o) => device.migration.state(o)],
+  'Migration.transition': ['call', (o) => device.migration.transition(2, o)],
+  'Migration.save': ['call', (o) => device.migration.save(o)],
+  'Migration.restore': ['call', (o) => device.migration.restore(o)],
+  'Region.read': ['call', (o) => bar().read(0, 4, o)],
+  'Region.readInto': ['call', (o) => bar().readInto(0, Buffer.alloc(4), o)],
+  'Region.write': ['call', (o) => bar().write(0, four, o)],
+  'Region.readUInt8': ['call', (o) => bar().readUInt8(0, o)],
+  'Region.readUInt16': ['call', (o) => bar().readUInt16(0, o)],
+  'Region.readUInt32': ['call', (o) => bar().readUInt32(0, o)],
+  'Region.readUInt64': ['call', (o) => bar().readUInt64(0, o)],
+  'Region.writeUInt8': ['call', (o) => bar().writeUInt8(0, 1, o)],
+  'Region.writeUInt16': ['call', (o) => bar().writeUInt16(0, 1, o)],
+  'Region.writeUInt32': ['call', (o) => bar().writeUInt32(0, 1, o)],
+  'Region.writeUInt64': ['call', (o) => bar().writeUInt64(0, 1n, o)],
+  'Region.readSync': ['sync', (o) => bar().readSync(0, 4, o)],
+  'Region.readIntoSync': ['sync', (o) => bar().readIntoSync(0, Buffer.alloc(4), o)],
+  'Region.writeSync': ['sync', (o) => bar().writeSync(0, four, o)],
+  'Region.readUInt8Sync': ['sync', (o) => bar().readUInt8Sync(0, o)],
+  'Region.readUInt16Sync': ['sync', (o) => bar().readUInt16Sync(0, o)],
+  'Region.readUInt32Sync': ['sync', (o) => bar().readUInt32Sync(0, o)],
+  'Region.readUInt64Sync': ['sync', (o) => bar().readUInt64Sync(0, o)],
+  'Region.writeUInt8Sync': ['sync', (o) => bar().writeUInt8Sync(0, 1, o)],
+  'Region.writeUInt16Sync': ['sync', (o) => bar().writeUInt16Sync(0, 1, o)],
+  'Region.writeUInt32Sync': ['sync', (o) => bar().writeUInt32Sync(0, 1, o)],
+  'Region.writeUInt64Sync': ['sync', (o) => bar().writeUInt64Sync(0, 1n, o)],
+  'Region.waitFor': ['call', (o) => bar().waitFor(0, 0, 0, o)],
+  'Region.ioFds': ['call', (o) => bar().ioFds(o)],
+  'Dma.alloc': ['call', (o) => device.dma.alloc(4096, o)],
+  'Dma.map': ['call', (o) => device.dma.map(o)],
+  'Dma.transaction': ['call', (o) => device.dma.transaction(() => undefined, o)],
+  'Dma.unmap': ['call', (o) => device.dma.unmap(0n, 4096, o)],
+  'Dma.unmapAll': ['call', (o) => device.dma.unmapAll(o)],
+  'DirtyPages.start': ['call', (o) => device.dma.dirty.start(o)],
+  'DirtyPages.report': ['call', (o) => device.dma.dirty.report(o)],
+  'DirtyPages.stop': ['call', (o) => device.dma.dirty.stop(o)],
+  'IrqIndex.enable': ['call', (o) => msix().enable(1, o)],
+  'IrqIndex.disable': ['call', (o) => msix().disable(o)],
+  'IrqIndex.mask': ['call', (o) => msix().mask(0, 1, o)],
+  'IrqIndex.unmask': ['call', (o) => msix().unmask(0, 1, o)],
+  'IrqIndex.trigger': ['call', (o) => msix().trigger(0, 1, o)],
+  'IrqIndex.maskEvents': ['call', (o) => msix().maskEvents(1, o)],
+  'IrqIndex.unmaskEvents': ['call', (o) => msix().unmaskEvents(1, o)],
+  'Irqs.restore': ['call', (o) => device.irqs.restore(o)],
+  'Vector.wait': ['call', (o) => vector.wait(o)],
+  'new EduDevice': ['none', (o) => new EduDevice(o)],
+  'new RamDevice': ['none', (o) => new RamDevice(o)],
+  'new NvmeDevice': ['none', (o) => new NvmeDevice(o)],
+  proxy: ['none', (o) => proxy(o)],
+  describe: ['none', (o) => describeMessage(four, o)],
+  'new LineFormatter': ['none', (o) => new LineFormatter(o)],
+  openTap: ['none', (o) => openTap(o)],
+};
+
+function msix() {
+  return device.irqs.byIndex(PciIrq.MSIX);
+}
+
+/** Functions with options that are not in the table, and why. */
+const ELSEWHERE: Readonly<Record<string, string>> = {
+  'DmaBuffer.free': 'spec/device/refused-values.spec.ts: it takes a buffer of its own',
+  'DmaMapping.unmap': 'spec/device/refused-values.spec.ts: it takes a mapping of its own',
+  serve: 'spec/emulator: it takes a path of its own',
+  serveFd: 'spec/emulator: it takes a socket of its own',
+  serveStream: 'spec/emulator: it takes a stream of its own',
+  'new EmulatedNamespace': 'NvmeDevice makes it, whose table has its options',
+  'new PciConfigSpace': 'spec/emulator/pci-config.spec.ts',
+  diagnose: 'spec/doctor',
+  'CaptureWriter.open': 'spec/trace',
+  replay: 'spec/replay',
+};
+/** They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments. */
+const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+)$/;
+
+/** What the call fails with. A function that gives a promise must not throw. */
+async function failure(name: string, call: () => unknown): Promise<unknown> {
+  let result: unknown;
+  try {
+    result = call();
+  } catch (error) {
+    if (functions.get(name)?.returnsPromise === true) throw new Error(`${name} threw`, { cause: error });
+    return error;
+  }
+  return Promise.resolve(result).then(
+    () => new Error(`${name} took it`),
+    (error: unknown) => error,
+  );
+}
+
+const functions = publicFunctions();
+const TAKES_OPTIONS = /^options$|Options\}$/;
+
+test('every public function with options is in the table', () => {
+  const withOptions = [...functions.values()]
+    .filter(({ parameters }) => parameters.some((parameter) => TAKES_OPTIONS.test(parameter)))
+    .map(({ name }) => name);
+  expect(withOptions.length).toBeGreaterThan(90);
+  const missing = withOptions.filter(
+    (name) => !(name in TABLE) && !(name in ELSEWHERE) && !OTHERS.test(name),
+  );
+  expect(missing).toEqual([]);
+  const gone = [...Object.keys(TABLE), ...Object.keys(ELSEWHERE)].filter((name) => !functions.has(name));
+  expect(gone).toEqual([]);
+});
+
+describe.each(Object.entries(TABLE))('%s', (name, [takes, call]) => {
+  const caller = name.replace('new ', '');
+  const refuse = async (options: unknown, message: string): Promise<void> => {
+    const error = await failure(name, () => call(options as never));
+    expect(String((error as Error).message)).toContain(`${caller}: ${message}`);
+  };
+
+  test('an unknown option, and what is no object', async () => {
+    await refuse({ nonesuchAtAll: true }, 'unknown option nonesuchAtAll (the options are ');
+    await refuse(5, 'options must be an object, not 5');
+    await refuse(null, 'options must be an object, not null');
+  });
+
+  if (takes === 'none') return;
+  test('a timeout that is none', async () => {
+    await refuse({ timeoutms: 5 }, 'unknown option timeoutms; did you mean timeoutMs?');
+    for (const timeoutMs of [NaN, -1, 0, -Infinity]) {
+      await refuse({ timeoutMs }, `timeoutMs must be greater than 0, in milliseconds, not ${timeoutMs}`);
+    }
+    await refuse({ timeoutMs: '5' }, 'timeoutMs must be a number of milliseconds, not "5"');
+  });
+
+  if (takes === 'sync') return;
+  test('a signal that is none', async () => {
+    await refuse({ signal: {} }, 'signal must be an AbortSignal, not an instance of Object');
+  });
+});
+
+const NO_FILE = join(tmpdir(), 'vfio-user-spec-no-such-file');
+
+test.each<[name: string, call: () => unknown, message: string]>([
+  ['Region.read', () => bar().read('0' as never, 4), 'offset must be a number, not "0"'],
+  ['Region.read', () => bar().read(0, NaN), 'length must be a whole number from 0 to 1048576, not NaN'],
+  [
+    'Region.readUInt32',
+    () => bar().readUInt32(-4),
+    'offset must be a whole number from 0 to 1048576, not -4',
+  ],
+  ['Region.readUInt32Sync', () => bar().readUInt32Sync(1.5), 'offset must be a whole number from 0 to'],
+  ['Region.write', () => bar().write(0, 'ab' as never), 'data must be a Uint8Array or Buffer, not "ab"'],
+  [
+    'Region.writeUInt8',
+    () => bar().writeUInt8(0, 256),
+    'value must be a whole number from 0 to 255, not 256',
+  ],
+  ['Region.writeUInt8Sync', () => bar().writeUInt8Sync(0, 1n as never), 'value must be a number, not 1n'],
+  ['Region.postUInt32', () => bar().postUInt32(0, '1' as never), 'value must be a number, not "1"'],
+  [
+    'Region.waitFor',
+    () => bar().waitFor(0, 1, 1, { intervalMs: NaN }),
+    'intervalMs must be 0 or more, in mill',
+  ],
+  [
+    'Region.waitFor',
+    () => bar().waitFor(0, 1, 1, { width: 3 as never }),
+    'width must be 1, 2, 4 or 8, not 3',
+  ],
+  ['Region.waitFor', () => bar().waitFor(0, '1' as never, 1), 'mask must be a number, not "1"'],
+  ['Region.waitFor', () => bar().waitFor(0, 1, 2), 'value must have no bits beside the mask 0x1, not 0x2'],
+  ['Region.map', () => bar().map('0' as never), 'offset must be a number, not "0"'],
+  [
+    'Device.writeMulti',
+    () => device.writeMulti(5 as never),
+    'writes must be a list of { region, offset, data }',
+  ],
+  [
+    'Device.writeMulti',
+    () => device.writeMulti([{}] as never),
+    'writes[0].region must be a number, not undefined',
+  ],
+  [
+    'Migration.transition',
+    () => device.migration.transition('STOP' as never),
+    'target must be a number, not "STOP"',
+  ],
+  [
+    'Migration.save',
+    () => device.migration.save({ chunkBytes: NaN }),
+    'chunkBytes must be a whole number from 1',
+  ],
+  [
+    'Migration.save',
+    () => device.migration.save({ preCopy: { maxRound: 1 } as never }),
+    'unknown option preCopy.maxRound; did you mean preCopy.maxRounds?',
+  ],
+  [
+    'Migration.restore',
+    () => device.migration.restore({ run: 1 as never }),
+    'run must be true or false, not 1',
+  ],
+  [
+    'DirtyPages.start',
+    () => device.dma.dirty.start({ pageSize: 5000 }),
+    'pageSize must be a power of two from 4096',
+  ],
+  [
+    'DirtyPages.start',
+    () => device.dma.dirty.start({ ranges: [{ iova: 1 }] as never }),
+    'ranges[0].iova must be a bigint, not 1',
+  ],
+  ['Vector.onInterrupt', () => vector.onInterrupt(5 as never), 'listener must be a function, not 5'],
+  ['Vector.signal', () => vector.signal(NaN), 'count must be a whole number from 1'],
+  ['EduDevice', () => new EduDevice({ dmaDelayMs: NaN }), 'dmaDelayMs must be a whole number from 0'],
+  ['RamDevice', () => new RamDevice({ ramSize: -1 }), 'ramSize must be a whole number from 1'],
+  [
+    'NvmeDevice',
+    () => new NvmeDevice({ namespaces: [{ store: 5 as never }] }),
+    'namespaces[0].store must be a BlockStore, not 5',
+  ],
+  [
+    'NvmeDevice',
+    () => new NvmeDevice({ namespaces: [], readyTimeoutMs: NaN }),
+    'readyTimeoutMs must be a whole number',
+  ],
+  ['MemoryStore', () => new MemoryStore('1' as never), 'size must be a number, not "1"'],
+  ['FileStore.open', () => FileStore.open(NO_FILE, NaN), 'size must be a whole number from 1'],
+  ['FileStore.open', () => FileStore.open(5 as never), 'path must be the path of a file, not 5'],
+  ['SharedMemory', () => new SharedMemory(5000), 'size must be a multiple of 4096, not 5000'],
+  ['CaptureReader', () => new CaptureReader(5 as never), 'source must be the path of a file, or an async'],
+  ['parseFault', () => parseFault(5 as never), 'text must be a string, not 5'],
+  [
+    'proxy',
+    () => proxy({ listen: { port: NaN }, connect: '@x' }),
+    'listen.port must be a whole number from 0',
+  ],
+  [
+    'proxy',
+    () => proxy({ listen: '@x', connect: { paht: 'x' } as never }),
+    'connect must be an address, or an object',
+  ],
+  [
+    'proxy',
+    () => proxy({ listen: '@x', connect: '@y', timeoutMs: NaN }),
+    'timeoutMs must be a whole number from 1',
+  ],
+  [
+    'proxy',
+    () => proxy({ listen: '@x', connect: '@y', twinSokcet: 'pass' } as never),
+    'unknown option twinSokcet; did you mean twinSocket?',
+  ],
+])('%s: %#', async (name, call, message) => {
+  const error = await failure(name, call);
+  expect(String((error as Error).message)).toContain(`${name}: ${message}`);
+});
