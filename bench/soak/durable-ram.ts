@@ -1,11 +1,12 @@
 /** The emulator's RAM device with its BAR2 in a file: what was written outlives a server that is killed. */
 import { closeSync, ftruncateSync, openSync, readSync, writeSync } from 'node:fs';
-import { RamDevice, type RamOptions } from 'vfio-user/emulator';
+import { RamDevice, type RamOptions, type RegionModel } from 'vfio-user/emulator';
 
 const BAR2 = 2;
 
 export class DurableRam extends RamDevice {
   readonly #file: number;
+  readonly #durable: RegionModel;
 
   constructor(path: string, options: RamOptions & { ramSize: number }) {
     super(options);
@@ -13,7 +14,7 @@ export class DurableRam extends RamDevice {
     closeSync(this.#file);
     this.#file = openSync(path, 'r+');
     ftruncateSync(this.#file, options.ramSize);
-    this.addRegion({
+    this.#durable = {
       index: BAR2,
       size: options.ramSize,
       handler: {
@@ -26,7 +27,12 @@ export class DurableRam extends RamDevice {
           writeSync(this.#file, data, 0, data.byteLength, offset);
         },
       },
-    });
+    };
+  }
+
+  /** BAR2 in the place of the one in memory: a device has each region once. */
+  override get regions(): readonly RegionModel[] {
+    return [...super.regions.filter(({ index }) => index !== BAR2), this.#durable];
   }
 
   override close(): void {

@@ -65,7 +65,8 @@ export class Models {
     const { models = MODELS, random } = this.#options;
     process.on('exit', this.#onExit);
     try {
-      for (let i = 0; !this.#isEnding; i++) await this.#runOne(models[i % models.length]!, random.next() | 0);
+      for (let i = 0; !this.#isEnding; i++)
+        await this.#runOne(models[i % models.length]!, random.next() >>> 1);
     } finally {
       process.off('exit', this.#onExit);
     }
@@ -80,7 +81,7 @@ export class Models {
   async #runOne({ spec, runs }: Model, seed: number): Promise<void> {
     const { root, output, limitMs = LIMIT_MS } = this.#options;
     mkdirSync(output, { recursive: true });
-    const log = path.join(output, `${path.basename(spec, '.spec.ts')}-${seed}.log`);
+    const log = path.join(output, `${logName(spec)}-${seed}.log`);
     const begun = performance.now();
     const child = (this.#child = this.#start(spec, runs, seed, log));
     let isLate = false;
@@ -132,6 +133,14 @@ export class Models {
       // It has ended meanwhile.
     }
   }
+}
+
+/** `nvme-model` of spec/nvme/model.spec.ts. */
+function logName(spec: string): string {
+  return spec
+    .replace(/^spec\//, '')
+    .replace(/\.spec\.ts$/, '')
+    .replaceAll('/', '-');
 }
 
 /** In one line, what to run, and where the rest is. */
