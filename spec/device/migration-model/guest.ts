@@ -58,6 +58,8 @@ export class Guest {
   #touches: Touch[] = [];
   /** Pages that were written, and when that was known: the next report from then on has them. */
   readonly #owed = new Map<number, number>();
+  /** When each page was reported last. */
+  readonly #reported = new Map<number, number>();
   #stamp = 0;
   #copies = 0;
   #copying = 0;
@@ -161,6 +163,7 @@ export class Guest {
   ): Promise<boolean> {
     const { record, machine } = this.#ties;
     const since = this.#watchedSince;
+    const stops = this.#stops;
     const isIdle = this.isIdle;
     const called = record.now();
     const copies = this.#copies;
@@ -177,13 +180,14 @@ export class Guest {
         promise,
         abort,
         onValue: (ranges) => {
-          if (this.#watchedSince !== since || since === undefined) return;
+          if (stops !== this.#stops || !this.isWatched) return;
           isGood = true;
           record.note(
             `reported ${ranges.map(({ iova, length }) => `${pageOf(iova)}+${length / PAGE}`).join(' ')}`,
           );
           this.#copy(ranges);
-          this.#check(ranges, called, suspicion);
+          // One that was called before watching had begun tells what was written since.
+          if (since !== undefined) this.#check(ranges, called, suspicion);
           if (isIdle && this.isIdle && copies === this.#copies && !machine.line.isTroubled) this.compare();
         },
         onError: () => this.#failures++,
@@ -252,6 +256,8 @@ export class Guest {
   #check(ranges: readonly DirtyRange[], called: number, suspicion: number): void {
     const { record } = this.#ties;
     const pages = pagesOf(ranges);
+    const now = record.now();
+    for (const page of pages) this.#reported.set(page, now);
     for (const [page, written] of this.#owed) {
       if (!pages.has(page) && written < called)
         record.problem(`page ${page} was written, and is in no report`);
@@ -275,7 +281,10 @@ export class Guest {
   #written(touch: Touch): void {
     touch.done = this.#ties.record.now();
     if (this.#watchedSince === undefined || touch.begun < this.#watchedSince) return;
-    for (let page = touch.from; page < touch.to; page++) this.#owed.set(page, touch.done);
+    for (let page = touch.from; page < touch.to; page++) {
+      // A report that came while it was being written may have had it.
+      if ((this.#reported.get(page) ?? -1) < touch.begun) this.#owed.set(page, touch.done);
+    }
   }
 
   #copy(ranges: readonly DirtyRange[]): void {

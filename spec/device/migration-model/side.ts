@@ -19,6 +19,7 @@ import type { Nature, Place } from './steps.js';
 /** What came before may still have an effect for so long. */
 const AFTERMATH_MS = 400;
 const RECONNECT_MS = 10_000;
+const CUT_MS = 200;
 
 /** A transfer or a change of state, with what else there was meanwhile. */
 export interface Operation {
@@ -44,6 +45,8 @@ export class Side {
   #opening: Promise<void> | undefined;
   #isLost = false;
   #losses = 0;
+  /** How often a connection has ended. */
+  #ends = 0;
   /** When the connection ended last, or another one changed the state. */
   #lastTrouble = -Infinity;
 
@@ -79,12 +82,13 @@ export class Side {
     });
   }
 
-  /** Cuts the connection, and waits until that is known. */
+  /** Cuts the connection, and waits until that is known; there may be none at the moment. */
   async cut(): Promise<void> {
     const { device } = this;
-    const losses = this.#losses;
+    const ends = this.#ends;
     this.machine.cut();
-    while (device !== undefined && this.device === device && this.#losses === losses) await sleep(1);
+    for (let i = 0; i < CUT_MS && device !== undefined && this.device === device && this.#ends === ends; i++)
+      await sleep(1);
   }
 
   /** The connection was lost, and may come back; or was closed not long ago. */
@@ -190,6 +194,7 @@ export class Side {
   }
 
   #lost(device: Device): void {
+    this.#ends++;
     this.#losses++;
     this.#lastTrouble = performance.now();
     this.#record.note(`${this.place} is lost`);
@@ -198,6 +203,7 @@ export class Side {
   }
 
   #gone(device: Device): void {
+    this.#ends++;
     if (this.device !== device) return;
     this.#record.note(`${this.place} is gone`);
     this.disturb();
