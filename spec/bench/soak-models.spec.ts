@@ -55,7 +55,7 @@ test('what fails says how it is run again, and its output is kept', async () => 
   await running;
   expect(models.problems[0]).toMatch(
     new RegExp(
-      `^spec/a/model.spec.ts failed: ${again} node tools/jest.cjs spec/a/model.spec.ts \\(output/model-.*log\\)$`,
+      `^spec/a/model.spec.ts failed: ${again} node tools/jest.cjs spec/a/model.spec.ts \\(output/a-model-.*log\\)$`,
     ),
   );
   expect(readdirSync(output).length).toBeGreaterThan(0);
