@@ -20,7 +20,7 @@ import {
 import { countRoundTrip, countSent } from './counters.js';
 import { FLAGS_COMMAND } from './flags.js';
 import type { Flow } from './flow.js';
-import { ACCESS_HEAD_SIZE, checkMemory, type Access, type RegionAccess } from './region-access.js';
+import { ACCESS_HEAD_SIZE, type Access, type RegionAccess } from './region-access.js';
 
 /** What is written stands before the answer; what is read has room behind it. In bytes. */
 const WRITE_MAX = QUICK_REPLY_AT - ACCESS_HEAD_SIZE;
@@ -103,7 +103,6 @@ export class FastPath {
       }
     }
     countRoundTrip(this.#flow.counters, size, came);
-    checkMemory(access);
     const value = access.take(memory.bytes, DATA_AT, access);
     // What the server asked for before it answered comes before the answer: a read pushes writes.
     if (twin !== undefined && memory.words[OTHER_WORD] !== 0) this.#flow.receiveFromTwin();

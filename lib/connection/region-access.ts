@@ -59,8 +59,9 @@ export function decodeAccess<T>(
   end: number,
 ): T {
   const { command, offset, region, count } = access;
-  checkMemory(access);
-  if (access.target !== target) throw lostMemory(command);
+  // What was written has gone from the caller's memory.
+  if (access.target !== target || (target !== undefined && target.length !== count))
+    throw lostMemory(command);
   // Of one that has landed only the access structure stands here; the data is in the target, and exactly as long (Framer).
   const hasData = command === Command.REGION_READ && !landed;
   if (hasData) checkRegionReadReply(bytes, start, end, offset, region, count);

@@ -246,8 +246,8 @@ export class DmaWindows {
     let abandoned = false;
     try {
       // Nobody is to be given memory before it is known who it is: what was there before is told of by `restore`.
-      if (this.#session.gate !== undefined && (isNew || this.#confidant !== this.#session.connection))
-        throw this.#session.gate;
+      const { gate, connection } = this.#session;
+      if (gate !== undefined && (isNew || this.#confidant !== connection)) throw gate;
       await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
       if (window.closed) throw error;

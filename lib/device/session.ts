@@ -65,14 +65,17 @@ export class Session {
     return this.#connection;
   }
 
-  /** Why users may not reach the device just now; undefined where they may. */
+  /** Why users may not reach the device just now, as an error of its own for each caller; undefined where they may. */
   get gate(): ClosedError | undefined {
-    return this.#gate;
+    return this.#gate === undefined
+      ? undefined
+      : new ClosedError(this.#gate.message, { cause: this.#gate.cause });
   }
 
   /** The connection, for calls of the user. @throws ClosedError while the device is being set up again, or is lost. */
   get userConnection(): Connection {
-    if (this.#gate !== undefined) throw this.#gate;
+    const { gate } = this;
+    if (gate !== undefined) throw gate;
     return this.#connection;
   }
 
