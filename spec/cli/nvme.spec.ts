@@ -356,7 +356,7 @@ describe('emulate nvme', () => {
   test.each([
     [[], 'wants a --size'],
     [['--size', '0'], 'at least 1'],
-    [['--size', '1M', '--block-size', '1000'], 'blocks have 512'],
+    [['--size', '1M', '--block-size', '1000'], 'blockSize must be 512'],
   ])('%j: wrong usage', async (options, message) => {
     const { status, stderr } = await vfioUser('emulate', 'nvme', '--socket', scratch.path('x'), ...options);
     expect(status).toBe(2);
