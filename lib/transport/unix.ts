@@ -122,7 +122,9 @@ export class UnixTransport implements Transport, QuickFace {
       // Reading finds a dead peer too, and what it said before it died is still to be read; but while reading waits for
       // the outbox to empty nothing would ever find it.
       else if (result === -EPIPE && this.#framer.isPaused) this.#fail(endOfStream(false));
-      else if (result !== -EPIPE) this.#fail(new TransportError('sendmsg', -result, this.peer));
+      // It may be that reading stops just now, for what waits to be sent: then the next attempt finds it.
+      else if (result === -EPIPE) this.#watch(this.#interest | WRITABLE);
+      else this.#fail(new TransportError('sendmsg', -result, this.peer));
       return 0;
     }
     if (sent + result < headLength + bodyLength) this.#watch(this.#interest | WRITABLE);

@@ -32,6 +32,15 @@ function request(envelope: w.Envelope): Buffer {
   return w.regionReadRequest({ count: 4 }, envelope);
 }
 
+/** Sends the same bytes as often as the socket takes them, at most `most` times. */
+function sendAway(raw: RawClient, bytes: Buffer, most: number): void {
+  try {
+    for (let sent = 0; sent < most; sent++) raw.send(bytes);
+  } catch {
+    // It is full.
+  }
+}
+
 describe.each(SERVERS)('a header at the %s', (where) => {
   test.each<[string, w.Envelope, Outcome]>([
     ['of size 0', { size: 0 }, 'closed'],
@@ -95,6 +104,13 @@ describe.each(SERVERS)('a stream at the %s', (where) => {
       expect((await raw.take()).flags).toBe(1);
     }
     await expectServed(raw);
+  });
+
+  test('that ends with much that is not answered', async () => {
+    const clients = await Promise.all(Array.from({ length: 10 }, () => client(where)));
+    for (const raw of clients) sendAway(raw, w.regionReadRequest({ region: 2, count: 1 << 16 }), 500);
+    for (const raw of clients) raw.close();
+    await expectNeighboursServed();
   });
 
   test('that ends in the middle of a message with fds', async () => {
