@@ -92,7 +92,8 @@ describe('vfio-user migrate', () => {
     source.ram.fill(1);
     const gone = scratch.path('gone');
     const { status, stderr } = await migrate('save', gone, file);
-    expect({ status, stderr }).toEqual({ status: 1, stderr: `vfio-user: connect: ENOENT (${gone})\n` });
+    expect(status).toBe(1);
+    expect(stderr).toContain(`vfio-user: connect: ENOENT (${gone} does not exist; is the server running?`);
     expect(existsSync(file)).toBe(false);
   });
 

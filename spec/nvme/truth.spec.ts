@@ -68,8 +68,9 @@ describe('memory that is taken away while commands are in flight', () => {
       const queue = await controller.createQueue({ entries: 4 });
       emulated.intercept = ({ queue: id, opcode }) =>
         id > 0 ? 'hold' : opcode === AdminOpcode.ABORT ? { delayMs: 10_000 } : 'pass';
-      const write = errorOf(queue.write(0, Buffer.alloc(blocks * 512, 7), { timeoutMs: 10 }));
-      await sleep(40);
+      // Long enough that it is sent before: memory for it is mapped first.
+      const write = errorOf(queue.write(0, Buffer.alloc(blocks * 512, 7), { timeoutMs: 300 }));
+      await sleep(600);
       await device.close();
       expect(await write).toBeInstanceOf(ClosedError);
     },
