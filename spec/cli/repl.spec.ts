@@ -104,5 +104,7 @@ describe('vfio-user repl, with a script on stdin', () => {
 test('repl says in a line what is wrong', async () => {
   expect(await vfioUser('repl')).toMatchObject({ status: 2 });
   expect(await vfioUser('repl', socket, 'again')).toMatchObject({ status: 2 });
-  expect((await vfioUser('repl', '/nonexistent')).stderr).toBe('vfio-user: connect: ENOENT (/nonexistent)\n');
+  expect((await vfioUser('repl', '/nonexistent')).stderr).toContain(
+    'vfio-user: connect: ENOENT (/nonexistent does not exist; is the server running?',
+  );
 });
