@@ -83,10 +83,19 @@ export class Side {
   }
 
   /** Cuts the connection, and waits until that is known; there may be none at the moment. */
-  async cut(): Promise<void> {
+  cut(): Promise<void> {
+    return this.#ended(() => this.machine.cut());
+  }
+
+  /** As if the server's process had ended, and another one were there. */
+  restart(): Promise<void> {
+    return this.#ended(() => this.machine.restart());
+  }
+
+  async #ended(end: () => void | Promise<void>): Promise<void> {
     const { device } = this;
     const ends = this.#ends;
-    this.machine.cut();
+    await end();
     for (let i = 0; i < CUT_MS && device !== undefined && this.device === device && this.#ends === ends; i++)
       await sleep(1);
   }

@@ -143,7 +143,8 @@ export class Transfers {
     const { machine } = side;
     if (!side.isClean(operation, MOST_FAULTS)) return;
     const { state } = machine;
-    if (![RUNNING, STOP, ERROR, operation.stateBefore].includes(state) || state === RESUMING)
+    // One that has not begun leaves what it found.
+    if (![RUNNING, STOP, ERROR, operation.stateBefore].includes(state))
       this.#record.problem(`a restore that failed has left ${migrationStateName(state)}`);
     if (state === RUNNING && !machine.model.ram.equals(before))
       this.#record.problem('a restore failed, and the device runs on with what it brought');

@@ -35,6 +35,8 @@ export class World {
   readonly #source: Side;
   readonly #destination: Side;
   #isMigrating = false;
+  /** The last save that was part of a migration was whole, whatever became of the rest. */
+  #isSaved = false;
 
   constructor(nature: Nature) {
     this.#record.note(JSON.stringify(nature));
@@ -95,7 +97,7 @@ export class World {
         return this.#cut(side);
       case 'restart':
         side.disturb();
-        return void this.#record.call({ label: 'restart', promise: side.machine.restart() });
+        return void this.#record.call({ label: 'restart', promise: side.restart() });
       case 'reset':
       case 'transition':
         return void this.#change(side, step.do === 'reset' ? undefined : step.to);
@@ -221,13 +223,14 @@ export class World {
       await destination.isBack(target);
       if (isDone) await this.#hasMoved(guest, restoring);
       else {
-        this.#transfers.isHome(source, saving);
+        // A save that has ended leaves the device in STOP; it is for whoever migrates to set it running again.
+        if (!this.#isSaved) this.#transfers.isHome(source, saving);
         this.#transfers.isQuiet(destination, restoring, before);
       }
       source.end(saving);
       destination.end(restoring);
       // The source runs on.
-      if (isDone && source.device === device) void this.#change(source, RUNNING);
+      if (this.#isSaved && source.device === device) void this.#change(source, RUNNING);
     } finally {
       this.#isMigrating = false;
     }
@@ -247,6 +250,7 @@ export class World {
   ): Promise<void> {
     const { timeoutMs } = options;
     const chunks: Buffer[] = [];
+    this.#isSaved = false;
     const kept = new Transform({
       transform: (chunk: Buffer, _encoding, done) => done(null, (chunks.push(chunk), chunk)),
     });
@@ -259,6 +263,7 @@ export class World {
     } finally {
       // Where one has failed, the other one leaves as well.
       for (const [i, stream] of [save, restore].entries()) if (!stream.closed) await ends[i];
+      this.#isSaved = save.readableEnded;
     }
     this.#transfers.isWhole(Buffer.concat(chunks));
     this.#transfers.last = Buffer.concat(chunks);
