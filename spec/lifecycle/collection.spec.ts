@@ -68,14 +68,14 @@ test('a device over a stream that nobody holds is collected, whoever was asked a
       const use = async () => {
         const [here, there] = duplexPair();
         serveStream(new RamDevice(), there);
-        const device = await connect({ stream: here }, { timeoutMs: 100 });
+        const device = await connect({ stream: here }, { timeoutMs: 1_000 });
         await device.bar(0).readUInt32(8);
         return new WeakRef(device);
       };
       const weak = [];
       for (let i = 0; i < 5; i++) weak.push(await use());
       const left = () => weak.filter((reference) => reference.deref() !== undefined).length;
-      await sleep(200);
+      await sleep(1_500);
       await collect(() => left() === 0);
       report(left());
     `),
