@@ -58,12 +58,12 @@ export async function vfioUser(...args: string[]): Promise<Outcome> {
   return outcomeOf(start(args, ['ignore', 'pipe', 'pipe']));
 }
 
-export async function outcomeOf(child: ChildProcess): Promise<Outcome> {
+export async function outcomeOf(child: ChildProcess, patienceMs = PATIENCE_MS): Promise<Outcome> {
   const out: Buffer[] = [];
   const err: Buffer[] = [];
   child.stdout!.on('data', (chunk: Buffer) => out.push(chunk));
   child.stderr!.on('data', (chunk: Buffer) => err.push(chunk));
-  const timer = setTimeout(() => child.kill('SIGKILL'), PATIENCE_MS);
+  const timer = setTimeout(() => child.kill('SIGKILL'), patienceMs);
   const [status] = (await once(child, 'close')) as [number | null];
   clearTimeout(timer);
   const bytes = Buffer.concat(out);
