@@ -338,7 +338,12 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       return watch?.log && this.#fetch(watch, window, options);
     },
     onUnmapped: (window, bitmap) => this.#takeBitmap(window, bitmap),
-    onBitmapRefused: async (window, options) => {
+    onBitmapRefused: async (window, error, options) => {
+      if (!isRefusal(error)) {
+        // It may have been done all the same, and then what it had to tell is gone.
+        this.#markAll(window);
+        return;
+      }
       this.#unmapRefused = true;
       await this.#watcher.collect(window, options);
     },

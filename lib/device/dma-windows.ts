@@ -56,8 +56,8 @@ export interface UnmapWatcher {
   /** What is asked before DMA_UNMAP is sent; undefined where nothing is. */
   collect(window: DmaWindow, options: CallOptions | undefined): Promise<void> | undefined;
   onUnmapped(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void | Promise<void>;
-  /** DMA_UNMAP with a bitmap was refused; it is sent without one when this is done. */
-  onBitmapRefused(window: DmaWindow, options: CallOptions | undefined): Promise<void>;
+  /** DMA_UNMAP with a bitmap was answered with that error; it is sent without one when this is done. */
+  onBitmapRefused(window: DmaWindow, error: RemoteError, options: CallOptions | undefined): Promise<void>;
   /** It is gone, or kept from use, and nobody was told what the device wrote to it last. */
   onLost(window: DmaWindow): void;
 }
@@ -417,7 +417,7 @@ export class DmaWindows {
         return;
       } catch (error) {
         if (!(error instanceof RemoteError)) throw error;
-        await this.watcher?.onBitmapRefused(window, options);
+        await this.watcher?.onBitmapRefused(window, error, options);
       }
     }
     await connection.call(Command.DMA_UNMAP, encodeDmaUnmap({ flags: 0, ...range }), null, decode, options);

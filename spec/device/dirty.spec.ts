@@ -662,6 +662,17 @@ describe('memory that is unmapped', () => {
     expect(await device.dma.dirty.report()).toEqual([{ iova, length: 6 * MIB }]);
   });
 
+  test('a DMA_UNMAP with a bitmap that fails: all of it, as it may have been done', async () => {
+    const device = await openLying((data) => good(data), {
+      unmap: (request) => (request.length > 24 ? 5 : request),
+    });
+    const buffer = await device.dma.alloc(5 * MIB);
+    const { iova } = buffer;
+    await device.dma.dirty.start();
+    await buffer.free();
+    expect(await device.dma.dirty.report()).toEqual([{ iova, length: 6 * MIB }]);
+  });
+
   test.each(['logging', 'legacy'] as const)(
     'while the server is away, with %s: all that it could write',
     async (dirtyPages) => {
