@@ -31,6 +31,7 @@ export class Line {
   readonly path: string;
   readonly #plan: LivePlan;
   readonly #proxy: ProxyServer;
+  #isOver = false;
 
   private constructor(path: string, plan: LivePlan, server: ProxyServer) {
     this.path = path;
@@ -53,11 +54,12 @@ export class Line {
   }
 
   arm(fault: LineFault): void {
-    this.#plan.armed.push({ ...fault });
+    if (!this.#isOver) this.#plan.armed.push({ ...fault });
   }
 
-  /** Nothing more goes wrong. */
+  /** Nothing more goes wrong from now on. */
   disarm(): void {
+    this.#isOver = true;
     this.#plan.armed.length = 0;
   }
 

@@ -1,9 +1,9 @@
 /** A device as its user has it, on one machine: it is opened, lost and opened again, and what is done with it is known. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import type { MigrationState } from '../../../lib/index.js';
 import {
   ClosedError,
   MigrationError,
+  MigrationState,
   TimeoutError,
   TransportError,
   VfioUserError,
@@ -16,6 +16,9 @@ import { migrationStateName } from '../../../lib/protocol/constants.js';
 import type { Record } from './record.js';
 import type { Nature, Place } from './steps.js';
 
+const { ERROR, RUNNING, RESUMING } = MigrationState;
+/** Out of these a reset alone leads on. */
+export const DEAD_ENDS: readonly MigrationState[] = [ERROR, RESUMING];
 /** What came before may still have an effect for so long. */
 const AFTERMATH_MS = 400;
 const RECONNECT_MS = 10_000;
@@ -100,6 +103,11 @@ export class Side {
       await sleep(1);
   }
 
+  /** A transfer, or a change of state, is under way. */
+  get isBusy(): boolean {
+    return this.#operations.size > 0;
+  }
+
   /** The connection was lost, and may come back; or was closed not long ago. */
   get isDown(): boolean {
     return this.#isLost || this.device === undefined || performance.now() - this.#lastTrouble < AFTERMATH_MS;
@@ -147,6 +155,42 @@ export class Side {
 
   end(operation: Operation): void {
     this.#operations.delete(operation);
+  }
+
+  /** A step of the user's between the states, or a reset. */
+  change(to: MigrationState | undefined): Promise<void> | undefined {
+    const { device, machine } = this;
+    if (device === undefined) return undefined;
+    const operation = this.begin(
+      to === undefined ? 'reset' : `transition to ${migrationStateName(to)}`,
+      device,
+    );
+    const work = to === undefined ? device.reset() : device.migration.transition(to);
+    const checked = work.finally(async () => {
+      await this.isBack(device);
+      this.end(operation);
+    });
+    return this.#record.call({
+      label: operation.kind,
+      promise: checked,
+      onValue: () => {
+        if (this.isClean(operation, 0) && machine.state !== (to ?? RUNNING))
+          this.#record.problem(
+            `${operation.kind} is done, and the device in ${migrationStateName(machine.state)}`,
+          );
+      },
+      whyNot: (error) => {
+        const mayHaveNoWay = error instanceof MigrationError && DEAD_ENDS.includes(operation.stateBefore);
+        return mayHaveNoWay ? undefined : this.whyNot(operation, error);
+      },
+    });
+  }
+
+  /** Out of what was left there. */
+  async ready(): Promise<void> {
+    const { state } = this.machine;
+    if (DEAD_ENDS.includes(state)) await this.change(undefined);
+    else if (state !== RUNNING) await this.change(RUNNING);
   }
 
   /** Nothing but the operation itself, and as many faults, can have had a part in where the device is now. */

@@ -55,6 +55,10 @@ export type Step = { then: Pause } & (
   | { do: 'migrate'; preCopy: boolean; rounds: number; isAbortable: boolean }
   | { do: 'transition'; where: Place; to: MigrationState }
   | { do: 'other'; act: OtherAct; to: MigrationState }
+  /** Another client restores so many bytes and dies; once that is over, a whole restore. */
+  | { do: 'restore after one that died'; bytes: number }
+  /** What was written is asked for, the answer does not arrive as it should, and it is asked for again. */
+  | { do: 'report that fails'; block: number; at: number; unplugs: boolean; action: FaultAction }
   | { do: 'release' }
   | { do: 'watch' | 'unwatch' | 'plug' }
   | { do: 'report'; timeoutMs: number | undefined; isAbortable: boolean; abortsAfter: Pause | undefined }
@@ -98,7 +102,8 @@ const pause: fc.Arbitrary<Pause> = fc.oneof(
 const OFFSETS: Readonly<Record<Kind, readonly number[]>> = {
   state: [0, 16, 20, 24],
   report: [0, 16, 20, 24, 32, 40],
-  read: [0, 20],
+  // A smaller size is a short read, which libvfio-user pads: it does not show.
+  read: [0, 23],
   write: [0],
   unmap: [0, 24, 32],
   map: [0],
@@ -147,6 +152,9 @@ const fault: fc.Arbitrary<LineFault> = fc.tuple(kind, fc.boolean()).chain(([of, 
   }),
 );
 
+/** The length of a state, a part of one, and nearly all of one. */
+const diedAfter = fc.constantFrom(4, 3_000, 20_000, 36_000);
+
 const transfers: fc.WeightedArbitrary<object>[] = [
   {
     weight: 6,
@@ -190,6 +198,10 @@ const transfers: fc.WeightedArbitrary<object>[] = [
   },
   {
     weight: 1,
+    arbitrary: fc.record({ do: fc.constant('restore after one that died'), bytes: diedAfter }),
+  },
+  {
+    weight: 1,
     arbitrary: fc.record({
       do: fc.constant('other'),
       act: fc.constantFrom('save', 'save and die', 'transition', 'reset'),
@@ -198,6 +210,16 @@ const transfers: fc.WeightedArbitrary<object>[] = [
   },
 ];
 const memory: fc.WeightedArbitrary<object>[] = [
+  {
+    weight: 4,
+    arbitrary: fc.record({
+      do: fc.constant('report that fails'),
+      block: fc.nat(5),
+      at: fc.nat(64 * 4096),
+      unplugs: fc.boolean(),
+      action: actionOf('report', true),
+    }),
+  },
   {
     weight: 12,
     arbitrary: fc.record({

@@ -3,24 +3,22 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { once } from 'node:events';
-import { buffer } from 'node:stream/consumers';
 import { Transform } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
 import { setTimeout as sleep } from 'node:timers/promises';
-import { MigrationError, MigrationState, VfioUserError, connect, type Device } from '../../../lib/index.js';
+import { MigrationError, MigrationState, type Device } from '../../../lib/index.js';
 import type { Guest } from './guest.js';
 import { Machine } from './machine.js';
 import { Ram } from './ram.js';
-import { migrationStateName } from '../../../lib/protocol/constants.js';
 import { Record } from './record.js';
-import { Side, type Operation } from './side.js';
+import { Scenes } from './scenes.js';
+import { DEAD_ENDS, Side, type Operation } from './side.js';
 import type { End, Nature, Pause, Place, Step } from './steps.js';
 import { Transfers } from './transfers.js';
 
 const { ERROR, STOP, RUNNING, RESUMING } = MigrationState;
-/** Where transfers begin, and where a reset alone leads on from. */
+/** Where transfers begin. */
 const BEGINNINGS: readonly MigrationState[] = [RUNNING, STOP];
-const DEAD_ENDS: readonly MigrationState[] = [ERROR, RESUMING];
 /** At the end nothing is wrong any more, and a deadline that passes says no more than that the machine is busy. */
 const CALM = { timeoutMs: 20_000 };
 const REPORTS = 4;
@@ -34,6 +32,7 @@ export class World {
   readonly #directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-model-'));
   readonly #source: Side;
   readonly #destination: Side;
+  readonly #scenes: Scenes;
   #isMigrating = false;
   /** The last save that was part of a migration was whole, whatever became of the rest. */
   #isSaved = false;
@@ -44,6 +43,7 @@ export class World {
       new Side(place, new Machine(this.#directory, place, nature), this.#record, nature);
     this.#source = side('source');
     this.#destination = side('destination');
+    this.#scenes = new Scenes(this.#record, this.#transfers, this.#source, this.#destination);
     this.#ram.fill(this.#source.machine.model.ram);
   }
 
@@ -100,19 +100,23 @@ export class World {
         return void this.#record.call({ label: 'restart', promise: side.restart() });
       case 'reset':
       case 'transition':
-        return void this.#change(side, step.do === 'reset' ? undefined : step.to);
+        return void side.change(step.do === 'reset' ? undefined : step.to);
       case 'save':
         return device && void this.#transfers.save(this.#source, device, step);
       case 'restore': {
         const target = this.#destination.device;
         if (target === undefined) return;
-        if (this.#destination.machine.state === ERROR) void this.#change(this.#destination, undefined);
+        if (this.#destination.machine.state === ERROR) void this.#destination.change(undefined);
         return void this.#transfers.restore(this.#destination, target, step);
       }
       case 'migrate':
         return void this.#migrate(step);
       case 'other':
-        return void this.#other(step);
+        return void this.#scenes.other(step);
+      case 'restore after one that died':
+        return this.#isMigrating ? undefined : void this.#scenes.restoreAfter(step.bytes);
+      case 'report that fails':
+        return this.#isMigrating ? undefined : void this.#scenes.reportFails(step);
       case 'release':
         return this.#transfers.release();
       case 'poke':
@@ -130,72 +134,6 @@ export class World {
     void this.#record.call({ label: 'cut', promise: side.cut() });
   }
 
-  /** A step of the user's between the states, or a reset. */
-  #change(side: Side, to: MigrationState | undefined): Promise<void> | undefined {
-    const { device } = side;
-    if (device === undefined) return undefined;
-    const operation = side.begin(
-      to === undefined ? 'reset' : `transition to ${migrationStateName(to)}`,
-      device,
-    );
-    const work = to === undefined ? device.reset() : device.migration.transition(to);
-    const checked = work.finally(async () => {
-      await side.isBack(device);
-      side.end(operation);
-    });
-    return this.#record.call({
-      label: operation.kind,
-      promise: checked,
-      onValue: () => {
-        if (side.isClean(operation, 0) && side.machine.state !== (to ?? RUNNING))
-          this.#record.problem(
-            `${operation.kind} is done, and the device in ${migrationStateName(side.machine.state)}`,
-          );
-      },
-      whyNot: (error) => {
-        const mayHaveNoWay = error instanceof MigrationError && DEAD_ENDS.includes(operation.stateBefore);
-        return mayHaveNoWay ? undefined : side.whyNot(operation, error);
-      },
-    });
-  }
-
-  /** Another client does something to the source. */
-  async #other({ act, to }: Extract<Step, { do: 'other' }>): Promise<void> {
-    const { machine } = this.#source;
-    this.#source.disturb();
-    const promise = (async () => {
-      const device = await connect(machine.directPath, { timeoutMs: 300 });
-      try {
-        if (act === 'reset') await device.reset();
-        else if (act === 'transition') await device.migration.transition(to);
-        else await this.#savesToo(device, act === 'save and die');
-      } finally {
-        this.#source.disturb();
-        await device.close();
-        this.#source.disturb();
-      }
-    })();
-    await this.#record.call({
-      label: `another client: ${act}`,
-      promise,
-      whyNot: (error) => (error instanceof VfioUserError ? undefined : 'an error that it must not have'),
-    });
-  }
-
-  async #savesToo(device: Device, dies: boolean): Promise<void> {
-    const stream = device.migration.save({ chunkBytes: 3_000 });
-    if (!dies) {
-      this.#transfers.isWhole(await buffer(stream));
-      return;
-    }
-    for await (const _chunk of stream) {
-      this.#source.machine.cutNewest();
-      // Another one may have come since, and be the one that was cut.
-      await Promise.race([device.closed, sleep(100)]);
-      break;
-    }
-  }
-
   /** All of it: the memory is copied while the device runs, the device stopped, and its state goes over. */
   async #migrate(step: MigrateStep): Promise<void> {
     const [source, destination] = [this.#source, this.#destination];
@@ -204,7 +142,7 @@ export class World {
     if (this.#isMigrating || device === undefined || guest === undefined || target === undefined) return;
     this.#isMigrating = true;
     try {
-      for (const side of [source, destination]) await this.#ready(side);
+      for (const side of [source, destination]) await side.ready();
       if (!guest.isWatched) await guest.watch();
       for (let round = 0; round < step.rounds; round++) await guest.report();
       const saving = source.begin('migrate (save)', device);
@@ -230,16 +168,10 @@ export class World {
       source.end(saving);
       destination.end(restoring);
       // The source runs on.
-      if (this.#isSaved && source.device === device) void this.#change(source, RUNNING);
+      if (this.#isSaved && source.device === device) void source.change(RUNNING);
     } finally {
       this.#isMigrating = false;
     }
-  }
-
-  /** Out of what was left there. */
-  async #ready(side: Side): Promise<void> {
-    if (DEAD_ENDS.includes(side.machine.state)) await this.#change(side, undefined);
-    else if (side.machine.state !== RUNNING) await this.#change(side, RUNNING);
   }
 
   /** The stream is kept as it passes. */
