@@ -98,7 +98,7 @@ export class WaitingRoom<G extends Guest> {
       if (this.#isClosed || this.#inside >= this.places) return;
       this.#waiting.delete(guest);
       this.#inside++;
-      void guest.enter().then(() => {
+      void guest.enter().finally(() => {
         this.#inside--;
         this.forget(guest);
         this.#fillPlaces();

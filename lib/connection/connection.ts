@@ -208,11 +208,11 @@ export class Connection implements ChannelHandler {
     return new Promise<T>((resolve, reject) => {
       checkMemory(access);
       const head = this.#flow.accessHead;
+      encodeAccess(head, access, FLAGS_COMMAND);
       const slot = this.#flow.open(access.command, options, false);
       slot.resolve = resolve;
       slot.reject = reject;
       slot.aim(access);
-      encodeAccess(head, access, FLAGS_COMMAND);
       this.#flow.submit(slot, head, access.body, null);
     });
   }
@@ -313,7 +313,10 @@ export class Connection implements ChannelHandler {
 
   onEnd(channel: Channel, reason: VfioUserError): void {
     if (channel === this.#flow.twin && reason instanceof ClosedError) {
-      this.close(new ClosedError('the server closed the twin socket', { cause: reason }));
+      const error = new ClosedError('the server closed the connection (its twin socket first)', {
+        cause: reason,
+      });
+      this.close(error);
     } else this.close(reason);
   }
 

@@ -62,7 +62,7 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
    * The most time that a wait may spin, in microseconds: a synchronous call before it blocks; the event loop, for no more
    * than 20, before it sleeps while an answer is awaited, or a server that was answered may ask again; an NVMe queue that is
    * polled, while a completion is awaited. How long a wait spins adapts to what it gains, and is 0 while that is nothing or
-   * other threads want the processor (`device.counters.spin`). 0 never spins. Default 50.
+   * other threads want the processor (`device.counters.spin`). 0 never spins, and 50,000 is the most. Default 50.
    */
   spinUs?: number | undefined;
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
@@ -81,6 +81,8 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
 
 /** Of `spinUs`. */
 const DEFAULT_SPIN_US = 50;
+/** Nothing else of the process runs while a wait spins. */
+const MOST_SPIN_US = 50_000;
 const UNIX_WRITE_CHUNK = 32 * 1024;
 /** Relays re-chunk a stream, and servers read a header with one recv: small commands arrive whole more often. */
 const STREAM_WRITE_CHUNK = 8 * 1024;
@@ -110,7 +112,7 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
   twinSocket: option.boolean,
   inFlight: option.wholeNumber(1, MAX_IN_FLIGHT),
   writeChunkBytes: option.wholeNumber(1),
-  spinUs: option.wholeNumber(0, UINT32_MAX),
+  spinUs: option.wholeNumber(0, MOST_SPIN_US),
   secureDma: option.boolean,
   arenaBytes: option.wholeNumber(1, MAX_VIEW_BYTES),
   hugePages: option.boolean,

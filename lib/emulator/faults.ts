@@ -36,15 +36,18 @@ export function checkVerdict(verdict: Verdict): Verdict {
   const given: unknown = verdict;
   if (typeof given === 'object' && given !== null) {
     if ('errno' in given) integer('intercept: errno', given.errno as number, 1, MOST_ERRNO);
-    if (
-      'delayMs' in given &&
-      !((given.delayMs as number) >= 0 && (given.delayMs as number) <= MOST_DELAY_MS)
-    ) {
-      throw outOfRange(`intercept: delayMs must be from 0 to ${MOST_DELAY_MS}, not ${String(given.delayMs)}`);
-    }
+    if ('delayMs' in given) checkDelay(given.delayMs);
     if ('errno' in given || 'delayMs' in given) return verdict;
   }
   throw wrongType('intercept: the verdict', "'pass', 'drop', 'close', { errno } or { delayMs }", verdict);
+}
+
+/** @throws TypeError, RangeError */
+function checkDelay(delayMs: unknown): void {
+  if (typeof delayMs !== 'number') throw wrongType('intercept: delayMs', 'a number of milliseconds', delayMs);
+  if (!(delayMs >= 0 && delayMs <= MOST_DELAY_MS)) {
+    throw outOfRange(`intercept: delayMs must be from 0 to ${MOST_DELAY_MS}, not ${delayMs}`);
+  }
 }
 
 /** Sees every command of every client, VERSION among them, in the order in which they are carried out. */

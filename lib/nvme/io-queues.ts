@@ -396,7 +396,6 @@ async function certain(change: Promise<void>): Promise<void> {
   }
 }
 
-/** Of a pair that has no submission queue. */
 /**
  * SPDK's target keeps a completion queue over a reset that came before its submission queue was made: the identifier is
  * freed, and the queue made again.
@@ -419,6 +418,7 @@ async function createCompletionQueue(
   }
 }
 
+/** Of a pair that has no submission queue. */
 async function dropCompletionQueue(admin: Admin, id: number): Promise<void> {
   try {
     await admin.deleteCompletionQueue(id);

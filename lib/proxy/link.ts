@@ -118,17 +118,20 @@ export class Link implements PipeOwner {
    * woken for that by the loop takes about half of what a proxy adds to a round trip.
    */
   #lookForMore(): void {
-    if (this.#isLooking) return;
+    if (this.#isLooking || this.#over) return;
     const patienceMs = this.#spin.begin() / 1000;
     if (patienceMs === 0) return;
     this.#isLooking = true;
     const begun = performance.now();
     let last = begun;
     let now = begun;
-    for (; now - last < patienceMs && now - begun < LOOKING_MS; now = performance.now()) {
-      if (this.#takeMore()) last = performance.now();
+    try {
+      for (; now - last < patienceMs && now - begun < LOOKING_MS; now = performance.now()) {
+        if (this.#takeMore()) last = performance.now();
+      }
+    } finally {
+      this.#isLooking = false;
     }
-    this.#isLooking = false;
     this.#spin.end(last !== begun);
     if (this.#over || now - last >= patienceMs) return;
     this.#looksAgain ??= setImmediate(() => {

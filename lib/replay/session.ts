@@ -327,16 +327,9 @@ export class ReplaySession implements TransportHandler {
 
   #reply(request: Request, message: RecordedMessage): void {
     const { bytes, fds, onSent } = this.#served(request, message);
-    const head = Buffer.alloc(HEADER_SIZE);
-    writeHeader(
-      head,
-      0,
-      headerId(request.bytes, 0),
-      headerCommand(bytes, 0),
-      bytes.length,
-      headerFlags(bytes, 0),
-      headerErrno(bytes, 0),
-    );
+    const id = headerId(request.bytes, 0);
+    const command = headerCommand(bytes, 0);
+    const head = encodeHeader(id, command, bytes.length, headerFlags(bytes, 0), headerErrno(bytes, 0));
     const body = bytes.length === HEADER_SIZE ? null : bytes.subarray(HEADER_SIZE);
     this.#send(this.#outbox, head, body, fds, onSent);
   }
@@ -369,8 +362,7 @@ export class ReplaySession implements TransportHandler {
     const id = this.#nextId();
     const answer = new Promise<Buffer | undefined>((settle) => this.#asked.set(id, { settle }));
     this.#answers.set(step, answer);
-    const head = Buffer.alloc(HEADER_SIZE);
-    writeHeader(head, 0, id, headerCommand(bytes, 0), bytes.length, headerFlags(bytes, 0), 0);
+    const head = encodeHeader(id, headerCommand(bytes, 0), bytes.length, headerFlags(bytes, 0), 0);
     const body = bytes.length === HEADER_SIZE ? null : bytes.subarray(HEADER_SIZE);
     this.#send(this.#twin?.outbox ?? this.#outbox, head, body);
     if (this.#leaving === undefined) this.#throttle();
@@ -433,16 +425,8 @@ export class ReplaySession implements TransportHandler {
     this.#refused++;
     if ((headerFlags(bytes, 0) & HEADER_FLAG_NO_REPLY) !== 0) return;
     const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
-    const head = Buffer.alloc(HEADER_SIZE);
-    writeHeader(
-      head,
-      0,
-      headerId(bytes, 0),
-      headerCommand(bytes, 0),
-      HEADER_SIZE,
-      flags,
-      this.#settings.errno,
-    );
+    const id = headerId(bytes, 0);
+    const head = encodeHeader(id, headerCommand(bytes, 0), HEADER_SIZE, flags, this.#settings.errno);
     this.#send(this.#outbox, head, null);
   }
 
@@ -500,4 +484,10 @@ function headerOf(bytes: Buffer, start: number, fds: readonly number[]): Header 
 
 function failure(error: unknown): VfioUserError {
   return error instanceof VfioUserError ? error : new ClosedError('the replay failed', { cause: error });
+}
+
+function encodeHeader(id: number, command: number, size: number, flags: number, errno: number): Buffer {
+  const head = Buffer.alloc(HEADER_SIZE);
+  writeHeader(head, 0, id, command, size, flags, errno);
+  return head;
 }

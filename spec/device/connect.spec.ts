@@ -413,6 +413,7 @@ describe('options', () => {
     ['writeChunkBytes', 0, RangeError],
     ['writeChunkBytes', 1.5, RangeError],
     ['spinUs', -1, RangeError],
+    ['spinUs', 50_001, RangeError],
     ['mmap', 'sometimes', TypeError],
     ['version', { major: 0, minor: 70_000 }, RangeError],
     ['socketPermissions', 'sometimes', TypeError],

@@ -369,6 +369,11 @@ describe('is told, and ends nothing', () => {
       'intercept: errno must be a whole number from 1 to 4095, not 0',
     ],
     ['a delay of NaN', () => ({ delayMs: NaN }), 'intercept: delayMs must be from 0 to 2147483647, not NaN'],
+    [
+      'a delay in a string',
+      () => ({ delayMs: '5' }),
+      'intercept: delayMs must be a number of milliseconds, not "5"',
+    ],
   ])('%s', async (_, verdict, message) => {
     const client = await connected(
       { regions: [], irqs: [] },
