@@ -1,0 +1,96 @@
+'use strict';
+
+/**
+ * Compares the public API with the reports in api/, one for each entry of package.json's exports; `--update` rewrites
+ * them. A change of the API is then seen in review. Undocumented exports, types that a public signature names without
+ * being exported, and doc comments that cannot be read are errors.
+ *
+ *     npm run check:api        (after a build)
+ *     npm run api              (after a change that was meant)
+ */
+const fs = require('node:fs');
+const path = require('node:path');
+const { Extractor, ExtractorConfig, ExtractorLogLevel } = require('@microsoft/api-extractor');
+
+const root = path.join(__dirname, '..');
+const packageJson = path.join(root, 'package.json');
+const reports = path.join(root, 'api');
+const update = process.argv.includes('--update');
+
+const none = { logLevel: 'none' };
+const error = { logLevel: 'error' };
+
+function configFor(name, types) {
+  return ExtractorConfig.prepare({
+    configObjectFullPath: undefined,
+    packageJsonFullPath: packageJson,
+    configObject: {
+      projectFolder: root,
+      mainEntryPointFilePath: path.join(root, types),
+      compiler: {
+        overrideTsconfig: {
+          extends: path.join(root, 'tsconfig.json'),
+          compilerOptions: { rootDir: root, noEmit: true, incremental: false },
+          files: [path.join(root, types)],
+          include: [],
+        },
+      },
+      apiReport: {
+        enabled: true,
+        reportFolder: reports,
+        reportTempFolder: path.join(root, 'build', 'api'),
+        reportFileName: name,
+        includeForgottenExports: false,
+      },
+      docModel: { enabled: false },
+      dtsRollup: { enabled: false },
+      tsdocMetadata: { enabled: false },
+      newlineKind: 'lf',
+      messages: {
+        compilerMessageReporting: { default: error },
+        extractorMessageReporting: {
+          default: error,
+          // Every export is public; `@internal` members are stripped.
+          'ae-missing-release-tag': none,
+        },
+        tsdocMessageReporting: { default: error },
+      },
+    },
+  });
+}
+
+/** Whether the entry's report is what it was. */
+function check(name, types) {
+  const messages = [];
+  const result = Extractor.invoke(configFor(name, types), {
+    localBuild: update,
+    messageCallback: (message) => {
+      message.handled = true;
+      // Where the report differs is said below, in one line.
+      if (message.messageId.startsWith('console-')) return;
+      if (message.logLevel === ExtractorLogLevel.Error || message.logLevel === ExtractorLogLevel.Warning) {
+        messages.push(message.formatMessageWithLocation(root));
+      }
+    },
+  });
+  for (const message of new Set(messages)) console.error(message);
+  if (result.apiReportChanged && !update) {
+    console.error(`api/${name}.api.md: the public API has changed; if that was meant, run: npm run api`);
+    return false;
+  }
+  return messages.length === 0;
+}
+
+const { exports: entries } = JSON.parse(fs.readFileSync(packageJson, 'utf8'));
+fs.mkdirSync(reports, { recursive: true });
+let isFine = true;
+for (const [entry, { types }] of Object.entries(entries)) {
+  if (types === undefined) continue;
+  const name = entry === '.' ? 'vfio-user' : entry.slice('./'.length);
+  if (!fs.existsSync(path.join(root, types))) {
+    console.error(`${types} is missing: run npm run build:ts first`);
+    process.exit(1);
+  }
+  isFine = check(name, types) && isFine;
+}
+if (!isFine) process.exitCode = 1;
