@@ -3,7 +3,7 @@
 
 #include "environment.h"
 #include "event-fd.h"
-#include "files.h"
+#include "fd-syscalls.h"
 #include "listener.h"
 #include "mapping.h"
 #include "socket.h"

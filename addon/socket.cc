@@ -8,7 +8,7 @@
 #include <utility>
 
 #include "clock.h"
-#include "control.h"
+#include "scm-rights.h"
 
 namespace vfio_user {
 

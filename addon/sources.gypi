@@ -7,7 +7,7 @@
       "addon/copy.cc",
       "addon/environment.cc",
       "addon/event-fd.cc",
-      "addon/files.cc",
+      "addon/fd-syscalls.cc",
       "addon/listener.cc",
       "addon/mapping.cc",
       "addon/memory.cc",

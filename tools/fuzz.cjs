@@ -20,7 +20,7 @@ const at = (...names) => path.join(root, ...names);
 
 /** Sources of the addon's targets, beside the harness itself. */
 const ADDON = {
-  control: [],
+  'scm-rights': [],
   arguments: ['addon/arguments.cc', 'fuzz/addon/fake-node-api.cc'],
   memory: ['addon/memory.cc', 'addon/copy.cc', 'addon/small-file.cc', 'fuzz/addon/fake-node-api.cc'],
 };

@@ -15,10 +15,10 @@ import { commandName } from '../protocol/constants.js';
 import { QUICK_WAITED_AT, SLICE_MS, type MessageTap } from '../transport/index.js';
 import { deadlineOf, hasDeadline, timeoutOf, type SyncCallOptions } from './call-options.js';
 import { FastPath, type Unfinished } from './fast-path.js';
-import { FLAGS_COMMAND } from './flags.js';
-import type { Flow } from './flow.js';
-import { checkMemory, encodeAccess, type RegionAccess } from './region-access.js';
-import type { Decoder, Slot } from './slot.js';
+import { FLAGS_COMMAND } from './header-flags.js';
+import type { Flow } from './request-scheduler.js';
+import { checkMemory, encodeAccess, type RegionAccess } from './region-access-codec.js';
+import type { Decoder, Slot } from './pending-request.js';
 
 export class BlockingCalls {
   readonly #flow: Flow;

@@ -3,7 +3,7 @@ import type { VfioUserError } from '../errors.js';
 import { headerSize } from '../protocol/header.js';
 import type { Landing, Transport, TransportHandler } from '../transport/index.js';
 import { countReceived, countSent, type Counters } from './counters.js';
-import { Outbox, type OutboxOwner } from './outbox.js';
+import { Outbox, type OutboxOwner } from './send-queue.js';
 
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
 const OUTBOX_HIGH_WATER = 4 << 20;

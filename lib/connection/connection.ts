@@ -6,7 +6,7 @@
  *   open ──── close(), end of stream, broken framing, too many tombstones ────▶ closed
  * ```
  * Each call that waits when the connection ends is rejected once with a ClosedError, whose `cause` is the reason that
- * `closed` settles with. The way of a call is drawn in slot.ts.
+ * `closed` settles with. The way of a call is drawn in pending-request.ts.
  *
  * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
  * caller's promise.
@@ -44,13 +44,13 @@ import {
 } from './call-options.js';
 import { Channel, REQUEST_WEIGHT, STRAY_WEIGHT, type ChannelHandler } from './channel.js';
 import { newCounters, type Counters } from './counters.js';
-import { FLAGS_COMMAND, FLAGS_POSTED } from './flags.js';
-import { Flow, checkInFlight, encodeHead } from './flow.js';
-import type { OutboxOwner } from './outbox.js';
+import { FLAGS_COMMAND, FLAGS_POSTED } from './header-flags.js';
+import { Flow, checkInFlight, encodeHead } from './request-scheduler.js';
+import type { OutboxOwner } from './send-queue.js';
 import { ServerRequest, type RequestHandler } from './server-request.js';
-import { checkMemory, decodeAccess, encodeAccess, type RegionAccess } from './region-access.js';
-import { POSTED_ID_BASE } from './slot-table.js';
-import { Slot, type Decoder } from './slot.js';
+import { checkMemory, decodeAccess, encodeAccess, type RegionAccess } from './region-access-codec.js';
+import { POSTED_ID_BASE } from './pending-requests.js';
+import { Slot, type Decoder } from './pending-request.js';
 
 const DEFAULT_IN_FLIGHT = 128;
 

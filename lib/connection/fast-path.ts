@@ -18,9 +18,9 @@ import {
   type QuickMemory,
 } from '../transport/index.js';
 import { countRoundTrip, countSent } from './counters.js';
-import { FLAGS_COMMAND } from './flags.js';
-import type { Flow } from './flow.js';
-import { ACCESS_HEAD_SIZE, type Access, type RegionAccess } from './region-access.js';
+import { FLAGS_COMMAND } from './header-flags.js';
+import type { Flow } from './request-scheduler.js';
+import { ACCESS_HEAD_SIZE, type Access, type RegionAccess } from './region-access-codec.js';
 
 /** What is written stands before the answer; what is read has room behind it. In bytes. */
 const WRITE_MAX = QUICK_REPLY_AT - ACCESS_HEAD_SIZE;

@@ -1,5 +1,5 @@
 /** A command that the server sent to us, and the way to answer it. */
-import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './flags.js';
+import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './header-flags.js';
 import type { Channel } from './channel.js';
 import type { Counters } from './counters.js';
 import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';

@@ -13,7 +13,7 @@ import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
 import * as option from '../options.js';
 import { DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
-import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/tap.js';
+import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/trace-tap.js';
 import {
   canOpenAgain,
   checkEndpoint,

@@ -4,7 +4,7 @@ import * as option from '../options.js';
 import { UINT32_MAX, wrongType } from '../fields.js';
 import { fdsForClients } from '../process-limits.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
-import { TRACE_CHECKS } from '../trace/tap.js';
+import { TRACE_CHECKS } from '../trace/trace-tap.js';
 import type { TraceOptions } from '../trace/index.js';
 import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
 import type { WayCounters } from './counters.js';

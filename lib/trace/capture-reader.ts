@@ -8,7 +8,7 @@ import { BlockSource } from './block-source.js';
 import { ByteSource, type CaptureSource } from './byte-source.js';
 import { CaptureError } from './capture-error.js';
 import { CaptureSection } from './capture-section.js';
-import { isMessage, type TracedEvent, type TracedMessage } from './message.js';
+import { isMessage, type TracedEvent, type TracedMessage } from './traced-message.js';
 import { pcapEvents, pcapFormat } from './pcap.js';
 import { BLOCK_SECTION } from './pcapng.js';
 

@@ -2,7 +2,7 @@
 import { readUInt16, readUInt32, type Block } from './block-source.js';
 import { CaptureError } from './capture-error.js';
 import { eventOf } from './packet.js';
-import type { TracedEvent } from './message.js';
+import type { TracedEvent } from './traced-message.js';
 import {
   BLOCK_INTERFACE,
   BLOCK_OBSOLETE_PACKET,

@@ -23,7 +23,7 @@ import { promisify } from 'node:util';
 import { VfioUserError } from '../errors.js';
 import { ReplacementFile, targetOf, type Target } from '../files/index.js';
 import * as option from '../options.js';
-import { isMessage, type TracedEvent } from './message.js';
+import { isMessage, type TracedEvent } from './traced-message.js';
 import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
 export interface CaptureOptions {

@@ -9,7 +9,7 @@ import {
   type RegionAccess,
 } from '../protocol/region-access.js';
 import { decodeRegionWriteMulti, decodeRegionWriteMultiReply } from '../protocol/region-write-multi.js';
-import { dataAt, type Fields, type Payload } from './payload.js';
+import { dataAt, type Fields, type Payload } from './payload-fields.js';
 
 export function regionRead(bytes: Buffer, start: number, end: number): Payload {
   return { fields: regionAccessFields(decodeRegionRead(bytes, start, end)) };

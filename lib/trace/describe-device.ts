@@ -18,7 +18,7 @@ import { decodeGetRegionInfo, decodeRegionInfo, type RegionCapabilities } from '
 import { decodeGetRegionIoFds, decodeRegionIoFds, type SubRegion } from '../protocol/region-io-fds.js';
 import { decodeSetIrqs } from '../protocol/set-irqs.js';
 import { decodeVersion } from '../protocol/version.js';
-import { argszAt, dataAt, type FieldValue, type Fields, type Payload } from './payload.js';
+import { argszAt, dataAt, type FieldValue, type Fields, type Payload } from './payload-fields.js';
 
 const VERSION_SIZE = 4;
 

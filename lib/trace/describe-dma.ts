@@ -19,7 +19,7 @@ import {
   type DmaAccess,
 } from '../protocol/dma-access.js';
 import { decodeDmaMap, decodeDmaUnmap, decodeDmaUnmapReply } from '../protocol/dma-map.js';
-import { argszAt, dataAt, type Fields, type Payload } from './payload.js';
+import { argszAt, dataAt, type Fields, type Payload } from './payload-fields.js';
 
 export function dmaMap(bytes: Buffer, start: number, end: number): Payload {
   const { flags, offset, address, size } = decodeDmaMap(bytes, start, end);

@@ -24,7 +24,7 @@ import {
   decodeMigState,
   decodeMigrationReply,
 } from '../protocol/migration.js';
-import { argszAt, dataAt, type Fields, type Payload } from './payload.js';
+import { argszAt, dataAt, type Fields, type Payload } from './payload-fields.js';
 
 const LOGGING_REPORT_SIZE = 24;
 

@@ -21,11 +21,11 @@ import {
   headerId,
   headerSize,
 } from '../protocol/header.js';
-import type { Direction } from './message.js';
-import type { Fields, Payload } from './payload.js';
-import { describePayload } from './payloads.js';
+import type { Direction } from './traced-message.js';
+import type { Fields, Payload } from './payload-fields.js';
+import { describePayload } from './payload-decoders.js';
 
-export type { Fields, FieldValue } from './payload.js';
+export type { Fields, FieldValue } from './payload-fields.js';
 
 export interface Description {
   /** `REGION_READ`; `command 99` where the number has no name. */

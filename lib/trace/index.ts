@@ -1,6 +1,6 @@
 /**
  * Seeing the traffic, `vfio-user/trace`: messages as objects and lines for people, captures written and read. Where to
- * start: `describe.ts` is what a message says, `tap.ts` how a device's traffic gets here, `pcapng.ts` what a capture is.
+ * start: `describe.ts` is what a message says, `trace-tap.ts` how a device's traffic gets here, `pcapng.ts` what a capture is.
  */
 export { CaptureError } from './capture-error.js';
 export { CaptureReader } from './capture-reader.js';
@@ -23,7 +23,7 @@ export {
   formatField,
   formatSeconds,
   type LineOptions,
-} from './line.js';
+} from './format-line.js';
 export {
   isMessage,
   now,
@@ -31,6 +31,6 @@ export {
   type TracedEvent,
   type TracedInterrupt,
   type TracedMessage,
-} from './message.js';
+} from './traced-message.js';
 export { CAPTURE_WARNING, MESSAGE_CHANNEL, type MessageEvent } from './sinks.js';
-export { TraceTap, openTap, type TraceOptions } from './tap.js';
+export { TraceTap, openTap, type TraceOptions } from './trace-tap.js';

@@ -7,7 +7,7 @@ import {
   HEADER_SIZE,
 } from '../protocol/constants.js';
 import { headerFlags, headerId } from '../protocol/header.js';
-import type { TracedMessage } from './message.js';
+import type { TracedMessage } from './traced-message.js';
 
 /** Requests that are remembered; ids are 16 bits, so no real connection has more. The oldest are forgotten. */
 const MAX_PENDING = 65536;

@@ -2,7 +2,7 @@
 import { Command, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK, HEADER_SIZE } from '../protocol/constants.js';
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { CaptureError } from './capture-error.js';
-import type { Direction, TracedEvent, TracedInterrupt } from './message.js';
+import type { Direction, TracedEvent, TracedInterrupt } from './traced-message.js';
 import {
   DIRECTION_INBOUND,
   DIRECTION_MASK,

@@ -12,7 +12,7 @@ import { MAX_PACKET, readUInt16, readUInt32 } from './block-source.js';
 import type { ByteSource } from './byte-source.js';
 import { CaptureError } from './capture-error.js';
 import { eventOf } from './packet.js';
-import type { TracedEvent } from './message.js';
+import type { TracedEvent } from './traced-message.js';
 import { LINKTYPE_WIRESHARK_UPPER_PDU } from './pcapng.js';
 
 const MAGIC_MICROSECONDS = 0xa1b2c3d4;

@@ -29,7 +29,7 @@
  *                      | index u32 | subindex u32 | count u64 |                little-endian, whatever the section is
  * ```
  */
-import type { TracedInterrupt, TracedMessage } from './message.js';
+import type { TracedInterrupt, TracedMessage } from './traced-message.js';
 
 export const BLOCK_SECTION = 0x0a0d0d0a;
 export const BLOCK_INTERFACE = 1;

@@ -3,8 +3,8 @@ import diagnosticsChannel from 'node:diagnostics_channel';
 import type { CaptureWriter } from './capture-writer.js';
 import { describe, type Description } from './describe.js';
 import { LatencyTracker } from './latency.js';
-import type { LineFormatter } from './line.js';
-import type { TracedEvent, TracedInterrupt, TracedMessage } from './message.js';
+import type { LineFormatter } from './format-line.js';
+import type { TracedEvent, TracedInterrupt, TracedMessage } from './traced-message.js';
 
 export interface Sink {
   /** Each message, in the order on the wire. Its memory is lent until this returns. */

@@ -7,7 +7,7 @@ import { UINT32_MAX, wrongType } from '../fields.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
 import * as option from '../options.js';
 import { openTcp, parseAddress, shownPath, unixPath } from './address.js';
-import { openDialled, type Dial } from './dial.js';
+import { openDialled, type Dial } from './open-stream.js';
 import { DuplexTransport } from './duplex.js';
 import { checkSocketPermissions, type PermissionOptions } from './socket-permissions.js';
 import type { Transport, TransportHandler } from './transport.js';

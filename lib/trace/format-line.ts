@@ -12,8 +12,8 @@
 import * as option from '../options.js';
 import { DEFAULT_PREVIEW_BYTES, describe, type Description, type Preview } from './describe.js';
 import { LatencyTracker } from './latency.js';
-import type { TracedInterrupt, TracedMessage } from './message.js';
-import type { Fields, FieldValue } from './payload.js';
+import type { TracedInterrupt, TracedMessage } from './traced-message.js';
+import type { Fields, FieldValue } from './payload-fields.js';
 
 export interface LineOptions {
   /** The most bytes of data in a line. Default 32. */

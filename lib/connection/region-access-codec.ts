@@ -7,7 +7,7 @@ import {
   checkRegionWriteReply,
   writeRegionAccess,
 } from '../protocol/region-access.js';
-import { lostMemory } from './memory.js';
+import { lostMemory } from './callers-memory.js';
 
 /** What is accessed. The arrays stay the connection's until the call settles. */
 export interface Access {

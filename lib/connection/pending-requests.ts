@@ -1,6 +1,6 @@
 /** Who waits for what: slots by message id, and the ids given out. */
 import { LinkedList } from './linked-list.js';
-import { Slot, clearSlot } from './slot.js';
+import { Slot, clearSlot } from './pending-request.js';
 
 /** Calls use the lower half of the id space, posted writes the upper: some servers answer errors even to those. */
 export const POSTED_ID_BASE = 0x8000;

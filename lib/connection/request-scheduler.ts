@@ -1,7 +1,7 @@
 /**
  * What is under way on a connection: its sockets, the calls that somebody waits for, and the messages that wait for room
  * in flight. Here is decided who is sent when, who is answered, and what becomes of a call that is given up; the way of a
- * call is drawn in slot.ts.
+ * call is drawn in pending-request.ts.
  */
 import { performance } from 'node:perf_hooks';
 import type { VfioUserError } from '../errors.js';
@@ -13,13 +13,13 @@ import { deadlineOf, hasDeadline, timeoutOf, type CallOptions } from './call-opt
 import type { Channel } from './channel.js';
 import type { Counters } from './counters.js';
 import { Deadlines, type Timed } from './deadlines.js';
-import { FLAGS_COMMAND } from './flags.js';
+import { FLAGS_COMMAND } from './header-flags.js';
 import { LinkedList } from './linked-list.js';
-import { isWhole, lostMemory } from './memory.js';
-import type { OutboxOwner } from './outbox.js';
-import { ACCESS_HEAD_SIZE } from './region-access.js';
-import { SlotTable } from './slot-table.js';
-import { Slot, forgetCaller, type QueuedMessage } from './slot.js';
+import { isWhole, lostMemory } from './callers-memory.js';
+import type { OutboxOwner } from './send-queue.js';
+import { ACCESS_HEAD_SIZE } from './region-access-codec.js';
+import { SlotTable } from './pending-requests.js';
+import { Slot, forgetCaller, type QueuedMessage } from './pending-request.js';
 import { StallWatch } from './stall-watch.js';
 
 /** The most calls that may be given up before their replies have come. They take no room, until there are so many. */

@@ -1,7 +1,7 @@
 /** Ids and slots of many calls. */
 import { expect, test } from '@jest/globals';
-import { SlotTable } from '../../lib/connection/slot-table.js';
-import type { Slot } from '../../lib/connection/slot.js';
+import { SlotTable } from '../../lib/connection/pending-requests.js';
+import type { Slot } from '../../lib/connection/pending-request.js';
 
 let table: SlotTable;
 

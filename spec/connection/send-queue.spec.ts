@@ -1,7 +1,7 @@
 /** The outbox over a stream that brings news while it takes a message, as any Duplex may. */
 import { Duplex } from 'node:stream';
 import { expect, test } from '@jest/globals';
-import { Outbox } from '../../lib/connection/outbox.js';
+import { Outbox } from '../../lib/connection/send-queue.js';
 import { DuplexTransport } from '../../lib/transport/index.js';
 
 const MANY = 1_000;

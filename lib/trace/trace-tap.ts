@@ -7,11 +7,11 @@ import { boolean, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
-import type { MessageTap } from '../transport/tap.js';
+import type { MessageTap } from '../transport/tapped-transport.js';
 import { captureName } from './capture-name.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
-import { LineFormatter } from './line.js';
-import { now, type Direction } from './message.js';
+import { LineFormatter } from './format-line.js';
+import { now, type Direction } from './traced-message.js';
 import { LineWriter } from './line-writer.js';
 import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Lines, type Sink } from './sinks.js';
 

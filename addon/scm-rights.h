@@ -1,5 +1,5 @@
 // The fds that come with a message, out of what recvmsg wrote. It needs nothing of Node, so that a fuzzer reaches it
-// (fuzz/addon/control.cc).
+// (fuzz/addon/scm-rights.cc).
 #pragma once
 
 #include <sys/socket.h>

@@ -1,5 +1,5 @@
 // Control data of a message: any bytes at all, and what the kernel makes of any fds and any room for them.
-#include "control.h"
+#include "scm-rights.h"
 
 #include <fcntl.h>
 #include <fuzzer/FuzzedDataProvider.h>

@@ -16,8 +16,8 @@ import type { Landing } from '../transport/index.js';
 import type { AbortListener } from './abort-listeners.js';
 import type { Timed } from './deadlines.js';
 import type { Linked } from './linked-list.js';
-import type { OutboxEntry, OutboxOwner } from './outbox.js';
-import type { RegionAccess } from './region-access.js';
+import type { OutboxEntry, OutboxOwner } from './send-queue.js';
+import type { RegionAccess } from './region-access-codec.js';
 
 /** Makes the call's result of a reply's payload. What it does not take out of `fds` (set to -1) is closed. */
 export type Decoder<T> = (bytes: Buffer, start: number, end: number, fds: number[]) => T;

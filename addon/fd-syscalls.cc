@@ -1,4 +1,4 @@
-#include "files.h"
+#include "fd-syscalls.h"
 
 #include <fcntl.h>
 #include <linux/falloc.h>

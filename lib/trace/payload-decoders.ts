@@ -35,7 +35,7 @@ import {
   dmaWriteReply,
 } from './describe-dma.js';
 import { deviceFeature, migDataRead, migDataReadReply, migDataWrite } from './describe-feature.js';
-import { dataAt, type Describe, type Payload } from './payload.js';
+import { dataAt, type Describe, type Payload } from './payload-fields.js';
 
 const REQUESTS: Readonly<Record<number, Describe>> = {
   [Command.VERSION]: version,
