@@ -14,7 +14,7 @@ const built = (name) => import(pathToFileURL(path.join(root, 'dist', 'cli', name
 
 async function main() {
   const [{ buildProgram }, { renderManual }] = await Promise.all([built('program.js'), built('manual.js')]);
-  fs.writeFileSync(path.join(root, 'docs', 'cli.md'), renderManual(buildProgram()));
+  fs.writeFileSync(path.join(root, 'docs', 'cli.md'), renderManual(await buildProgram()));
 }
 
 main().catch((error) => {

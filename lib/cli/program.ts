@@ -4,44 +4,63 @@ import { Command, CommanderError, Option } from 'commander';
 import { FAILURE, describeError, exitStatus, printable } from './errors.js';
 import type { GlobalOptions } from './global-options.js';
 import { milliseconds } from './numbers.js';
-import { registerNvme } from './nvme.js';
 import { flush, isReaderGone, watchStdout } from './output.js';
 import { stop } from './signals.js';
-import { registerBench } from './verbs/bench.js';
-import { registerCapture } from './verbs/capture.js';
-import { registerCompletion } from './verbs/completion.js';
-import { registerConfig } from './verbs/config.js';
-import { registerDoctor } from './verbs/doctor.js';
-import { registerDump } from './verbs/dump.js';
-import { registerEmulate } from './verbs/emulate.js';
-import { registerInfo } from './verbs/info.js';
-import { registerIrq } from './verbs/irq.js';
-import { registerLspci } from './verbs/lspci.js';
-import { registerMigrate } from './verbs/migrate.js';
-import { registerProxy } from './verbs/proxy.js';
-import { registerRead } from './verbs/read.js';
-import { registerRepl } from './verbs/repl.js';
-import { registerReplay } from './verbs/replay.js';
-import { registerReset } from './verbs/reset.js';
-import { registerWrite } from './verbs/write.js';
 import { wasCaptureLost } from './warnings.js';
 
 type Register = (program: Command) => void;
 
-/** In the order of the help. A verb is one file that registers itself, and one line here. */
-const VERBS: readonly { group: string; verbs: readonly Register[] }[] = [
-  { group: 'Look at a device:', verbs: [registerInfo, registerLspci, registerDoctor] },
+/**
+ * In the order of the help. A verb is one file that registers itself, and one line here. A file is loaded when its verb
+ * is asked for: loading all of them takes longer than most verbs do.
+ */
+const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Promise<Register>>> }[] = [
+  {
+    group: 'Look at a device:',
+    verbs: {
+      info: async () => (await import('./verbs/info.js')).registerInfo,
+      lspci: async () => (await import('./verbs/lspci.js')).registerLspci,
+      doctor: async () => (await import('./verbs/doctor.js')).registerDoctor,
+    },
+  },
   {
     group: 'Registers and memory:',
-    verbs: [registerRead, registerWrite, registerDump, registerConfig],
+    verbs: {
+      read: async () => (await import('./verbs/read.js')).registerRead,
+      write: async () => (await import('./verbs/write.js')).registerWrite,
+      dump: async () => (await import('./verbs/dump.js')).registerDump,
+      config: async () => (await import('./verbs/config.js')).registerConfig,
+    },
   },
   {
     group: 'Drive a device:',
-    verbs: [registerIrq, registerReset, registerMigrate, registerRepl, registerNvme],
+    verbs: {
+      irq: async () => (await import('./verbs/irq.js')).registerIrq,
+      reset: async () => (await import('./verbs/reset.js')).registerReset,
+      migrate: async () => (await import('./verbs/migrate.js')).registerMigrate,
+      repl: async () => (await import('./verbs/repl.js')).registerRepl,
+      nvme: async () => (await import('./nvme.js')).registerNvme,
+    },
   },
-  { group: 'The traffic:', verbs: [registerCapture, registerProxy, registerReplay] },
-  { group: 'Without a device of your own:', verbs: [registerEmulate] },
-  { group: 'More:', verbs: [registerBench, registerCompletion] },
+  {
+    group: 'The traffic:',
+    verbs: {
+      capture: async () => (await import('./verbs/capture.js')).registerCapture,
+      proxy: async () => (await import('./verbs/proxy.js')).registerProxy,
+      replay: async () => (await import('./verbs/replay.js')).registerReplay,
+    },
+  },
+  {
+    group: 'Without a device of your own:',
+    verbs: { emulate: async () => (await import('./verbs/emulate.js')).registerEmulate },
+  },
+  {
+    group: 'More:',
+    verbs: {
+      bench: async () => (await import('./verbs/bench.js')).registerBench,
+      completion: async () => (await import('./verbs/completion.js')).registerCompletion,
+    },
+  },
 ];
 
 const DEFAULT_TIMEOUT_MS = 5_000;
@@ -85,7 +104,7 @@ vfio-user help VERB, or vfio-user VERB --help, says more; docs/cli.md has all of
  * @returns the exit status; errors have been told on stderr by then.
  */
 export async function run(argv: readonly string[]): Promise<number> {
-  const program = buildProgram();
+  const program = await buildProgram(argv[0]);
   watchStdout(stop);
   try {
     await parse(program, argv);
@@ -112,8 +131,11 @@ async function parse(program: Command, argv: readonly string[]): Promise<void> {
   }
 }
 
-/** All of the command line, ready to parse. */
-export function buildProgram(): Command {
+/**
+ * The command line, ready to parse: with this verb alone, or with all where it is none (an option before the verb, a
+ * misspelt one, help, and `completion`, which completes all of them).
+ */
+export async function buildProgram(verb?: string): Promise<Command> {
   const program = new Command('vfio-user')
     .description('Looks at and drives PCI devices that live in other processes, over the vfio-user protocol.')
     .version(packageVersion(), '-V, --version', 'print the version')
@@ -133,9 +155,14 @@ export function buildProgram(): Command {
     .configureOutput({ outputError: (text, write) => write(usageLine(text)) })
     .exitOverride()
     .addHelpText('after', HELP);
-  for (const { group, verbs } of VERBS) {
+  const isAlone = verb !== 'completion' && GROUPS.some(({ verbs }) => Object.hasOwn(verbs, verb ?? ''));
+  for (const { group, verbs } of GROUPS) {
     program.commandsGroup(group);
-    for (const register of verbs) register(program);
+    for (const [name, load] of Object.entries(verbs)) {
+      if (isAlone && name !== verb) continue;
+      const register = await load();
+      register(program);
+    }
   }
   // Stands in the last of the groups.
   return program.helpCommand('help [verb]', 'print help for a verb');

@@ -77,7 +77,7 @@ describe.each(SHELLS)('completion for %s', (shell) => {
 
   test('knows every verb and every option that the program has', async () => {
     const { stdout } = await vfioUser('completion', shell);
-    for (const command of buildProgram().commands) {
+    for (const command of (await buildProgram()).commands) {
       expect(stdout).toContain(command.name());
       for (const { long } of command.options)
         expect(stdout).toContain(shell === 'fish' ? long?.slice(2) : long);

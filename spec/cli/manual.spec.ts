@@ -9,15 +9,15 @@ function verbs(command: Command): Command[] {
 }
 
 describe('docs/cli.md', () => {
-  test('is what the program says (node tools/cli-manual.cjs writes it)', () => {
+  test('is what the program says (node tools/cli-manual.cjs writes it)', async () => {
     const manual = readFileSync(new URL('../../docs/cli.md', import.meta.url), 'utf8');
-    expect(manual).toBe(renderManual(buildProgram()));
+    expect(manual).toBe(renderManual(await buildProgram()));
   });
 });
 
-describe('the help', () => {
-  const program = buildProgram();
+const program = await buildProgram();
 
+describe('the help', () => {
   test.each(verbs(program).map((verb) => [verb.name(), verb] as const))(
     'of %s has examples',
     (_name, verb) => {
