@@ -1,9 +1,10 @@
 /** One socket of a connection: a transport, what leaves through it, and what is counted of both. */
 import type { VfioUserError } from '../errors.js';
 import { headerSize } from '../protocol/header.js';
-import type { Landing, Transport, TransportHandler } from '../transport/index.js';
+import type { Landing, MessageTap, Transport, TransportHandler } from '../transport/index.js';
 import { countReceived, countSent, type Counters } from './counters.js';
-import { Outbox, type OutboxOwner } from './send-queue.js';
+import { Outbox, type MessageSender, type OutboxOwner } from './send-queue.js';
+import { SocketTap } from './socket-tap.js';
 
 /** Answers that wait in the outbox beyond this stop us reading: a server that asks and does not listen gets no more. */
 const OUTBOX_HIGH_WATER = 4 << 20;
@@ -26,13 +27,28 @@ export interface ChannelHandler {
   onEnd(channel: Channel, reason: VfioUserError): void;
 }
 
-export class Channel implements TransportHandler {
+export interface ChannelOptions {
+  /** Opens the transport with the handler that it will talk to. */
+  open: (handler: TransportHandler) => Transport;
+  handler: ChannelHandler;
+  counters: Counters;
+  /** Hears of the messages while it is active. */
+  tap: MessageTap | undefined;
+  /** What the tap calls the socket; the transport's peer where nothing is said. */
+  socket?: string;
+}
+
+export class Channel implements TransportHandler, MessageSender {
   readonly transport: Transport;
   /** Replies to the server's requests are encoded here: a header and up to 48 bytes. Sent, or copied, before the next. */
   readonly replyHead = Buffer.alloc(64);
   #outbox: Outbox | undefined;
   readonly #counters: Counters;
   readonly #handler: ChannelHandler;
+  readonly #tap: MessageTap | undefined;
+  readonly #socket: string | undefined;
+  /** Made when somebody listens for the first time. */
+  #socketTap: SocketTap | undefined;
   /** False while more answers wait than is good. */
   #reading = true;
   #looks: NodeJS.Immediate | undefined;
@@ -44,9 +60,11 @@ export class Channel implements TransportHandler {
   /** The transport's turn that this is for. */
   #turn = 0;
 
-  constructor(open: (handler: TransportHandler) => Transport, handler: ChannelHandler, counters: Counters) {
+  constructor({ open, handler, counters, tap, socket }: ChannelOptions) {
     this.#handler = handler;
     this.#counters = counters;
+    this.#tap = tap;
+    this.#socket = socket;
     this.transport = open(this);
   }
 
@@ -70,11 +88,30 @@ export class Channel implements TransportHandler {
     const total = headLength + (body === null ? 0 : body.length);
     countSent(this.#counters, total);
     if (this.#outbox === undefined) {
-      const sent = this.transport.trySend(head, headLength, body, 0, fds);
+      const sent = this.trySend(head, headLength, body, 0, fds);
       if (sent === total) return;
       this.#anOutbox().keepRest(owner, head, headLength, body, sent, fds, stable);
     } else this.#outbox.send(owner, head, headLength, body, fds, stable);
     this.#mindTheOutbox();
+  }
+
+  /** `Transport.trySend`. */
+  trySend(
+    head: Uint8Array,
+    headLength: number,
+    body: Uint8Array | null,
+    sent: number,
+    fds: readonly number[] | null,
+  ): number {
+    return (
+      this.#listener?.trySend(this.transport, head, headLength, body, sent, fds) ??
+      this.transport.trySend(head, headLength, body, sent, fds)
+    );
+  }
+
+  /** Whether one `trySend` may have several messages: who listens hears of one at a time. */
+  get takesMany(): boolean {
+    return this.transport.takesMany && this.#tap?.active !== true;
   }
 
   /** Sends what is left of a message of which `sent` bytes went out by `QuickFace.roundTrip`; it is counted already. */
@@ -109,6 +146,7 @@ export class Channel implements TransportHandler {
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
+    this.#listener?.onMessage(bytes, start, end, fds);
     countReceived(this.#counters, end - start);
     this.#handler.onMessage(this, bytes, start, end, fds);
   }
@@ -118,6 +156,7 @@ export class Channel implements TransportHandler {
   }
 
   onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void {
+    this.#listener?.onLanded(bytes, start, landing, fds);
     countReceived(this.#counters, headerSize(bytes, start));
     this.#handler.onLanded(this, bytes, start, landing, fds);
   }
@@ -130,6 +169,7 @@ export class Channel implements TransportHandler {
   }
 
   onEnd(reason: VfioUserError): void {
+    this.#listener?.onEnd(reason);
     this.#handler.onEnd(this, reason);
   }
 
@@ -170,8 +210,15 @@ export class Channel implements TransportHandler {
     this.transport.close();
   }
 
+  /** Undefined while nobody listens. */
+  get #listener(): SocketTap | undefined {
+    const tap = this.#tap;
+    if (tap?.active !== true) return undefined;
+    return (this.#socketTap ??= new SocketTap(tap, this.#socket ?? this.transport.peer));
+  }
+
   #anOutbox(): Outbox {
-    return (this.#outbox ??= new Outbox(this.transport, (owner) => this.#handler.onSent(owner)));
+    return (this.#outbox ??= new Outbox(this, (owner) => this.#handler.onSent(owner)));
   }
 
   #mindTheOutbox(): void {

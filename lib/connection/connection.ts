@@ -26,7 +26,6 @@ import {
 import { headerCommand, headerErrno, headerFlags, headerId, writeHeaderId } from '../protocol/header.js';
 import {
   LANDING_PREFIX,
-  tapped,
   withSpin,
   type Landing,
   type MessageTap,
@@ -97,8 +96,8 @@ export class Connection implements ChannelHandler {
     this.#tap = options.tap;
     const { counters } = this;
     this.#spinUs = options.spinUs;
-    const main = new Channel(tapped(withSpin(open, this.#spinUs), this.#tap), this, counters);
     const { timeoutMs } = this;
+    const main = new Channel({ open: withSpin(open, this.#spinUs), handler: this, counters, tap: this.#tap });
     this.#flow = new Flow({ main, counters, inFlight, timeoutMs, onOverdue: (reason) => this.close(reason) });
     this.#blocking = new BlockingCalls(this.#flow, this.#tap, timeoutMs);
   }
@@ -158,9 +157,14 @@ export class Connection implements ChannelHandler {
   attachTwin(open: OpenTransport): void {
     this.#flow.refuseWhenClosed('twin_socket');
     if (this.#flow.twin !== undefined) throw new ProtocolError('a second twin socket');
-    const spun = withSpin(open, this.#spinUs);
     this.#blocking.disturb();
-    this.#flow.twin = new Channel(tapped(spun, this.#tap, `${this.peer} (twin)`), this, this.counters);
+    this.#flow.twin = new Channel({
+      open: withSpin(open, this.#spinUs),
+      handler: this,
+      counters: this.counters,
+      tap: this.#tap,
+      socket: `${this.peer} (twin)`,
+    });
   }
 
   /**

@@ -33,11 +33,14 @@ export interface OutboxOwner {
   entry: OutboxEntry | undefined;
 }
 
+/** What takes the messages: a transport, or whoever tells of what goes to it. */
+export type MessageSender = Pick<Transport, 'takesMany' | 'trySend'>;
+
 /** What keeping a message takes besides its bytes: many small ones are not little. */
 const ENTRY_BYTES = 256;
 
 export class Outbox {
-  readonly #transport: Transport;
+  readonly #sender: MessageSender;
   readonly #onSent: (owner: OutboxOwner) => void;
   readonly #entries = new LinkedList<OutboxEntry>();
   /** What has been gathered: `#gathered[0, #gatheredLength)`, which goes out after all entries. */
@@ -47,8 +50,8 @@ export class Outbox {
   #closed = false;
 
   /** `onSent` hears when all of an owner's message has gone that had to wait. */
-  constructor(transport: Transport, onSent: (owner: OutboxOwner) => void = () => undefined) {
-    this.#transport = transport;
+  constructor(sender: MessageSender, onSent: (owner: OutboxOwner) => void = () => undefined) {
+    this.#sender = sender;
     this.#onSent = onSent;
   }
 
@@ -79,7 +82,7 @@ export class Outbox {
     stable: boolean,
   ): void {
     this.sendGathered();
-    const sent = this.isEmpty ? this.#transport.trySend(head, headLength, body, 0, fds) : 0;
+    const sent = this.isEmpty ? this.#sender.trySend(head, headLength, body, 0, fds) : 0;
     this.keepRest(owner, head, headLength, body, sent, fds, stable);
   }
 
@@ -120,7 +123,7 @@ export class Outbox {
    */
   sendSoon(owner: OutboxOwner, head: Buffer): void {
     // What would have to wait can be taken back as long as it is by itself.
-    if (!this.#transport.takesMany || !this.isEmpty) {
+    if (!this.#sender.takesMany || !this.isEmpty) {
       this.send(owner, head, head.length, null, null, false);
       return;
     }
@@ -153,7 +156,7 @@ export class Outbox {
     for (let entry = this.#entries.first; entry !== undefined; entry = this.#entries.first) {
       if (left-- === 0) return false;
       const { owner, head, body } = entry;
-      const took = this.#transport.trySend(head, head.length, body, entry.sent, entry.fds);
+      const took = this.#sender.trySend(head, head.length, body, entry.sent, entry.fds);
       // A stream may bring the end of the connection while it takes a message.
       if (this.#closed) return true;
       entry.sent += took;

@@ -94,7 +94,10 @@ export class CaptureSink implements Sink {
   }
 }
 
-/** The name of the `node:diagnostics_channel` that messages are published on, as `MessageEvent`. */
+/**
+ * The name of the `node:diagnostics_channel` on which the messages of every device are published, as `MessageEvent`.
+ * Subscribers may come and go while devices are open: they hear of each message from then on.
+ */
 export const MESSAGE_CHANNEL = 'vfio-user:message';
 
 /** What is published for each message. It is the subscriber's to keep. */

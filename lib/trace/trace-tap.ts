@@ -7,7 +7,7 @@ import { boolean, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
-import type { MessageTap } from '../transport/tapped-transport.js';
+import type { MessageTap } from '../transport/message-tap.js';
 import { captureName } from './capture-name.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './format-line.js';

@@ -19,4 +19,4 @@ export {
 } from './endpoint.js';
 export type { SocketPermissions } from './socket-permissions.js';
 export { listenAt, type ListeningSocket } from './unix-listener.js';
-export { tapped, type MessageTap } from './tapped-transport.js';
+export type { MessageTap } from './message-tap.js';

@@ -301,6 +301,29 @@ describe('what listens', () => {
     expect(describeMessage(events[1]!.bytes)).toMatchObject({ data: { preview: '07000000' } });
   });
 
+  test('hears of each message by itself, also where they had been gathered before it came', async () => {
+    connection.close();
+    peer.close();
+    peer = new ScriptedPeer();
+    connection = new Connection(openFd(peer.clientFd), { tap: await openTap({}) });
+    const events: MessageEvent[] = [];
+    const listener = (event: unknown): void => void events.push(event as MessageEvent);
+    peer.onMessage((request) => peer.reply(request, data(request, words(7))));
+    // The first four go at once, and nobody hears of them.
+    const reads = Array.from({ length: 8 }, () => readInto(Buffer.alloc(4)));
+    subscribe(MESSAGE_CHANNEL, listener);
+    await Promise.all(reads);
+    unsubscribe(MESSAGE_CHANNEL, listener);
+    const sent = events.filter(({ direction }) => direction === 'sent');
+    expect(sent.map(({ description }) => description.malformed)).toEqual([
+      undefined,
+      undefined,
+      undefined,
+      undefined,
+    ]);
+    expect(sent.map(({ description }) => description.id)).toEqual([4, 5, 6, 7]);
+  });
+
   test('and stops in the middle of a message cannot block for one there, but after it', async () => {
     const errors: unknown[] = [];
     const readSync = (): number => connection.accessSync(readOf(0, 0, 4, takeUInt32), undefined);
