@@ -23,6 +23,6 @@ for (const share of target.isOurs ? [true, false] : [true]) {
   console.log(`0x${source.iova.toString(16)} to 0x${destination.iova.toString(16)}: "${got}"`);
   if (got !== text) throw new Error(`expected "${text}"`);
 
-  await source.free();
-  await destination.free();
+  await source.close();
+  await destination.close();
 }

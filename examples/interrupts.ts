@@ -19,13 +19,14 @@ console.log(`${irqs.name}: waited, ${count} interrupt, status 0x${(await edu.ack
 
 // All: a listener is called as they come, whoever else waits.
 let heard = 0;
-const stop = vector.onInterrupt((count) => {
+const listener = (count: number) => {
   heard += count;
-});
+};
+vector.on('interrupt', listener);
 await edu.raise(0x2);
 await vector.wait();
 await edu.acknowledge();
-stop();
+vector.off('interrupt', listener);
 console.log(`${irqs.name}: heard ${heard} interrupt`);
 
 // Iterated: ends when the vector is closed.

@@ -39,11 +39,11 @@ function ordered(area: MappedArea): Access {
   return {
     read: (n) => {
       let sum = 0;
-      for (let i = 0; i < n; i++) sum = (sum + area.readUInt32((i * 4) & mask)) | 0;
+      for (let i = 0; i < n; i++) sum = (sum + area.loadUInt32((i * 4) & mask)) | 0;
       return sum;
     },
     write: (n) => {
-      for (let i = 0; i < n; i++) area.writeUInt32((i * 4) & mask, i);
+      for (let i = 0; i < n; i++) area.storeUInt32((i * 4) & mask, i);
     },
   };
 }

@@ -116,7 +116,7 @@ export async function withEnableHint(
 /** What the region would answer in, where the command register turns that off; empty where it is no BAR, or on. */
 function spaceThatIsOff(device: Device, { region: { index } }: Stretch): 'I/O' | 'memory' | '' {
   if (!device.hasConfig || index > PciRegion.BAR5) return '';
-  const isIo = (device.config.readUInt32(barOffset(index)) & BAR_IO) !== 0;
+  const isIo = (device.config.getUInt32(barOffset(index)) & BAR_IO) !== 0;
   if ((device.config.command & (isIo ? PciCommand.IO : PciCommand.MEMORY)) !== 0) return '';
   return isIo ? 'I/O' : 'memory';
 }

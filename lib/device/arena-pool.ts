@@ -126,7 +126,7 @@ export class ArenaPool {
 
   #find(size: number, alignment: number, kind: ArenaKind): Place | undefined {
     for (const arena of this.#shared) {
-      if (arena.window.closed) this.#shared.delete(arena);
+      if (arena.window.isClosed) this.#shared.delete(arena);
       const offset = arena.suits(kind) ? arena.take(size, alignment) : undefined;
       if (offset !== undefined) return { arena, offset, isFresh: false };
     }
@@ -159,7 +159,7 @@ export class ArenaPool {
   #grownBytes(): number {
     if (this.#windows.slotsLeft > FEW_SLOTS) return 0;
     let total = 0;
-    for (const { window } of this.#shared) if (!window.closed) total += window.size;
+    for (const { window } of this.#shared) if (!window.isClosed) total += window.size;
     return Math.min(total, LARGEST_ARENA_BYTES);
   }
 
@@ -187,7 +187,7 @@ function placeIn(
   kind: ArenaKind,
 ): Place | undefined {
   for (const arena of arenas) {
-    if (!arena.isKept || arena.window.closed || !arena.isLike(kind)) continue;
+    if (!arena.isKept || arena.window.isClosed || !arena.isLike(kind)) continue;
     const offset = arena.take(size, alignment);
     if (offset !== undefined) return { arena, offset, isFresh: false };
   }

@@ -1,9 +1,10 @@
 /**
- * The device's configuration space (PCI Local Bus Specification 3.0, section 6.1) behind a shadow: reads of what does
- * not change by itself cost no round trip, writes go through, and what the device changes is read through.
+ * The device's configuration space (PCI Local Bus Specification 3.0, section 6.1), and a copy of it as it was read last,
+ * the shadow: fields and `getUInt…` are of the shadow and cost no round trip, `read…` and `write…` are messages to the
+ * device, which bring the shadow up to date.
  *
  * A write that was aborted, or whose read-back failed, leaves bytes of which nobody knows what the device has (stale
- * ones): they are read again at once, and as long as that fails `read` asks for them.
+ * ones): they are read again at once.
  */
 import { forbidCloning } from '../cloning.js';
 import { Exclusive, withDeadline, type CallOptions } from '../connection/index.js';
@@ -61,16 +62,16 @@ export class ConfigSpace implements ConfigReader {
   }
 
   get vendorId(): number {
-    return this.readUInt16(PciConfig.VENDOR_ID);
+    return this.getUInt16(PciConfig.VENDOR_ID);
   }
 
   get deviceId(): number {
-    return this.readUInt16(PciConfig.DEVICE_ID);
+    return this.getUInt16(PciConfig.DEVICE_ID);
   }
 
   /** PciCommand bits, as last read; as written where reading back failed. */
   get command(): number {
-    return this.readUInt16(PciConfig.COMMAND);
+    return this.getUInt16(PciConfig.COMMAND);
   }
 
   /** The header's fields, decoded. */
@@ -100,24 +101,41 @@ export class ConfigSpace implements ConfigReader {
     return Buffer.from(this.#shadow);
   }
 
-  /** From the shadow, without a round trip. */
-  readUInt8(offset: number): number {
+  /** The byte at `offset`, from the shadow. @throws RangeError for what is not in the space. */
+  getUInt8(offset: number): number {
     return this.#shadow.readUInt8(offset);
   }
 
-  /** From the shadow, without a round trip. */
-  readUInt16(offset: number): number {
+  /** The 16-bit value at `offset`, from the shadow. @throws RangeError for what is not in the space. */
+  getUInt16(offset: number): number {
     return this.#shadow.readUInt16LE(offset);
   }
 
-  /** From the shadow, without a round trip. */
-  readUInt32(offset: number): number {
+  /** The 32-bit value at `offset`, from the shadow. @throws RangeError for what is not in the space. */
+  getUInt32(offset: number): number {
     return this.#shadow.readUInt32LE(offset);
   }
 
+  /** Reads a byte from the device, and into the shadow. Errors as of `read`. */
+  readUInt8(offset: number, options?: CallOptions): Promise<number> {
+    return this.#read('readUInt8', offset, 1, options);
+  }
+
+  /** Reads 16 bits from the device, and into the shadow. Errors as of `read`. */
+  readUInt16(offset: number, options?: CallOptions): Promise<number> {
+    return this.#read('readUInt16', offset, 2, options);
+  }
+
+  /** Reads 32 bits from the device, and into the shadow. Errors as of `read`. */
+  readUInt32(offset: number, options?: CallOptions): Promise<number> {
+    return this.#read('readUInt32', offset, 4, options);
+  }
+
   /**
-   * The value as it is now: from the shadow, or from the device where the device changes it by itself, and where a write
-   * was aborted or could not be read back.
+   * Reads a register of `width` bytes from the device, and into the shadow. `isVolatile` says where that tells more than
+   * the shadow, unless another client changes the registers.
+   * @throws RangeError for a register that is not in the space, or not aligned; RemoteError, TimeoutError, ClosedError; the
+   * signal's reason.
    */
   read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
     return this.#read('read', offset, width, options);
@@ -233,8 +251,7 @@ export class ConfigSpace implements ConfigReader {
   ): Promise<number> {
     option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
     this.#check(offset, width);
-    if (this.isVolatile(offset, width) || this.#stale.includes(offset, offset + width))
-      await this.#fetch(offset, width, options);
+    await this.#fetch(offset, width, options);
     return this.#shadow.readUIntLE(offset, width);
   }
 

@@ -117,6 +117,11 @@ export class Device extends EventEmitter<DeviceEvents> {
     return this.#session.ended;
   }
 
+  /** Whether `close` has been called, or the connection has ended (with `reconnect`: for good). */
+  get isClosed(): boolean {
+    return this.#closing !== undefined || this.#session.isEnded;
+  }
+
   /** The configuration space. @throws UnsupportedError where the device has none. */
   get config(): ConfigSpace {
     if (this.#config === undefined) throw new UnsupportedError('the device has no config space');

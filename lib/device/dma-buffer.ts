@@ -17,7 +17,8 @@ export class DmaBuffer {
   readonly #pool: ArenaPool;
   readonly #place: Place;
   #bytes: Buffer;
-  #freed = false;
+  #isFreed = false;
+  #closing: Promise<void> | undefined;
   /** How many have said that the device uses the memory. */
   #uses = 0;
   #onUnused: (() => void) | undefined;
@@ -38,7 +39,7 @@ export class DmaBuffer {
    * beyond that: the memory of a small buffer goes to the next one.
    */
   get bytes(): Buffer {
-    return this.closed ? NOTHING : this.#bytes;
+    return this.isClosed ? NOTHING : this.#bytes;
   }
 
   /** The server has the memory's fd and maps it; otherwise it asks for every byte by message. */
@@ -46,41 +47,41 @@ export class DmaBuffer {
     return this.#place.arena.window.access.shared;
   }
 
-  /** It was freed, or the device was closed. */
-  get closed(): boolean {
-    return this.#freed || this.#place.arena.window.closed;
+  /** Whether the buffer has been closed, or is being closed, or the device has been closed. */
+  get isClosed(): boolean {
+    return this.#isFreed || this.#place.arena.window.isClosed;
   }
 
   /**
    * Gives the memory back; idempotent. `bytes` is empty at once. Waits until each driver that called `beginUse` has called
    * `endUse`: then a small buffer's memory is free for the next one, and a large one's is taken from the server
    * (DMA_UNMAP). A device that was given the address by other means must be done with it before.
-   * @throws RemoteError, after which it is not freed and may be tried again; TimeoutError, ProtocolError, or the signal's
+   * @throws RemoteError, after which it is not closed and may be tried again; TimeoutError, ProtocolError, or the signal's
    * reason: the device may still use the memory then, which stays reserved until it is done or closed; TypeError while it
    * is being mapped in a transaction.
    */
-  async free(options?: CallOptions): Promise<void> {
-    option.CALL_OPTIONS.check('DmaBuffer.free', options);
-    if (this.closed) return;
+  async close(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaBuffer.close', options);
+    if (this.#closing !== undefined) return this.#closing;
+    if (this.isClosed) return;
     if (this.#place.arena.window.state === 'mapping')
       throw new TypeError('it is being mapped in a transaction');
-    this.#freed = true;
-    try {
-      if (this.#uses > 0) await this.#unused(options);
-      await this.#pool.release(this.#place, this.size, options);
-      this.#bytes = NOTHING;
-    } catch (error) {
-      this.#freed = this.#uses > 0 || this.#place.arena.window.state !== 'mapped';
-      throw error;
-    }
+    this.#closing = this.#giveBack(options).finally(() => (this.#closing = undefined));
+    return this.#closing;
+  }
+
+  /** Another name for `close`. */
+  async free(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaBuffer.free', options);
+    return this.close(options);
   }
 
   /**
-   * Says that the device uses the memory from now on, for a command of a driver: `free` waits for as many calls of `endUse`.
+   * Says that the device uses the memory from now on, for a command of a driver: `close` waits for as many calls of `endUse`.
    * @throws ClosedError where the buffer is closed.
    */
   beginUse(): void {
-    if (this.closed) throw new ClosedError('the DMA buffer is closed');
+    if (this.isClosed) throw new ClosedError('the DMA buffer is closed');
     this.#uses++;
   }
 
@@ -91,8 +92,8 @@ export class DmaBuffer {
   }
 
   /**
-   * Calls `listener` once, synchronously, before the memory is unmapped or the device is closed: whoever looks at the
-   * memory must have stopped when it returns. `reason` says what happened. Not called by `free`.
+   * @internal Calls `listener` once, synchronously, before the memory is unmapped or the device is closed: whoever looks at
+   * the memory must have stopped when it returns. `reason` says what happened. Not called by `close`.
    * @returns a function that takes the listener back
    */
   onRelease(listener: (reason: ClosedError) => void): () => void {
@@ -103,26 +104,33 @@ export class DmaBuffer {
 
   /** @internal It was never the caller's: the transaction that made it failed, and unmaps what it mapped. */
   discard(): void {
-    if (this.#freed) return;
-    this.#freed = true;
+    if (this.#isFreed) return;
+    this.#isFreed = true;
     this.#bytes = NOTHING;
     if (this.#place.arena.isKept) this.#place.arena.release(this.#place.offset, this.size);
   }
 
-  /** `free` without waiting for the server, and without hearing of a failure. */
-  close(): void {
-    this.free().catch(() => undefined);
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.free();
+  async #giveBack(options: CallOptions | undefined): Promise<void> {
+    this.#isFreed = true;
+    try {
+      if (this.#uses > 0) await this.#unused(options);
+      await this.#pool.release(this.#place, this.size, options);
+      this.#bytes = NOTHING;
+    } catch (error) {
+      this.#isFreed = this.#uses > 0 || this.#place.arena.window.state !== 'mapped';
+      throw error;
+    }
   }
 
   /** Settles when nobody uses the memory any more. What comes later than the options allow is freed then. */
   async #unused(options: CallOptions | undefined): Promise<void> {
     const unused = new Promise<void>((resolve) => (this.#onUnused = resolve));
     try {
-      await this.#pool.within('free', unused, options);
+      await this.#pool.within('DmaBuffer.close', unused, options);
     } catch (error) {
       void unused.then(() => this.#pool.release(this.#place, this.size, undefined)).catch(() => undefined);
       throw error;

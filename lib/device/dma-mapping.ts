@@ -28,8 +28,8 @@ export class DmaMapping {
     return this.#window;
   }
 
-  /** It was unmapped (or given up while it was), or the device was closed. */
-  get closed(): boolean {
+  /** Whether the memory has been unmapped (or given up while it was), or the device has been closed. */
+  get isClosed(): boolean {
     return this.#window.state !== 'mapped';
   }
 
@@ -38,17 +38,18 @@ export class DmaMapping {
    * @throws RemoteError, after which it is still mapped; TimeoutError, ProtocolError, or the signal's reason: the server
    * may still use the memory then, and its addresses stay reserved until the device is closed.
    */
-  async unmap(options?: CallOptions): Promise<void> {
-    option.CALL_OPTIONS.check('DmaMapping.unmap', options);
+  async close(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaMapping.close', options);
     return this.#windows.unmap(this.#window, options);
   }
 
-  /** `unmap` without waiting for the server, and without hearing of a failure. */
-  close(): void {
-    this.unmap().catch(() => undefined);
+  /** Another name for `close`. */
+  async unmap(options?: CallOptions): Promise<void> {
+    option.CALL_OPTIONS.check('DmaMapping.unmap', options);
+    return this.close(options);
   }
 
-  async [Symbol.asyncDispose](): Promise<void> {
-    await this.unmap();
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }

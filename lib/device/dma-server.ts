@@ -214,7 +214,7 @@ export class DmaServer implements RequestHandler {
   }
 
   #markDirty(window: DmaWindow, offset: number, length: number): void {
-    if (this.dirty === undefined || window.closed) return;
+    if (this.dirty === undefined || window.isClosed) return;
     const first = Math.floor(offset / PAGE_SIZE);
     this.dirty.mark(window.page + first, Math.ceil((offset + length) / PAGE_SIZE) - first);
   }

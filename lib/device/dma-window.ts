@@ -88,7 +88,7 @@ export class DmaWindow implements PageRange {
     return this.pages * PAGE_SIZE;
   }
 
-  get closed(): boolean {
+  get isClosed(): boolean {
     return this.state === 'closed';
   }
 
@@ -114,7 +114,7 @@ export class DmaWindow implements PageRange {
   /** All of it, where raw views may be taken: our own memory, of a size that one view can have. */
   get bytes(): Buffer | undefined {
     if (this.#bytes !== undefined) return this.#bytes;
-    if (!this.#memory.sealed || this.closed || this.size > MAX_VIEW_BYTES) return undefined;
+    if (!this.#memory.sealed || this.isClosed || this.size > MAX_VIEW_BYTES) return undefined;
     return (this.#bytes = Buffer.from(this.view(0, this.size)));
   }
 
@@ -129,7 +129,7 @@ export class DmaWindow implements PageRange {
   /** Copies out of the memory. Returns 0, EFAULT where the file behind it no longer has the bytes, a handler's errno. */
   copyOut(offset: number, into: Buffer, at: number, length: number): number {
     const { mapping, handler } = this.#memory;
-    if (this.closed) return EFAULT;
+    if (this.isClosed) return EFAULT;
     if (handler !== undefined)
       return handler.readSync(this.#addressAt(offset), into.subarray(at, at + length));
     return (mapping?.copyOut(offset, into, at, length) ?? -EBADF) < 0 ? EFAULT : 0;
@@ -138,7 +138,7 @@ export class DmaWindow implements PageRange {
   /** Copies into the memory; returns what `copyOut` does. */
   copyIn(offset: number, from: Buffer, at: number, length: number): number {
     const { mapping, handler } = this.#memory;
-    if (this.closed) return EFAULT;
+    if (this.isClosed) return EFAULT;
     if (handler !== undefined)
       return handler.writeSync(this.#addressAt(offset), from.subarray(at, at + length));
     return (mapping?.copyIn(offset, from, at, length) ?? -EBADF) < 0 ? EFAULT : 0;
@@ -147,14 +147,14 @@ export class DmaWindow implements PageRange {
   /** `copyOut`, which waits for an asynchronous handler. */
   copyOutLater(offset: number, into: Buffer, at: number, length: number): Promise<number> | number {
     const { handler } = this.#memory;
-    if (this.closed || handler?.isAsync !== true) return this.copyOut(offset, into, at, length);
+    if (this.isClosed || handler?.isAsync !== true) return this.copyOut(offset, into, at, length);
     return handler.read(this.#addressAt(offset), into.subarray(at, at + length));
   }
 
   /** `copyIn`, which waits for an asynchronous handler. */
   copyInLater(offset: number, from: Buffer, at: number, length: number): Promise<number> | number {
     const { handler } = this.#memory;
-    if (this.closed || handler?.isAsync !== true) return this.copyIn(offset, from, at, length);
+    if (this.isClosed || handler?.isAsync !== true) return this.copyIn(offset, from, at, length);
     return handler.write(this.#addressAt(offset), from.subarray(at, at + length));
   }
 
@@ -186,7 +186,7 @@ export class DmaWindow implements PageRange {
 
   /** Gives memory and fd back; idempotent. Every view is detached. Announced before, by whoever knows the reason. */
   close(): void {
-    if (this.closed) return;
+    if (this.isClosed) return;
     this.state = 'closed';
     this.#bytes = undefined;
     this.#memory.mapping?.close();

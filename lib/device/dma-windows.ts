@@ -250,13 +250,13 @@ export class DmaWindows {
       if (gate !== undefined && (isNew || this.#confidant !== connection)) throw gate;
       await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      if (window.closed) throw error;
+      if (window.isClosed) throw error;
       if (abandoned) window.state = 'quarantined';
       else if (!isNew && error instanceof ClosedError) window.state = 'mapped';
       else this.#remove(window);
       throw this.#explain(window, error);
     }
-    if (window.closed) throw new ClosedError('DMA_MAP: it was unmapped, or the device closed, meanwhile');
+    if (window.isClosed) throw new ClosedError('DMA_MAP: it was unmapped, or the device closed, meanwhile');
     window.state = 'mapped';
   }
 
@@ -301,7 +301,7 @@ export class DmaWindows {
       const bitmap = watcher?.bitmapFor(window);
       await this.#sendUnmap(window, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      const isGone = window.closed || error instanceof ClosedError;
+      const isGone = window.isClosed || error instanceof ClosedError;
       // After a reply that makes no sense nobody knows either.
       const isUnclear = abandoned || (sent && error instanceof ProtocolError);
       if (isGone || isUnclear) watcher?.onLost(window);
@@ -381,7 +381,7 @@ export class DmaWindows {
       const isGone = error instanceof ClosedError;
       const isUnclear = abandoned || error instanceof ProtocolError;
       for (const window of windows) {
-        if (window.closed) continue;
+        if (window.isClosed) continue;
         if (isGone || isUnclear) this.#watcherOf(window)?.onLost(window);
         if (isGone) this.#remove(window);
         else window.state = isUnclear ? 'quarantined' : 'mapped';
@@ -393,7 +393,7 @@ export class DmaWindows {
     }
     for (const window of known) {
       // Watching may have begun meanwhile.
-      if (!window.closed) this.#watcherOf(window)?.onLost(window);
+      if (!window.isClosed) this.#watcherOf(window)?.onLost(window);
       this.#remove(window);
     }
     return true;
@@ -436,7 +436,7 @@ export class DmaWindows {
   }
 
   #remove(window: DmaWindow): void {
-    if (window.closed) return;
+    if (window.isClosed) return;
     this.#table.delete(window);
     this.#server.forget(window);
     this.#session.connection.copyLentBodies();

@@ -203,7 +203,7 @@ export class Dma {
     const { alignment, kind } = this.#wanted(size, options);
     const place = await this.#pool.take(size, alignment, kind, options);
     // The device may have been closed since the place was found.
-    if (place.arena.window.closed) throw new ClosedError('DMA_MAP: the device is closed');
+    if (place.arena.window.isClosed) throw new ClosedError('DMA_MAP: the device is closed');
     return new DmaBuffer(this.#pool, place, size);
   }
 

@@ -63,13 +63,13 @@ async function assignAddresses(
 async function sizeBar(config: ConfigSpace, bar: Bar, options?: CallOptions): Promise<bigint> {
   const low = barOffset(bar.index);
   await config.writeUInt32(low, ALL_ONES, options);
-  const lowMask = config.readUInt32(low);
+  const lowMask = config.getUInt32(low);
   if (bar.kind !== 'memory64') {
     await config.writeUInt32(low, 0, options);
     return barSizeFromMask(lowMask);
   }
   await config.writeUInt32(low + 4, ALL_ONES, options);
-  const highMask = config.readUInt32(low + 4);
+  const highMask = config.getUInt32(low + 4);
   await config.writeUInt32(low, 0, options);
   await config.writeUInt32(low + 4, 0, options);
   return barSizeFromMask(lowMask, highMask);

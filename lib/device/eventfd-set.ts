@@ -253,7 +253,7 @@ function rangeName(name: string, vectors: readonly Vector[]): string {
 }
 
 function* open(vectors: readonly Vector[]): Generator<Vector> {
-  for (const vector of vectors) if (!vector.closed) yield vector;
+  for (const vector of vectors) if (!vector.isClosed) yield vector;
 }
 
 /**

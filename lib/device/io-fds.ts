@@ -99,6 +99,7 @@ export class IoFds implements Iterable<IoFd> {
   readonly #items: readonly IoFd[];
   readonly #eventFds: readonly NativeEventFd[];
   readonly #shadows: readonly MappedArea[];
+  #isClosed = false;
 
   /** @internal */
   constructor(session: Session, items: IoFd[], eventFds: NativeEventFd[], shadows: MappedArea[]) {
@@ -112,6 +113,7 @@ export class IoFds implements Iterable<IoFd> {
     forbidCloning(this, 'an IoFds');
   }
 
+  /** How many there are. */
   get length(): number {
     return this.#items.length;
   }
@@ -126,8 +128,14 @@ export class IoFds implements Iterable<IoFd> {
     return this.#items[Symbol.iterator]();
   }
 
+  /** Whether the fds are closed, by their user or with the device. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Closes every fd and mapping; idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.#session.disown(this);
     for (const eventFd of this.#eventFds) eventFd.close();
     for (const shadow of this.#shadows) shadow.close();

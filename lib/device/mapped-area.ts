@@ -39,7 +39,7 @@ export class MappedArea {
   /** Where the area begins in the mapping, which begins on a page. */
   readonly #lead: number;
   /** Asking the mapping would take longer than the access. */
-  #closed = false;
+  #isClosed = false;
   #onClose: ((area: MappedArea) => void) | undefined;
   #bytes: Buffer | undefined;
   #words: Uint32Array | undefined;
@@ -58,8 +58,9 @@ export class MappedArea {
     forbidCloning(this, 'a MappedArea');
   }
 
-  get closed(): boolean {
-    return this.#closed;
+  /** Whether the area is closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   /** The area's memory, at most its first 4 GiB; see `window`. Registers want `u32`, `u64` or the ordered accessors. */
@@ -70,7 +71,7 @@ export class MappedArea {
   /**
    * The area as 32-bit words: plain access, the fastest, in no promised order.
    * @throws UnsupportedError where the area does not begin on a word's boundary, or is longer than 4 GiB: it does not
-   * fit one array then; `readUInt32`, `writeUInt32` and `window` reach all of it.
+   * fit one array then; `loadUInt32`, `storeUInt32` and `window` reach all of it.
    */
   get u32(): Uint32Array {
     return (this.#words ??= new Uint32Array(this.#wordBuffer(4), 0, Math.floor(this.size / 4)));
@@ -97,7 +98,7 @@ export class MappedArea {
   }
 
   /** One ordered 32-bit load. */
-  readUInt32(offset: number): number {
+  loadUInt32(offset: number): number {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
     const words = this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset);
     return LOADS_ARE_ORDERED ? words[offset >>> 2]! : Atomics.load(words, offset >>> 2);
@@ -108,7 +109,7 @@ export class MappedArea {
    * @throws RangeError for an offset that is not within the area or not aligned; TypeError, RangeError for a value that is
    * not 32 bits; UnsupportedError where the area is closed.
    */
-  writeUInt32(offset: number, value: number): void {
+  storeUInt32(offset: number, value: number): void {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
     // A typed array would store it modulo 2^32.
     if (typeof value !== 'number' || value !== value >>> 0) throw notInteger('value', value, 0, UINT32_MAX);
@@ -116,13 +117,13 @@ export class MappedArea {
   }
 
   /** One ordered 64-bit load. */
-  readUInt64(offset: number): bigint {
+  loadUInt64(offset: number): bigint {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
     return Atomics.load(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3);
   }
 
-  /** One ordered 64-bit store; errors as of `writeUInt32`. */
-  writeUInt64(offset: number, value: bigint): void {
+  /** One ordered 64-bit store; errors as of `storeUInt32`. */
+  storeUInt64(offset: number, value: bigint): void {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
     bigInteger('value', value);
     Atomics.store(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3, value);
@@ -159,7 +160,7 @@ export class MappedArea {
 
   /** Unmaps; idempotent. Every view is detached. */
   close(): void {
-    this.#closed = true;
+    this.#isClosed = true;
     this.#session.disown(this);
     this.#onClose?.(this);
     this.#onClose = undefined;
@@ -180,7 +181,7 @@ export class MappedArea {
     this.#checkAlignment(width);
     if (this.size <= MAX_WINDOW) return this.bytes.buffer;
     throw new UnsupportedError(
-      `the area has ${this.size} bytes, and one array at most ${MAX_WINDOW}: use readUInt${8 * width} and writeUInt${8 * width}, or window(offset, length) for a part of it`,
+      `the area has ${this.size} bytes, and one array at most ${MAX_WINDOW}: use loadUInt${8 * width} and storeUInt${8 * width}, or window(offset, length) for a part of it`,
     );
   }
 
@@ -214,12 +215,12 @@ export class MappedArea {
       offset >= 0 &&
       offset % width === 0 &&
       offset + width <= this.size &&
-      !this.#closed
+      !this.#isClosed
     );
   }
 
   #check(offset: number, length: number, alignment: number): void {
-    if (this.#closed) throw new UnsupportedError('the mapped area is closed');
+    if (this.#isClosed) throw new UnsupportedError('the mapped area is closed');
     integer('offset', offset, 0, this.size);
     integer('length', length, 0, Number.MAX_SAFE_INTEGER);
     if (offset % alignment !== 0 || offset + length > this.size) {

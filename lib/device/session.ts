@@ -52,6 +52,7 @@ export class Session {
   readonly ended: Promise<VfioUserError>;
   #settleEnded!: (reason: VfioUserError) => void;
   readonly #resources = new Set<Resource>();
+  #isEnded = false;
   #isClosed = false;
 
   constructor(connection: Connection, negotiated: Negotiated, options: SessionOptions) {
@@ -59,6 +60,11 @@ export class Session {
     this.#negotiated = negotiated;
     this.options = options;
     this.ended = new Promise((resolve) => (this.#settleEnded = resolve));
+  }
+
+  /** Whether the device is lost for good. */
+  get isEnded(): boolean {
+    return this.#isEnded;
   }
 
   get connection(): Connection {
@@ -102,6 +108,7 @@ export class Session {
 
   /** The device is lost for good. */
   end(reason: VfioUserError): void {
+    this.#isEnded = true;
     this.#gate = new ClosedError(reason.message, { cause: reason });
     this.#settleEnded(reason);
   }

@@ -9,12 +9,13 @@
  * several interrupts. Each count that is read
  * - wakes one waiter, the one that waits longest (`wait`, and each step of a `for await`); with nobody waiting it is
  *   added to what is kept, and the next waiter gets all of that at once;
- * - goes to every listener, whether a waiter took it or not.
+ * - is told to every listener of 'interrupt', whether a waiter took it or not.
  * So nothing is lost between two waits, and those who share a vector's waits divide its interrupts among them. A step of a
  * `for await` that ends before its count has come takes none.
  *
  * The way from the eventfd to a listener has no promise on it.
  */
+import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
 import {
   Deadlines,
@@ -35,6 +36,14 @@ import { WaitIterator } from './wait-iterator.js';
 /** Hears of each count, at least 1, as it is read. */
 export type InterruptListener = (count: number) => void;
 
+/** Events of a vector. */
+export interface VectorEvents {
+  /** The server has signalled `count` times, at least once, since the eventfd was read last. */
+  interrupt: [count: number];
+  /** The vector has been closed: by its user, because its index was disabled, or with the device. Nothing follows. */
+  close: [];
+}
+
 interface Waiter extends Timed {
   readonly resolve: (count: number) => void;
   readonly reject: (reason: unknown) => void;
@@ -53,7 +62,7 @@ export interface VectorIdentity {
   isTrigger: boolean;
 }
 
-export class Vector implements Resource {
+export class Vector extends EventEmitter<VectorEvents> implements Resource {
   /** The interrupt index that it belongs to: `PciIrq` numbers for a PCI device. */
   readonly index: number;
   /** Its number within the index, from 0. */
@@ -67,13 +76,11 @@ export class Vector implements Resource {
   readonly #waiters = new Set<Waiter>();
   /** Of the waiters; made for the first that has one. */
   #deadlines: Deadlines<Waiter> | undefined;
-  /** Replaced, never changed: a listener may come or go while they are called. */
-  #listeners: readonly InterruptListener[] = [];
   #count = 0;
   /** What was read while nobody waited. */
   #kept = 0;
   #referenced = true;
-  #closed = false;
+  #isClosed = false;
   /** Why the connection ended, while the vector is cut off. */
   #endReason: VfioUserError | undefined;
 
@@ -82,6 +89,7 @@ export class Vector implements Resource {
    * @throws TransportError where there is no room for one more fd.
    */
   constructor(session: Session, identity: VectorIdentity, onClose: (vector: Vector) => void) {
+    super();
     this.index = identity.index;
     this.subindex = identity.subindex;
     this.#name = identity.name;
@@ -104,8 +112,9 @@ export class Vector implements Resource {
     return this.#eventfd.fd;
   }
 
-  get closed(): boolean {
-    return this.#closed;
+  /** Whether the vector is closed, by its user or with the index or the device. */
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   /**
@@ -125,7 +134,7 @@ export class Vector implements Resource {
         resolve(this.#takeKept());
         return;
       }
-      if (this.#closed || this.#endReason !== undefined) throw this.#ended();
+      if (this.#isClosed || this.#endReason !== undefined) throw this.#ended();
       const timed = { deadline: 0, heapIndex: -1, timeoutMs };
       const waiter: Waiter = { ...timed, resolve, reject, abortListener: undefined };
       this.#waiters.add(waiter);
@@ -146,19 +155,15 @@ export class Vector implements Resource {
   }
 
   /**
-   * Calls `listener` with every count from now on, as soon as it is read. What a listener throws is an
-   * uncaughtException, and the others are called all the same.
-   * @returns a function that takes the listener away again.
+   * Another name for `on('interrupt', listener)`, which gives a function that takes the listener away again. The same
+   * function may be added several times; each has its own.
    */
   onInterrupt(listener: InterruptListener): () => void {
     if (typeof listener !== 'function')
       throw wrongType('Vector.onInterrupt: listener', 'a function', listener);
-    // Each registration has an identity of its own, so that the same function can be there twice.
     const own: InterruptListener = (count) => listener(count);
-    this.#listeners = [...this.#listeners, own];
-    return () => {
-      this.#listeners = this.#listeners.filter((other) => other !== own);
-    };
+    this.on('interrupt', own);
+    return () => void this.off('interrupt', own);
   }
 
   /**
@@ -169,7 +174,7 @@ export class Vector implements Resource {
   [Symbol.asyncIterator](): AsyncGenerator<number, void, undefined> {
     return new WaitIterator(
       (signal) => this.wait({ timeoutMs: Infinity, signal }),
-      () => this.#closed,
+      () => this.#isClosed,
     );
   }
 
@@ -200,14 +205,15 @@ export class Vector implements Resource {
    * dropped. Nothing is sent: the server signals into nothing until `IrqIndex.disable`.
    */
   close(): void {
-    if (this.#closed) return;
-    this.#closed = true;
+    if (this.#isClosed) return;
+    this.#isClosed = true;
     this.#session.disown(this);
     this.#eventfd.close();
-    this.#listeners = [];
     this.#kept = 0;
     this.#onClose(this);
     this.#rejectAll();
+    // Later, as Node's streams tell it: it may be one of many that are being closed.
+    if (this.listenerCount('close') > 0) process.nextTick(() => this.emit('close'));
   }
 
   [Symbol.dispose](): void {
@@ -221,7 +227,7 @@ export class Vector implements Resource {
 
   /** @internal The server has the eventfd. Nothing is read before: whoever enabled it can listen from the first count. */
   start(): void {
-    if (this.#closed) return;
+    if (this.#isClosed) return;
     const ended = this.#session.connection.endReason;
     if (ended !== undefined) {
       this.cutOff(ended);
@@ -233,9 +239,9 @@ export class Vector implements Resource {
 
   /** @internal The connection has ended. What was signalled before is still delivered. */
   cutOff(reason: VfioUserError): void {
-    if (this.#closed || this.#endReason !== undefined) return;
+    if (this.#isClosed || this.#endReason !== undefined) return;
     this.#read();
-    if (this.#closed) return;
+    if (this.#isClosed) return;
     // Unwatched it does not keep the process alive.
     this.#eventfd.watch(false);
     this.#endReason = reason;
@@ -252,9 +258,10 @@ export class Vector implements Resource {
     if (this.#isTrigger) this.#session.connection.tellInterrupt(this.index, this.subindex, count);
     if (this.#waiters.size === 0) this.#kept += count;
     else this.#wakeFirst(count);
-    for (const listener of this.#listeners) {
+    // Not `emit`: what one of them throws must not keep the others from hearing of it.
+    for (const listener of this.rawListeners('interrupt') as InterruptListener[]) {
       try {
-        listener(count);
+        listener.call(this, count);
       } catch (error) {
         queueMicrotask(() => {
           throw error;
@@ -310,7 +317,7 @@ export class Vector implements Resource {
 
   #ended(): ClosedError {
     const reason = this.#endReason;
-    if (this.#closed || reason === undefined) return new ClosedError(`${this.#name}: the vector is closed`);
+    if (this.#isClosed || reason === undefined) return new ClosedError(`${this.#name}: the vector is closed`);
     return new ClosedError(`${this.#name}: ${reason.message}`, { cause: reason });
   }
 }

@@ -99,7 +99,7 @@ export class Command extends Waiting {
           'it was transferred or resized meanwhile',
       );
     }
-    if (this.buffer?.closed === true) throw new ClosedError(`${this.name}: the DMA buffer is closed`);
+    if (this.buffer?.isClosed === true) throw new ClosedError(`${this.name}: the DMA buffer is closed`);
   }
 
   /** Common command format (NVM Express Base 2.0, section 3.3.3.1). `pointers` are DPTR. @throws RangeError. */

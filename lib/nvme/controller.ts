@@ -191,7 +191,7 @@ export class NvmeController {
       const bytes = Math.max(ADMIN_POOL_BYTES, 4 * pageSize);
       adminPool = await device.dma.alloc(bytes, { alignment: pageSize });
     } catch (error) {
-      adminMemory.buffer.close();
+      adminMemory.buffer.close().catch(() => undefined);
       throw error;
     }
     const parts = { device, bar, capabilities, version, pageSize, settings, adminMemory, adminPool };

@@ -116,7 +116,7 @@ export class IoQueues {
     } catch (error) {
       // Without an answer of the controller's to go by it may have the queue, until it is disabled.
       if (error instanceof NvmeStatusError || error instanceof UnsupportedError)
-        for (const buffer of owned) buffer.close();
+        for (const buffer of owned) buffer.close().catch(() => undefined);
       else this.#orphans.push(...owned);
       throw error;
     } finally {
@@ -130,7 +130,7 @@ export class IoQueues {
       member.isCreated = false;
       member.commands.recover();
     }
-    for (const buffer of this.#orphans.splice(0)) buffer.close();
+    for (const buffer of this.#orphans.splice(0)) buffer.close().catch(() => undefined);
   }
 
   /** What a queue was made for, and the controller does not grant any more; undefined where it grants all. */

@@ -367,7 +367,7 @@ export class NvmeQueue extends SubmitQueue {
       (buffer) => {
         this.#poolBuffer = buffer;
         // The queue has been closed meanwhile, and its memory is free.
-        if (this.commands.hasEnded) buffer.close();
+        if (this.commands.hasEnded) buffer.close().catch(() => undefined);
         this.commands.pool = new BouncePool(buffer, pageSize);
         this.commands.resume();
       },
@@ -404,7 +404,7 @@ export class NvmeQueue extends SubmitQueue {
 
 function sizeOf(data: Data): number {
   if (data instanceof DmaBuffer) {
-    if (data.closed) throw new ClosedError('the DMA buffer is closed');
+    if (data.isClosed) throw new ClosedError('the DMA buffer is closed');
     return data.size;
   }
   if (data instanceof Uint8Array) return data.length;

@@ -48,8 +48,8 @@ function decodePasidModes(register: number) {
 export function decodeAddressTranslation(place: CapabilityPlace): AddressTranslationFields | null {
   const { config, offset } = place;
   if (!fits(place, 8, 'Address Translation Services')) return null;
-  const capabilities = config.readUInt16(offset + 4);
-  const control = config.readUInt16(offset + 6);
+  const capabilities = config.getUInt16(offset + 4);
+  const control = config.getUInt16(offset + 6);
   return {
     kind: 'address-translation-services',
     invalidateQueueDepth: bits(capabilities, 0, 5),
@@ -63,22 +63,22 @@ export function decodeAddressTranslation(place: CapabilityPlace): AddressTransla
 export function decodePageRequest(place: CapabilityPlace): PageRequestFields | null {
   const { config, offset } = place;
   if (!fits(place, 0x10, 'Page Request Interface')) return null;
-  const control = config.readUInt16(offset + 4);
+  const control = config.getUInt16(offset + 4);
   return {
     kind: 'page-request-interface',
     enabled: (control & 1) !== 0,
     reset: (control & 2) !== 0,
-    status: decodePageRequestStatus(config.readUInt16(offset + 6)),
-    capacity: config.readUInt32(offset + 8),
-    allocation: config.readUInt32(offset + 12),
+    status: decodePageRequestStatus(config.getUInt16(offset + 6)),
+    capacity: config.getUInt32(offset + 8),
+    allocation: config.getUInt32(offset + 12),
   };
 }
 
 export function decodePasid(place: CapabilityPlace): PasidFields | null {
   const { config, offset } = place;
   if (!fits(place, 8, 'Process Address Space ID')) return null;
-  const capabilities = config.readUInt16(offset + 4);
-  const control = config.readUInt16(offset + 6);
+  const capabilities = config.getUInt16(offset + 4);
+  const control = config.getUInt16(offset + 6);
   return {
     kind: 'pasid',
     capabilities: decodePasidModes(capabilities),

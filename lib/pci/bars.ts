@@ -42,7 +42,7 @@ export function decodeBars(config: ConfigReader): { bars: Bar[]; problems: strin
   if (config.size < PCI_HEADER_SIZE) {
     problems.push(`config space has ${config.size} bytes, too few for a header`);
   }
-  const count = barCount(registers.readUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK);
+  const count = barCount(registers.getUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK);
   return { bars: decodeBarRegisters(registers, PciConfig.BAR0, count, 'BAR', problems), problems };
 }
 
@@ -56,7 +56,7 @@ export function decodeBarRegisters(
 ): Bar[] {
   const bars: Bar[] = [];
   for (let index = 0; index < count; index++) {
-    const low = registers.readUInt32(offset + 4 * index);
+    const low = registers.getUInt32(offset + 4 * index);
     const kind = barKind(low);
     if (kind === 'io') {
       bars.push({ index, kind, prefetchable: false, address: BigInt((low & ~IO_FLAGS) >>> 0) });
@@ -73,7 +73,7 @@ export function decodeBarRegisters(
     } else if (index + 1 === count) {
       problems.push(`${what} ${index} is 64 bits wide, but no register follows it`);
     } else {
-      const high = registers.readUInt32(offset + 4 * (index + 1));
+      const high = registers.getUInt32(offset + 4 * (index + 1));
       bars.push({ index, kind, prefetchable, address: (BigInt(high) << 32n) | address });
       index++;
     }

@@ -47,14 +47,14 @@ export function decodeBridge(registers: ConfigReader, headerType: number): Bridg
   const isCardBus = headerType === PciHeaderType.CARDBUS;
   if (!isCardBus && headerType !== PciHeaderType.BRIDGE) return null;
   return {
-    primary: registers.readUInt8(PciConfig.PRIMARY_BUS),
-    secondary: registers.readUInt8(PciConfig.SECONDARY_BUS),
-    subordinate: registers.readUInt8(PciConfig.SUBORDINATE_BUS),
-    secondaryLatencyTimer: registers.readUInt8(PciConfig.SECONDARY_LATENCY_TIMER),
-    secondaryStatus: registers.readUInt16(
+    primary: registers.getUInt8(PciConfig.PRIMARY_BUS),
+    secondary: registers.getUInt8(PciConfig.SECONDARY_BUS),
+    subordinate: registers.getUInt8(PciConfig.SUBORDINATE_BUS),
+    secondaryLatencyTimer: registers.getUInt8(PciConfig.SECONDARY_LATENCY_TIMER),
+    secondaryStatus: registers.getUInt16(
       isCardBus ? PciConfig.CARDBUS_SECONDARY_STATUS : PciConfig.SECONDARY_STATUS,
     ),
-    control: registers.readUInt16(PciConfig.BRIDGE_CONTROL),
+    control: registers.getUInt16(PciConfig.BRIDGE_CONTROL),
   };
 }
 
@@ -65,37 +65,37 @@ export function decodeBridgeWindows(registers: ConfigReader, headerType: number)
 
 /** Their base registers have the upper bits of an address; those of a limit's below that are ones. */
 function bridgeWindows(registers: ConfigReader): BridgeWindow[] {
-  const ioBase = registers.readUInt8(PciConfig.IO_BASE);
-  const ioLimit = registers.readUInt8(PciConfig.IO_LIMIT);
+  const ioBase = registers.getUInt8(PciConfig.IO_BASE);
+  const ioLimit = registers.getUInt8(PciConfig.IO_LIMIT);
   const hasWideIo = (ioBase & RANGE_TYPE_MASK) === RANGE_TYPE_WIDE;
-  const prefetchableBase = registers.readUInt16(PciConfig.PREFETCHABLE_BASE);
-  const prefetchableLimit = registers.readUInt16(PciConfig.PREFETCHABLE_LIMIT);
+  const prefetchableBase = registers.getUInt16(PciConfig.PREFETCHABLE_BASE);
+  const prefetchableLimit = registers.getUInt16(PciConfig.PREFETCHABLE_LIMIT);
   const hasWideMemory = (prefetchableBase & RANGE_TYPE_MASK) === RANGE_TYPE_WIDE;
   return [
     {
       kind: 'io',
-      base: address(ioBase, 8, hasWideIo ? registers.readUInt16(PciConfig.IO_BASE_UPPER16) : 0, 16),
+      base: address(ioBase, 8, hasWideIo ? registers.getUInt16(PciConfig.IO_BASE_UPPER16) : 0, 16),
       limit:
-        address(ioLimit, 8, hasWideIo ? registers.readUInt16(PciConfig.IO_LIMIT_UPPER16) : 0, 16) | 0xfffn,
+        address(ioLimit, 8, hasWideIo ? registers.getUInt16(PciConfig.IO_LIMIT_UPPER16) : 0, 16) | 0xfffn,
     },
     {
       kind: 'memory',
-      base: address(registers.readUInt16(PciConfig.MEMORY_BASE), 16, 0, 32),
-      limit: address(registers.readUInt16(PciConfig.MEMORY_LIMIT), 16, 0, 32) | 0xf_ffffn,
+      base: address(registers.getUInt16(PciConfig.MEMORY_BASE), 16, 0, 32),
+      limit: address(registers.getUInt16(PciConfig.MEMORY_LIMIT), 16, 0, 32) | 0xf_ffffn,
     },
     {
       kind: 'prefetchable',
       base: address(
         prefetchableBase,
         16,
-        hasWideMemory ? registers.readUInt32(PciConfig.PREFETCHABLE_BASE_UPPER32) : 0,
+        hasWideMemory ? registers.getUInt32(PciConfig.PREFETCHABLE_BASE_UPPER32) : 0,
         32,
       ),
       limit:
         address(
           prefetchableLimit,
           16,
-          hasWideMemory ? registers.readUInt32(PciConfig.PREFETCHABLE_LIMIT_UPPER32) : 0,
+          hasWideMemory ? registers.getUInt32(PciConfig.PREFETCHABLE_LIMIT_UPPER32) : 0,
           32,
         ) | 0xf_ffffn,
     },
@@ -109,23 +109,23 @@ function address(register: number, shift: number, upper: number, upperShift: num
 }
 
 function cardBusWindows(registers: ConfigReader): BridgeWindow[] {
-  const control = registers.readUInt16(PciConfig.BRIDGE_CONTROL);
+  const control = registers.getUInt16(PciConfig.BRIDGE_CONTROL);
   const memory = [0, 1].map((i): BridgeWindow => {
     const at = PciConfig.CARDBUS_MEMORY_BASE_0 + 8 * i;
     return {
       kind: (control & (CARDBUS_PREFETCH_0 << i)) === 0 ? 'memory' : 'prefetchable',
-      base: BigInt(registers.readUInt32(at)) & ~0xfffn,
-      limit: BigInt(registers.readUInt32(at + 4)) | 0xfffn,
+      base: BigInt(registers.getUInt32(at)) & ~0xfffn,
+      limit: BigInt(registers.getUInt32(at + 4)) | 0xfffn,
     };
   });
   const io = [0, 1].map((i): BridgeWindow => {
     const at = PciConfig.CARDBUS_IO_BASE_0 + 8 * i;
-    const base = registers.readUInt32(at);
+    const base = registers.getUInt32(at);
     const mask = (base & CARDBUS_IO_WIDE) === 0 ? 0xffffn : 0xffff_ffffn;
     return {
       kind: 'io',
       base: BigInt(base) & mask & ~3n,
-      limit: (BigInt(registers.readUInt32(at + 4)) & mask) | 3n,
+      limit: (BigInt(registers.getUInt32(at + 4)) & mask) | 3n,
     };
   });
   return [...memory, ...io];

@@ -126,7 +126,7 @@ export function decodeCapabilities(config: ConfigReader): { capabilities: Capabi
   const problems: string[] = [];
   const limit = Math.min(config.size, PCI_CONFIG_SIZE);
   const capabilities = capabilityOffsets(config, problems).map((offset) => {
-    const id = config.readUInt8(offset);
+    const id = config.getUInt8(offset);
     const fields = decodeFields(id, { config, offset, limit, problems });
     return { id, name: capabilityName(id), offset, ...fields };
   });
@@ -162,8 +162,8 @@ const AUX_CURRENTS_MA: readonly number[] = [0, 55, 100, 160, 220, 270, 320, 375]
 function decodePowerManagement(place: CapabilityPlace): PowerManagementFields | null {
   const { config, offset } = place;
   if (!fits(place, 8, 'Power Management')) return null;
-  const capabilities = config.readUInt16(offset + 2);
-  const status = config.readUInt16(offset + 4);
+  const capabilities = config.getUInt16(offset + 2);
+  const status = config.getUInt16(offset + 4);
   return {
     kind: 'power-management',
     version: capabilities & 0x7,
@@ -186,7 +186,7 @@ function decodePowerManagement(place: CapabilityPlace): PowerManagementFields | 
 function decodeVendorSpecific(place: CapabilityPlace): VendorSpecificFields | null {
   const { config, offset, limit, problems } = place;
   if (!fits(place, 3, 'Vendor Specific')) return null;
-  const length = config.readUInt8(offset + 2);
+  const length = config.getUInt8(offset + 2);
   if (length < 3)
     problems.push(`Vendor Specific at ${hex(offset)}: length ${length} is less than its header`);
   fits(place, length, 'Vendor Specific');
@@ -199,7 +199,7 @@ function decodeBridgeSubsystem(place: CapabilityPlace): BridgeSubsystemFields | 
   if (!fits(place, 8, 'Bridge Subsystem ID')) return null;
   return {
     kind: 'bridge-subsystem-id',
-    subsystemVendorId: config.readUInt16(offset + 4),
-    subsystemId: config.readUInt16(offset + 6),
+    subsystemVendorId: config.getUInt16(offset + 4),
+    subsystemId: config.getUInt16(offset + 6),
   };
 }

@@ -79,14 +79,14 @@ export function capabilityOffsets(config: ConfigReader, problems: string[] = [])
     lowest: PCI_HEADER_SIZE,
     limit: Math.min(config.size, PCI_CONFIG_SIZE),
     headerSize: 2,
-    next: (offset) => (config.readUInt8(offset) === 0xff ? 'all ones' : config.readUInt8(offset + 1)),
+    next: (offset) => (config.getUInt8(offset) === 0xff ? 'all ones' : config.getUInt8(offset + 1)),
   };
   return listOffsets(capabilitiesPointer(config), shape, problems);
 }
 
 /** Where the first conventional capability with that id stands, if its `length` bytes are there. */
 export function findCapabilityOffset(config: ConfigReader, id: number, length: number): number | undefined {
-  const offset = capabilityOffsets(config).find((candidate) => config.readUInt8(candidate) === id);
+  const offset = capabilityOffsets(config).find((candidate) => config.getUInt8(candidate) === id);
   const limit = Math.min(config.size, PCI_CONFIG_SIZE);
   return offset !== undefined && offset + length <= limit ? offset : undefined;
 }
@@ -97,11 +97,11 @@ export function findCapabilityOffset(config: ConfigReader, id: number, length: n
  */
 export function capabilitiesPointer(config: ConfigReader): number {
   const registers = zeroExtended(config);
-  if ((registers.readUInt16(PciConfig.STATUS) & PciStatus.CAPABILITIES_LIST) === 0) return 0;
-  const headerType = registers.readUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK;
+  if ((registers.getUInt16(PciConfig.STATUS) & PciStatus.CAPABILITIES_LIST) === 0) return 0;
+  const headerType = registers.getUInt8(PciConfig.HEADER_TYPE) & HEADER_TYPE_MASK;
   if (headerType > PciHeaderType.CARDBUS) return 0;
   const isCardBus = headerType === PciHeaderType.CARDBUS;
-  return registers.readUInt8(
+  return registers.getUInt8(
     isCardBus ? PciConfig.CARDBUS_CAPABILITIES_POINTER : PciConfig.CAPABILITIES_POINTER,
   );
 }

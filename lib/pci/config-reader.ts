@@ -5,9 +5,9 @@
 export interface ConfigReader {
   /** Bytes that can be read, from offset 0: 256 for a conventional device, 4096 for PCI Express. */
   readonly size: number;
-  readUInt8(offset: number): number;
-  readUInt16(offset: number): number;
-  readUInt32(offset: number): number;
+  getUInt8(offset: number): number;
+  getUInt16(offset: number): number;
+  getUInt32(offset: number): number;
 }
 
 /**
@@ -18,15 +18,15 @@ export function configReader(bytes: Uint8Array): ConfigReader {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
   return {
     size: buffer.length,
-    readUInt8: (offset) => buffer.readUInt8(offset),
-    readUInt16: (offset) => buffer.readUInt16LE(offset),
-    readUInt32: (offset) => buffer.readUInt32LE(offset),
+    getUInt8: (offset) => buffer.readUInt8(offset),
+    getUInt16: (offset) => buffer.readUInt16LE(offset),
+    getUInt32: (offset) => buffer.readUInt32LE(offset),
   };
 }
 
 /** The bytes `[start, end)`, copied. The caller has checked that they are there. */
 export function copyBytes(config: ConfigReader, start: number, end: number): Uint8Array {
-  return Uint8Array.from({ length: end - start }, (_, i) => config.readUInt8(start + i));
+  return Uint8Array.from({ length: end - start }, (_, i) => config.getUInt8(start + i));
 }
 
 /** The same space followed by zeroes, for a header that may have been cut short. */
@@ -34,8 +34,8 @@ export function zeroExtended(config: ConfigReader): ConfigReader {
   const within = (offset: number, width: number) => offset + width <= config.size;
   return {
     size: config.size,
-    readUInt8: (offset) => (within(offset, 1) ? config.readUInt8(offset) : 0),
-    readUInt16: (offset) => (within(offset, 2) ? config.readUInt16(offset) : 0),
-    readUInt32: (offset) => (within(offset, 4) ? config.readUInt32(offset) : 0),
+    getUInt8: (offset) => (within(offset, 1) ? config.getUInt8(offset) : 0),
+    getUInt16: (offset) => (within(offset, 2) ? config.getUInt16(offset) : 0),
+    getUInt32: (offset) => (within(offset, 4) ? config.getUInt32(offset) : 0),
   };
 }

@@ -23,12 +23,12 @@ function decodeStatus(register: number) {
 export function decodeDataObjectExchange(place: CapabilityPlace): DataObjectExchangeFields | null {
   const { config, offset } = place;
   if (!fits(place, 0x18, 'Data Object Exchange')) return null;
-  const capabilities = config.readUInt32(offset + 0x04);
+  const capabilities = config.getUInt32(offset + 0x04);
   return {
     kind: 'data-object-exchange',
     interruptSupport: (capabilities & 1) !== 0,
     interruptMessageNumber: bits(capabilities, 1, 11),
-    interruptEnabled: (config.readUInt32(offset + 0x08) & 2) !== 0,
-    status: decodeStatus(config.readUInt32(offset + 0x0c)),
+    interruptEnabled: (config.getUInt32(offset + 0x08) & 2) !== 0,
+    status: decodeStatus(config.getUInt32(offset + 0x0c)),
   };
 }

@@ -165,41 +165,41 @@ export function decodeErrorReporting(place: CapabilityPlace, hasRoot: boolean): 
   return {
     kind: 'advanced-error-reporting',
     uncorrectable: {
-      status: decodeUncorrectable(config.readUInt32(offset + 0x04)),
-      mask: decodeUncorrectable(config.readUInt32(offset + 0x08)),
-      severity: decodeUncorrectable(config.readUInt32(offset + 0x0c)),
+      status: decodeUncorrectable(config.getUInt32(offset + 0x04)),
+      mask: decodeUncorrectable(config.getUInt32(offset + 0x08)),
+      severity: decodeUncorrectable(config.getUInt32(offset + 0x0c)),
     },
     correctable: {
-      status: decodeCorrectable(config.readUInt32(offset + 0x10)),
-      mask: decodeCorrectable(config.readUInt32(offset + 0x14)),
+      status: decodeCorrectable(config.getUInt32(offset + 0x10)),
+      mask: decodeCorrectable(config.getUInt32(offset + 0x14)),
     },
-    control: decodeControl(config.readUInt32(offset + 0x18)),
-    headerLog: [0x1c, 0x20, 0x24, 0x28].map((at) => config.readUInt32(offset + at)),
+    control: decodeControl(config.getUInt32(offset + 0x18)),
+    headerLog: [0x1c, 0x20, 0x24, 0x28].map((at) => config.getUInt32(offset + at)),
     root: hasRoot && fits(place, ROOT_LENGTH, name) ? decodeRootErrors(place) : null,
   };
 }
 
 function decodeRootErrors({ config, offset }: CapabilityPlace): RootErrorFields {
-  const status = config.readUInt32(offset + 0x30);
+  const status = config.getUInt32(offset + 0x30);
   return {
-    command: decodeRootCommand(config.readUInt32(offset + 0x2c)),
+    command: decodeRootCommand(config.getUInt32(offset + 0x2c)),
     status: decodeRootStatus(status),
     interruptMessageNumber: status >>> 27,
-    correctableSourceId: config.readUInt16(offset + 0x34),
-    uncorrectableSourceId: config.readUInt16(offset + 0x36),
+    correctableSourceId: config.getUInt16(offset + 0x34),
+    uncorrectableSourceId: config.getUInt16(offset + 0x36),
   };
 }
 
 export function decodeContainment(place: CapabilityPlace): DownstreamPortContainmentFields | null {
   const { config, offset } = place;
   if (!fits(place, CONTAINMENT_LENGTH, 'Downstream Port Containment')) return null;
-  const capabilities = config.readUInt16(offset + 0x04);
+  const capabilities = config.getUInt16(offset + 0x04);
   return {
     kind: 'downstream-port-containment',
     interruptMessageNumber: bits(capabilities, 0, 5),
     capabilities: decodeDpcCapabilities(capabilities),
-    control: decodeDpcControl(config.readUInt16(offset + 0x06)),
-    status: decodeDpcStatus(config.readUInt16(offset + 0x08)),
-    sourceId: config.readUInt16(offset + 0x0a),
+    control: decodeDpcControl(config.getUInt16(offset + 0x06)),
+    status: decodeDpcStatus(config.getUInt16(offset + 0x08)),
+    sourceId: config.getUInt16(offset + 0x0a),
   };
 }

@@ -134,16 +134,16 @@ function decodeLinkStatus(register: number) {
 
 export function decodeDevice2({ config, offset }: CapabilityPlace): Device2Fields {
   return {
-    capabilities: decodeCapabilities(config.readUInt32(offset + 0x24)),
-    control: decodeControl(config.readUInt16(offset + 0x28)),
+    capabilities: decodeCapabilities(config.getUInt32(offset + 0x24)),
+    control: decodeControl(config.getUInt16(offset + 0x28)),
   };
 }
 
 export function decodeLink2({ config, offset }: CapabilityPlace): Link2Fields {
   return {
-    capabilities: decodeLinkCapabilities(config.readUInt32(offset + 0x2c)),
-    control: decodeLinkControl(config.readUInt16(offset + 0x30)),
-    status: decodeLinkStatus(config.readUInt16(offset + 0x32)),
+    capabilities: decodeLinkCapabilities(config.getUInt32(offset + 0x2c)),
+    control: decodeLinkControl(config.getUInt16(offset + 0x30)),
+    status: decodeLinkStatus(config.getUInt16(offset + 0x32)),
   };
 }
 

@@ -207,12 +207,12 @@ const VERSION_2_LENGTH = 0x3c;
 export function decodeExpress(place: CapabilityPlace): ExpressFields | null {
   const { config, offset, limit } = place;
   if (!fits(place, DEVICE_LENGTH, 'PCI Express')) return null;
-  const flags = config.readUInt16(offset + 0x02);
+  const flags = config.getUInt16(offset + 0x02);
   const version = flags & 0xf;
   const deviceType = expressType(flags);
-  const deviceCapabilities = config.readUInt32(offset + 0x04);
-  const deviceControl = config.readUInt16(offset + 0x08);
-  const deviceStatus = config.readUInt16(offset + 0x0a);
+  const deviceCapabilities = config.getUInt32(offset + 0x04);
+  const deviceControl = config.getUInt16(offset + 0x08);
+  const deviceStatus = config.getUInt16(offset + 0x0a);
   const hasLink = !HAVE_NO_LINK.includes(deviceType) && fits(place, LINK_LENGTH, 'PCI Express');
   const slotImplemented = (flags & 0x0100) !== 0;
   const reaches = (length: number) => offset + length <= limit;
@@ -230,8 +230,8 @@ export function decodeExpress(place: CapabilityPlace): ExpressFields | null {
     maxReadRequest: 128 << ((deviceControl >> 12) & 0x7),
     functionLevelReset: (deviceCapabilities & 0x1000_0000) !== 0,
     transactionsPending: (deviceStatus & 0x0020) !== 0,
-    linkCapabilities: hasLink ? linkState(config.readUInt32(offset + 0x0c)) : null,
-    linkStatus: hasLink ? linkState(config.readUInt16(offset + 0x12)) : null,
+    linkCapabilities: hasLink ? linkState(config.getUInt32(offset + 0x0c)) : null,
+    linkStatus: hasLink ? linkState(config.getUInt16(offset + 0x12)) : null,
     device: {
       capabilities: decodeDeviceCapabilities(deviceCapabilities),
       control: decodeDeviceControl(deviceControl),
@@ -257,12 +257,12 @@ function linkState(register: number): LinkState {
 }
 
 function decodeLink({ config, offset }: CapabilityPlace): ExpressLinkFields {
-  const capabilities = config.readUInt32(offset + 0x0c);
-  const control = config.readUInt16(offset + 0x10);
+  const capabilities = config.getUInt32(offset + 0x0c);
+  const control = config.getUInt16(offset + 0x10);
   return {
     portNumber: capabilities >>> 24,
     capabilities: decodeLinkCapabilities(capabilities),
     control: decodeLinkControl(control),
-    status: decodeLinkStatus(config.readUInt16(offset + 0x12)),
+    status: decodeLinkStatus(config.getUInt16(offset + 0x12)),
   };
 }

@@ -93,21 +93,21 @@ function decodeRootStatus(register: number) {
 const INDICATORS: readonly Indicator[] = ['reserved', 'on', 'blink', 'off'];
 
 export function decodeSlot({ config, offset }: CapabilityPlace): SlotFields {
-  const capabilities = config.readUInt32(offset + 0x14);
+  const capabilities = config.getUInt32(offset + 0x14);
   return {
     physicalSlotNumber: capabilities >>> 19,
     powerMilliwatts: slotPowerMilliwatts(bits(capabilities, 7, 8), bits(capabilities, 15, 2)),
     capabilities: decodeSlotCapabilities(capabilities),
-    control: decodeSlotControl(config.readUInt16(offset + 0x18)),
-    status: decodeSlotStatus(config.readUInt16(offset + 0x1a)),
+    control: decodeSlotControl(config.getUInt16(offset + 0x18)),
+    status: decodeSlotStatus(config.getUInt16(offset + 0x1a)),
   };
 }
 
 export function decodeRoot({ config, offset }: CapabilityPlace): RootFields {
   return {
-    capabilities: decodeRootCapabilities(config.readUInt16(offset + 0x1e)),
-    control: decodeRootControl(config.readUInt16(offset + 0x1c)),
-    status: decodeRootStatus(config.readUInt32(offset + 0x20)),
+    capabilities: decodeRootCapabilities(config.getUInt16(offset + 0x1e)),
+    control: decodeRootControl(config.getUInt16(offset + 0x1c)),
+    status: decodeRootStatus(config.getUInt32(offset + 0x20)),
   };
 }
 

@@ -171,7 +171,7 @@ const PCI_X_MODE_2 = 0xc000_0000;
 export function hasExtendedSpace(config: ConfigReader): boolean {
   if (findCapabilityOffset(config, PciCapabilityId.EXPRESS, 2) !== undefined) return true;
   const pciX = findCapabilityOffset(config, PciCapabilityId.PCI_X, 8);
-  return pciX !== undefined && (config.readUInt32(pciX + 4) & PCI_X_MODE_2) !== 0;
+  return pciX !== undefined && (config.getUInt32(pciX + 4) & PCI_X_MODE_2) !== 0;
 }
 
 /**
@@ -187,7 +187,7 @@ export function decodeExtendedCapabilities(config: ConfigReader): {
   const limit = Math.min(config.size, PCI_EXTENDED_CONFIG_SIZE);
   if (limit < PCI_CONFIG_SIZE + HEADER_SIZE) return { extendedCapabilities: [], problems };
   // All zeroes is an empty list (7.6.2), all ones a space that is not there.
-  const first = config.readUInt32(PCI_CONFIG_SIZE);
+  const first = config.getUInt32(PCI_CONFIG_SIZE);
   if (first === 0 || first === 0xffff_ffff) return { extendedCapabilities: [], problems };
 
   const shape = {
@@ -196,7 +196,7 @@ export function decodeExtendedCapabilities(config: ConfigReader): {
     limit,
     headerSize: HEADER_SIZE,
     next: (offset: number) => {
-      const header = config.readUInt32(offset);
+      const header = config.getUInt32(offset);
       if (header === 0) return 'all zeroes';
       return header === 0xffff_ffff ? 'all ones' : header >>> 20;
     },
@@ -204,7 +204,7 @@ export function decodeExtendedCapabilities(config: ConfigReader): {
   const offsets = listOffsets(PCI_CONFIG_SIZE, shape, problems);
   const portType = devicePortType(config);
   const extendedCapabilities = offsets.map((offset) => {
-    const header = config.readUInt32(offset);
+    const header = config.getUInt32(offset);
     const id = header & 0xffff;
     const fields = decodeKnown(id, { config, offset, limit, problems }, portType) ?? {
       kind: 'other' as const,
@@ -217,7 +217,7 @@ export function decodeExtendedCapabilities(config: ConfigReader): {
 /** The device/port type of the PCI Express capability, on which the registers of others depend. */
 function devicePortType(config: ConfigReader): number | undefined {
   const offset = findCapabilityOffset(config, PciCapabilityId.EXPRESS, 4);
-  return offset === undefined ? undefined : expressType(config.readUInt16(offset + 2));
+  return offset === undefined ? undefined : expressType(config.getUInt16(offset + 2));
 }
 
 function decodeKnown(id: number, place: CapabilityPlace, portType: number | undefined) {

@@ -62,40 +62,40 @@ export interface PciHeader {
 export function decodeHeader(config: ConfigReader): PciHeader {
   const registers = zeroExtended(config);
   const { bars, problems } = decodeBars(config);
-  const typeByte = registers.readUInt8(PciConfig.HEADER_TYPE);
+  const typeByte = registers.getUInt8(PciConfig.HEADER_TYPE);
   const headerType = typeByte & HEADER_TYPE_MASK;
   const isDevice = headerType === PciHeaderType.DEVICE;
   const bridge = decodeBridge(registers, headerType);
   const subsystem = subsystemOffset(config, headerType);
 
-  const vendorId = registers.readUInt16(PciConfig.VENDOR_ID);
+  const vendorId = registers.getUInt16(PciConfig.VENDOR_ID);
   if (vendorId === 0xffff) problems.push('the vendor id is 0xffff: no device answers here');
   if (headerType > PciHeaderType.CARDBUS) problems.push(`the header type ${hex(headerType)} is not defined`);
-  const interruptPin = registers.readUInt8(PciConfig.INTERRUPT_PIN);
+  const interruptPin = registers.getUInt8(PciConfig.INTERRUPT_PIN);
   if (interruptPin > 4) problems.push(`the interrupt pin ${interruptPin} is reserved`);
 
   return {
     vendorId,
-    deviceId: registers.readUInt16(PciConfig.DEVICE_ID),
-    command: registers.readUInt16(PciConfig.COMMAND),
-    status: registers.readUInt16(PciConfig.STATUS),
-    revisionId: registers.readUInt8(PciConfig.REVISION_ID),
+    deviceId: registers.getUInt16(PciConfig.DEVICE_ID),
+    command: registers.getUInt16(PciConfig.COMMAND),
+    status: registers.getUInt16(PciConfig.STATUS),
+    revisionId: registers.getUInt8(PciConfig.REVISION_ID),
     classCode: decodeClassCode(registers),
-    cacheLineSize: registers.readUInt8(PciConfig.CACHE_LINE_SIZE),
-    latencyTimer: registers.readUInt8(PciConfig.LATENCY_TIMER),
+    cacheLineSize: registers.getUInt8(PciConfig.CACHE_LINE_SIZE),
+    latencyTimer: registers.getUInt8(PciConfig.LATENCY_TIMER),
     headerType,
     multifunction: (typeByte & HEADER_TYPE_MULTIFUNCTION) !== 0,
-    bist: registers.readUInt8(PciConfig.BIST),
+    bist: registers.getUInt8(PciConfig.BIST),
     bars,
-    cardbusCisPointer: isDevice ? registers.readUInt32(PciConfig.CARDBUS_CIS_POINTER) : 0,
-    subsystemVendorId: subsystem === undefined ? 0 : registers.readUInt16(subsystem),
-    subsystemId: subsystem === undefined ? 0 : registers.readUInt16(subsystem + 2),
+    cardbusCisPointer: isDevice ? registers.getUInt32(PciConfig.CARDBUS_CIS_POINTER) : 0,
+    subsystemVendorId: subsystem === undefined ? 0 : registers.getUInt16(subsystem),
+    subsystemId: subsystem === undefined ? 0 : registers.getUInt16(subsystem + 2),
     expansionRomAddress: expansionRom(registers, headerType),
     capabilitiesPointer: capabilitiesPointer(config),
-    interruptLine: registers.readUInt8(PciConfig.INTERRUPT_LINE),
+    interruptLine: registers.getUInt8(PciConfig.INTERRUPT_LINE),
     interruptPin,
-    minGrant: isDevice ? registers.readUInt8(PciConfig.MIN_GRANT) : 0,
-    maxLatency: isDevice ? registers.readUInt8(PciConfig.MAX_LATENCY) : 0,
+    minGrant: isDevice ? registers.getUInt8(PciConfig.MIN_GRANT) : 0,
+    maxLatency: isDevice ? registers.getUInt8(PciConfig.MAX_LATENCY) : 0,
     bridge,
     ...(bridge !== null && { bridgeWindows: decodeBridgeWindows(registers, headerType) }),
     problems,
@@ -126,13 +126,13 @@ function subsystemOffset(config: ConfigReader, headerType: number): number | und
 }
 
 function decodeClassCode(registers: ConfigReader): ClassCode {
-  const base = registers.readUInt8(PciConfig.CLASS_BASE);
-  const sub = registers.readUInt8(PciConfig.CLASS_SUB);
-  const progIf = registers.readUInt8(PciConfig.CLASS_PROG_IF);
+  const base = registers.getUInt8(PciConfig.CLASS_BASE);
+  const sub = registers.getUInt8(PciConfig.CLASS_SUB);
+  const progIf = registers.getUInt8(PciConfig.CLASS_PROG_IF);
   return { base, sub, progIf, name: pciClassName(base, sub, progIf) };
 }
 
 function expansionRom(registers: ConfigReader, headerType: number): number {
-  if (headerType === PciHeaderType.DEVICE) return registers.readUInt32(PciConfig.EXPANSION_ROM);
-  return headerType === PciHeaderType.BRIDGE ? registers.readUInt32(PciConfig.BRIDGE_EXPANSION_ROM) : 0;
+  if (headerType === PciHeaderType.DEVICE) return registers.getUInt32(PciConfig.EXPANSION_ROM);
+  return headerType === PciHeaderType.BRIDGE ? registers.getUInt32(PciConfig.BRIDGE_EXPANSION_ROM) : 0;
 }

@@ -77,7 +77,7 @@ const MOST_VECTORS_LOG2 = 5;
 export function decodeMsi(place: CapabilityPlace): MsiFields | null {
   const { config, offset, problems } = place;
   if (!fits(place, 4, 'MSI')) return null;
-  const control = config.readUInt16(offset + 2);
+  const control = config.getUInt16(offset + 2);
   const is64Bit = (control & MsiControl.ADDRESS_64) !== 0;
   const maskable = (control & MsiControl.PER_VECTOR_MASKING) !== 0;
   const offsets = msiOffsets(offset, is64Bit, maskable);
@@ -88,7 +88,7 @@ export function decodeMsi(place: CapabilityPlace): MsiFields | null {
     if (log2 > MOST_VECTORS_LOG2) problems.push(`MSI at ${hex(offset)}: ${register} ${log2} is reserved`);
     return 1 << Math.min(log2, MOST_VECTORS_LOG2);
   };
-  const high = offsets.addressHigh === null ? 0 : config.readUInt32(offsets.addressHigh);
+  const high = offsets.addressHigh === null ? 0 : config.getUInt32(offsets.addressHigh);
   return {
     kind: 'msi',
     enabled: (control & MsiControl.ENABLE) !== 0,
@@ -102,10 +102,10 @@ export function decodeMsi(place: CapabilityPlace): MsiFields | null {
     ),
     is64Bit,
     maskable,
-    address: (BigInt(high) << 32n) | BigInt(config.readUInt32(offsets.address)),
-    data: config.readUInt16(offsets.data),
-    ...(offsets.mask !== null && { maskBits: config.readUInt32(offsets.mask) }),
-    ...(offsets.pending !== null && { pendingBits: config.readUInt32(offsets.pending) }),
+    address: (BigInt(high) << 32n) | BigInt(config.getUInt32(offsets.address)),
+    data: config.getUInt16(offsets.data),
+    ...(offsets.mask !== null && { maskBits: config.getUInt32(offsets.mask) }),
+    ...(offsets.pending !== null && { pendingBits: config.getUInt32(offsets.pending) }),
     offsets,
   };
 }
@@ -126,9 +126,9 @@ function msiOffsets(offset: number, is64Bit: boolean, maskable: boolean): MsiOff
 export function decodeMsix(place: CapabilityPlace): MsixFields | null {
   const { config, offset, problems } = place;
   if (!fits(place, MSIX_LENGTH, 'MSI-X')) return null;
-  const control = config.readUInt16(offset + 2);
+  const control = config.getUInt16(offset + 2);
   const location = (register: number, what: string): BarLocation => {
-    const value = config.readUInt32(register);
+    const value = config.getUInt32(register);
     const bir = value & BIR_MASK;
     if (bir > 5) problems.push(`MSI-X at ${hex(offset)}: the ${what} is in BAR ${bir}, which cannot be`);
     return { bir, offset: (value & ~BIR_MASK) >>> 0 };

@@ -34,12 +34,12 @@ export function lspciDump(bytes: Uint8Array, slot = '00:00.0', title = defaultTi
 
 function defaultTitle(bytes: Uint8Array): string {
   const registers = zeroExtended(configReader(bytes));
-  const vendorId = registers.readUInt16(PciConfig.VENDOR_ID);
-  const deviceId = registers.readUInt16(PciConfig.DEVICE_ID);
+  const vendorId = registers.getUInt16(PciConfig.VENDOR_ID);
+  const deviceId = registers.getUInt16(PciConfig.DEVICE_ID);
   const className = pciClassName(
-    registers.readUInt8(PciConfig.CLASS_BASE),
-    registers.readUInt8(PciConfig.CLASS_SUB),
-    registers.readUInt8(PciConfig.CLASS_PROG_IF),
+    registers.getUInt8(PciConfig.CLASS_BASE),
+    registers.getUInt8(PciConfig.CLASS_SUB),
+    registers.getUInt8(PciConfig.CLASS_PROG_IF),
   );
   return `${className}: ${knownDeviceName(vendorId, deviceId) ?? 'Device'} ${pciId(vendorId, deviceId)}`;
 }

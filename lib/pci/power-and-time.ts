@@ -74,9 +74,9 @@ const MAX_LATENCY_SCALE = 5;
 export function decodeL1Substates(place: CapabilityPlace): L1SubstatesFields | null {
   const { config, offset } = place;
   if (!fits(place, 0x10, 'L1 PM Substates')) return null;
-  const capabilities = config.readUInt32(offset + 0x04);
-  const control1 = config.readUInt32(offset + 0x08);
-  const control2 = config.readUInt32(offset + 0x0c);
+  const capabilities = config.getUInt32(offset + 0x04);
+  const control1 = config.getUInt32(offset + 0x08);
+  const control2 = config.getUInt32(offset + 0x0c);
   return {
     kind: 'l1-pm-substates',
     capabilities: {
@@ -100,8 +100,8 @@ export function decodeLatencyTolerance(place: CapabilityPlace): LatencyTolerance
   const latency = (register: number) => latencyNs(bits(register, 10, 3), bits(register, 0, 10));
   return {
     kind: 'latency-tolerance-reporting',
-    maxSnoopLatencyNs: latency(config.readUInt16(offset + 4)),
-    maxNoSnoopLatencyNs: latency(config.readUInt16(offset + 6)),
+    maxSnoopLatencyNs: latency(config.getUInt16(offset + 4)),
+    maxNoSnoopLatencyNs: latency(config.getUInt16(offset + 6)),
   };
 }
 
@@ -110,8 +110,8 @@ export function decodePrecisionTime(place: CapabilityPlace): PrecisionTimeFields
   if (!fits(place, 12, 'Precision Time Measurement')) return null;
   return {
     kind: 'precision-time-measurement',
-    capabilities: decodeTimeCapabilities(config.readUInt32(offset + 4)),
-    control: decodeTimeControl(config.readUInt32(offset + 8)),
+    capabilities: decodeTimeCapabilities(config.getUInt32(offset + 4)),
+    control: decodeTimeControl(config.getUInt32(offset + 8)),
   };
 }
 

@@ -43,13 +43,13 @@ export function decodeVfResizableBar(place: CapabilityPlace): VfResizableBarFiel
 function decodeBars(place: CapabilityPlace, name: string): ResizableBar[] | null {
   const { config, offset, problems } = place;
   if (!fits(place, 12, name)) return null;
-  const count = bits(config.readUInt32(offset + 8), 5, 3);
+  const count = bits(config.getUInt32(offset + 8), 5, 3);
   if (count < 1 || count > MOST_BARS)
     problems.push(`${name} at ${hex(offset)}: it is of ${count} BARs, not of 1 to ${MOST_BARS}`);
   const bars: ResizableBar[] = [];
   for (let i = 0; i < Math.min(count, MOST_BARS) && fits(place, 12 + 8 * i, name); i++) {
-    const capability = config.readUInt32(offset + 4 + 8 * i);
-    const control = config.readUInt32(offset + 8 + 8 * i);
+    const capability = config.getUInt32(offset + 4 + 8 * i);
+    const control = config.getUInt32(offset + 8 + 8 * i);
     bars.push({
       index: bits(control, 0, 3),
       size: MIB << BigInt(bits(control, 8, 6)),

@@ -40,11 +40,11 @@ function decodeFunctionGroups(register: number) {
 export function decodeAccessControl(place: CapabilityPlace): AccessControlFields | null {
   const { config, offset } = place;
   if (!fits(place, 8, 'Access Control Services')) return null;
-  const capabilities = config.readUInt16(offset + 4);
+  const capabilities = config.getUInt16(offset + 4);
   return {
     kind: 'access-control-services',
     capabilities: decodeServices(capabilities),
-    control: decodeServices(config.readUInt16(offset + 6)),
+    control: decodeServices(config.getUInt16(offset + 6)),
     egressVectorSize: bits(capabilities, 8, 8),
   };
 }
@@ -52,8 +52,8 @@ export function decodeAccessControl(place: CapabilityPlace): AccessControlFields
 export function decodeAlternativeRouting(place: CapabilityPlace): AlternativeRoutingFields | null {
   const { config, offset } = place;
   if (!fits(place, 8, 'Alternative Routing-ID Interpretation')) return null;
-  const capabilities = config.readUInt16(offset + 4);
-  const control = config.readUInt16(offset + 6);
+  const capabilities = config.getUInt16(offset + 4);
+  const control = config.getUInt16(offset + 6);
   return {
     kind: 'alternative-routing-id',
     capabilities: decodeFunctionGroups(capabilities),

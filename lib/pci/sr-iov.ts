@@ -58,22 +58,22 @@ const VF_BARS = 6;
 export function decodeSrIov(place: CapabilityPlace): SrIovFields | null {
   const { config, offset, problems } = place;
   if (!fits(place, LENGTH, 'Single Root I/O Virtualization')) return null;
-  const capabilities = config.readUInt32(offset + 0x04);
-  const array = config.readUInt32(offset + 0x3c);
+  const capabilities = config.getUInt32(offset + 0x04);
+  const array = config.getUInt32(offset + 0x3c);
   return {
     kind: 'sr-iov',
     capabilities: decodeCapabilities(capabilities),
-    control: decodeControl(config.readUInt16(offset + 0x08)),
-    migrationStatus: (config.readUInt16(offset + 0x0a) & 1) !== 0,
-    initialVfs: config.readUInt16(offset + 0x0c),
-    totalVfs: config.readUInt16(offset + 0x0e),
-    numVfs: config.readUInt16(offset + 0x10),
-    functionDependencyLink: config.readUInt8(offset + 0x12),
-    firstVfOffset: config.readUInt16(offset + 0x14),
-    vfStride: config.readUInt16(offset + 0x16),
-    vfDeviceId: config.readUInt16(offset + 0x1a),
-    supportedPageSizes: config.readUInt32(offset + 0x1c),
-    systemPageSize: config.readUInt32(offset + 0x20),
+    control: decodeControl(config.getUInt16(offset + 0x08)),
+    migrationStatus: (config.getUInt16(offset + 0x0a) & 1) !== 0,
+    initialVfs: config.getUInt16(offset + 0x0c),
+    totalVfs: config.getUInt16(offset + 0x0e),
+    numVfs: config.getUInt16(offset + 0x10),
+    functionDependencyLink: config.getUInt8(offset + 0x12),
+    firstVfOffset: config.getUInt16(offset + 0x14),
+    vfStride: config.getUInt16(offset + 0x16),
+    vfDeviceId: config.getUInt16(offset + 0x1a),
+    supportedPageSizes: config.getUInt32(offset + 0x1c),
+    systemPageSize: config.getUInt32(offset + 0x20),
     vfBars: decodeBarRegisters(config, offset + 0x24, VF_BARS, 'VF BAR', problems),
     migrationStateArray: { bir: bits(array, 0, 3), offset: (array & ~7) >>> 0 },
   };

@@ -42,8 +42,8 @@ const DESIGNATED_HEADER_SIZE = 10;
 export function decodeSerialNumber(place: CapabilityPlace): SerialNumberFields | null {
   const { config, offset } = place;
   if (!fits(place, 12, 'Device Serial Number')) return null;
-  const low = config.readUInt32(offset + 4);
-  const high = config.readUInt32(offset + 8);
+  const low = config.getUInt32(offset + 4);
+  const high = config.getUInt32(offset + 8);
   const serialNumber = (BigInt(high) << 32n) | BigInt(low);
   const digits = serialNumber.toString(16).padStart(16, '0');
   return { kind: 'serial-number', serialNumber, text: digits.replaceAll(/..(?!$)/g, '$&-') };
@@ -53,7 +53,7 @@ export function decodeVendorSpecificExtended(place: CapabilityPlace): VendorSpec
   const { config, offset } = place;
   const name = 'Vendor Specific Extended';
   if (!fits(place, VENDOR_HEADER_SIZE, name)) return null;
-  const header = config.readUInt32(offset + 4);
+  const header = config.getUInt32(offset + 4);
   return {
     kind: 'vendor-specific',
     vendorCapabilityId: header & 0xffff,
@@ -69,11 +69,11 @@ export function decodeDesignatedVendorSpecific(
   const { config, offset } = place;
   const name = 'Designated Vendor-Specific Extended';
   if (!fits(place, DESIGNATED_HEADER_SIZE, name)) return null;
-  const header = config.readUInt32(offset + 4);
+  const header = config.getUInt32(offset + 4);
   return {
     kind: 'designated-vendor-specific',
     vendorId: header & 0xffff,
-    vendorCapabilityId: config.readUInt16(offset + 8),
+    vendorCapabilityId: config.getUInt16(offset + 8),
     revision: (header >> 16) & 0xf,
     length: header >>> 20,
     bytes: vendorBytes(place, name, header >>> 20, DESIGNATED_HEADER_SIZE),

@@ -62,7 +62,9 @@ describe('a device', () => {
   test('is closed once, and whoever waits hears of it', async () => {
     const waiting = device.bar(0).readUInt32(0);
     const refused = expect(waiting).rejects.toThrow(ClosedError);
+    expect(device.isClosed).toBe(false);
     await device.close();
+    expect(device.isClosed).toBe(true);
     await device.close();
     await refused;
     expect(await device.closed).toBeInstanceOf(ClosedError);
@@ -75,6 +77,7 @@ describe('a device', () => {
   test('that lost its server says why, and can be closed', async () => {
     await server.close();
     expect(await device.closed).toBeInstanceOf(ClosedError);
+    expect(device.isClosed).toBe(true);
     await expect(device.bar(0).readUInt32(0)).rejects.toMatchObject({ cause: await device.closed });
   });
 

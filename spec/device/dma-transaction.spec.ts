@@ -46,13 +46,13 @@ describe('a transaction', () => {
     for (const received of device.silenced) device.peer.reply(received);
     const mappings = await done;
     expect(mappings).toHaveLength(64);
-    expect(mappings.every(({ closed }) => !closed)).toBe(true);
+    expect(mappings.every(({ isClosed }) => !isClosed)).toBe(true);
     expect(mappings[5]).toMatchObject({ iova: 0x50000n, size: PAGE });
     device.fate = () => undefined;
     await device.dma.transaction((tx) => {
       for (const mapping of mappings) tx.unmap(mapping);
     });
-    expect(mappings.every(({ closed }) => closed)).toBe(true);
+    expect(mappings.every(({ isClosed }) => isClosed)).toBe(true);
   });
 
   test('commands leave in the order in which it was told', async () => {
@@ -102,14 +102,14 @@ describe('a transaction', () => {
       failures: [{ operation: 'DMA_MAP', iova: 0x20000n, size: PAGE, error: expect.any(RemoteError) }],
       undoFailures: [],
     });
-    expect(made.every(({ closed }) => closed)).toBe(true);
-    expect(old.closed).toBe(false);
+    expect(made.every(({ isClosed }) => isClosed)).toBe(true);
+    expect(old.isClosed).toBe(false);
     expect([...device.maps.keys()]).toEqual([old.iova]);
     expect(device.maps.get(old.iova)!.memory).toBeDefined();
     expect((await device.ask(dmaReadRequest({ address: old.iova, count: 4 }))).errno).toBe(0);
     expect((await device.ask(dmaReadRequest({ address: 0x10000n, count: 4 }))).errno).toBe(EFAULT);
     await old.unmap();
-    expect(old.closed).toBe(true);
+    expect(old.isClosed).toBe(true);
   });
 
   test('an unmap that is refused undoes the maps', async () => {
@@ -123,7 +123,7 @@ describe('a transaction', () => {
       }),
     ).rejects.toMatchObject({ failures: [{ operation: 'DMA_UNMAP', iova: old.iova }] });
     expect([...device.maps.keys()]).toEqual([old.iova]);
-    expect(old.closed).toBe(false);
+    expect(old.isClosed).toBe(false);
   });
 
   test('what cannot be undone is told, too', async () => {
@@ -142,7 +142,7 @@ describe('a transaction', () => {
       undoFailures: [{ operation: 'DMA_MAP', iova: old.iova }],
       message: expect.stringContaining('not undone'),
     });
-    expect(old.closed).toBe(true);
+    expect(old.isClosed).toBe(true);
     device.fate = () => undefined;
     await device.dma.map(page(100));
   });
@@ -186,12 +186,12 @@ describe('a transaction', () => {
         mine.map(page(2));
       }),
     ).rejects.toThrow(RangeError);
-    expect(mapping.closed).toBe(false);
+    expect(mapping.isClosed).toBe(false);
     await device.dma.transaction(async (mine) => {
       mine.unmap(mapping);
       await expect(mapping.unmap()).rejects.toThrow(TypeError);
     });
-    expect(mapping.closed).toBe(true);
+    expect(mapping.isClosed).toBe(true);
     await mapping.unmap();
   });
 
@@ -243,7 +243,7 @@ describe('a transaction', () => {
     expect(error).toBeInstanceOf(DmaBatchError);
     expect(error.failures.every(({ operation }) => operation === 'DMA_MAP')).toBe(true);
     // It may be mapped again when the server comes back.
-    expect(old.closed).toBe(false);
+    expect(old.isClosed).toBe(false);
   });
 });
 
@@ -286,7 +286,7 @@ describe('buffers of a transaction', () => {
     await other.free();
     await small[0]!.free();
     expect(device.takeLog()).toEqual(['UNMAP 0x100800000+0x600000']);
-    expect([large.closed, other.closed, small[0]!.closed, small[1]!.closed]).toEqual([
+    expect([large.isClosed, other.isClosed, small[0]!.isClosed, small[1]!.isClosed]).toEqual([
       true,
       true,
       true,
@@ -325,7 +325,7 @@ describe('buffers of a transaction', () => {
     if (throws) expect((failed as Error).message).toBe('changed my mind');
     else expect(failed).toMatchObject({ failures: [{ iova: 0x20000n }], undoFailures: [] });
     expect([...device.maps.keys()]).toEqual(maps);
-    expect(buffers.every(({ closed }) => closed)).toBe(true);
+    expect(buffers.every(({ isClosed }) => isClosed)).toBe(true);
     expect(buffers.every(({ bytes }) => bytes.length === 0)).toBe(true);
     for (const buffer of buffers) await buffer.free();
     device.fate = () => undefined;
@@ -343,9 +343,9 @@ describe('buffers of a transaction', () => {
       name: 'DmaBatchError',
       failures: [{ operation: 'DMA_MAP', iova: 0x1_0000_0000n, size: 4 * MIB }],
     });
-    expect(buffer.closed).toBe(true);
+    expect(buffer.isClosed).toBe(true);
     device.fate = () => undefined;
-    expect((await device.dma.alloc(PAGE)).closed).toBe(false);
+    expect((await device.dma.alloc(PAGE)).isClosed).toBe(false);
   });
 
   test('misuse', async () => {
@@ -359,7 +359,7 @@ describe('buffers of a transaction', () => {
     await device.dma.transaction(async (mine) => {
       const buffer = mine.alloc(5 * MIB);
       await expect(buffer.free()).rejects.toThrow(TypeError);
-      expect(buffer.closed).toBe(false);
+      expect(buffer.isClosed).toBe(false);
     });
   });
 });
@@ -367,7 +367,7 @@ describe('buffers of a transaction', () => {
 describe('unmapAll', () => {
   async function some(): Promise<DmaMapping[]> {
     const buffer = await device.dma.alloc(PAGE);
-    expect(buffer.closed).toBe(false);
+    expect(buffer.isClosed).toBe(false);
     const mappings = [await device.dma.map(page(1)), await device.dma.map({ ...page(2), share: false })];
     device.takeLog();
     return mappings;
@@ -379,11 +379,11 @@ describe('unmapAll', () => {
     const mappings = await some();
     await device.dma.unmapAll();
     expect(device.takeLog()).toEqual(['UNMAP 0x0+0x0']);
-    expect(mappings.every(({ closed }) => closed)).toBe(true);
-    expect(buffer.closed).toBe(true);
+    expect(mappings.every(({ isClosed }) => isClosed)).toBe(true);
+    expect(buffer.isClosed).toBe(true);
     expect(buffer.bytes).toHaveLength(0);
     // And there is room for new ones.
-    expect((await device.dma.alloc(PAGE)).closed).toBe(false);
+    expect((await device.dma.alloc(PAGE)).isClosed).toBe(false);
     await device.dma.map(page(1));
   });
 
@@ -398,7 +398,7 @@ describe('unmapAll', () => {
       'UNMAP 0x20000+0x1000',
       'UNMAP 0x100000000+0x400000',
     ]);
-    expect(mappings.every(({ closed }) => closed)).toBe(true);
+    expect(mappings.every(({ isClosed }) => isClosed)).toBe(true);
     await some();
     await device.dma.unmapAll();
     expect(device.takeLog()).not.toContain('UNMAP 0x0+0x0');
@@ -413,7 +413,7 @@ describe('unmapAll', () => {
       name: 'DmaBatchError',
       failures: [{ operation: 'DMA_UNMAP', iova: 0x10000n, size: PAGE }],
     });
-    expect(mappings.map(({ closed }) => closed)).toEqual([false, true]);
+    expect(mappings.map(({ isClosed }) => isClosed)).toEqual([false, true]);
   });
 
   test('a reply about something else is a ProtocolError, and nothing is given out again', async () => {

@@ -67,7 +67,7 @@ describe('alloc', () => {
     await open();
     const buffer = await device.dma.alloc(10_000);
     expect(device.takeLog()).toEqual(['MAP 0x100000000+0x400000 flags 3, 1 fds']);
-    expect(buffer).toMatchObject({ iova: 0x1_0000_0000n, size: 10_000, closed: false });
+    expect(buffer).toMatchObject({ iova: 0x1_0000_0000n, size: 10_000, isClosed: false });
     expect(buffer.bytes).toEqual(Buffer.alloc(10_000));
     expect(buffer.bytes.byteOffset).toBe(0);
     expect(buffer.bytes.buffer.byteLength).toBe(10_000);
@@ -177,7 +177,7 @@ describe('alloc', () => {
     const { iova } = first;
     first.bytes.fill(0xee);
     await first.free();
-    expect(first.closed).toBe(true);
+    expect(first.isClosed).toBe(true);
     expect(first.bytes).toHaveLength(0);
     await first.free();
     const second = await device.dma.alloc(4096);
@@ -329,13 +329,13 @@ describe('map', () => {
     const fd = native().memfd('spec', 3 * 4096, false);
     const mapping = device.dma.map({ fd, offset: 4096, size: 8192, iova: 0xffff_ffff_ffff_e000n });
     native().closeFd(fd);
-    expect(await mapping).toMatchObject({ iova: 0xffff_ffff_ffff_e000n, size: 8192, closed: false });
+    expect(await mapping).toMatchObject({ iova: 0xffff_ffff_ffff_e000n, size: 8192, isClosed: false });
     expect(device.takeLog()).toEqual(['MAP 0xffffffffffffe000+0x2000 offset 0x1000 flags 3, 1 fds']);
     device.maps.get(0xffff_ffff_ffff_e000n)!.memory!.write('from the server', 8000);
     const answer = await device.ask(dmaReadRequest({ address: 0xffff_ffff_ffff_e000n + 8000n, count: 15 }));
     expect(answer.payload.subarray(16).toString()).toBe('from the server');
     await (await mapping).unmap();
-    expect((await mapping).closed).toBe(true);
+    expect((await mapping).isClosed).toBe(true);
     expect(device.takeLog()).toEqual(['UNMAP 0xffffffffffffe000+0x2000']);
   });
 
@@ -464,7 +464,7 @@ describe('unmap', () => {
     await expect(device.dma.unmap(1 as never, 8192)).rejects.toThrow(TypeError);
     expect(device.log).toEqual([]);
     await device.dma.unmap(mapping.iova, mapping.size);
-    expect(mapping.closed).toBe(true);
+    expect(mapping.isClosed).toBe(true);
     await expect(device.dma.unmap(mapping.iova, mapping.size)).rejects.toThrow(RangeError);
   });
 
@@ -484,13 +484,13 @@ describe('unmap', () => {
     device.fate = () => EIO;
     await expect(mapping.unmap()).rejects.toThrow(RemoteError);
     await expect(buffer.free()).rejects.toThrow(RemoteError);
-    expect([mapping.closed, buffer.closed]).toEqual([false, false]);
+    expect([mapping.isClosed, buffer.isClosed]).toEqual([false, false]);
     expect((await device.ask(dmaReadRequest({ address: mapping.iova, count: 1 }))).errno).toBe(0);
     buffer.bytes.fill(1);
     device.fate = () => undefined;
     await mapping.unmap();
     await buffer.free();
-    expect([mapping.closed, buffer.closed]).toEqual([true, true]);
+    expect([mapping.isClosed, buffer.isClosed]).toEqual([true, true]);
   });
 
   test('an empty reply is as good as one that repeats the request', async () => {
@@ -512,7 +512,7 @@ describe('unmap', () => {
     const mapping = await device.dma.map({ fd, size: 4096 });
     device.fate = (line) => (line.startsWith('UNMAP') ? reply(mapping.iova) : undefined);
     await expect(mapping.unmap()).rejects.toThrow(ProtocolError);
-    expect(mapping.closed).toBe(true);
+    expect(mapping.isClosed).toBe(true);
     await expect(device.dma.map({ fd, size: 4096, iova: mapping.iova })).rejects.toThrow(/given up/);
   });
 
@@ -587,7 +587,7 @@ describe('quarantine', () => {
     device.fate = () => 'silence';
     await expect(mapping.unmap({ timeoutMs: 20 })).rejects.toThrow(TimeoutError);
     await expect(buffer.free({ timeoutMs: 20 })).rejects.toThrow(TimeoutError);
-    expect([mapping.closed, buffer.closed]).toEqual([true, true]);
+    expect([mapping.isClosed, buffer.isClosed]).toEqual([true, true]);
     device.fate = () => undefined;
     await expect(device.dma.map({ fd, size: 4096, iova: mapping.iova })).rejects.toThrow(/given up/);
     const answer = await device.ask(dmaReadRequest({ address: buffer.iova, count: 10 }));
@@ -654,7 +654,7 @@ describe('the end', () => {
     const views = [small.bytes, large.bytes];
     device.close();
     expect(views.map((view) => view.length)).toEqual([0, 0]);
-    expect([small.closed, large.closed, mapping.closed]).toEqual([true, true, true]);
+    expect([small.isClosed, large.isClosed, mapping.isClosed]).toEqual([true, true, true]);
     expect(small.bytes).toHaveLength(0);
     await Promise.all([small.free(), large.free(), mapping.unmap()]);
     await expect(device.dma.alloc(1)).rejects.toThrow(ClosedError);
@@ -685,25 +685,46 @@ describe('the end', () => {
     buffer.bytes.fill(7);
     await buffer.free();
     await mapping.unmap();
-    expect([buffer.closed, mapping.closed]).toEqual([true, true]);
+    expect([buffer.isClosed, mapping.isClosed]).toEqual([true, true]);
   });
 
-  test('close() frees without waiting, and without an unhandled rejection', async () => {
+  test('close() that the server refuses may be tried again', async () => {
     await open();
     const buffer = await device.dma.alloc(5 * MIB);
     const mapping = await device.dma.map({ fd: memfd(4096), size: 4096 });
     device.takeLog();
     device.fate = () => EIO;
-    buffer.close();
-    mapping.close();
-    await until(() => !buffer.closed && !mapping.closed);
+    const refused = [buffer.close(), mapping.close()];
+    expect([buffer.isClosed, mapping.isClosed]).toEqual([true, true]);
+    for (const call of refused) await expect(call).rejects.toThrow(RemoteError);
+    expect([buffer.isClosed, mapping.isClosed]).toEqual([false, false]);
     expect(device.takeLog()).toHaveLength(2);
     device.fate = () => undefined;
-    buffer.close();
-    mapping.close();
-    await until(() => device.maps.size === 0);
+    await Promise.all([buffer.close(), mapping.close()]);
+    expect(device.maps.size).toBe(0);
     expect(device.takeLog()).toHaveLength(2);
-    expect([buffer.closed, mapping.closed]).toEqual([true, true]);
+    expect([buffer.isClosed, mapping.isClosed]).toEqual([true, true]);
+  });
+
+  test('close() called again waits for the DMA_UNMAP that is under way', async () => {
+    await open();
+    const buffer = await device.dma.alloc(5 * MIB);
+    const mapping = await device.dma.map({ fd: memfd(4096), size: 4096 });
+    device.takeLog();
+    void buffer.close();
+    void mapping.close();
+    await Promise.all([buffer.close(), mapping.close()]);
+    expect(device.maps.size).toBe(0);
+    expect(device.takeLog()).toHaveLength(2);
+  });
+
+  test('free() and unmap() are close() by other names', async () => {
+    await open();
+    const buffer = await device.dma.alloc(5 * MIB);
+    const mapping = await device.dma.map({ fd: memfd(4096), size: 4096 });
+    await Promise.all([buffer.free(), mapping.unmap()]);
+    expect(device.maps.size).toBe(0);
+    expect([buffer.isClosed, mapping.isClosed]).toEqual([true, true]);
   });
 
   test('both can be held with `await using`', async () => {

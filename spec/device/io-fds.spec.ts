@@ -54,8 +54,10 @@ describe("the emulator's doorbells", () => {
     // By message it is the same register.
     await bar.writeUInt32(RamRegister.SHADOW_DOORBELL, 17);
     expect(await bar.readUInt32(RamRegister.RUNG_VALUE)).toBe(17);
+    expect(fds.isClosed).toBe(false);
     fds.close();
     fds.close();
+    expect(fds.isClosed).toBe(true);
     expect(() => fds.at(RamRegister.DOORBELL)!.write(1)).toThrow();
   });
 

@@ -312,7 +312,7 @@ describe('registers that fail', () => {
     device.fate = (line) => (line.startsWith('config') ? EINVAL : undefined);
     await expect(irqs.msix.disable()).rejects.toBeInstanceOf(RemoteError);
     expect(device.held).toBe(0);
-    expect(vector!.closed).toBe(true);
+    expect(vector!.isClosed).toBe(true);
   });
 });
 

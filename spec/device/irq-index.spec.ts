@@ -53,7 +53,7 @@ describe('enable', () => {
     const { intx } = await open();
     const [vector, ...more] = await intx.enable();
     expect(more).toEqual([]);
-    expect(vector).toMatchObject({ index: 0, subindex: 0, count: 0, closed: false });
+    expect(vector).toMatchObject({ index: 0, subindex: 0, count: 0, isClosed: false });
     expect(device.takeLog()).toEqual(['SET_IRQS EVENTFD|TRIGGER 0: 0+1, 1 fds']);
     expect(intx.enabled).toBe(true);
     expect(intx.vectors).toEqual([vector]);
@@ -305,7 +305,7 @@ describe('a set that cannot be resized', () => {
     await expect(msix.enable(3)).rejects.toThrow(/NORESIZE/);
     await expect(msix.enable({ start: 4 })).rejects.toBeInstanceOf(UnsupportedError);
     expect(device.takeLog()).toEqual([]);
-    expect(vector!.closed).toBe(false);
+    expect(vector!.isClosed).toBe(false);
     await msix.disable();
     await expect(msix.enable(3)).resolves.toHaveLength(3);
   });
@@ -332,7 +332,7 @@ describe('disable', () => {
     device.takeLog();
     await msix.disable();
     expect(device.takeLog()).toEqual(['SET_IRQS NONE|TRIGGER 2: 0+0']);
-    expect(vectors.every(({ closed }) => closed)).toBe(true);
+    expect(vectors.every(({ isClosed }) => isClosed)).toBe(true);
     expect(msix.enabled).toBe(false);
     expect(device.held).toBe(0);
   });
@@ -359,7 +359,7 @@ describe('disable', () => {
     const [vector] = await msix.enable();
     device.fate = () => EINVAL;
     await expect(msix.disable()).rejects.toBeInstanceOf(RemoteError);
-    expect(vector!.closed).toBe(true);
+    expect(vector!.isClosed).toBe(true);
     expect(msix.enabled).toBe(false);
   });
 
@@ -385,9 +385,9 @@ describe('INTx, MSI and MSI-X', () => {
       'SET_IRQS NONE|TRIGGER 0: 0+0',
       'SET_IRQS EVENTFD|TRIGGER 2: 0+2, 2 fds',
     ]);
-    expect(pin!.closed).toBe(true);
+    expect(pin!.isClosed).toBe(true);
     await msi.enable();
-    expect(vectors.every(({ closed }) => closed)).toBe(true);
+    expect(vectors.every(({ isClosed }) => isClosed)).toBe(true);
     expect([intx.enabled, msi.enabled, msix.enabled]).toEqual([false, true, false]);
   });
 
@@ -396,7 +396,7 @@ describe('INTx, MSI and MSI-X', () => {
     const [error] = await err.enable();
     const [request] = await req.enable();
     await msix.enable();
-    expect([error!.closed, request!.closed]).toEqual([false, false]);
+    expect([error!.isClosed, request!.isClosed]).toEqual([false, false]);
     device.signal(3, 0);
     device.signal(4, 0, 2);
     await expect(Promise.all([error!.wait(), request!.wait()])).resolves.toEqual([1, 2]);
@@ -417,7 +417,7 @@ describe('INTx, MSI and MSI-X', () => {
     device.signal(MSIX, 7);
     expect(await Promise.all([first!.wait(), second!.wait(), third!.wait()])).toEqual([1, 1, 1]);
     await irqs.byIndex(1).disable();
-    expect([first!.closed, second!.closed, third!.closed]).toEqual([false, true, false]);
+    expect([first!.isClosed, second!.isClosed, third!.isClosed]).toEqual([false, true, false]);
     await expect(irqs.byIndex(0).enable(2)).rejects.toThrow(/IRQ 0 has 1 interrupts/);
   });
 });
@@ -493,7 +493,7 @@ describe('mask, unmask and trigger', () => {
     await expect(unmask!.wait()).resolves.toBe(4);
     expect(await msix.maskEvents({ start: 3 })).toEqual([masks[2]]);
     await msix.disable();
-    expect(unmask!.closed).toBe(true);
+    expect(unmask!.isClosed).toBe(true);
   });
 
   test('by eventfd: a failure de-assigns what was given', async () => {

@@ -96,7 +96,7 @@ describe('restore', () => {
     const [vector] = await device.irqs.intx.enable();
     device.fate = () => 22;
     await expect(device.irqs.restore()).rejects.toBeInstanceOf(RemoteError);
-    expect(vector!.closed).toBe(false);
+    expect(vector!.isClosed).toBe(false);
     device.fate = () => undefined;
     await device.irqs.restore();
     device.signal(0, 0);

@@ -46,12 +46,12 @@ describe('a mapped area', () => {
   test('has ordered accessors, words and copies of the same bytes', async () => {
     const { device, shared } = await ram();
     const area = device.bar(1).map(2 * PAGE + 8, 64);
-    area.writeUInt32(4, 0xfedcba98);
-    expect(area.readUInt32(4)).toBe(0xfedcba98);
+    area.storeUInt32(4, 0xfedcba98);
+    expect(area.loadUInt32(4)).toBe(0xfedcba98);
     expect(area.u32[1]).toBe(0xfedcba98);
     expect(shared.readUInt32LE(2 * PAGE + 12)).toBe(0xfedcba98);
-    area.writeUInt64(8, 0x1122334455667788n);
-    expect(area.readUInt64(8)).toBe(0x1122334455667788n);
+    area.storeUInt64(8, 0x1122334455667788n);
+    expect(area.loadUInt64(8)).toBe(0x1122334455667788n);
     expect(area.u64[1]).toBe(0x1122334455667788n);
     area.copyIn(16, Buffer.from('copied'));
     const out = Buffer.alloc(6);
@@ -68,11 +68,11 @@ describe('a mapped area', () => {
     first.close();
     first.close();
     expect(bytes).toHaveLength(0);
-    expect(() => first.readUInt32(0)).toThrow(UnsupportedError);
+    expect(() => first.loadUInt32(0)).toThrow(UnsupportedError);
     expect(() => first.copyOut(0, Buffer.alloc(1))).toThrow(UnsupportedError);
-    expect(second.closed).toBe(false);
+    expect(second.isClosed).toBe(false);
     await device.close();
-    expect(second.closed).toBe(true);
+    expect(second.isClosed).toBe(true);
     expect(words).toHaveLength(0);
     expect(window.byteLength).toBe(0);
     expect(() => second.bytes).toThrow(UnsupportedError);
@@ -100,12 +100,12 @@ describe('a mapped area', () => {
     const { device } = await ram();
     const area = device.bar(1).map(PAGE, 64);
     const calls: (() => unknown)[] = [
-      () => area.readUInt32(62),
-      () => area.readUInt32(2),
-      () => area.readUInt64(4),
-      () => area.writeUInt64(64, 0n),
-      () => area.readUInt32(-4),
-      () => area.readUInt32(NaN),
+      () => area.loadUInt32(62),
+      () => area.loadUInt32(2),
+      () => area.loadUInt64(4),
+      () => area.storeUInt64(64, 0n),
+      () => area.loadUInt32(-4),
+      () => area.loadUInt32(NaN),
       () => area.window(0, 65),
       () => area.window(10, -5),
       () => area.window(0, 1.5),
@@ -144,7 +144,7 @@ test('areas with fds of their own show each its file, from where it begins there
   expect([...odd.bytes.subarray(0, 2)]).toEqual([0xa0, 1]);
   // Its memory begins between words.
   expect(() => odd.u32).toThrow(UnsupportedError);
-  expect(() => odd.readUInt32(0)).toThrow(UnsupportedError);
+  expect(() => odd.loadUInt32(0)).toThrow(UnsupportedError);
 });
 
 describe('several files for several areas, without the capability that gives each its own', () => {
@@ -230,11 +230,11 @@ describe('an area of more than 4 GiB, as of a GPU', () => {
       );
       for (const [i, at] of places.entries()) {
         put(file, at, `0${i}22334455667788`);
-        expect(area.readUInt32(at)).toBe(0x44332200 + i);
-        expect(area.readUInt64(at)).toBe(0x8877665544332200n + BigInt(i));
-        area.writeUInt32(at + 4, 0x0d0c0b0a);
+        expect(area.loadUInt32(at)).toBe(0x44332200 + i);
+        expect(area.loadUInt64(at)).toBe(0x8877665544332200n + BigInt(i));
+        area.storeUInt32(at + 4, 0x0d0c0b0a);
         expect(digitsAt(file, at, 8)).toBe(`0${i}2233440a0b0c0d`);
-        area.writeUInt64(at, 0x0807060504030201n);
+        area.storeUInt64(at, 0x0807060504030201n);
         expect(digitsAt(file, at, 8)).toBe('0102030405060708');
         area.copyIn(at, Buffer.from('copied'));
         const out = Buffer.alloc(6);
@@ -243,13 +243,13 @@ describe('an area of more than 4 GiB, as of a GPU', () => {
         expect(Buffer.from(area.window(at, 6)).toString()).toBe('copied');
       }
       put(file, size - 4, 'fffefdfc');
-      expect(area.readUInt32(size - 4)).toBe(0xfcfdfeff);
-      expect(() => area.readUInt32(size)).toThrow(RangeError);
-      expect(() => area.readUInt64(size)).toThrow(RangeError);
+      expect(area.loadUInt32(size - 4)).toBe(0xfcfdfeff);
+      expect(() => area.loadUInt32(size)).toThrow(RangeError);
+      expect(() => area.loadUInt64(size)).toThrow(RangeError);
       expect(area.bytes).toHaveLength(4 * GIB);
       area.close();
-      expect(() => area.readUInt32(0)).toThrow(UnsupportedError);
-      expect(() => area.readUInt64(size - (size % 8) - 8)).toThrow(UnsupportedError);
+      expect(() => area.loadUInt32(0)).toThrow(UnsupportedError);
+      expect(() => area.loadUInt64(size - (size % 8) - 8)).toThrow(UnsupportedError);
     },
   );
 
@@ -263,7 +263,7 @@ describe('an area of more than 4 GiB, as of a GPU', () => {
     expect(whole.u64[GIB / 2 - 1]).toBe(0x0807060504030201n);
     const area = device.bar(2).map();
     expect(() => area.u32).toThrow(
-      `the area has ${5 * GIB} bytes, and one array at most ${4 * GIB}: use readUInt32 and writeUInt32, or window(offset, length) for a part of it`,
+      `the area has ${5 * GIB} bytes, and one array at most ${4 * GIB}: use loadUInt32 and storeUInt32, or window(offset, length) for a part of it`,
     );
     expect(() => area.u64).toThrow(UnsupportedError);
     expect(() => area.window(0, 4 * GIB + 1)).toThrow(

@@ -87,7 +87,7 @@ describe('accessWidths', () => {
     await config.writeUInt8(0x3c, 9);
     expect(peer.takeAccesses(CONFIG).sort()).toEqual(['read 0x3c+4', 'write 0x3c+4']);
     expect(peer.bytes(CONFIG).subarray(0x3c, 0x40)).toEqual(Buffer.from([9, 0x5a, 0x5a, 0x5a]));
-    expect(config.readUInt8(0x3c)).toBe(9);
+    expect(config.getUInt8(0x3c)).toBe(9);
   });
 });
 

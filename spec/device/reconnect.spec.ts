@@ -155,7 +155,7 @@ describe('a server that is killed and started again', () => {
       // The same views, over the new server's file.
       expect(u32[0]).toBe(round + 1);
       expect(bytes.readUInt32LE(0xffc)).toBe(round + 1);
-      expect(area.readUInt32(8)).toBe(round + 1);
+      expect(area.loadUInt32(8)).toBe(round + 1);
       server = successor;
       if (round === 5) before = leftovers();
     }
@@ -287,9 +287,9 @@ describe('a device that does not come back', () => {
     expect(reason.cause).toMatchObject({ name: 'UnsupportedError' });
     await expect(device.bar(0).readUInt32(0)).rejects.toThrow(message);
     await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
-    expect(area.closed).toBe(false);
+    expect(area.isClosed).toBe(false);
     await device.close();
-    expect(area.closed).toBe(true);
+    expect(area.isClosed).toBe(true);
   });
 
   test('a server that never comes back ends it within the time', async () => {

@@ -57,7 +57,7 @@ const numbers: readonly [name: string, bits: number, write: (value: number) => u
   ['config.update, the mask', 16, (value) => device.config.update(0x04, 2, value, 0)],
   ['config.update of 32 bits, the value', 32, (value) => device.config.update(0x10, 4, 0xffff_ffff, value)],
   ['config.update of 32 bits, the mask', 32, (value) => device.config.update(0x10, 4, value, 0)],
-  ['MappedArea.writeUInt32', 32, (value) => area.writeUInt32(0, value)],
+  ['MappedArea.storeUInt32', 32, (value) => area.storeUInt32(0, value)],
   [
     'IoFd.write to a register of 32 bits',
     32,
@@ -68,7 +68,7 @@ const numbers: readonly [name: string, bits: number, write: (value: number) => u
 const bigints: readonly [name: string, write: (value: bigint) => unknown][] = [
   ['writeUInt64', (value) => device.bar(0).writeUInt64(SCRATCH, value)],
   ['writeUInt64Sync', (value) => device.bar(0).writeUInt64Sync(SCRATCH, value)],
-  ['MappedArea.writeUInt64', (value) => area.writeUInt64(0, value)],
+  ['MappedArea.storeUInt64', (value) => area.storeUInt64(0, value)],
   ['IoFd.write', (value) => doorbells.at(RamRegister.SHADOW_DOORBELL)!.write(value)],
 ];
 
@@ -121,11 +121,11 @@ test.each(bigints.filter(([name]) => !name.startsWith('IoFd')))('%s: another typ
 });
 
 test('what a mapped area refuses is not in it', () => {
-  area.writeUInt32(0, 0xffff_ffff);
-  expect(() => area.writeUInt32(0, 0x1_0000_0001)).toThrow(
+  area.storeUInt32(0, 0xffff_ffff);
+  expect(() => area.storeUInt32(0, 0x1_0000_0001)).toThrow(
     'value must be a whole number from 0 to 4294967295, not 4294967297',
   );
-  expect(area.readUInt32(0)).toBe(0xffff_ffff);
+  expect(area.loadUInt32(0)).toBe(0xffff_ffff);
 });
 
 test('data is bytes', async () => {

@@ -104,7 +104,7 @@ describe('unmapping', () => {
       if (!isAlone) await device.dma.alloc(LARGE);
       await setUpHeld();
       await device.dma.unmapAll();
-      expect(large.closed).toBe(true);
+      expect(large.isClosed).toBe(true);
       await whole();
       await expectUnreachable(large.iova);
       await expectReachable(await device.dma.alloc(LARGE), await device.dma.alloc(LARGE));

@@ -188,7 +188,7 @@ describe('listeners', () => {
     signal();
     await turn();
     expect(heard).toEqual([1]);
-    expect(vector.closed).toBe(true);
+    expect(vector.isClosed).toBe(true);
   });
 
   test('one that is there when enable returns hears the first count, however early it came', async () => {
@@ -224,6 +224,21 @@ describe('listeners', () => {
     queue.mockRestore();
     expect(heard).toEqual([2]);
     expect(uncaught).toEqual([new Error('a mistake')]);
+  });
+
+  test('it is an event emitter, whose onInterrupt is another name', async () => {
+    const heard: string[] = [];
+    const listener = (count: number): void => void heard.push(`on ${count}`);
+    vector.on('interrupt', listener);
+    vector.once('interrupt', (count) => heard.push(`once ${count}`));
+    vector.onInterrupt((count) => heard.push(`onInterrupt ${count}`));
+    signal(2);
+    await turn();
+    expect(heard.splice(0)).toEqual(['on 2', 'once 2', 'onInterrupt 2']);
+    vector.off('interrupt', listener);
+    signal(1);
+    await turn();
+    expect(heard).toEqual(['onInterrupt 1']);
   });
 
   test('anything but a function is refused', () => {
@@ -367,9 +382,25 @@ describe('the end', () => {
     vector.close();
     vector.close();
     await expect(waiting).rejects.toBeInstanceOf(ClosedError);
-    expect(vector.closed).toBe(true);
+    expect(vector.isClosed).toBe(true);
     expect(vector.fd).toBe(-1);
     expect(openFds()).toBe(open - 1);
+  });
+
+  test('those who listen hear of it, whoever closed it', async () => {
+    let closed = 0;
+    vector.on('close', () => closed++);
+    vector.close();
+    expect(closed).toBe(0);
+    await turn();
+    vector.close();
+    await turn();
+    expect(closed).toBe(1);
+    const [next] = await device.irqs.intx.enable();
+    const ended = once(next!, 'close');
+    await device.irqs.intx.disable();
+    await ended;
+    expect(next!.isClosed).toBe(true);
   });
 
   test('a closed vector gives nothing, and the server signals into nothing', async () => {
@@ -384,7 +415,7 @@ describe('the end', () => {
 
   test('it can be disposed of', async () => {
     vector[Symbol.dispose]();
-    expect(vector.closed).toBe(true);
+    expect(vector.isClosed).toBe(true);
     await vector[Symbol.asyncDispose]();
   });
 
@@ -397,7 +428,7 @@ describe('the end', () => {
       expect((error as ClosedError).cause).toBe(device.connection.endReason);
     }
     await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
-    expect(vector.closed).toBe(false);
+    expect(vector.isClosed).toBe(false);
   });
 
   test('what was signalled before the connection ended is still there', async () => {
@@ -414,6 +445,6 @@ describe('the end', () => {
     const waiting = vector.wait();
     device.close();
     await expect(waiting).rejects.toBeInstanceOf(ClosedError);
-    expect(vector.closed).toBe(true);
+    expect(vector.isClosed).toBe(true);
   });
 });

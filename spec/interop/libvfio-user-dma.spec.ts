@@ -54,7 +54,7 @@ describeServers("DMA with libvfio-user's sample server", (sample) => {
   test('64 maps in one transaction; the device reaches them; 64 unmaps in another', () =>
     withServer(sample, async (device, server) => {
       const mappings = await mapAll(device, MAPS);
-      expect(mappings.every(({ closed }) => !closed)).toBe(true);
+      expect(mappings.every(({ isClosed }) => !isClosed)).toBe(true);
       await until(() => times(server.log, 'mapped DMA region') === MAPS);
       // The first one by message, the second one by its fd, and no other.
       await device.irqs.intx.enable(1);
@@ -65,7 +65,7 @@ describeServers("DMA with libvfio-user's sample server", (sample) => {
       await device.dma.transaction((tx) => {
         for (const one of mappings) tx.unmap(one);
       });
-      expect(mappings.every(({ closed }) => closed)).toBe(true);
+      expect(mappings.every(({ isClosed }) => isClosed)).toBe(true);
       await until(() => times(server.log, 'removing DMA region') === MAPS);
       // All of its places are free again.
       await mapAll(device, MAPS);
@@ -91,11 +91,11 @@ describeServers("DMA with libvfio-user's sample server", (sample) => {
         failures: [{ operation: 'DMA_MAP', iova: page(MAPS - 1).iova, size: PAGE }],
         undoFailures: [],
       });
-      expect(old.closed).toBe(false);
+      expect(old.isClosed).toBe(false);
       // First the old one, and in the end the 63 that it had taken.
       await until(() => times(server.log, 'removing DMA region') === MAPS);
       // 63 have gone, the old one is there.
-      expect((await mapAll(device, MAPS - 1)).every(({ closed }) => !closed)).toBe(true);
+      expect((await mapAll(device, MAPS - 1)).every(({ isClosed }) => !isClosed)).toBe(true);
       await old.unmap();
       await device.dma.map(page(MAPS));
     }));
@@ -178,7 +178,7 @@ describeServers("DMA with libvfio-user's sample server", (sample) => {
       await arrives(pageOf(2));
       expect(bytes.subarray(0, 2 * PAGE).every((byte) => byte === 0)).toBe(true);
       await device.dma.unmapAll();
-      expect(second.every(({ closed }) => closed)).toBe(true);
+      expect(second.every(({ isClosed }) => isClosed)).toBe(true);
       // At once: VFIO_DMA_UNMAP_FLAG_ALL.
       await until(() => /removing DMA region .* flags=0x2/.test(server.log));
       expect(await device.region(7).readUInt32(0)).toBe(0xbeefdead);

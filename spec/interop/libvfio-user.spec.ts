@@ -70,13 +70,13 @@ describeServers("libvfio-user's sample server", (sample) => {
       const bar = device.bar(1);
       using first = bar.map(0, 0x1000);
       using last = bar.map(0x2000, 0x1000);
-      first.writeUInt32(0, 0x12345678);
-      first.writeUInt32(4, 0x9abcdef0);
+      first.storeUInt32(0, 0x12345678);
+      first.storeUInt32(4, 0x9abcdef0);
       expect(await bar.read(0, 8)).toEqual(Buffer.from('78563412f0debc9a', 'hex'));
       await bar.writeUInt32(0x2ffc, 0xcafebabe);
-      expect(last.readUInt32(0xffc)).toBe(0xcafebabe);
+      expect(last.loadUInt32(0xffc)).toBe(0xcafebabe);
       bar.writeUInt64Sync(0x10, 0x1122334455667788n);
-      expect(first.readUInt64(0x10)).toBe(0x1122334455667788n);
+      expect(first.loadUInt64(0x10)).toBe(0x1122334455667788n);
       expect(() => bar.map(0x1000, 0x1000)).toThrow(RangeError);
     }));
 

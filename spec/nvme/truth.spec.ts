@@ -109,7 +109,7 @@ describe('memory that is taken away while commands are in flight', () => {
     const read = queue.readInto(0, buffer).then(() => order.push('read'));
     await sleep(5);
     const freed = buffer.free().then(() => order.push('freed'));
-    expect(buffer.closed).toBe(true);
+    expect(buffer.isClosed).toBe(true);
     // Nobody else gets the memory meanwhile.
     expect((await device.dma.alloc(4096)).iova).not.toBe(iova);
     expect(await errorOf(queue.write(0, buffer))).toBeInstanceOf(ClosedError);

@@ -220,15 +220,15 @@ const outOfRange = expect.objectContaining({ name: 'RangeError' });
 describe('configReader', () => {
   test('is little-endian and respects a view on a larger buffer', () => {
     const config = configReader(Buffer.from('ff01020304ff', 'hex').subarray(1, 5));
-    expect([config.size, config.readUInt8(3), config.readUInt16(0), config.readUInt32(0)]).toEqual([
+    expect([config.size, config.getUInt8(3), config.getUInt16(0), config.getUInt32(0)]).toEqual([
       4, 4, 0x0201, 0x04030201,
     ]);
   });
 
   test('refuses what lies outside', () => {
     const config = configReader(Buffer.alloc(4));
-    expect(() => config.readUInt8(4)).toThrow(outOfRange);
-    expect(() => config.readUInt16(3)).toThrow(outOfRange);
-    expect(() => config.readUInt32(-1)).toThrow(outOfRange);
+    expect(() => config.getUInt8(4)).toThrow(outOfRange);
+    expect(() => config.getUInt16(3)).toThrow(outOfRange);
+    expect(() => config.getUInt32(-1)).toThrow(outOfRange);
   });
 });

@@ -31,7 +31,7 @@ describe('our own client through a proxy', () => {
     await device.bar(2).write(0, Buffer.alloc(40_000, 0x5a));
     expect((await device.bar(2).read(0, 40_000)).equals(Buffer.alloc(40_000, 0x5a))).toBe(true);
     using mapped = device.bar(1).map(0x1000, 0x1000);
-    mapped.writeUInt32(0, 0xcafe);
+    mapped.storeUInt32(0, 0xcafe);
     expect(await device.bar(1).readUInt32(0x1000)).toBe(0xcafe);
     const [vector] = await device.irqs.msix.enable(1);
     for (const share of [true, false]) {

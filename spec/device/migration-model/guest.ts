@@ -101,7 +101,8 @@ export class Guest {
   dma(step: Omit<Extract<Step, { do: 'dma' }>, 'do' | 'then'>): Promise<void> | undefined {
     const block = this.#blocks[step.block % this.#blocks.length];
     const source = this.#sources[step.isByMessage ? 1 : 0];
-    if (block === undefined || source === undefined || block.buffer.closed || source.closed) return undefined;
+    if (block === undefined || source === undefined || block.buffer.isClosed || source.isClosed)
+      return undefined;
     const at = step.at % BLOCK_BYTES;
     const length = Math.min(step.length, BLOCK_BYTES - at, SOURCE_BYTES);
     fill(source.bytes, ++this.#stamp, length);
@@ -141,7 +142,7 @@ export class Guest {
         this.#watchedSince = record.now();
         this.#suspicion = suspicion;
         this.#owed.clear();
-        for (const block of this.#blocks) if (!block.buffer.closed) block.mirror = bytesOf(block);
+        for (const block of this.#blocks) if (!block.buffer.isClosed) block.mirror = bytesOf(block);
       },
       whyNot: (error) =>
         error instanceof TypeError && (wasWatched || this.isWatched) ? undefined : this.#named(error),
@@ -235,14 +236,14 @@ export class Guest {
   /** What the device had written; undefined once its memory is gone. */
   snapshot(): ReadonlyMap<DmaBuffer, Buffer> {
     return new Map(
-      this.#blocks.filter(({ buffer }) => !buffer.closed).map((block) => [block.buffer, bytesOf(block)]),
+      this.#blocks.filter(({ buffer }) => !buffer.isClosed).map((block) => [block.buffer, bytesOf(block)]),
     );
   }
 
   /** A device that is stopped has written nothing since. */
   compareWith(before: ReadonlyMap<DmaBuffer, Buffer>): void {
     for (const [buffer, bytes] of before) {
-      if (buffer.closed || bytes.equals(buffer.bytes.subarray(0, BLOCK_BYTES))) continue;
+      if (buffer.isClosed || bytes.equals(buffer.bytes.subarray(0, BLOCK_BYTES))) continue;
       this.#ties.record.problem(`${firstDifference(bytes, buffer)} was written after the device had stopped`);
     }
   }
@@ -250,7 +251,7 @@ export class Guest {
   /** With nothing under way, the copy is what the memory is. */
   compare(): void {
     for (const { buffer, mirror } of this.#blocks) {
-      if (mirror === undefined || buffer.closed || mirror.equals(buffer.bytes.subarray(0, BLOCK_BYTES)))
+      if (mirror === undefined || buffer.isClosed || mirror.equals(buffer.bytes.subarray(0, BLOCK_BYTES)))
         continue;
       this.#ties.record.problem(
         `the copy by dirty pages is not what the memory is: ${firstDifference(mirror, buffer)}`,
@@ -299,7 +300,7 @@ export class Guest {
 
   #copy(ranges: readonly DirtyRange[]): void {
     for (const { buffer, mirror } of this.#blocks) {
-      if (mirror === undefined || buffer.closed) continue;
+      if (mirror === undefined || buffer.isClosed) continue;
       for (const { iova, length } of ranges) {
         const from = Math.max(0, Number(iova - buffer.iova));
         const to = Math.min(BLOCK_BYTES, Number(iova - buffer.iova) + length);

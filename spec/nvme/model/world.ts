@@ -606,7 +606,7 @@ export class World {
     await closed;
     const isReachable = !session.isOver && !session.isUnmapped && this.#machine.emulated !== undefined;
     for (const canary of this.#canaries.splice(0)) {
-      if (canary.closed) continue;
+      if (canary.isClosed) continue;
       if (canary.bytes.some((byte) => byte !== CANARY))
         this.problem('memory was written to after it was given back');
       await canary.free().catch(() => undefined);
