@@ -2,6 +2,8 @@
 import { InvalidArgumentError } from 'commander';
 
 const NUMBER = /^(?:\d+|0x[\da-f]+)$/i;
+const SUFFIXES = 'KMGT';
+const WITH_SUFFIX = /^(?<digits>\d+)(?<suffix>[KMGT])(?:iB)?$/i;
 const UINT64_MAX = 0xffff_ffff_ffff_ffffn;
 /** The most that a timer takes. */
 const MAX_MILLISECONDS = 0x7fff_ffff;
@@ -28,6 +30,15 @@ export function size(text: string): number {
 export function length(text: string): number {
   const value = size(text);
   if (value === 0) throw new InvalidArgumentError('It is at least 1.');
+  return value;
+}
+
+/** A number of bytes: digits, 0x hexadecimal, or `4K`, `512M`, `1G`, `2T`, which are powers of 1,024. */
+export function byteSize(text: string): number {
+  const groups = WITH_SUFFIX.exec(text)?.groups;
+  if (groups === undefined) return length(text);
+  const value = Number(groups['digits']) * 1024 ** (SUFFIXES.indexOf(groups['suffix']!.toUpperCase()) + 1);
+  if (value === 0 || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It is out of range.');
   return value;
 }
 

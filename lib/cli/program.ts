@@ -39,7 +39,7 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
       reset: async () => (await import('./verbs/reset.js')).registerReset,
       migrate: async () => (await import('./verbs/migrate.js')).registerMigrate,
       repl: async () => (await import('./verbs/repl.js')).registerRepl,
-      nvme: async () => (await import('./nvme.js')).registerNvme,
+      nvme: async () => (await import('./verbs/nvme.js')).registerNvme,
     },
   },
   {

@@ -4,7 +4,7 @@ import { TimeoutError, UnsupportedError, type CallOptions } from '../index.js';
 import * as option from '../options.js';
 import { Command } from './command.js';
 import type { CommandOrigin, CommandQueue } from './command-queue.js';
-import { field } from './fields.js';
+import { field } from './command-fields.js';
 import { IDENTIFY_SIZE } from './identify-controller.js';
 import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
 

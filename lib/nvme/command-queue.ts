@@ -17,13 +17,13 @@
  */
 import { TimeoutError, type CallOptions, type DmaBuffer } from '../index.js';
 import type { BouncePool } from './bounce-pool.js';
-import { Aborts } from './aborts.js';
+import { AbortSignals } from './abort-signals.js';
 import { RESULT, Command } from './command.js';
 import { Deadlines } from './deadlines.js';
 import { NvmeResetError } from './errors.js';
 import { LinkedList } from './linked-list.js';
 import type { PrpLists } from './prp-lists.js';
-import { Pump } from './pump.js';
+import { CompletionPoller } from './completion-poller.js';
 import { SLOT_OWNED, type QueuePair } from './queue-pair.js';
 import { USES_SGL } from './sgls.js';
 import { inSlices } from './slices.js';
@@ -74,13 +74,13 @@ export class CommandQueue {
   /** Out of the backlog, and about to be told so. */
   readonly #failing = new LinkedList<Waiting>();
   readonly #deadlines = new Deadlines<Waiting>((waiting) => this.#onDeadline(waiting));
-  readonly #aborts = new Aborts<Waiting>((waiting) => this.#onAborted(waiting));
+  readonly #signals = new AbortSignals<Waiting>((waiting) => this.#onAborted(waiting));
   #isHeld = false;
   #isRetired = false;
   #outCount = 0;
   #unattendedCount = 0;
   #order = 0;
-  readonly #pump: Pump;
+  readonly #poller: CompletionPoller;
   readonly #sweep: NodeJS.Timeout;
   /** Slots that somebody is taking care of. */
   readonly #stuck = new Set<number>();
@@ -97,7 +97,7 @@ export class CommandQueue {
     this.#options = options;
     this.#prps = options.prps;
     this.#commands = new Array<Command | undefined>(pair.slots).fill(undefined);
-    this.#pump = new Pump(
+    this.#poller = new CompletionPoller(
       () => this.lookSafely(),
       () => isPolled && this.#ended === undefined && !this.isIdle,
       options.spinUs,
@@ -242,7 +242,7 @@ export class CommandQueue {
   /** The pair is open again. */
   resume(): void {
     this.pair.answered = this.pair.epoch;
-    this.#pump.wake();
+    this.#poller.wake();
   }
 
   /**
@@ -293,7 +293,7 @@ export class CommandQueue {
     }
     const mayGo = origin === 'start' || (this.#backlog.isEmpty && !this.#isHeld);
     if (!mayGo || !this.#dispatch(waiting)) this.#backlog.push(waiting);
-    this.#pump.wake();
+    this.#poller.wake();
   }
 
   /** Sends it, as much as there is room for. Whether nothing is left to be sent; what cannot be sent has failed. */
@@ -337,7 +337,7 @@ export class CommandQueue {
     const { pair } = this;
     command.encode(pair.sq, pair.entry(), pair.commandIds[slot]!, flags, this.#prps.entries);
     // Rings, also where an interrupt will tell of the completion.
-    this.#pump.wake();
+    this.#poller.wake();
     return true;
   }
 
@@ -364,7 +364,7 @@ export class CommandQueue {
       if (waiting === undefined) break;
       const part = waiting instanceof Command ? waiting : undefined;
       if (waiting.signal?.aborted === true) {
-        // Its turn to be told comes (`Aborts`); there may be many.
+        // Its turn to be told comes (`AbortSignals`); there may be many.
         waiting.verdict ??= waiting.signal.reason;
         this.#backlog.remove(waiting);
         this.#failing.push(waiting);
@@ -483,14 +483,14 @@ export class CommandQueue {
       if (timeoutMs !== Infinity) this.#deadlines.add(waiting, timeoutMs);
     }
     if (signal !== undefined) {
-      this.#aborts.add(waiting, signal);
+      this.#signals.add(waiting, signal);
     }
     return true;
   }
 
   #forget(waiting: Waiting): void {
     this.#deadlines.remove(waiting);
-    this.#aborts.remove(waiting);
+    this.#signals.remove(waiting);
   }
 
   #onAborted(waiting: Waiting): void {
@@ -607,7 +607,7 @@ export class CommandQueue {
   /** Something that waited is gone, or a slot may be free: what waits is sent in this turn. */
   #useRoom(): void {
     if (!this.#backlog.isEmpty) this.#drain();
-    this.#pump.wake();
+    this.#poller.wake();
   }
 
   #checkIdle(): void {

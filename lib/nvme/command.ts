@@ -1,6 +1,6 @@
 /** A command on its way, for one caller that waits: what it is, where its data is, and its entry in the submission ring. */
 import { ClosedError, type DmaBuffer } from '../index.js';
-import { field } from './fields.js';
+import { field } from './command-fields.js';
 import type { NvmeNamespace } from './namespace.js';
 import type { Transfer } from './transfer.js';
 import { Waiting } from './waiting.js';

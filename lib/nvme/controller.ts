@@ -45,7 +45,7 @@ import {
 } from './admin.js';
 import { AsyncEvents } from './async-events.js';
 import { BouncePool } from './bounce-pool.js';
-import { disable, enable, memoryRequests, shutDown, withLikelyReason } from './bring-up.js';
+import { disable, enable, memoryRequests, shutDown, withLikelyReason } from './enable.js';
 import { CommandQueue, type CommandQueueOptions } from './command-queue.js';
 import {
   nvmeSettings,
@@ -74,16 +74,16 @@ import {
   type FirmwareLog,
   type SmartLog,
 } from './log-pages.js';
-import { giveBackLeftovers, leave } from './leftovers.js';
+import { freeRetained, retain } from './retained-memory.js';
 import { NvmeNamespace } from './namespace.js';
 import { Namespaces } from './namespaces.js';
 import { AdminOpcode, FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
 import { probe, queuesWithDoorbells, type Probed } from './probe.js';
-import { quietInterrupts } from './quiet-interrupts.js';
+import { disableInterrupts } from './disable-interrupts.js';
 import type { NvmeQueue } from './queue.js';
 import { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
-import { Recovery, type RecoveryHost } from './recovery.js';
+import { Aborter, type AborterHost } from './abort.js';
 import {
   ControllerConfiguration,
   decodeCapabilities,
@@ -145,7 +145,7 @@ export class NvmeController {
   readonly #traits: AdminTraits = { hasLogOffsets: false };
   readonly #events: AsyncEvents;
   readonly #doorbells: DoorbellMap;
-  readonly #recovery: Recovery;
+  readonly #aborter: Aborter;
   readonly #queues: IoQueues;
   /** What the parts know of the controller; kept up to date. */
   readonly #context: Mutable<IoQueuesHost>;
@@ -221,7 +221,7 @@ export class NvmeController {
       this.#queues.endThoseOf(namespace, () => new NvmeNamespaceError(namespace.id, change)),
     );
     this.#context = this.#makeContext();
-    this.#recovery = new Recovery(bar, this.#recoveryHost(), () => this.#resetOrFail());
+    this.#aborter = new Aborter(bar, this.#aborterHost(), () => this.#resetOrFail());
     this.#queues = new IoQueues(this.#context);
     void device.closed.then((reason) => {
       const text = `the connection has ended: ${reason.message}`;
@@ -416,9 +416,9 @@ export class NvmeController {
   /** Section 3.5.1, in its order. The queues of before are made again, in the controller that they were in. */
   async #start(): Promise<void> {
     const { queue } = this.#startAdmin;
-    await quietInterrupts(this.device);
+    await disableInterrupts(this.device);
     await disable(this.#bar, this.capabilities);
-    await giveBackLeftovers(this.device);
+    await freeRetained(this.device);
     queue.recover();
     this.#queues.recover();
     requireSameCapabilities(
@@ -635,7 +635,7 @@ export class NvmeController {
     if (isDisabled) {
       await this.#queues.disableInterrupts().catch(() => undefined);
       await this.#giveBack();
-    } else leave(this.device, () => this.#giveBack());
+    } else retain(this.device, () => this.#giveBack());
   }
 
   /** The controller does not use any memory any more. */
@@ -760,7 +760,7 @@ export class NvmeController {
     };
   }
 
-  #recoveryHost(): RecoveryHost {
+  #aborterHost(): AborterHost {
     const isLive = () => this.#state === 'live';
     return {
       admin: this.#driverAdmin,
@@ -773,8 +773,8 @@ export class NvmeController {
 
   #watch(): Pick<CommandQueueOptions, 'onStuck' | 'onUnwanted' | 'onBroken'> {
     return {
-      onStuck: (queue, slot, claim) => this.#recovery.rescue(queue, slot, claim),
-      onUnwanted: (queue, slot, claim) => this.#recovery.unwanted(queue, slot, claim),
+      onStuck: (queue, slot, claim) => this.#aborter.rescue(queue, slot, claim),
+      onUnwanted: (queue, slot, claim) => this.#aborter.unwanted(queue, slot, claim),
       onBroken: (error) => void this.#fail(error),
     };
   }

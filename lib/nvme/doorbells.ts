@@ -8,7 +8,7 @@
  * ```
  */
 import type { MappedArea, Region } from '../index.js';
-import { storeRelease } from './ordering.js';
+import { storeRelease } from './memory-order.js';
 
 export type DoorbellKind = 'mapped' | 'message' | 'shadow';
 

@@ -1,5 +1,5 @@
 /** Identify Controller (NVM Express Base 2.0, figure 275). */
-import { requireBytes, text, uint128 } from './fields.js';
+import { requireBytes, text, uint128 } from './struct-reader.js';
 import { versionText } from './registers.js';
 
 export const IDENTIFY_SIZE = 4096;

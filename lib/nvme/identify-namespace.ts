@@ -1,5 +1,5 @@
 /** Identify Namespace (NVM Command Set 1.0, figure 97) and the active list (NVM Express Base 2.0, 5.17.2.2). */
-import { requireBytes, uint128 } from './fields.js';
+import { requireBytes, uint128 } from './struct-reader.js';
 import { IDENTIFY_SIZE } from './identify-controller.js';
 
 /** Namespace identifiers in one list. */

@@ -21,7 +21,7 @@
  */
 import { ProtocolError } from '../index.js';
 import type { Doorbell } from './doorbells.js';
-import { loadAcquire } from './ordering.js';
+import { loadAcquire } from './memory-order.js';
 import { STATUS_ABORTED_BY_HOST } from './status.js';
 
 /** Dwords of a submission entry and of a completion entry, as powers of two. */

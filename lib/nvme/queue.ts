@@ -6,7 +6,7 @@ import { BouncePool } from './bounce-pool.js';
 import { Command } from './command.js';
 import type { CommandQueue } from './command-queue.js';
 import type { DoorbellKind } from './doorbells.js';
-import { field } from './fields.js';
+import { field } from './command-fields.js';
 import { OptionalNvmCommands } from './identify-controller.js';
 import type { IoBuffers } from './io-buffers.js';
 import { NvmeNamespace } from './namespace.js';

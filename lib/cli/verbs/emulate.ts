@@ -2,7 +2,7 @@
 import { Argument, Option, type Command } from 'commander';
 import { EduDevice, NvmeDevice, RamDevice, serve, type DeviceModel } from '../../emulator/index.js';
 import { listeningAddress } from '../endpoint.js';
-import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../nvme-emulate.js';
+import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../emulate-nvme.js';
 import { print } from '../output.js';
 import { untilStopped } from '../signals.js';
 

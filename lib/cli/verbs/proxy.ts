@@ -12,8 +12,7 @@ import {
 import { UsageError, printable } from '../errors.js';
 import { addressOf, endpointOf } from '../endpoint.js';
 import type { GlobalOptions } from '../global-options.js';
-import { byteSize } from '../nvme-options.js';
-import { length, size } from '../numbers.js';
+import { byteSize, length, size } from '../numbers.js';
 import { print } from '../output.js';
 import { describeEvent, summaryOf } from '../proxy-report.js';
 import { untilStopped } from '../signals.js';

@@ -14,7 +14,7 @@ import { AdaptiveSpin } from '../adaptive-spin.js';
 const PATIENT_TURNS = 4_000;
 const PAUSE_MS = 1;
 
-export class Pump {
+export class CompletionPoller {
   readonly #look: () => number;
   readonly #isWanted: () => boolean;
   readonly #spin: AdaptiveSpin;

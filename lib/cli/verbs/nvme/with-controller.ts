@@ -1,24 +1,13 @@
-/** What the NVMe verbs have in common: sizes as people type them, and a controller for the time that it is needed. */
+/** What the NVMe verbs have in common: a namespace by its number, and a controller for the time that it is needed. */
 import { statSync } from 'node:fs';
 import { join } from 'node:path';
 import { InvalidArgumentError, type Command } from 'commander';
-import { NvmeController, type NvmeNamespace } from '../nvme/index.js';
-import { UsageError } from './errors.js';
-import { withDevice, type GlobalOptions } from './global-options.js';
-import { length } from './numbers.js';
+import { NvmeController, type NvmeNamespace } from '../../../nvme/index.js';
+import { UsageError } from '../../errors.js';
+import { withDevice, type GlobalOptions } from '../../global-options.js';
+import { length } from '../../numbers.js';
 
-const SUFFIXES = 'KMGT';
-const WITH_SUFFIX = /^(?<digits>\d+)(?<suffix>[KMGT])(?:iB)?$/i;
 const NSID_MAX = 0xffff_fffe;
-
-/** A number of bytes: digits, 0x hexadecimal, or `4K`, `512M`, `1G`, `2T`, which are powers of 1,024. */
-export function byteSize(text: string): number {
-  const groups = WITH_SUFFIX.exec(text)?.groups;
-  if (groups === undefined) return length(text);
-  const value = Number(groups['digits']) * 1024 ** (SUFFIXES.indexOf(groups['suffix']!.toUpperCase()) + 1);
-  if (value === 0 || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It is out of range.');
-  return value;
-}
 
 export function namespaceId(text: string): number {
   const value = length(text);

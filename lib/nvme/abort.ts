@@ -6,7 +6,7 @@ import { setTimeout as sleep } from 'node:timers/promises';
 import { Mutex } from 'async-mutex';
 import type { Region } from '../index.js';
 import type { Admin } from './admin.js';
-import { readStatus } from './bring-up.js';
+import { readStatus } from './enable.js';
 import type { CommandQueue } from './command-queue.js';
 import { ControllerStatus } from './registers.js';
 
@@ -18,21 +18,21 @@ const MOST_GRACE_MS = 1_000;
 const GRACE_PARTS = 4;
 const PAUSE_MS = 2;
 
-export interface RecoveryHost {
+export interface AborterHost {
   readonly admin: Admin;
   readonly timeoutMs: number;
   readonly isLive: boolean;
 }
 
-export class Recovery {
+export class Aborter {
   readonly #bar: Region;
-  readonly #host: RecoveryHost;
+  readonly #host: AborterHost;
   readonly #resetOrFail: () => Promise<void>;
   /** One command after the other: a controller has few Aborts at a time, and one reset helps all. */
   readonly #mutex = new Mutex();
 
   /** `resetOrFail` never rejects: a controller that cannot be reset has failed. */
-  constructor(bar: Region, host: RecoveryHost, resetOrFail: () => Promise<void>) {
+  constructor(bar: Region, host: AborterHost, resetOrFail: () => Promise<void>) {
     this.#bar = bar;
     this.#host = host;
     this.#resetOrFail = resetOrFail;

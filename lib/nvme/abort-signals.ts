@@ -4,7 +4,7 @@
  */
 import { inSlices } from './slices.js';
 
-export class Aborts<T extends { signal: AbortSignal | undefined }> {
+export class AbortSignals<T extends { signal: AbortSignal | undefined }> {
   readonly #groups = new Map<AbortSignal, { items: Set<T>; listener: () => void }>();
   readonly #onAbort: (item: T) => void;
 

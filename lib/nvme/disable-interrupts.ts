@@ -6,7 +6,7 @@ import { findCapability, MsixControl, PciCommand, PciConfig } from '../pci/index
  * Completions are polled for, or come as MSI-X vectors that are enabled for them. What another driver has left enabled
  * would be signalled in vain, and SPDK's controller takes that for fatal.
  */
-export async function quietInterrupts(device: Device): Promise<void> {
+export async function disableInterrupts(device: Device): Promise<void> {
   if (!device.hasConfig) return;
   const { config, irqs } = device;
   try {

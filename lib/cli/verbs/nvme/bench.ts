@@ -1,15 +1,16 @@
 /** `vfio-user nvme bench`: how fast a namespace is through this library. */
 import { Option, type Command } from 'commander';
-import type { DoorbellKind, NvmeController, NvmeQueue } from '../nvme/index.js';
-import { UsageError } from './errors.js';
-import { colorsOf } from './global-options.js';
-import { toJson } from './json.js';
-import { length, size as offset } from './numbers.js';
-import { LatencySampler, type LatencyReport } from './latency.js';
-import { checkAll, makeLoad, prepare, spanOf, type Rw } from './nvme-bench-load.js';
-import { PollRunner, PromiseRunner, type Runner } from './nvme-bench-run.js';
-import { activeNamespace, byteSize, namespaceId, withController } from './nvme-options.js';
-import { print } from './output.js';
+import type { DoorbellKind, NvmeController, NvmeQueue } from '../../../nvme/index.js';
+import { UsageError } from '../../errors.js';
+import { colorsOf } from '../../global-options.js';
+import { toJson } from '../../json.js';
+import { byteSize, length, size as offset } from '../../numbers.js';
+import { LatencySampler, type LatencyReport } from '../../latency.js';
+import { print } from '../../output.js';
+import { renderBench } from '../../render-nvme.js';
+import { checkAll, makeLoad, prepare, spanOf, type Rw } from './bench-workload.js';
+import { PollRunner, PromiseRunner, type Runner } from './bench-runners.js';
+import { activeNamespace, namespaceId, withController } from './with-controller.js';
 
 interface BenchOptions {
   nsid?: number;
@@ -90,7 +91,7 @@ export function registerNvmeBench(nvme: Command): void {
     .action(async (socket: string, options: BenchOptions, command: Command) => {
       await withController(command, socket, async (controller) => {
         const report = await bench(controller, options);
-        await print(options.json ? `${toJson(report)}\n` : render(report, colorsOf(command).bold));
+        await print(options.json ? `${toJson(report)}\n` : renderBench(report, colorsOf(command).bold));
       });
     });
 }
@@ -174,18 +175,6 @@ async function measure(runner: Runner, latency: LatencySampler, ms: number): Pro
     userSeconds: user / 1e6,
     systemSeconds: system / 1e6,
   };
-}
-
-function render(report: BenchReport, bold: (text: string) => string): string {
-  const { iops, latencyUs, rw, size, qd, api, userSeconds, systemSeconds, verified } = report;
-  const { mean, p50, p99, p999, sampled } = latencyUs;
-  return (
-    `${bold(Math.round(iops).toString())} ${rw} transfers of ${size} bytes a second at depth ${qd} (${api}), ` +
-    `${(report.bytesPerSecond / 1e6).toFixed(1)} MB/s${verified ? ', verified' : ''}\n` +
-    `latency in µs: mean ${mean}, median ${p50}, 99 % ${p99}, 99.9 % ${p999} ` +
-    `(${sampled.count} samples, one of ${sampled.every})\n` +
-    `processor: user ${userSeconds.toFixed(2)} s, system ${systemSeconds.toFixed(2)} s\n`
-  );
 }
 
 function seconds(text: string): number {

@@ -1,9 +1,10 @@
 /** `vfio-user nvme`: an NVMe controller, driven. */
 import type { Command } from 'commander';
-import { registerNvmeBench } from './nvme-bench.js';
-import { registerNvmeIdentify } from './nvme-identify.js';
-import { registerNvmeSmart } from './nvme-smart.js';
-import { registerNvmeRead, registerNvmeWrite } from './nvme-transfer.js';
+import { registerNvmeBench } from './nvme/bench.js';
+import { registerNvmeIdentify } from './nvme/identify.js';
+import { registerNvmeRead } from './nvme/read.js';
+import { registerNvmeSmart } from './nvme/smart.js';
+import { registerNvmeWrite } from './nvme/write.js';
 
 const HELP = `
 SOCKET may be the directory that SPDK was told to listen in.

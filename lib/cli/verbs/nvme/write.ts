@@ -1,24 +1,17 @@
-/** `vfio-user nvme read` and `write`: blocks to and from files, or stdout and stdin. */
+/** `vfio-user nvme write`: blocks from a file, or from stdin. */
 import { createReadStream } from 'node:fs';
 import { stat } from 'node:fs/promises';
 import { addAbortSignal, type Readable } from 'node:stream';
 import type { Command } from 'commander';
-import type { NvmeController, NvmeQueue } from '../nvme/index.js';
-import { UsageError } from './errors.js';
-import { length as parseLength, size as parseSize } from './numbers.js';
-import { activeNamespace, namespaceId, withController } from './nvme-options.js';
-import { STANDARD_STREAM, withFate, writeOutput } from './output-file.js';
-import { startCounter, startProgress, type Progress } from './progress.js';
-import { interruptible } from './signals.js';
-import { counted } from './text.js';
-
-interface ReadOptions {
-  nsid?: number;
-  lba: number;
-  blocks?: number;
-  output?: string;
-  keepPartial: boolean;
-}
+import type { NvmeQueue } from '../../../nvme/index.js';
+import { UsageError } from '../../errors.js';
+import { size } from '../../numbers.js';
+import { withFate } from '../../output-file.js';
+import { startCounter, startProgress, type Progress } from '../../progress.js';
+import { interruptible } from '../../signals.js';
+import { counted } from '../../text.js';
+import { checkRange, CHUNK_BYTES, fileName, openQueue } from './block-io.js';
+import { namespaceId, withController } from './with-controller.js';
 
 interface WriteOptions {
   nsid?: number;
@@ -28,18 +21,7 @@ interface WriteOptions {
   flush: boolean;
 }
 
-/** Read ahead of what is written out, and gathered before it is written: a multiple of every block size. */
-const CHUNK_BYTES = 1 << 20;
-
-const READ_HELP = `
-A file gets its name when it is whole: a failure leaves what was there, and what was read as FILE.partial where
---keep-partial is given.
-
-Examples:
-  $ vfio-user nvme read /run/nvme.sock --lba 0 --blocks 8 | xxd
-  $ vfio-user nvme read /run/nvme.sock --nsid 2 --output namespace.img        all of it`;
-
-const WRITE_HELP = `
+const HELP = `
 The data has to be whole blocks; --pad fills the last one with zeroes. Where not all of it is written, a line on stderr says
 how much was.
 
@@ -47,86 +29,18 @@ Examples:
   $ vfio-user nvme write /run/nvme.sock --lba 2048 --input image.bin
   $ zcat image.gz | vfio-user nvme write /run/nvme.sock --pad`;
 
-export function registerNvmeRead(nvme: Command): void {
-  nvme
-    .command('read')
-    .description('read blocks into a file, or to stdout')
-    .argument('<SOCKET>', 'where the server listens')
-    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
-    .option('--lba <n>', 'the first block', parseSize, 0)
-    .option('--blocks <n>', 'how many; all that follow where nothing is said', parseLength)
-    .option('--output <file>', 'write to a file; - is stdout, as is nothing')
-    .option('--keep-partial', 'after a failure, keep what was read', false)
-    .addHelpText('after', READ_HELP)
-    .action(read);
-}
-
 export function registerNvmeWrite(nvme: Command): void {
   nvme
     .command('write')
     .description('write blocks from a file, or from stdin')
     .argument('<SOCKET>', 'where the server listens')
     .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
-    .option('--lba <n>', 'the first block', parseSize, 0)
+    .option('--lba <n>', 'the first block', size, 0)
     .option('--input <file>', 'read from a file; - is stdin, as is nothing')
     .option('--pad', 'fill the last block with zeroes', false)
     .option('--no-flush', 'do not wait until the data is durable')
-    .addHelpText('after', WRITE_HELP)
+    .addHelpText('after', HELP)
     .action(write);
-}
-
-async function read(socket: string, options: ReadOptions, command: Command): Promise<void> {
-  const file = fileName(options.output);
-  if (file === undefined && process.stdout.isTTY === true) {
-    throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
-  }
-  await withController(command, socket, async (controller) => {
-    const queue = await openQueue(controller, options.nsid);
-    const { blocks, blockSize } = queue.namespace;
-    const count = options.blocks ?? blocks - options.lba;
-    checkRange(queue, options.lba, count);
-    const progress = startProgress(file === undefined ? 0 : count * blockSize);
-    try {
-      await writeOutput(
-        file,
-        async (output, signal) => {
-          for await (const chunk of readAhead(queue, options.lba, count)) {
-            signal.throwIfAborted();
-            await output.write(chunk);
-            progress.add(chunk.length);
-          }
-        },
-        options.keepPartial,
-      );
-    } finally {
-      progress.stop();
-    }
-  });
-}
-
-/** The blocks in chunks, the next of which is read while one is handed out. */
-async function* readAhead(
-  queue: NvmeQueue,
-  lba: number,
-  count: number,
-): AsyncGenerator<Buffer, void, undefined> {
-  const most = CHUNK_BYTES / queue.namespace.blockSize;
-  const readFrom = (at: number) => {
-    const chunk = queue.read(lba + at, Math.min(most, count - at));
-    // It may fail while nobody waits for it yet; whoever does hears of it.
-    chunk.catch(() => undefined);
-    return chunk;
-  };
-  let next = readFrom(0);
-  for (let at = most; ; at += most) {
-    const chunk = await next;
-    if (at >= count) {
-      yield chunk;
-      return;
-    }
-    next = readFrom(at);
-    yield chunk;
-  }
 }
 
 async function write(socket: string, options: WriteOptions, command: Command): Promise<void> {
@@ -229,25 +143,10 @@ async function* chunksOf(source: AsyncIterable<Buffer>): AsyncGenerator<Buffer, 
   if (held > 0) yield Buffer.concat(parts);
 }
 
-async function openQueue(controller: NvmeController, nsid: number | undefined): Promise<NvmeQueue> {
-  return controller.createQueue({ namespace: await activeNamespace(controller, nsid) });
-}
-
-function checkRange(queue: NvmeQueue, lba: number, count: number): void {
-  const { blocks, id } = queue.namespace;
-  if (count >= 1 && lba + count <= blocks) return;
-  throw new UsageError(`namespace ${id} has ${blocks} blocks; ${Math.max(count, 0)} from ${lba} do not fit`);
-}
-
 function partial(blockSize: number): UsageError {
   return new UsageError(
     `the data is no whole number of blocks of ${blockSize} bytes: --pad fills the last one`,
   );
-}
-
-/** undefined for a standard stream. */
-function fileName(text: string | undefined): string | undefined {
-  return text === STANDARD_STREAM ? undefined : text;
 }
 
 async function fileSize(path: string): Promise<number> {

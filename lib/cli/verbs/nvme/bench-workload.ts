@@ -1,5 +1,5 @@
 /** What a bench does to a namespace: which blocks, and what is in them when answers are checked. */
-import type { NvmeQueue } from '../nvme/index.js';
+import type { NvmeQueue } from '../../../nvme/index.js';
 
 export type Rw = 'randread' | 'randwrite' | 'read' | 'write';
 

@@ -2,8 +2,7 @@
 import type { Command } from 'commander';
 import { FileStore, MemoryStore, NvmeDevice } from '../emulator/index.js';
 import { UsageError } from './errors.js';
-import { length } from './numbers.js';
-import { byteSize } from './nvme-options.js';
+import { byteSize, length } from './numbers.js';
 
 export interface EmulateNvmeOptions {
   size?: number;

@@ -1,12 +1,5 @@
-/** Fields of commands, which are checked where they are encoded, and of the structures that a controller returns. */
-import { notInteger } from '../fields.js';
+/** Reads fields of the structures that a controller returns. */
 import { ProtocolError } from '../index.js';
-
-/** `value`, which goes into a field of so many bits, 32 at most. @throws TypeError and RangeError, which name the field. */
-export function field(name: string, value: number, bits: number): number {
-  if (typeof value === 'number' && value >>> 0 === value && (bits === 32 || value < 1 << bits)) return value;
-  throw notInteger(name, value, 0, 2 ** bits - 1);
-}
 
 /** Text in ASCII, without the padding. Bytes that are none stay as they are: whoever prints it knows how. */
 export function text(bytes: Buffer, offset: number, length: number): string {

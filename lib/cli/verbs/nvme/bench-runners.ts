@@ -1,8 +1,8 @@
 /** The two ways of a bench: the submit/poll face, and promises. */
-import type { Device, DmaBuffer } from '../index.js';
-import { decodeStatus, type NvmeQueue } from '../nvme/index.js';
-import type { LatencySampler } from './latency.js';
-import { isStamped, stamp, wrongAnswer, type Load } from './nvme-bench-load.js';
+import type { Device, DmaBuffer } from '../../../index.js';
+import { decodeStatus, type NvmeQueue } from '../../../nvme/index.js';
+import type { LatencySampler } from '../../latency.js';
+import { isStamped, stamp, wrongAnswer, type Load } from './bench-workload.js';
 
 /** Keeps `depth` transfers under way. */
 export interface Runner {
