@@ -17,7 +17,7 @@ const LAYERS = [
   { name: 'cloning' },
   { name: 'errors' },
   { name: 'process-limits' },
-  { name: 'waiting-room' },
+  { name: 'admission-queue' },
   { name: 'native' },
   { name: 'files', not: ['native'] },
   { name: 'protocol', not: ['native'] },

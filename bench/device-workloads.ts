@@ -1,5 +1,5 @@
 /** What a device does beside region accesses by message: DMA, mapped memory, interrupts, opening and closing, a proxy. */
-import { driver } from './drivers.js';
+import { driver } from './driver-trial.js';
 import { atLeast } from './goal.js';
 import { reference } from './rivals.js';
 import type { Workload } from './workload.js';

@@ -2,7 +2,7 @@
 import { readFileSync } from 'node:fs';
 import { availableParallelism, cpus, release, totalmem } from 'node:os';
 import path from 'node:path';
-import { ROOT } from './places.js';
+import { ROOT } from './paths.js';
 import { spdkVersion } from './spdk-rpc.js';
 import { compiler, crateVersion, missingCrateClient, versionOf } from './rivals.js';
 

@@ -11,7 +11,7 @@ import { SingleBar } from 'cli-progress';
 import { Command } from 'commander';
 import { machine, versions } from './machine.js';
 import { markdown } from './markdown.js';
-import { OUTPUT } from './places.js';
+import { OUTPUT } from './paths.js';
 import { readReport, writeReport } from './report.js';
 import { runWorkload, trialCount, type Outcome } from './run.js';
 import { table } from './table.js';

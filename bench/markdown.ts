@@ -1,6 +1,6 @@
 /** The report as the documents have it. */
 import type { Report } from './report-data.js';
-import { PROCESS_SCOPE, rowsOf, type Row } from './words.js';
+import { PROCESS_SCOPE, rowsOf, type Row } from './format-rows.js';
 
 export function markdown(report: Report): string {
   const { outcomes } = report;

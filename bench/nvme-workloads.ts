@@ -1,6 +1,6 @@
 /** NVMe, on the embedded emulator or beside spdk_nvme_perf on SPDK's target. */
 import { atLeast, type Goal } from './goal.js';
-import { CLI } from './places.js';
+import { CLI } from './paths.js';
 import { parsePerf } from './perf-output.js';
 import { parseLast, type Measurement, type TrialCommand } from './trial.js';
 import type { NvmePlace, Workload } from './workload.js';

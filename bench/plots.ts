@@ -3,7 +3,7 @@ import { compile, type TopLevelSpec } from 'vega-lite';
 import { View, parse } from 'vega';
 import type { Outcome } from './run.js';
 import type { Latency } from './trial.js';
-import { opsOf } from './words.js';
+import { opsOf } from './format-rows.js';
 
 /** Told apart on light and on dark, and by those who see few colours. */
 const COLORS = ['#3b82c4', '#e0802a', '#2fa37c', '#c0539b', '#8a6fd1', '#b8961a', '#d1495b', '#5f7d8c'];

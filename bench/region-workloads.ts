@@ -1,8 +1,8 @@
 /** Region accesses by message, on the reference target. */
 import { atLeast, atMostInTime, type Goal } from './goal.js';
-import { CLI } from './places.js';
+import { CLI } from './paths.js';
 import { CRATE_CLIENT, missingCrateClient, reference } from './rivals.js';
-import { driver } from './drivers.js';
+import { driver } from './driver-trial.js';
 import type { MakeTrial, Rival, Workload } from './workload.js';
 
 interface Access {

@@ -1,7 +1,7 @@
 /** What a run leaves behind: JSON for programs, and a page with plots for people. */
 import { mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { page } from './page.js';
+import { htmlReport } from './html-report.js';
 import type { Report } from './report-data.js';
 
 /** Writes report.json and report.html. Returns the page's path. */
@@ -9,7 +9,7 @@ export async function writeReport(report: Report, directory: string): Promise<st
   mkdirSync(directory, { recursive: true });
   writeFileSync(path.join(directory, 'report.json'), `${JSON.stringify(report, null, 2)}\n`);
   const file = path.join(directory, 'report.html');
-  writeFileSync(file, await page(report));
+  writeFileSync(file, await htmlReport(report));
   return file;
 }
 

@@ -2,7 +2,7 @@
 import { spawnSync } from 'node:child_process';
 import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
-import { OUTPUT, ROOT } from './places.js';
+import { OUTPUT, ROOT } from './paths.js';
 
 const REFERENCE = path.join(ROOT, 'bench/reference');
 const CRATE = path.join(ROOT, 'bench/rivals/rust');

@@ -3,7 +3,7 @@ import { spawn, type ChildProcess } from 'node:child_process';
 import { existsSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
-import { CLI } from './places.js';
+import { CLI } from './paths.js';
 import { pciTarget, reference } from './rivals.js';
 import type { ServerKind } from './workload.js';
 

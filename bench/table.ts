@@ -2,7 +2,7 @@
 import Table from 'cli-table3';
 import picocolors from 'picocolors';
 import type { Outcome } from './run.js';
-import { PROCESS_SCOPE, rowsOf } from './words.js';
+import { PROCESS_SCOPE, rowsOf } from './format-rows.js';
 
 const HEAD = [
   'workload',

@@ -13,8 +13,11 @@ const root = path.join(__dirname, '..');
 const built = (name) => import(pathToFileURL(path.join(root, 'dist', 'cli', name)).href);
 
 async function main() {
-  const [{ buildProgram }, { renderManual }] = await Promise.all([built('program.js'), built('manual.js')]);
-  fs.writeFileSync(path.join(root, 'docs', 'cli.md'), renderManual(await buildProgram()));
+  const [{ buildProgram }, { renderCliDocs }] = await Promise.all([
+    built('program.js'),
+    built('cli-docs.js'),
+  ]);
+  fs.writeFileSync(path.join(root, 'docs', 'cli.md'), renderCliDocs(await buildProgram()));
 }
 
 main().catch((error) => {

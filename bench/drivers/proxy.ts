@@ -11,7 +11,7 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { connect, type ConnectOptions } from 'vfio-user';
-import { CLI } from '../places.js';
+import { CLI } from '../paths.js';
 import { median } from '../stats.js';
 import { timed, type Timing } from './timing.js';
 

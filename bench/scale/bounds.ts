@@ -9,7 +9,7 @@ export type Bounds = Readonly<Record<string, readonly [least: number, most: numb
 export const EACH: Bounds = { kibEach: [0, 64] };
 /** Of `endless` and `open-close`. Fewer fds than before are as wrong: one was closed that is another's. */
 export const STEADY: Bounds = { grownMib: [-Infinity, 5], fds: [0, 0] };
-/** Of `victim`, which has answers wait. */
+/** Of `latency-probe`, which has answers wait. */
 export const FLOODED: Bounds = { grownMib: [-Infinity, 48] };
 /** Of `workers`. */
 export const OWN: Bounds = { wrong: [0, 0] };

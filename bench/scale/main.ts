@@ -105,7 +105,7 @@ function steps(server: string): Step[] {
       what: `flood: ${kind}`,
       words: ['flood'],
       bounds: FLOODED,
-      measure: async () => run('victim', server, await start('flooder', kind), kind, 3),
+      measure: async () => run('latency-probe', server, await start('flooder', kind), kind, 3),
     })),
     ...MODES.map((mode) => ({
       what: `${requests} requests: ${mode}`,

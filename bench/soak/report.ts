@@ -2,7 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import type { TopLevelSpec } from 'vega-lite';
-import { escape, svg } from './picture.js';
+import { escape, svg } from './svg.js';
 import { MEMORIES, type Growth } from './leak.js';
 import type { ModelRun } from './models.js';
 import type { Sample } from './recorder.js';

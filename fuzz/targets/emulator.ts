@@ -7,16 +7,16 @@
  * The input: two bytes that choose device and settings, then steps: a byte that says what and what that takes.
  */
 import { MemoryStore, NvmeDevice, RamDevice } from '../../lib/emulator/index.js';
-import type { Client } from '../../lib/emulator/client.js';
+import type { ClientState } from '../../lib/emulator/client-state.js';
 import type { ClientContext, DeviceModel } from '../../lib/emulator/device-model.js';
 import { settingsOf, type EmulatorOptions } from '../../lib/emulator/emulator-options.js';
-import { Reception } from '../../lib/emulator/reception.js';
+import { ClientListener } from '../../lib/emulator/client-listener.js';
 import { RegionTable } from '../../lib/emulator/region-table.js';
-import { HIGH_WATER, MAX_QUEUED, Session } from '../../lib/emulator/session.js';
+import { HIGH_WATER, MAX_QUEUED, EmulatorSession } from '../../lib/emulator/emulator-session.js';
 import { ClosedError, TransportError } from '../../lib/errors.js';
 import { closeFds, native } from '../../lib/native.js';
 import { MAX_MESSAGE_SIZE, type TransportHandler } from '../../lib/transport/index.js';
-import { nothingLeft, openFds, turn } from '../engine/left.js';
+import { nothingLeft, openFds, turn } from '../engine/leak-check.js';
 import { Pipe } from '../engine/pipe.js';
 import { Script } from '../engine/script.js';
 import { promise, type Target } from '../engine/target.js';
@@ -42,13 +42,13 @@ type Served = DeviceModel & { close(): void };
 class Run {
   readonly #script: Script;
   readonly #device: Served;
-  readonly #reception: Reception;
+  readonly #listener: ClientListener;
   readonly #ledger = new Ledger();
   readonly #passesFds: boolean;
   readonly #errors: unknown[] = [];
   #pipe!: Pipe;
-  #session: Session | undefined;
-  #client: Client | undefined;
+  #session: EmulatorSession | undefined;
+  #client: ClientState | undefined;
   #last: Buffer = version({});
   #rest: Buffer | undefined;
   #floods = 0;
@@ -61,11 +61,11 @@ class Run {
     this.#device = this.#watched(what % 4 === 3 ? nvmeDevice() : ramDevice(this.#passesFds));
     const settings = settingsOf(this.#options(how));
     const regions = new RegionTable(this.#device.regions);
-    this.#reception = new Reception({
+    this.#listener = new ClientListener({
       places: 1,
       versionTimeoutMs: settings.versionTimeoutMs,
       messageTimeoutMs: settings.messageTimeoutMs,
-      admit: (open) => (this.#session = new Session(this.#device, regions, settings, open)),
+      admit: (open) => (this.#session = new EmulatorSession(this.#device, regions, settings, open)),
       onTrouble: (error) => this.#errors.push(error),
     });
   }
@@ -73,7 +73,7 @@ class Run {
   async go(): Promise<void> {
     const open = (handler: TransportHandler): Pipe =>
       (this.#pipe = new Pipe(this.#ledger.watch(handler), this.#passesFds));
-    const visitor = this.#reception.welcome(open);
+    const connection = this.#listener.welcome(open);
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       this.#step(step % 16);
@@ -82,10 +82,10 @@ class Run {
     }
     await this.#settle();
     this.#session?.close();
-    this.#reception.close();
+    this.#listener.close();
     this.#pipe.end(new ClosedError());
     closeFds(this.#pipe.takeFds());
-    await visitor.ended;
+    await connection.ended;
     this.#look();
     promise(this.#client?.connected !== true, 'the device knows that its client has gone');
     promise((this.#client?.dmaTable.size ?? 0) === 0, 'no mapping is kept of a client that has gone');
@@ -115,7 +115,7 @@ class Run {
   #watched(device: Served): Served {
     const attach = device.attach?.bind(device);
     device.attach = (client: ClientContext): void => {
-      this.#client = client as Client;
+      this.#client = client as ClientState;
       attach?.(client);
     };
     return device;

@@ -7,12 +7,12 @@
  */
 import { closeFds, native } from '../../lib/native.js';
 import { ClosedError, type VfioUserError } from '../../lib/errors.js';
-import type { Leg, LegHandler } from '../../lib/proxy/leg.js';
+import type { Peer, PeerHandler } from '../../lib/proxy/peer.js';
 import { settingsOf, type Settings } from '../../lib/proxy/proxy-options.js';
-import { Session } from '../../lib/proxy/session.js';
-import { Visitor } from '../../lib/proxy/visitor.js';
+import { ProxySession } from '../../lib/proxy/proxy-session.js';
+import { PendingClient } from '../../lib/proxy/pending-client.js';
 import { openTap } from '../../lib/trace/index.js';
-import { nothingLeft, openFds, turn } from '../engine/left.js';
+import { nothingLeft, openFds, turn } from '../engine/leak-check.js';
 import { Script } from '../engine/script.js';
 import { promise, type Target } from '../engine/target.js';
 import { commandOf, version } from './client-messages.js';
@@ -27,7 +27,7 @@ const MOST_BYTES = 4096;
 const tap = await openTap({ trace: false, capture: false });
 
 /** A side of the proxy, and all that it has said and been told. */
-class Side implements Leg {
+class Side implements Peer {
   readonly passesFds: boolean;
   readonly canLook = false;
   turn = 0;
@@ -47,7 +47,7 @@ class Side implements Leg {
   #saidBytes = 0;
   #toldBytes = 0;
   /** From when the proxy has it. */
-  #handler: LegHandler | undefined;
+  #handler: PeerHandler | undefined;
   #held: { bytes: Buffer; fds: number[] }[] = [];
 
   constructor(name: string, passesFds: boolean) {
@@ -55,7 +55,7 @@ class Side implements Leg {
     this.passesFds = passesFds;
   }
 
-  readonly open = (handler: LegHandler): Leg => {
+  readonly open = (handler: PeerHandler): Peer => {
     this.#handler = handler;
     return this;
   };
@@ -162,9 +162,9 @@ class Run {
   readonly #settings: Settings;
   readonly #client: Side;
   readonly #server: Side;
-  readonly #visitor: Visitor;
+  readonly #pending: PendingClient;
   readonly #waits: boolean;
-  #session: Session | undefined;
+  #session: ProxySession | undefined;
   #inside: Promise<void> | undefined;
   /** An end is on its way: not all that was said need arrive. */
   #isDisturbed = false;
@@ -183,9 +183,9 @@ class Run {
     this.#client = new Side('the client', (how & 4) === 0);
     this.#server = new Side('the server', (how & 8) === 0);
     this.#waits = (how & 16) !== 0;
-    this.#visitor = new Visitor(this.#client.open, this.#settings, {
+    this.#pending = new PendingClient(this.#client.open, this.#settings, {
       onSpoken: () => {
-        this.#inside = this.#visitor.enter();
+        this.#inside = this.#pending.enter();
       },
       onPlace: () => this.#serve(),
       onGone: () => {
@@ -195,7 +195,7 @@ class Run {
   }
 
   async go(): Promise<void> {
-    this.#visitor.listen();
+    this.#pending.listen();
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       const side = (step & 16) === 0 ? this.#client : this.#server;
@@ -206,7 +206,7 @@ class Run {
     }
     await this.#settle();
     this.#session?.close(new ClosedError());
-    this.#visitor.end(new ClosedError());
+    this.#pending.end(new ClosedError());
     this.#client.close();
     this.#server.close();
     await this.#inside;
@@ -218,12 +218,12 @@ class Run {
   async #serve(): Promise<void> {
     if (this.#waits) await turn();
     await new Promise<void>((resolve) => {
-      const open = { client: this.#visitor.open, server: this.#server.open };
+      const open = { client: this.#pending.open, server: this.#server.open };
       const settings = this.#settings;
       const parts = { client: 1, name: 'fuzz', settings, tap, onOver: () => resolve() };
-      this.#session = new Session(open, parts);
+      this.#session = new ProxySession(open, parts);
       this.#session.start();
-      this.#visitor.replay();
+      this.#pending.replay();
     });
   }
 

@@ -6,16 +6,16 @@
  *
  * The input: a byte that chooses settings, then steps: a byte that says what and what that takes.
  */
-import { Reception } from '../../lib/emulator/reception.js';
+import { ClientListener } from '../../lib/emulator/client-listener.js';
 import { ClosedError } from '../../lib/errors.js';
 import { exchangesOf, type NumberedEvent } from '../../lib/replay/exchange.js';
-import { limitsOf } from '../../lib/replay/limits.js';
-import { settingsOf, type ReplaySettings } from '../../lib/replay/options.js';
+import { captureLimits } from '../../lib/replay/capture-limits.js';
+import { settingsOf, type ReplaySettings } from '../../lib/replay/replay-options.js';
 import type { Recording } from '../../lib/replay/recording.js';
 import { formatReport, type ReplayReport } from '../../lib/replay/report.js';
-import { HIGH_WATER, MAX_QUEUED, ReplaySession } from '../../lib/replay/session.js';
+import { HIGH_WATER, MAX_QUEUED, ReplaySession } from '../../lib/replay/replay-session.js';
 import { MAX_MESSAGE_SIZE, type TransportHandler } from '../../lib/transport/index.js';
-import { nothingLeft, openFds, turn } from '../engine/left.js';
+import { nothingLeft, openFds, turn } from '../engine/leak-check.js';
 import { Pipe } from '../engine/pipe.js';
 import { Script } from '../engine/script.js';
 import { promise, type Target } from '../engine/target.js';
@@ -89,7 +89,7 @@ function recordingOf(): Recording {
     return { number: i + 1, event, isTwin: false };
   });
   const exchanges = exchangesOf(events);
-  return { name: 'fuzz', exchanges, limits: limitsOf(exchanges) };
+  return { name: 'fuzz', exchanges, limits: captureLimits(exchanges) };
 }
 
 function direction(way: '>' | '<'): 'sent' | 'received' {
@@ -111,7 +111,7 @@ function settingsFor(how: number): ReplaySettings {
 
 class Run {
   readonly #script: Script;
-  readonly #reception: Reception;
+  readonly #listener: ClientListener;
   readonly #ledger = new Ledger();
   #pipe!: Pipe;
   #session: ReplaySession | undefined;
@@ -127,7 +127,7 @@ class Run {
     this.#script = script;
     const settings = settingsFor(script.byte());
     const recording = recordingOf();
-    this.#reception = new Reception({
+    this.#listener = new ClientListener({
       places: 1,
       versionTimeoutMs: settings.versionTimeoutMs,
       messageTimeoutMs: settings.messageTimeoutMs,
@@ -141,7 +141,7 @@ class Run {
 
   async go(): Promise<void> {
     const open = (handler: TransportHandler): Pipe => (this.#pipe = new Pipe(this.#ledger.watch(handler)));
-    const visitor = this.#reception.welcome(open);
+    const connection = this.#listener.welcome(open);
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       this.#step(step % 16);
@@ -151,8 +151,8 @@ class Run {
     await this.#settle();
     const ended = this.#session?.ended;
     this.#pipe.end(new ClosedError());
-    this.#reception.close();
-    await visitor.ended;
+    this.#listener.close();
+    await connection.ended;
     if (ended !== undefined) this.#check(await ended);
   }
 

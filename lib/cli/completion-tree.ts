@@ -1,6 +1,6 @@
 /** What a shell has to know of the command line, taken from commander's own tree: it cannot go stale. */
 import type { Argument, Command, Option } from 'commander';
-import { REGION_NAMES } from './regions.js';
+import { REGION_NAMES } from './region-names.js';
 import { CAPABILITY_NAMES, REGISTERS } from './setpci-names.js';
 
 /** What stands in a place: one of these words, a file's name (a socket is one), or nothing that can be known. */

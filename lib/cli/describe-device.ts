@@ -8,7 +8,7 @@ import {
   type PciHeader,
 } from '../pci/index.js';
 import { deviceFlagNames, irqFlagNames, regionFlagNames } from '../protocol/index.js';
-import { regionName } from './regions.js';
+import { regionName } from './region-names.js';
 
 export interface DeviceReport {
   socket: string;

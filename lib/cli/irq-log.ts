@@ -1,7 +1,7 @@
 /** Interrupts as they come, for people and programs: counts, rates, and a summary. */
 import type { Vector } from '../index.js';
 import { toJsonLine } from './json.js';
-import { counted } from './text.js';
+import { counted } from './format-text.js';
 
 /** What came from one vector at one time: more than one interrupt where they came faster than they were read. */
 export interface Interrupts {

@@ -2,7 +2,7 @@
 import type { Device, IrqIndex, Vector } from '../index.js';
 import { IrqLog, type Interrupts } from './irq-log.js';
 import { print } from './output.js';
-import { onStop } from './signals.js';
+import { onStop } from './stop-signals.js';
 
 export interface WatchWork {
   /** How many interrupts are enough; without end where nothing is said. */

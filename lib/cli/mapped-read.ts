@@ -1,16 +1,16 @@
 /** Reading a stretch through mappings where there are any: some servers answer no read of what can be mapped. */
 import type { Region } from '../index.js';
-import { CHUNK_BYTES, type Stretch } from './access.js';
+import { CHUNK_BYTES, type RegionRange } from './region-io.js';
 import { UsageError } from './errors.js';
 
-type Reader = (part: Stretch) => AsyncIterable<Buffer>;
+type Reader = (part: RegionRange) => AsyncIterable<Buffer>;
 
 /**
  * The bytes of the stretch a chunk at a time: what can be mapped is copied out of the server's memory, the rest is
  * `readRest`'s.
  * @throws UsageError where nothing of it can be mapped; what `Region.map` and `copyOut` throw.
  */
-export function readMapped(stretch: Stretch, readRest: Reader): AsyncGenerator<Buffer, void, undefined> {
+export function readMapped(stretch: RegionRange, readRest: Reader): AsyncGenerator<Buffer, void, undefined> {
   const areas = areasOf(stretch);
   if (areas.length === 0) throw new UsageError('nothing there can be mapped: --mapped has nothing to do');
   return inChunks(readParts(stretch, areas, readRest));
@@ -22,7 +22,7 @@ interface Area {
 }
 
 /** What can be mapped of the stretch, in order and without overlap. */
-function areasOf({ region, offset, length }: Stretch): Area[] {
+function areasOf({ region, offset, length }: RegionRange): Area[] {
   const areas: Area[] = [];
   if (!region.mappable) return areas;
   let free = offset;
@@ -37,7 +37,7 @@ function areasOf({ region, offset, length }: Stretch): Area[] {
 }
 
 async function* readParts(
-  stretch: Stretch,
+  stretch: RegionRange,
   areas: readonly Area[],
   readRest: Reader,
 ): AsyncGenerator<Buffer> {

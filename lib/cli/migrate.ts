@@ -9,8 +9,8 @@ import { UsageError } from './errors.js';
 import { STANDARD_STREAM, withFate, writeOutput, type OutputFile } from './output-file.js';
 import { isReaderGone } from './output.js';
 import { startCounter, startProgress, type Progress } from './progress.js';
-import { interruptible } from './signals.js';
-import { byteCount } from './text.js';
+import { interruptible } from './stop-signals.js';
+import { byteCount } from './format-text.js';
 
 export interface Save {
   /** Reads while the device runs, where it can. */

@@ -8,8 +8,8 @@ import { VfioUserError } from '../errors.js';
 import { ReplacementFile, targetOf, type Target } from '../files/index.js';
 import { UsageError } from './errors.js';
 import { STDOUT, print } from './output.js';
-import { interruptible } from './signals.js';
-import { byteCount } from './text.js';
+import { interruptible } from './stop-signals.js';
+import { byteCount } from './format-text.js';
 
 /** The name that says stdout, or stdin. */
 export const STANDARD_STREAM = '-';

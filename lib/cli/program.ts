@@ -5,7 +5,7 @@ import { FAILURE, describeError, exitStatus, printable } from './errors.js';
 import type { GlobalOptions } from './global-options.js';
 import { milliseconds } from './numbers.js';
 import { flush, isReaderGone, watchStdout } from './output.js';
-import { stop } from './signals.js';
+import { stop } from './stop-signals.js';
 import { wasCaptureLost } from './warnings.js';
 
 type Register = (program: Command) => void;

@@ -1,6 +1,6 @@
 /** What a proxy has to say, for people. */
 import type { ProxyCounters, ProxyEvent, WayCounters } from '../proxy/index.js';
-import { counted } from './text.js';
+import { counted } from './format-text.js';
 
 export function describeEvent(event: ProxyEvent): string {
   switch (event.type) {

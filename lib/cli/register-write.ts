@@ -1,9 +1,9 @@
 /** A write of one register as an option has it: `bar0:0x60=1`, `bar0:0x80.q=0x1000`. */
 import { InvalidArgumentError } from 'commander';
 import type { Device } from '../index.js';
-import { stretchOf, withEnableHint, writeStretch } from './access.js';
+import { regionRange, withEnableHint, writeRange } from './region-io.js';
 import { size, uint64, type AccessWidth } from './numbers.js';
-import { regionIndex } from './regions.js';
+import { regionIndex } from './region-names.js';
 
 export interface RegisterWrite {
   region: number;
@@ -32,6 +32,6 @@ export function registerWrite(text: string): RegisterWrite {
 }
 
 export async function performWrite(device: Device, { region, offset, bytes }: RegisterWrite): Promise<void> {
-  const stretch = stretchOf(device, region, offset, bytes.length, undefined);
-  await withEnableHint(device, stretch, () => writeStretch(stretch, 0, bytes));
+  const stretch = regionRange(device, region, offset, bytes.length, undefined);
+  await withEnableHint(device, stretch, () => writeRange(stretch, 0, bytes));
 }

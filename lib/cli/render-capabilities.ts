@@ -10,7 +10,7 @@ import {
   type ResizableBar,
   type SrIovFields,
 } from '../pci/index.js';
-import { byteCount, counted, hex, spelledOut } from './text.js';
+import { byteCount, counted, hex, spelledOut } from './format-text.js';
 
 export const BAR_KINDS = { memory32: '32-bit memory', memory64: '64-bit memory', io: 'I/O' } as const;
 

@@ -3,7 +3,7 @@ import { PciCommand, PciStatus, pciId, type Bar, type BridgeWindow, type PciHead
 import type { ConfigReport, RegionReport } from './describe-device.js';
 import type { Colors } from './global-options.js';
 import { BAR_KINDS, capabilityLines, extendedLines } from './render-capabilities.js';
-import { byteCount, columns, hex } from './text.js';
+import { byteCount, columns, hex } from './format-text.js';
 
 /** Not a flag: a field of two bits. */
 const { DEVSEL_TIMING: _, ...STATUS_FLAGS } = PciStatus;

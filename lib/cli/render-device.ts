@@ -5,7 +5,7 @@ import type { DeviceReport, IrqReport, RegionReport } from './describe-device.js
 import { printable } from './errors.js';
 import { pciId } from '../pci/index.js';
 import { toJson } from './json.js';
-import { byteCount, columns, hex } from './text.js';
+import { byteCount, columns, hex } from './format-text.js';
 
 export function renderDevice(report: DeviceReport, colors: Colors): string {
   const { vendorId, deviceId, name } = report;

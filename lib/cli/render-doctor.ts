@@ -3,7 +3,7 @@ import type { DoctorReport, RuleResult, Verdict } from '../doctor/index.js';
 import { pciId } from '../pci/index.js';
 import { printable } from './errors.js';
 import type { Colors } from './global-options.js';
-import { byteCount, columns } from './text.js';
+import { byteCount, columns } from './format-text.js';
 
 /** Evidence is long: what went wrong is shown, the rest is in JSON and Markdown. */
 const SHOWN_BYTES = 32;

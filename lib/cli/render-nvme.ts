@@ -2,7 +2,7 @@
 import { OptionalAdminCommands, OptionalNvmCommands, type SmartLog } from '../nvme/index.js';
 import { printable } from './errors.js';
 import type { Colors } from './global-options.js';
-import { byteCount, columns, counted, hex, spelledOut } from './text.js';
+import { byteCount, columns, counted, hex, spelledOut } from './format-text.js';
 import type { BenchReport } from './verbs/nvme/bench.js';
 import type { IdentifyReport, NamespaceReport } from './verbs/nvme/identify.js';
 

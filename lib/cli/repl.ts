@@ -7,9 +7,9 @@ import { inspect } from 'node:util';
 import type { Device } from '../index.js';
 import { pciId } from '../pci/index.js';
 import { describeError } from './errors.js';
-import { regionName } from './regions.js';
+import { regionName } from './region-names.js';
 import { runScript } from './repl-script.js';
-import { hex } from './text.js';
+import { hex } from './format-text.js';
 
 const HISTORY_FILE = 'repl_history';
 /** Numbers below look the same. */

@@ -19,7 +19,7 @@ import {
   type NamedRegister,
   type RegisterWidth,
 } from './setpci-names.js';
-import { hex } from './text.js';
+import { hex } from './format-text.js';
 
 export interface Operation {
   /** As it was typed, without what is to be written. */

@@ -13,8 +13,8 @@ import { wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { irqFlagNames, regionFlagNames } from '../protocol/constants.js';
 import { checkEndpoint, openEndpoint } from '../transport/index.js';
-import { Facts } from './facts.js';
-import { Ledger, LEDGER_RULES } from './ledger.js';
+import { ServerFacts } from './server-facts.js';
+import { ReplyChecks, REPLY_CHECK_RULES } from './reply-checks.js';
 import { Examination, NoSession, OutOfTime, type Probe } from './probe.js';
 import { PROBES, survey } from './probes/index.js';
 import {
@@ -26,11 +26,11 @@ import {
   type Trait,
   type Verdict,
 } from './report.js';
-import { quirksOf } from './remedies.js';
+import { deriveQuirks } from './derive-quirks.js';
 import { RULE_IDS, RULES, type RuleId } from './rules.js';
-import { recognise } from './servers.js';
-import { OnceOnly, Source, type Subject } from './source.js';
-import { Wire } from './wire.js';
+import { recognise } from './known-servers.js';
+import { OnceOnly, ServerSource, type Subject } from './server-source.js';
+import { RawConnection } from './raw-connection.js';
 
 export interface DiagnoseOptions {
   /** Nothing is sent that changes the device: no write, reset, mapping or interrupt. Default true. */
@@ -117,15 +117,15 @@ export async function diagnose(subject: Subject, options: DiagnoseOptions = {}):
 }
 
 class Doctor {
-  readonly #source: Source;
+  readonly #source: ServerSource;
   readonly #options: DiagnoseOptions;
   readonly #timeoutMs: number;
-  readonly #facts = new Facts();
-  readonly #ledger = new Ledger();
+  readonly #facts = new ServerFacts();
+  readonly #replyChecks = new ReplyChecks();
   readonly #rules: RuleResult[] = [];
   readonly #traits: Trait[] = [];
-  /** Wires of the probe that runs. */
-  #wires: Wire[] = [];
+  /** Connections of the probe that runs. */
+  #connections: RawConnection[] = [];
   /** When its time is over; it begins with its first connection. */
   #deadline: number | undefined;
   /** The server of this probe has had a connection. */
@@ -138,7 +138,7 @@ class Doctor {
 
   constructor(subject: Subject, options: DiagnoseOptions) {
     const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
-    this.#source = new Source(subject);
+    this.#source = new ServerSource(subject);
     this.#options = options;
     this.#timeoutMs = timeoutMs;
   }
@@ -146,7 +146,7 @@ class Doctor {
   async examine(): Promise<DoctorReport> {
     const probes = PROBES.filter((probe) => this.#isWanted(probe));
     const total = probes.length + 1;
-    const onAbort = (): void => this.#closeWires();
+    const onAbort = (): void => this.#closeConnections();
     this.#options.signal?.addEventListener('abort', onAbort);
     try {
       this.#options.onProgress?.({ done: 0, total, probe: survey.name });
@@ -205,7 +205,7 @@ class Doctor {
       if (error instanceof NoSession) shown = error.evidence;
       this.#onFailure(error, failure);
     } finally {
-      this.#closeWires();
+      this.#closeConnections();
     }
     this.#keep(examination, probe, failure, shown);
     if (probe.survival !== undefined && failure === undefined)
@@ -275,7 +275,7 @@ class Doctor {
   }
 
   /** A connection for the probe that runs. Its time begins when it is connected. */
-  async #open(probe: string): Promise<Wire> {
+  async #open(probe: string): Promise<RawConnection> {
     const endpoint = await this.#source.endpoint();
     const starts = this.#source.startsServers;
     // Before its first client a server may still be starting.
@@ -291,14 +291,18 @@ class Doctor {
     });
     this.#wasReached = true;
     this.#deadline ??= performance.now() + this.#timeoutMs;
-    const wire = new Wire(open, this.#deadline, this.#ledger.watcher(probe, PROVOKING.has(probe)));
-    this.#wires.push(wire);
-    return wire;
+    const connection = new RawConnection(
+      open,
+      this.#deadline,
+      this.#replyChecks.watcher(probe, PROVOKING.has(probe)),
+    );
+    this.#connections.push(connection);
+    return connection;
   }
 
-  #closeWires(): void {
-    for (const wire of this.#wires) wire.close();
-    this.#wires = [];
+  #closeConnections(): void {
+    for (const connection of this.#connections) connection.close();
+    this.#connections = [];
   }
 
   /** What the server does when its first client, a well-behaved one, has gone. */
@@ -320,7 +324,7 @@ class Doctor {
 
   async #isServedAgain(): Promise<{
     value: string;
-    next: NonNullable<Facts['nextClient']>;
+    next: NonNullable<ServerFacts['nextClient']>;
     evidence: Evidence[];
   }> {
     this.#deadline = undefined;
@@ -328,8 +332,8 @@ class Doctor {
       this.#open('next-client'),
     );
     try {
-      const wire = await examination.session();
-      return { value: 'takes the next one', next: 'served', evidence: wire.since(0) };
+      const connection = await examination.session();
+      return { value: 'takes the next one', next: 'served', evidence: connection.since(0) };
     } catch (error) {
       if (error instanceof NoSession)
         return { value: error.message, next: 'silent', evidence: error.evidence };
@@ -337,7 +341,7 @@ class Doctor {
         return { value: `takes no other: ${error.message}`, next: 'refused', evidence: [] };
       throw error;
     } finally {
-      this.#closeWires();
+      this.#closeConnections();
     }
   }
 
@@ -366,8 +370,8 @@ class Doctor {
   }
 
   #report(): DoctorReport {
-    for (const result of this.#ledger.results()) this.#merge(result);
-    for (const id of LEDGER_RULES)
+    for (const result of this.#replyChecks.results()) this.#merge(result);
+    for (const id of REPLY_CHECK_RULES)
       if (this.#rules.some((one) => one.id === id && one.verdict === 'broken')) this.#facts.broken.add(id);
     const { only } = this.#options;
     const isFiltered = only !== undefined && only.length > 0;
@@ -378,7 +382,7 @@ class Doctor {
     }
     const order = (id: string): number => RULE_IDS.indexOf(id as RuleId);
     const rules = [...this.#rules].sort((a, b) => order(a.id) - order(b.id));
-    const { quirks, reasons } = quirksOf(this.#facts);
+    const { quirks, reasons } = deriveQuirks(this.#facts);
     return {
       format: 1,
       server: this.#options.name ?? 'the server',
@@ -428,7 +432,7 @@ function whyUnreachable(error: VfioUserError): string {
   return error instanceof TransportError ? `${error.syscall}: ${error.code}` : 'nobody listens';
 }
 
-function identityOf(facts: Facts): Identity {
+function identityOf(facts: ServerFacts): Identity {
   const { version, ids } = facts;
   return {
     version: version === undefined ? null : `${version.major}.${version.minor}`,

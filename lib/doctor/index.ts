@@ -19,5 +19,5 @@ export {
   type Verdict,
 } from './report.js';
 export { RULES, type Rule, type RuleId } from './rules.js';
-export type { StartedServer, StartServer, Subject } from './source.js';
+export type { StartedServer, StartServer, Subject } from './server-source.js';
 export { spawner } from './spawn.js';

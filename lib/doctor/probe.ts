@@ -1,9 +1,9 @@
 /** What a probe is, and what it is given. */
-import { GET_INFO, versionPayload } from './bytes.js';
-import type { Facts } from './facts.js';
+import { GET_INFO, versionPayload } from './raw-messages.js';
+import type { ServerFacts } from './server-facts.js';
 import type { Evidence, RuleResult, Trait, Verdict } from './report.js';
 import { RULES, type RuleId } from './rules.js';
-import { inWords, isGood, type Reply, type Wire } from './wire.js';
+import { inWords, isGood, type Reply, type RawConnection } from './raw-connection.js';
 import { Command } from '../protocol/constants.js';
 
 /**
@@ -22,7 +22,7 @@ export interface Probe {
   /** Judged after it, by whether the server still serves. */
   readonly survival?: RuleId;
   /** Why it makes no sense for this server; undefined where it does. */
-  readonly needless?: (facts: Facts) => string | undefined;
+  readonly needless?: (facts: ServerFacts) => string | undefined;
   readonly run: (examination: Examination) => Promise<void>;
 }
 
@@ -48,15 +48,15 @@ export const OUR_CAPABILITIES = '"max_msg_fds":8,"max_data_xfer_size":1048576';
 
 /** What a probe works with. One object serves one probe. */
 export class Examination {
-  readonly facts: Facts;
+  readonly facts: ServerFacts;
   /** The probe's whole time, in milliseconds. */
   readonly timeoutMs: number;
   readonly results: RuleResult[] = [];
   readonly traits: Trait[] = [];
   readonly #probe: string;
-  readonly #openWire: () => Promise<Wire>;
+  readonly #openWire: () => Promise<RawConnection>;
 
-  constructor(probe: string, facts: Facts, timeoutMs: number, openWire: () => Promise<Wire>) {
+  constructor(probe: string, facts: ServerFacts, timeoutMs: number, openWire: () => Promise<RawConnection>) {
     this.#probe = probe;
     this.facts = facts;
     this.timeoutMs = timeoutMs;
@@ -64,7 +64,7 @@ export class Examination {
   }
 
   /** A connection on which nothing has been said. @throws what connecting throws. */
-  open(): Promise<Wire> {
+  open(): Promise<RawConnection> {
     return this.#openWire();
   }
 
@@ -72,28 +72,32 @@ export class Examination {
    * A connection with its version negotiated.
    * @throws NoSession where VERSION is not answered well; what connecting throws.
    */
-  async session(text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`, minor = 2): Promise<Wire> {
-    const wire = await this.open();
-    await this.greet(wire, text, minor);
-    return wire;
+  async session(text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`, minor = 2): Promise<RawConnection> {
+    const connection = await this.open();
+    await this.greet(connection, text, minor);
+    return connection;
   }
 
   /** VERSION on a connection. @throws NoSession. */
-  async greet(wire: Wire, text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`, minor = 2): Promise<Reply> {
-    if (wire.leftMs === 0) throw new OutOfTime();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, minor, text));
+  async greet(
+    connection: RawConnection,
+    text = `{"capabilities":{${OUR_CAPABILITIES}}}\0`,
+    minor = 2,
+  ): Promise<Reply> {
+    if (connection.leftMs === 0) throw new OutOfTime();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, minor, text));
     if (isGood(answer) && answer.payload.byteLength >= 4) return answer;
-    throw new NoSession(`VERSION: ${inWords(answer)}`, wire.since(0));
+    throw new NoSession(`VERSION: ${inWords(answer)}`, connection.since(0));
   }
 
   /** Whether the next command is understood, and answered as it was before. */
-  async isInStep(wire: Wire): Promise<boolean> {
-    if (wire.ended !== undefined) return false;
-    const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO, { waitMs: this.timeoutMs / 3 });
+  async isInStep(connection: RawConnection): Promise<boolean> {
+    if (connection.ended !== undefined) return false;
+    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO, { waitMs: this.timeoutMs / 3 });
     if (!isGood(answer) || answer.payload.byteLength < 16) return false;
     const { info } = this.facts;
     // What was left in the stream is taken for commands, and answered.
-    if (wire.strays > 0) return false;
+    if (connection.strays > 0) return false;
     return info === undefined || answer.payload.readUInt32LE(8) === info.numRegions;
   }
 

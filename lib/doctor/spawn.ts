@@ -5,7 +5,7 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { wrongType } from '../fields.js';
-import type { StartServer, StartedServer } from './source.js';
+import type { StartServer, StartedServer } from './server-source.js';
 
 const PLACE = '{socket}';
 /** How long a server may take to end by itself once it was told to. */

@@ -19,12 +19,12 @@ import { decodeGetRegionInfo, encodeRegionInfo } from '../protocol/region-info.j
 import { decodeGetRegionIoFds, encodeRegionIoFds } from '../protocol/region-io-fds.js';
 import { decodeRegionWriteMulti, encodeRegionWriteMultiReply } from '../protocol/region-write-multi.js';
 import { decodeSetIrqs } from '../protocol/set-irqs.js';
-import type { Client } from './client.js';
+import type { ClientState } from './client-state.js';
 import { DeviceError, EINVAL, ENOSYS, ENOTSUP } from './device-error.js';
 import type { DeviceModel } from './device-model.js';
 import type { Settings } from './emulator-options.js';
 import type { Negotiated } from './negotiation.js';
-import { andThen } from './promises.js';
+import { andThen } from './maybe-async.js';
 import type { RegionTable } from './region-table.js';
 
 /** A command; its payload is `bytes[start, end)`. */
@@ -60,7 +60,7 @@ const EMPTY: Reply = { payload: null, fds: null };
 
 export class Commands {
   readonly #device: DeviceModel;
-  readonly #client: Client;
+  readonly #client: ClientState;
   readonly #settings: Settings;
   readonly #negotiated: Negotiated;
   readonly #regions: RegionTable;
@@ -70,7 +70,7 @@ export class Commands {
   constructor(
     device: DeviceModel,
     regions: RegionTable,
-    client: Client,
+    client: ClientState,
     settings: Settings,
     negotiated: Negotiated,
     passesFds: boolean,

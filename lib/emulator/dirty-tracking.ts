@@ -19,7 +19,7 @@ import type { DmaUnmap } from '../protocol/dma-map.js';
 import { decodeDmaLogging, decodeDmaLoggingReport, type DmaLoggingRange } from '../protocol/dma-logging.js';
 import { DeviceError, EINVAL, ENOTSUP } from './device-error.js';
 import type { FeatureRequest } from './device-model.js';
-import type { DmaTable, DmaWindow } from './dma-table.js';
+import type { DmaRegions, DmaRegion } from './dma-regions.js';
 
 /** How the client is told: by the feature, by the old command, by DMA_UNMAP alone, or not at all. */
 export type DirtyTelling = 'none' | 'logging' | 'legacy' | 'unmap';
@@ -30,15 +30,15 @@ const PAGE = 4096;
 
 export class DirtyTracking {
   readonly #telling: DirtyTelling;
-  readonly #table: DmaTable;
+  readonly #table: DmaRegions;
   /** Of each window the pages that were written, by number. */
-  readonly #pages = new WeakMap<DmaWindow, Set<number>>();
+  readonly #pages = new WeakMap<DmaRegion, Set<number>>();
   /** Bytes; undefined while nothing is tracked. */
   #pageSize: number | undefined;
   /** In order, and apart from each other; none for everything. */
   #ranges: readonly DmaLoggingRange[] = [];
 
-  constructor(telling: DirtyTelling, table: DmaTable) {
+  constructor(telling: DirtyTelling, table: DmaRegions) {
     this.#telling = telling;
     this.#table = table;
     if (telling === 'unmap') this.#pageSize = PAGE;
@@ -116,7 +116,7 @@ export class DirtyTracking {
   }
 
   /** The device has written there. */
-  mark(window: DmaWindow, offset: number, length: number): void {
+  mark(window: DmaRegion, offset: number, length: number): void {
     if (this.#pageSize === undefined || length === 0) return;
     let pages = this.#pages.get(window);
     if (pages === undefined) this.#pages.set(window, (pages = new Set()));
@@ -163,7 +163,7 @@ export class DirtyTracking {
   }
 
   /** Moves the window's pages in `[iova, iova + length)` to the bitmap. */
-  #take(window: DmaWindow, iova: bigint, length: bigint, pageSize: number, bitmap: Buffer): void {
+  #take(window: DmaRegion, iova: bigint, length: bigint, pageSize: number, bitmap: Buffer): void {
     const pages = this.#pages.get(window);
     if (pages === undefined) return;
     for (const page of this.#candidates(pages, window.address, iova, length)) {

@@ -21,7 +21,7 @@ import {
 import { decodeMigState } from '../protocol/migration.js';
 import { DeviceError, EBUSY, EINVAL } from './device-error.js';
 import type { ClientContext, FeatureRequest, MigrationData } from './device-model.js';
-import { andThen } from './promises.js';
+import { andThen } from './maybe-async.js';
 import { RecordReader, recordOf } from './state-stream.js';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;

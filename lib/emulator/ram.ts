@@ -26,7 +26,7 @@ import type { ClientContext, FeatureRequest, MigrationData } from './device-mode
 import { MigrationMachine, type MigratableState } from './migration-machine.js';
 import { msixCapability, PciConfigSpace } from './pci-config.js';
 import { PciDevice } from './pci-device.js';
-import { andThen } from './promises.js';
+import { andThen } from './maybe-async.js';
 import { RamDmaEngine } from './ram-dma.js';
 import { RamDoorbells } from './ram-doorbells.js';
 import { SharedMemory } from './shared-memory.js';

@@ -5,7 +5,7 @@ import type { RegionAccess } from '../protocol/region-access.js';
 import type { KnownRegionCapabilities, RegionInfo } from '../protocol/region-info.js';
 import { DeviceError, EINVAL } from './device-error.js';
 import type { ClientContext, RegionIoFdOffer, RegionModel } from './device-model.js';
-import { andThen } from './promises.js';
+import { andThen } from './maybe-async.js';
 
 const READ_WRITE = REGION_FLAG_READ | REGION_FLAG_WRITE;
 /** Regions that every PCI device is said to have. */

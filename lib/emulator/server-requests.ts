@@ -20,7 +20,7 @@ import {
 } from '../protocol/dma-access.js';
 import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import { DmaError, EIO, ETIMEDOUT } from './device-error.js';
-import type { Outbox } from './outbox.js';
+import type { OutputQueue } from './output-queue.js';
 
 const HEAD_SIZE = HEADER_SIZE + DMA_ACCESS_SIZE;
 const MAX_ID = 0xffff;
@@ -39,7 +39,7 @@ interface Pending {
 }
 
 export class ServerRequests {
-  readonly #outbox: Outbox;
+  readonly #output: OutputQueue;
   readonly #timeoutMs: number;
   readonly #onRequest: () => void;
   /** By id; undefined where the time is over and the reply is still due. */
@@ -48,9 +48,9 @@ export class ServerRequests {
   #overdue = 0;
   #lastId = 0;
 
-  /** `onRequest` is called when a command has been given to `outbox`. */
-  constructor(outbox: Outbox, timeoutMs: number, onRequest: () => void) {
-    this.#outbox = outbox;
+  /** `onRequest` is called when a command has been given to `output`. */
+  constructor(output: OutputQueue, timeoutMs: number, onRequest: () => void) {
+    this.#output = output;
     this.#timeoutMs = timeoutMs;
     this.#onRequest = onRequest;
   }
@@ -122,7 +122,7 @@ export class ServerRequests {
       this.#pending.set(id, { command, address, count, into, timer, resolve, reject });
       writeHeader(this.#head, 0, id, command, HEAD_SIZE + (body?.byteLength ?? 0), HEADER_FLAG_COMMAND, 0);
       writeDmaAccess(this.#head, HEADER_SIZE, address, count);
-      this.#outbox.send(this.#head, HEAD_SIZE, body);
+      this.#output.send(this.#head, HEAD_SIZE, body);
       this.#onRequest();
     });
   }

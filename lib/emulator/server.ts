@@ -22,9 +22,9 @@ import {
   type EmulatorOptions,
   type Settings,
 } from './emulator-options.js';
-import { Reception } from './reception.js';
+import { ClientListener } from './client-listener.js';
 import { RegionTable } from './region-table.js';
-import { Session } from './session.js';
+import { EmulatorSession } from './emulator-session.js';
 
 export interface ServeOptions extends EmulatorOptions {
   /** Where to listen: a path, or an abstract name that begins with NUL. */
@@ -128,8 +128,8 @@ export class EmulatorServer implements AsyncDisposable {
   readonly closed: Promise<VfioUserError>;
   readonly #regions: RegionTable;
   readonly #settings: Settings;
-  readonly #reception: Reception;
-  readonly #sessions = new Set<Session>();
+  readonly #listener: ClientListener;
+  readonly #sessions = new Set<EmulatorSession>();
   #socket: ListeningSocket | undefined;
   #isReferenced = true;
   #isClosed = false;
@@ -145,7 +145,7 @@ export class EmulatorServer implements AsyncDisposable {
       this.#resolveClosed = resolve;
     });
     const { versionTimeoutMs, messageTimeoutMs } = settings;
-    this.#reception = new Reception({
+    this.#listener = new ClientListener({
       places: 'open' in source ? 1 : source.places,
       versionTimeoutMs,
       messageTimeoutMs,
@@ -154,29 +154,29 @@ export class EmulatorServer implements AsyncDisposable {
     });
     if ('open' in source) {
       // With its only connection the server ends.
-      void this.#reception.welcome(source.open).ended.then((reason) => this.#end(reason));
+      void this.#listener.welcome(source.open).ended.then((reason) => this.#end(reason));
       return;
     }
     this.path = source.path;
     this.#socket = source.socket;
-    this.#reception.listen(source.socket.fd, source.path);
+    this.#listener.listen(source.socket.fd, source.path);
   }
 
   /** Clients that are served at this moment, those that have not sent VERSION yet among them where there is a place. */
   get clientCount(): number {
-    return this.#reception.count;
+    return this.#listener.count;
   }
 
   /** Lets the process end although the server runs. */
   unref(): void {
     this.#isReferenced = false;
-    this.#reception.unref();
+    this.#listener.unref();
     for (const session of this.#sessions) session.unref();
   }
 
   ref(): void {
     this.#isReferenced = true;
-    this.#reception.ref();
+    this.#listener.ref();
     for (const session of this.#sessions) session.ref();
   }
 
@@ -190,8 +190,8 @@ export class EmulatorServer implements AsyncDisposable {
     return this.close();
   }
 
-  #begin(open: (handler: TransportHandler) => Transport): Session {
-    const session = new Session(this.device, this.#regions, this.#settings, open);
+  #begin(open: (handler: TransportHandler) => Transport): EmulatorSession {
+    const session = new EmulatorSession(this.device, this.#regions, this.#settings, open);
     if (!this.#isReferenced) session.unref();
     this.#sessions.add(session);
     void session.closed.then(() => this.#sessions.delete(session));
@@ -199,7 +199,7 @@ export class EmulatorServer implements AsyncDisposable {
     return session;
   }
 
-  #tellOf(session: Session): void {
+  #tellOf(session: EmulatorSession): void {
     try {
       this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
     } catch (error) {
@@ -213,7 +213,7 @@ export class EmulatorServer implements AsyncDisposable {
     for (const session of this.#sessions) session.close(reason);
     // Before the socket is closed: until then nobody takes the file for a stale one.
     this.#socket?.removeFile();
-    this.#reception.close();
+    this.#listener.close();
     this.#resolveClosed(reason);
   }
 }

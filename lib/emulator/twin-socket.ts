@@ -5,17 +5,17 @@ import { commandName, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protoc
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { UnixTransport, type TransportHandler } from '../transport/index.js';
 import { TurnShare } from '../turn-share.js';
-import { MessageWatch } from './message-watch.js';
-import { Outbox } from './outbox.js';
+import { MessageDeadline } from './message-deadline.js';
+import { OutputQueue } from './output-queue.js';
 
 export class TwinSocket implements TransportHandler {
-  readonly outbox: Outbox;
+  readonly output: OutputQueue;
   readonly transport: UnixTransport;
   /** The client's end, for the reply to VERSION. Whoever sends it closes it. */
   readonly clientFd: number;
   readonly #onReply: (bytes: Buffer, start: number, end: number) => void;
   readonly #onEnd: (reason: VfioUserError) => void;
-  readonly #watch: MessageWatch;
+  readonly #watch: MessageDeadline;
   readonly #share = new TurnShare(() => this.onWritable());
 
   /** `onReply` may throw a ProtocolError, which ends the socket. Throws a TransportError where no socket can be had. */
@@ -24,13 +24,13 @@ export class TwinSocket implements TransportHandler {
     onEnd: (reason: VfioUserError) => void,
     messageTimeoutMs: number,
   ) {
-    this.#watch = new MessageWatch(messageTimeoutMs, onEnd);
+    this.#watch = new MessageDeadline(messageTimeoutMs, onEnd);
     this.#onReply = onReply;
     this.#onEnd = onEnd;
     const [ours, theirs] = check(native().socketPair(), 'socketpair') as [number, number];
     this.clientFd = theirs;
     this.transport = new UnixTransport(ours, 'the twin socket', this);
-    this.outbox = new Outbox(this.transport);
+    this.output = new OutputQueue(this.transport);
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
@@ -55,7 +55,7 @@ export class TwinSocket implements TransportHandler {
   onLanded(): void {}
 
   onWritable(): void {
-    if (!this.outbox.flush()) this.#share.useUp();
+    if (!this.output.flush()) this.#share.useUp();
   }
 
   onEnd(reason: VfioUserError): void {
@@ -66,6 +66,6 @@ export class TwinSocket implements TransportHandler {
     this.#share.stop();
     this.#watch.stop();
     this.transport.close();
-    this.outbox.clear();
+    this.output.clear();
   }
 }

@@ -3,15 +3,15 @@ import { resolve } from 'node:path';
 import { forbidCloning } from '../cloning.js';
 import { ClosedError, VfioUserError } from '../errors.js';
 import { openTap, type TraceTap } from '../trace/index.js';
-import { WaitingRoom } from '../waiting-room.js';
+import { AdmissionQueue } from '../admission-queue.js';
 import { addTo, newWayCounters } from './counters.js';
-import { openEntrance, type Entrance } from './entrance.js';
-import type { OpenLeg } from './leg.js';
+import { openListener, type Listener } from './listener.js';
+import type { OpenPeer } from './peer.js';
 import type { ListenAddress, ProxyCounters, ProxyOptions, ServerAddress, Settings } from './proxy-options.js';
 import { settingsOf } from './proxy-options.js';
-import { Session } from './session.js';
-import { openUpstream, serverName } from './upstream.js';
-import { Visitor } from './visitor.js';
+import { ProxySession } from './proxy-session.js';
+import { connectUpstream, serverName } from './connect-upstream.js';
+import { PendingClient } from './pending-client.js';
 
 /**
  * Listens, and passes on what clients and server say to each other: messages with the fds that belong to them, and the
@@ -31,8 +31,8 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
     throw new TypeError(`a proxy cannot listen where its server is: ${name}`);
   }
   const holder: { server?: ProxyServer } = {};
-  // The entrance goes first: a socket that is taken must not cost the capture of whoever has it.
-  const entrance = await openEntrance(options.listen, {
+  // The listener goes first: a socket that is taken must not cost the capture of whoever has it.
+  const listener = await openListener(options.listen, {
     hasRoom: () => holder.server?.hasRoom ?? false,
     onArrival: (open) => holder.server!.welcome(open),
     onTrouble: (error) => settings.onEvent({ type: 'notice', text: error.message }),
@@ -41,11 +41,11 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
   try {
     tap = await openTap({ trace: options.trace, capture: options.capture });
   } catch (error) {
-    entrance.close();
+    listener.close();
     throw error;
   }
-  holder.server = new ProxyServer({ entrance, tap, settings, connect: options.connect, name });
-  entrance.resume();
+  holder.server = new ProxyServer({ listener, tap, settings, connect: options.connect, name });
+  listener.resume();
   return holder.server;
 }
 
@@ -58,7 +58,7 @@ function addressOf(address: ListenAddress | ServerAddress): string | symbol {
 }
 
 interface Parts {
-  entrance: Entrance;
+  listener: Listener;
   tap: TraceTap;
   settings: Settings;
   connect: ServerAddress;
@@ -70,9 +70,9 @@ export class ProxyServer implements AsyncDisposable {
   /** Where it listens, as people write it: a path, `@name`, `127.0.0.1:4420`. */
   readonly address: string;
   readonly #parts: Parts;
-  readonly #room: WaitingRoom<Visitor>;
+  readonly #room: AdmissionQueue<PendingClient>;
   /** By the number of their name, undefined while the server is being connected to. */
-  readonly #sessions = new Map<number, Session | undefined>();
+  readonly #sessions = new Map<number, ProxySession | undefined>();
   readonly #closing = new AbortController();
   /** Of the sessions that are over. */
   readonly #toServer = newWayCounters();
@@ -84,8 +84,8 @@ export class ProxyServer implements AsyncDisposable {
   /** @internal */
   constructor(parts: Parts) {
     this.#parts = parts;
-    this.#room = new WaitingRoom(parts.settings.maxClients, () => parts.entrance.resume());
-    this.address = parts.entrance.address;
+    this.#room = new AdmissionQueue(parts.settings.maxClients, () => parts.listener.resume());
+    this.address = parts.listener.address;
     forbidCloning(this, 'a ProxyServer');
   }
 
@@ -112,11 +112,11 @@ export class ProxyServer implements AsyncDisposable {
 
   /** Lets the process end although the proxy waits for clients. Those that are there keep it. */
   unref(): void {
-    this.#parts.entrance.unref();
+    this.#parts.listener.unref();
   }
 
   ref(): void {
-    this.#parts.entrance.ref();
+    this.#parts.listener.ref();
   }
 
   /** Ends all connections, stops listening, removes the socket file and ends the capture. Idempotent. */
@@ -126,7 +126,7 @@ export class ProxyServer implements AsyncDisposable {
     this.#closing.abort(reason);
     this.#room.close(reason);
     for (const session of [...this.#sessions.values()]) session?.close(reason);
-    this.#parts.entrance.close();
+    this.#parts.listener.close();
     this.#parts.tap.close();
   }
 
@@ -135,46 +135,46 @@ export class ProxyServer implements AsyncDisposable {
   }
 
   /** @internal */
-  welcome(open: OpenLeg): void {
+  welcome(open: OpenPeer): void {
     const client = ++this.#clients;
     const { settings } = this.#parts;
-    const visitor: Visitor = new Visitor(open, settings, {
-      onSpoken: () => this.#room.onSpoken(visitor),
-      onPlace: () => this.#serve(visitor, client),
+    const pending: PendingClient = new PendingClient(open, settings, {
+      onSpoken: () => this.#room.onSpoken(pending),
+      onPlace: () => this.#serve(pending, client),
       onGone: (error) => {
-        this.#room.forget(visitor);
+        this.#room.forget(pending);
         this.#tellEnded(client, error);
       },
     });
-    this.#room.add(visitor);
+    this.#room.add(pending);
     settings.onEvent({ type: 'connected', client });
-    visitor.listen();
+    pending.listen();
   }
 
   /** From when a client has its place until it has left it. */
-  async #serve(visitor: Visitor, client: number): Promise<void> {
+  async #serve(pending: PendingClient, client: number): Promise<void> {
     // The lowest number that is free: a capture describes as many sockets as there were at once, not as ever came.
     let number = 1;
     while (this.#sessions.has(number)) number++;
     this.#sessions.set(number, undefined);
     const { connect, settings, tap, name } = this.#parts;
     try {
-      const server = await openUpstream(connect, settings, this.#closing.signal);
+      const server = await connectUpstream(connect, settings, this.#closing.signal);
       await new Promise<void>((resolve) => {
-        const onOver = (over: Session): void => {
+        const onOver = (over: ProxySession): void => {
           this.#countOver(over);
           resolve();
         };
         const socket = number === 1 ? name : `${name}#${number}`;
-        const session = new Session(
-          { client: visitor.open, server },
+        const session = new ProxySession(
+          { client: pending.open, server },
           { client, name: socket, settings, tap, onOver },
         );
         this.#sessions.set(number, session);
         if (this.#closing.signal.aborted) session.close(this.#closing.signal.reason as VfioUserError);
         else {
           session.start();
-          visitor.replay();
+          pending.replay();
         }
       });
     } catch (error) {
@@ -191,7 +191,7 @@ export class ProxyServer implements AsyncDisposable {
     this.#parts.settings.onEvent({ type: 'ended', client, reason, code });
   }
 
-  #countOver(session: Session): void {
+  #countOver(session: ProxySession): void {
     addTo(this.#toServer, session.toServer);
     addTo(this.#toClient, session.toClient);
     this.#interrupts += session.interrupts;

@@ -17,8 +17,8 @@ export {
   type FieldDifference,
 } from './difference.js';
 export { ReplayError } from './replay-error.js';
-export { RECORDABLE } from './recordable.js';
+export { RECORDABLE } from './record-options.js';
 export { formatReport, type ReplayReport } from './report.js';
 export { ReplayServer, replay } from './server.js';
-export type { MappingPolicy } from './stand-ins.js';
-export type { ReplayOptions } from './options.js';
+export type { MappingPolicy } from './placeholder-fds.js';
+export type { ReplayOptions } from './replay-options.js';

@@ -3,7 +3,7 @@ import { Command, HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK, HEADER_SIZE } from '
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { CaptureError, CaptureReader, isMessage } from '../trace/index.js';
 import { exchangesOf, type Exchange, type NumberedEvent } from './exchange.js';
-import { limitsOf } from './limits.js';
+import { captureLimits } from './capture-limits.js';
 
 /** A connection of a recording. */
 export interface Recording {
@@ -45,7 +45,7 @@ export async function readRecording(
   }
   checkBeginning(lane);
   const exchanges = exchangesOf(lane.events);
-  return { name: lane.name, exchanges, limits: limitsOf(exchanges) };
+  return { name: lane.name, exchanges, limits: captureLimits(exchanges) };
 }
 
 async function readEvents(files: readonly string[]): Promise<NumberedEvent[]> {

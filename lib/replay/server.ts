@@ -3,15 +3,15 @@ import { mkdtemp, rm } from 'node:fs/promises';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { forbidCloning } from '../cloning.js';
-import { Reception } from '../emulator/reception.js';
+import { ClientListener } from '../emulator/client-listener.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
 import * as option from '../options.js';
 import { listenAt, type ListeningSocket, type Transport, type TransportHandler } from '../transport/index.js';
-import { settingsOf, type ReplayOptions, type ReplaySettings } from './options.js';
+import { settingsOf, type ReplayOptions, type ReplaySettings } from './replay-options.js';
 import { readRecording, type Recording } from './recording.js';
 import { ReplayError } from './replay-error.js';
 import { formatReport, type ReplayReport } from './report.js';
-import { ReplaySession } from './session.js';
+import { ReplaySession } from './replay-session.js';
 
 const BACKLOG = 16;
 const MODE = 0o600;
@@ -69,7 +69,7 @@ export class ReplayServer implements AsyncDisposable {
   readonly #recording: Recording;
   readonly #settings: ReplaySettings;
   readonly #socket: ListeningSocket;
-  readonly #reception: Reception;
+  readonly #listener: ClientListener;
   readonly #discard: () => Promise<void>;
   readonly #reports: ReplayReport[] = [];
   /** Clients that have left. */
@@ -95,7 +95,7 @@ export class ReplayServer implements AsyncDisposable {
     this.#discard = discard;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
     const { versionTimeoutMs, messageTimeoutMs } = settings;
-    this.#reception = new Reception({
+    this.#listener = new ClientListener({
       places: 1,
       versionTimeoutMs,
       messageTimeoutMs,
@@ -103,7 +103,7 @@ export class ReplayServer implements AsyncDisposable {
       // It goes on in a moment, by itself.
       onTrouble: () => undefined,
     });
-    this.#reception.listen(socket.fd, path);
+    this.#listener.listen(socket.fd, path);
     forbidCloning(this, 'a ReplayServer');
   }
 
@@ -148,14 +148,14 @@ export class ReplayServer implements AsyncDisposable {
   /** Lets the process end although the server runs. */
   unref(): this {
     this.#isReferenced = false;
-    this.#reception.unref();
+    this.#listener.unref();
     this.#session?.unref();
     return this;
   }
 
   ref(): this {
     this.#isReferenced = true;
-    this.#reception.ref();
+    this.#listener.ref();
     this.#session?.ref();
     return this;
   }
@@ -168,7 +168,7 @@ export class ReplayServer implements AsyncDisposable {
       // Before the socket is closed: until then nobody takes the file for a stale one.
       this.#socket.removeFile();
       this.#session?.close(reason);
-      this.#reception.close();
+      this.#listener.close();
       this.#wake();
       await this.#discard();
       this.#resolveClosed(reason);

@@ -3,7 +3,7 @@ import { describe, expect, test } from '@jest/globals';
 import { compare, standAlone } from '../../bench/compare.js';
 import { atLeast, atMostInTime } from '../../bench/goal.js';
 import { markdown } from '../../bench/markdown.js';
-import { page } from '../../bench/page.js';
+import { htmlReport } from '../../bench/html-report.js';
 import type { Report } from '../../bench/report-data.js';
 import type { Outcome } from '../../bench/run.js';
 import { table } from '../../bench/table.js';
@@ -63,7 +63,7 @@ function report(outcomes: Outcome[]): Report {
 
 describe('the page', () => {
   test('has plots of ratios, of throughput by depth and of latencies, and needs nothing else', async () => {
-    const html = await page(report([compared, mapped, ...nvme]));
+    const html = await htmlReport(report([compared, mapped, ...nvme]));
     for (const id of ['ratio', 'depth', 'latency']) {
       expect(html).toMatch(new RegExp(`<section id="${id}">[^]*?<svg[^]*?</svg>[^]*?</section>`));
     }
@@ -73,7 +73,7 @@ describe('the page', () => {
   });
 
   test('says where the figures come from, and what was missed by how much and why', async () => {
-    const html = await page(report([compared, mapped]));
+    const html = await htmlReport(report([compared, mapped]));
     for (const part of ['A | CPU', 'kernel 6.1', '0.1.7', 'npm run bench -- --quick', 'too short to quote']) {
       expect(html).toContain(part);
     }
@@ -87,13 +87,13 @@ describe('the page', () => {
   });
 
   test('names are text', async () => {
-    const html = await page(report([compared]));
+    const html = await htmlReport(report([compared]));
     expect(html).toContain('a read &lt;b&gt;');
     expect(html).not.toContain('a read <b>');
   });
 
   test('sections with nothing in them are left out', async () => {
-    const html = await page(report([mapped]));
+    const html = await htmlReport(report([mapped]));
     expect(html).not.toMatch(/id="(ratio|depth|skipped)"/);
   });
 });

@@ -66,7 +66,7 @@ test.each(['read', 'unread', 'refused', 'stray', 'write'])(
   'a server that floods (%s) leaves another device alone, and memory bounded',
   async (kind) => {
     const flooder = await start('flooder', kind);
-    const { handled, others, grownMib, isOpen } = await figures('victim', server, flooder, kind, '1');
+    const { handled, others, grownMib, isOpen } = await figures('latency-probe', server, flooder, kind, '1');
     expect(handled).toBeGreaterThan(200);
     expect(others).toBeGreaterThan(0);
     expect(grownMib).toBeLessThan(MOST_FLOODED_MIB);

@@ -7,7 +7,7 @@ import { toJson } from '../json.js';
 import { LatencySampler, type LatencyReport } from '../latency.js';
 import { length as positive, size as parseSize } from '../numbers.js';
 import { print } from '../output.js';
-import { regionIndex } from '../regions.js';
+import { regionIndex } from '../region-names.js';
 
 interface RegionOptions {
   region: number;

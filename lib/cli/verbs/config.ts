@@ -8,7 +8,7 @@ import { toJson } from '../json.js';
 import { print } from '../output.js';
 import { CAPABILITY_NAMES, REGISTERS, registersOf, type RegisterWidth } from '../setpci-names.js';
 import { parseOperation, resolve, type Operation, type Write } from '../setpci.js';
-import { columns, hex } from '../text.js';
+import { columns, hex } from '../format-text.js';
 
 interface ConfigOptions {
   names: boolean;

@@ -17,8 +17,8 @@ import { toJson } from '../json.js';
 import { milliseconds } from '../numbers.js';
 import { print } from '../output.js';
 import { renderDoctor } from '../render-doctor.js';
-import { onStop } from '../signals.js';
-import { counted } from '../text.js';
+import { onStop } from '../stop-signals.js';
+import { counted } from '../format-text.js';
 
 interface DoctorOptions {
   json?: boolean;

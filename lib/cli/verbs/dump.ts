@@ -1,17 +1,17 @@
 /** `vfio-user dump`: a region, or a stretch of one, into a file. */
 import type { Command } from 'commander';
 import { RemoteError, type Device } from '../../index.js';
-import { checkWidth, readStretch, stretchOf, withEnableHint, type Stretch } from '../access.js';
-import { formatter, type Formatter } from '../formats.js';
+import { checkWidth, readRange, regionRange, withEnableHint, type RegionRange } from '../region-io.js';
+import { formatter, type Formatter } from '../byte-formats.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, byteValue, length as parseLength, size, type AccessWidth } from '../numbers.js';
 import { readMapped } from '../mapped-read.js';
 import { STANDARD_STREAM, withFate, writeOutput, type OutputFile } from '../output-file.js';
 import { print } from '../output.js';
 import { startProgress } from '../progress.js';
-import { regionIndex, regionName } from '../regions.js';
-import { describeHoles, holeBytes, readSparse, type Hole } from '../sparse.js';
-import { byteCount } from '../text.js';
+import { regionIndex, regionName } from '../region-names.js';
+import { describeHoles, holeBytes, readSparse, type Hole } from '../sparse-read.js';
+import { byteCount } from '../format-text.js';
 
 interface DumpOptions {
   output?: string;
@@ -78,16 +78,16 @@ async function dump(socket: string, index: number, options: DumpOptions, command
   });
 }
 
-function wantedStretch(device: Device, index: number, { offset, length, width }: DumpOptions): Stretch {
+function wantedStretch(device: Device, index: number, { offset, length, width }: DumpOptions): RegionRange {
   const { size: regionSize } = device.region(index);
   // One byte at the least, so that an offset past the end is told as such.
   const wanted = length ?? Math.max(1, regionSize - offset);
   checkWidth(wanted, width);
-  return stretchOf(device, index, offset, wanted, width);
+  return regionRange(device, index, offset, wanted, width);
 }
 
 async function copy(
-  stretch: Stretch,
+  stretch: RegionRange,
   region: string,
   { output, sparse, mapped, fill }: DumpOptions,
   file: OutputFile,
@@ -96,7 +96,7 @@ async function copy(
 ): Promise<void> {
   const toTerminal = isStdout(output) && process.stdout.isTTY === true;
   const format = formatFor(toTerminal, stretch, region);
-  const byMessage = (part: Stretch) => (sparse ? readSparse(part, fill, holes) : readStretch(part));
+  const byMessage = (part: RegionRange) => (sparse ? readSparse(part, fill, holes) : readRange(part));
   const chunks = mapped ? readMapped(stretch, byMessage) : byMessage(stretch);
   const progress = startProgress(toTerminal ? 0 : stretch.length);
   try {
@@ -114,7 +114,7 @@ async function copy(
 /** What would help, where the server answers an error: to enable the device, or to go on without. */
 async function withHints(
   device: Device,
-  stretch: Stretch,
+  stretch: RegionRange,
   { sparse }: DumpOptions,
   work: () => Promise<void>,
 ): Promise<void> {
@@ -126,12 +126,12 @@ async function withHints(
   }
 }
 
-function formatFor(toTerminal: boolean, { offset, length }: Stretch, region: string): Formatter {
+function formatFor(toTerminal: boolean, { offset, length }: RegionRange, region: string): Formatter {
   return formatter(toTerminal ? 'dump' : 'raw', { region, offset, length, width: 1 });
 }
 
 async function report(
-  { length }: Stretch,
+  { length }: RegionRange,
   region: string,
   { output }: DumpOptions,
   holes: readonly Hole[],

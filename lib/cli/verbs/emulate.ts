@@ -4,7 +4,7 @@ import { EduDevice, NvmeDevice, RamDevice, serve, type DeviceModel } from '../..
 import { listeningAddress } from '../endpoint.js';
 import { addNvmeOptions, emulatedNvme, type EmulateNvmeOptions } from '../emulate-nvme.js';
 import { print } from '../output.js';
-import { untilStopped } from '../signals.js';
+import { untilStopped } from '../stop-signals.js';
 
 type EmulateOptions = EmulateNvmeOptions & { socket: string; migration?: 'stop-copy' | 'pre-copy' };
 

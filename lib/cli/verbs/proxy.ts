@@ -15,7 +15,7 @@ import type { GlobalOptions } from '../global-options.js';
 import { byteSize, length, size } from '../numbers.js';
 import { print } from '../output.js';
 import { describeEvent, summaryOf } from '../proxy-report.js';
-import { untilStopped } from '../signals.js';
+import { untilStopped } from '../stop-signals.js';
 
 interface Options {
   listen: string;

@@ -1,13 +1,13 @@
 /** `vfio-user read`: bytes of a region. */
 import { Option, type Command } from 'commander';
-import { checkWidth, readStretch, stretchOf, withEnableHint, type Stretch } from '../access.js';
+import { checkWidth, readRange, regionRange, withEnableHint, type RegionRange } from '../region-io.js';
 import { UsageError } from '../errors.js';
-import { FORMATS, MAX_JSON_BYTES, formatter, type Format, type Formatter } from '../formats.js';
+import { FORMATS, MAX_JSON_BYTES, formatter, type Format, type Formatter } from '../byte-formats.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, length as parseLength, size, type AccessWidth } from '../numbers.js';
 import { STANDARD_STREAM, writeOutput, type OutputFile } from '../output-file.js';
 import { startProgress } from '../progress.js';
-import { regionIndex, regionName } from '../regions.js';
+import { regionIndex, regionName } from '../region-names.js';
 
 interface ReadOptions {
   width?: AccessWidth;
@@ -65,7 +65,7 @@ async function read(
   checkWidth(length, options.width);
   checkFormat(format, length, options);
   await withDevice(command, socket, async (device) => {
-    const stretch = stretchOf(device, index, offset, length, options.width);
+    const stretch = regionRange(device, index, offset, length, options.width);
     const region = regionName(index, device.isPci);
     const text = formatter(format, { region, offset, length, width });
     await writeOutput(options.output, async (file, signal) => {
@@ -76,7 +76,7 @@ async function read(
 }
 
 async function copy(
-  stretch: Stretch,
+  stretch: RegionRange,
   format: Formatter,
   file: OutputFile,
   signal: AbortSignal,
@@ -84,7 +84,7 @@ async function copy(
 ): Promise<void> {
   const progress = startProgress(name === undefined ? 0 : stretch.length);
   try {
-    for await (const chunk of readStretch(stretch)) {
+    for await (const chunk of readRange(stretch)) {
       signal.throwIfAborted();
       await file.write(format.push(chunk));
       progress.add(chunk.length);

@@ -14,7 +14,7 @@ import { listeningAddress } from '../endpoint.js';
 import { UsageError, printable } from '../errors.js';
 import { length, milliseconds } from '../numbers.js';
 import { print } from '../output.js';
-import { untilStopped } from '../signals.js';
+import { untilStopped } from '../stop-signals.js';
 
 interface ReplayVerbOptions {
   socket: string;

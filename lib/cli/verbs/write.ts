@@ -1,15 +1,15 @@
 /** `vfio-user write`: bytes into a region. */
 import { open, stat } from 'node:fs/promises';
 import type { Command } from 'commander';
-import { CHUNK_BYTES, checkWidth, stretchOf, withEnableHint, writeStretch } from '../access.js';
+import { CHUNK_BYTES, checkWidth, regionRange, withEnableHint, writeRange } from '../region-io.js';
 import { UsageError } from '../errors.js';
 import { withDevice } from '../global-options.js';
 import { accessWidth, size, uint64, type AccessWidth } from '../numbers.js';
 import { withFate } from '../output-file.js';
 import { startProgress } from '../progress.js';
-import { regionIndex } from '../regions.js';
-import { interruptible } from '../signals.js';
-import { byteCount, hex } from '../text.js';
+import { regionIndex } from '../region-names.js';
+import { interruptible } from '../stop-signals.js';
+import { byteCount, hex } from '../format-text.js';
 
 interface WriteOptions {
   width?: AccessWidth;
@@ -60,10 +60,10 @@ async function write(
   const length = bytes?.length ?? (await fileSize(input!));
   checkWidth(length, width);
   await withDevice(command, socket, async (device) => {
-    const stretch = stretchOf(device, index, offset, length, width);
+    const stretch = regionRange(device, index, offset, length, width);
     if (options.enable === true) await device.enable();
     const put = (at: number, data: Buffer): Promise<void> =>
-      withEnableHint(device, stretch, () => writeStretch(stretch, at, data));
+      withEnableHint(device, stretch, () => writeRange(stretch, at, data));
     await (bytes === undefined ? writeFile(input!, length, put) : put(0, bytes));
   });
 }

@@ -1,8 +1,8 @@
 /** More than one client, and clients that go. */
 import { Command } from '../../protocol/constants.js';
-import { versionPayload } from '../bytes.js';
+import { versionPayload } from '../raw-messages.js';
 import { OUR_CAPABILITIES, type Probe } from '../probe.js';
-import { inWords, isGood } from '../wire.js';
+import { inWords, isGood } from '../raw-connection.js';
 
 const SOUND = `{"capabilities":{${OUR_CAPABILITIES}}}\0`;
 
@@ -14,15 +14,20 @@ const second: Probe = {
   survival: 'robust.second-client',
   async run(examination) {
     const first = await examination.session();
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 2, SOUND), {
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, SOUND), {
       waitMs: examination.timeoutMs / 4,
     });
     const stillServed = await examination.isInStep(first);
     const outcome = answer.kind === 'silence' ? 'connects, and VERSION is not answered' : inWords(answer);
     const value = `${isGood(answer) ? 'served as well' : outcome}; the first one is ${stillServed ? 'still served' : 'lost'}`;
-    examination.trait('clients.second', 'A second client while the first is served', value, wire.since(0));
-    wire.close();
+    examination.trait(
+      'clients.second',
+      'A second client while the first is served',
+      value,
+      connection.since(0),
+    );
+    connection.close();
     first.close();
   },
 };
@@ -33,9 +38,9 @@ const connectAndGo: Probe = {
   rules: [],
   survival: 'robust.connect-close',
   async run(examination) {
-    const wire = await examination.open();
-    wire.event('the connection is closed without a word');
-    wire.close();
+    const connection = await examination.open();
+    connection.event('the connection is closed without a word');
+    connection.close();
   },
 };
 

@@ -9,10 +9,10 @@ import {
   PciRegion,
 } from '../../protocol/constants.js';
 import { decodeRegionIoFds } from '../../protocol/region-io-fds.js';
-import { words } from '../bytes.js';
+import { words } from '../raw-messages.js';
 import type { Examination, Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isError, isGood, shortly, type Answer, type Wire } from '../wire.js';
+import { inWords, isError, isGood, shortly, type Answer, type RawConnection } from '../raw-connection.js';
 
 const UNKNOWN_COMMAND = 0x4321;
 const REGION_INFO_SIZE = 32;
@@ -29,30 +29,30 @@ function optional(
   rule: RuleId,
   command: number,
   payload: (examination: Examination) => Buffer,
-  look?: (examination: Examination, answer: Answer, wire: Wire) => void | Promise<void>,
+  look?: (examination: Examination, answer: Answer, connection: RawConnection) => void | Promise<void>,
 ): Probe {
   return {
     name,
     harm: 'connection',
     rules: [rule],
     async run(examination) {
-      const wire = await examination.session();
-      const mark = wire.mark();
+      const connection = await examination.session();
+      const mark = connection.mark();
       const body = payload(examination);
-      const answer = await wire.ask(command, body, { waitMs: examination.timeoutMs / 2 });
-      const inStep = answer.kind === 'reply' && (await examination.isInStep(wire));
+      const answer = await connection.ask(command, body, { waitMs: examination.timeoutMs / 2 });
+      const inStep = answer.kind === 'reply' && (await examination.isInStep(connection));
       const word = commandName(command);
       const detail = `${inWords(answer)}; ${inStep ? 'then in step' : 'then no longer in step'}`;
-      examination.check(rule, inStep, detail, wire.since(mark));
+      examination.check(rule, inStep, detail, connection.since(mark));
       if (!inStep) examination.facts.deadlyCommands.add(word);
       if (!isGood(answer)) examination.facts.unsupported.set(word, shortly(answer));
       examination.trait(
         `command.${command}`,
         `${word}`,
         isGood(answer) ? 'answered' : shortly(answer),
-        wire.since(mark),
+        connection.since(mark),
       );
-      await look?.(examination, answer, wire);
+      await look?.(examination, answer, connection);
     },
   };
 }
@@ -63,18 +63,18 @@ function unknown(name: string, rule: RuleId, body?: Buffer): Probe {
     harm: 'connection',
     rules: [rule],
     async run(examination) {
-      const wire = await examination.session();
-      const mark = wire.mark();
-      const answer = await wire.ask(UNKNOWN_COMMAND, body);
-      const inStep = isError(answer) && (await examination.isInStep(wire));
+      const connection = await examination.session();
+      const mark = connection.mark();
+      const answer = await connection.ask(UNKNOWN_COMMAND, body);
+      const inStep = isError(answer) && (await examination.isInStep(connection));
       const detail = `${inWords(answer)}; ${inStep ? 'then in step' : 'then no longer in step'}`;
-      examination.check(rule, inStep, detail, wire.since(mark));
+      examination.check(rule, inStep, detail, connection.since(mark));
       if (body === undefined)
         examination.trait(
           'errno.unknown-command',
           'Answer to an unknown command',
           shortly(answer),
-          wire.since(mark),
+          connection.since(mark),
         );
     },
   };
@@ -86,35 +86,38 @@ const indexes: Probe = {
   rules: ['region.out-of-range', 'irq.out-of-range', 'size.argsz-small'],
   async run(examination) {
     const { info } = examination.facts;
-    const wire = await examination.session();
+    const connection = await examination.session();
     const regionIndex = info?.numRegions ?? 100;
-    let mark = wire.mark();
-    const region = await wire.ask(Command.DEVICE_GET_REGION_INFO, words(4096, 0, regionIndex, 0, 0n, 0n));
+    let mark = connection.mark();
+    const region = await connection.ask(
+      Command.DEVICE_GET_REGION_INFO,
+      words(4096, 0, regionIndex, 0, 0n, 0n),
+    );
     examination.check(
       'region.out-of-range',
       isError(region),
       `index ${regionIndex}: ${inWords(region)}`,
-      wire.since(mark),
+      connection.since(mark),
     );
-    if (wire.isOver) return;
+    if (connection.isOver) return;
     const irqIndex = info?.numIrqs ?? 100;
-    mark = wire.mark();
-    const irq = await wire.ask(Command.DEVICE_GET_IRQ_INFO, words(16, 0, irqIndex, 0));
+    mark = connection.mark();
+    const irq = await connection.ask(Command.DEVICE_GET_IRQ_INFO, words(16, 0, irqIndex, 0));
     examination.check(
       'irq.out-of-range',
       isError(irq),
       `index ${irqIndex}: ${inWords(irq)}`,
-      wire.since(mark),
+      connection.since(mark),
     );
-    if (wire.isOver) return;
-    mark = wire.mark();
-    const small = await wire.ask(Command.DEVICE_GET_INFO, words(8, 0, 0, 0));
+    if (connection.isOver) return;
+    mark = connection.mark();
+    const small = await connection.ask(Command.DEVICE_GET_INFO, words(8, 0, 0, 0));
     const saysSize = isGood(small) && small.payload.length >= 4 && small.payload.readUInt32LE(0) >= 16;
     examination.check(
       'size.argsz-small',
       isError(small) || saysSize,
       `argsz 8: ${inWords(small)}`,
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };
@@ -131,11 +134,11 @@ const argszCut: Probe = {
     const region = examination.facts.regions.find(
       (one) => one !== undefined && one.info.argsz > REGION_INFO_SIZE,
     )!;
-    const wire = await examination.session();
-    const mark = wire.mark();
+    const connection = await examination.session();
+    const mark = connection.mark();
     const payload = words(REGION_INFO_SIZE, 0, region.info.index, 0, 0n, 0n);
-    const answer = await wire.ask(Command.DEVICE_GET_REGION_INFO, payload);
-    const evidence = wire.since(mark);
+    const answer = await connection.ask(Command.DEVICE_GET_REGION_INFO, payload);
+    const evidence = connection.since(mark);
     if (!isGood(answer) || answer.payload.length < REGION_INFO_SIZE) {
       examination.judge('size.argsz-cut', 'broken', inWords(answer), evidence);
       return;
@@ -154,13 +157,13 @@ const feature = optional(
   'command.feature',
   Command.DEVICE_FEATURE,
   () => words(8, (DEVICE_FEATURE_PROBE | DEVICE_FEATURE_GET | Feature.MIGRATION) >>> 0),
-  async (examination, answer, wire) => {
+  async (examination, answer, connection) => {
     if (!isGood(answer)) {
       examination.judge(
         'feature.probe',
         'not applicable',
         `a probe of MIGRATION: ${inWords(answer)}`,
-        wire.since(0),
+        connection.since(0),
       );
       return;
     }
@@ -170,11 +173,14 @@ const feature = optional(
       'feature.probe',
       isEcho,
       isEcho ? 'it is' : answer.payload.toString('hex').slice(0, 64),
-      wire.since(0),
+      connection.since(0),
     );
     const known: string[] = [];
     for (const number of MOST_PROBED_FEATURES) {
-      const probed = await wire.ask(Command.DEVICE_FEATURE, words(8, (DEVICE_FEATURE_PROBE | number) >>> 0));
+      const probed = await connection.ask(
+        Command.DEVICE_FEATURE,
+        words(8, (DEVICE_FEATURE_PROBE | number) >>> 0),
+      );
       if (isGood(probed)) known.push(Object.entries(Feature).find(([, value]) => value === number)![0]);
     }
     examination.trait('features', 'Device features', known.join(', ') || 'none');
@@ -186,9 +192,14 @@ const ioFds = optional(
   'command.io-fds',
   Command.DEVICE_GET_REGION_IO_FDS,
   () => words(4096, 0, PciRegion.BAR0, 0),
-  (examination, answer, wire) => {
+  (examination, answer, connection) => {
     if (!isGood(answer)) {
-      examination.judge('io-fds.reply', 'not applicable', `for BAR0: ${inWords(answer)}`, wire.since(0));
+      examination.judge(
+        'io-fds.reply',
+        'not applicable',
+        `for BAR0: ${inWords(answer)}`,
+        connection.since(0),
+      );
       return;
     }
     try {
@@ -197,10 +208,10 @@ const ioFds = optional(
       const stride = count === 0 ? 0 : (answer.payload.readUInt32LE(0) - 16) / count;
       const isSound = count === 0 || answer.fds > 0;
       const detail = `${count} sub-regions of ${stride} bytes, ${answer.fds} fds`;
-      examination.check('io-fds.reply', isSound, detail, wire.since(0));
+      examination.check('io-fds.reply', isSound, detail, connection.since(0));
     } catch (error) {
       if (!(error instanceof ProtocolError)) throw error;
-      examination.judge('io-fds.reply', 'broken', error.message, wire.since(0));
+      examination.judge('io-fds.reply', 'broken', error.message, connection.since(0));
     }
   },
 );

@@ -6,10 +6,10 @@ import {
   DMA_MAP_FLAG_WRITE,
   DMA_UNMAP_FLAG_ALL,
 } from '../../protocol/constants.js';
-import { words } from '../bytes.js';
+import { words } from '../raw-messages.js';
 import type { Examination, Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isError, isGood, shortly, type Answer, type Wire } from '../wire.js';
+import { inWords, isError, isGood, shortly, type Answer, type RawConnection } from '../raw-connection.js';
 
 /** 2 MiB, and aligned: some servers register nothing else. */
 const SIZE = 2 << 20;
@@ -43,51 +43,62 @@ const shared: Probe = {
   changes: true,
   rules: ['dma.map', 'dma.overlap', 'dma.identical', 'dma.unmap-partial', 'dma.unmap-unknown', 'dma.unmap'],
   async run(examination) {
-    const wire = await examination.session();
-    if (!wire.passesFds) {
+    const connection = await examination.session();
+    if (!connection.passesFds) {
       for (const id of shared.rules) examination.judge(id, 'not applicable', 'no fds can be passed here');
       return;
     }
     await withMemory(async (fd) => {
       const map = (address: bigint, size: number): Promise<Answer> =>
-        wire.ask(Command.DMA_MAP, mapPayload(address, size), { fds: [fd] });
-      let mark = wire.mark();
+        connection.ask(Command.DMA_MAP, mapPayload(address, size), { fds: [fd] });
+      let mark = connection.mark();
       const first = await map(ADDRESS, SIZE);
       const isMapped = isGood(first) && first.payload.length === 0;
-      examination.check('dma.map', isMapped, inWords(first), wire.since(mark));
+      examination.check('dma.map', isMapped, inWords(first), connection.since(mark));
       if (!isGood(first)) return;
-      mark = wire.mark();
-      exists(examination, 'dma.overlap', await map(ADDRESS + BigInt(PAGE), SIZE - PAGE), wire, mark);
-      if (wire.isOver) return;
-      mark = wire.mark();
-      exists(examination, 'dma.identical', await map(ADDRESS, SIZE), wire, mark);
-      await unmaps(examination, wire);
+      mark = connection.mark();
+      exists(examination, 'dma.overlap', await map(ADDRESS + BigInt(PAGE), SIZE - PAGE), connection, mark);
+      if (connection.isOver) return;
+      mark = connection.mark();
+      exists(examination, 'dma.identical', await map(ADDRESS, SIZE), connection, mark);
+      await unmaps(examination, connection);
     });
   },
 };
 
-function exists(examination: Examination, rule: RuleId, answer: Answer, wire: Wire, mark: number): void {
-  examination.check(rule, isError(answer) && answer.errno === EEXIST, inWords(answer), wire.since(mark));
+function exists(
+  examination: Examination,
+  rule: RuleId,
+  answer: Answer,
+  connection: RawConnection,
+  mark: number,
+): void {
+  examination.check(
+    rule,
+    isError(answer) && answer.errno === EEXIST,
+    inWords(answer),
+    connection.since(mark),
+  );
 }
 
-async function unmaps(examination: Examination, wire: Wire): Promise<void> {
+async function unmaps(examination: Examination, connection: RawConnection): Promise<void> {
   const refused: [RuleId, bigint, number][] = [
     ['dma.unmap-partial', ADDRESS, PAGE],
     ['dma.unmap-unknown', ADDRESS + 0x1000_0000n, PAGE],
   ];
   for (const [rule, address, size] of refused) {
-    if (wire.isOver) return;
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DMA_UNMAP, unmapPayload(address, size));
-    examination.check(rule, isError(answer), inWords(answer), wire.since(mark));
+    if (connection.isOver) return;
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DMA_UNMAP, unmapPayload(address, size));
+    examination.check(rule, isError(answer), inWords(answer), connection.since(mark));
   }
-  if (wire.isOver) return;
-  const mark = wire.mark();
+  if (connection.isOver) return;
+  const mark = connection.mark();
   const request = unmapPayload(ADDRESS, SIZE);
-  const answer = await wire.ask(Command.DMA_UNMAP, request);
+  const answer = await connection.ask(Command.DMA_UNMAP, request);
   const isEcho =
     isGood(answer) && answer.payload.length === 24 && answer.payload.subarray(8).equals(request.subarray(8));
-  examination.check('dma.unmap', isEcho, inWords(answer), wire.since(mark));
+  examination.check('dma.unmap', isEcho, inWords(answer), connection.since(mark));
 }
 
 const unshared: Probe = {
@@ -96,12 +107,12 @@ const unshared: Probe = {
   changes: true,
   rules: ['dma.map-no-fd'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DMA_MAP, mapPayload(ADDRESS, SIZE));
-    const inStep = await examination.isInStep(wire);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DMA_MAP, mapPayload(ADDRESS, SIZE));
+    const inStep = await examination.isInStep(connection);
     const detail = `${inWords(answer)}; ${inStep ? 'then in step' : 'then lost'}`;
-    examination.check('dma.map-no-fd', isGood(answer) && inStep, detail, wire.since(mark));
+    examination.check('dma.map-no-fd', isGood(answer) && inStep, detail, connection.since(mark));
   },
 };
 
@@ -111,14 +122,14 @@ const unmapAll: Probe = {
   changes: true,
   rules: [],
   async run(examination) {
-    const wire = await examination.session();
-    if (!wire.passesFds) return;
+    const connection = await examination.session();
+    if (!connection.passesFds) return;
     await withMemory(async (fd) => {
-      await wire.ask(Command.DMA_MAP, mapPayload(ADDRESS, SIZE), { fds: [fd] });
-      const mark = wire.mark();
-      const answer = await wire.ask(Command.DMA_UNMAP, unmapPayload(0n, 0, DMA_UNMAP_FLAG_ALL));
+      await connection.ask(Command.DMA_MAP, mapPayload(ADDRESS, SIZE), { fds: [fd] });
+      const mark = connection.mark();
+      const answer = await connection.ask(Command.DMA_UNMAP, unmapPayload(0n, 0, DMA_UNMAP_FLAG_ALL));
       const value = isGood(answer) ? 'understood as flag 2' : shortly(answer);
-      examination.trait('dma.unmap-all', 'DMA_UNMAP of everything (flag ALL)', value, wire.since(mark));
+      examination.trait('dma.unmap-all', 'DMA_UNMAP of everything (flag ALL)', value, connection.since(mark));
     });
   },
 };

@@ -6,10 +6,10 @@ import {
   HEADER_SIZE,
   PciRegion,
 } from '../../protocol/constants.js';
-import { GET_INFO, message, regionAccess, words } from '../bytes.js';
+import { GET_INFO, message, regionAccess, words } from '../raw-messages.js';
 import type { Examination, Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isGood, type Answer, type Wire } from '../wire.js';
+import { inWords, isGood, type Answer, type RawConnection } from '../raw-connection.js';
 
 /** Commands sent at once: servers stall at some 350 that nobody reads the replies of. */
 const BURST = 64;
@@ -25,15 +25,15 @@ const pipelined: Probe = {
   harm: 'none',
   rules: ['order.pipelined'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const ids = Array.from({ length: BURST }, () => wire.nextId());
-    for (const id of ids) wire.expect(id, Command.DEVICE_GET_INFO);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const ids = Array.from({ length: BURST }, () => connection.nextId());
+    for (const id of ids) connection.expect(id, Command.DEVICE_GET_INFO);
     const burst = ids.map((id) => message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO));
-    for (const bytes of burst) if (!(await wire.send(bytes))) break;
+    for (const bytes of burst) if (!(await connection.send(bytes))) break;
     const came: number[] = [];
     for (let i = 0; i < BURST; i++) {
-      const answer = await wire.answer();
+      const answer = await connection.answer();
       if (answer.kind !== 'reply') break;
       came.push(answer.id);
     }
@@ -44,7 +44,7 @@ const pipelined: Probe = {
         ? 'all were answered, in another order'
         : `${came.length} of ${BURST} were answered`;
     const detail = isKept ? `${BURST} commands at once, answered in their order` : order;
-    examination.check('order.pipelined', isKept, detail, wire.since(mark));
+    examination.check('order.pipelined', isKept, detail, connection.since(mark));
   },
 };
 
@@ -54,26 +54,31 @@ const unread: Probe = {
   harm: 'connection',
   rules: [],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    wire.setReading(false);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    connection.setReading(false);
     let sent = 0;
     let quietSince = performance.now();
-    while (sent < UNREAD && performance.now() - quietSince < STALLED_MS && wire.leftMs > STALLED_MS) {
+    while (sent < UNREAD && performance.now() - quietSince < STALLED_MS && connection.leftMs > STALLED_MS) {
       const bytes = message({ id: sent, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      wire.expect(sent, Command.DEVICE_GET_INFO);
-      if (wire.sendNow(bytes) === bytes.byteLength) {
+      connection.expect(sent, Command.DEVICE_GET_INFO);
+      if (connection.sendNow(bytes) === bytes.byteLength) {
         sent++;
         quietSince = performance.now();
       } else await new Promise((resolve) => setTimeout(resolve, 5));
     }
-    wire.event(`${sent} commands were sent before any reply was read`);
-    wire.setReading(true);
+    connection.event(`${sent} commands were sent before any reply was read`);
+    connection.setReading(true);
     let came = 0;
-    while (came < sent && (await wire.answer(undefined, STALLED_MS)).kind === 'reply') came++;
+    while (came < sent && (await connection.answer(undefined, STALLED_MS)).kind === 'reply') came++;
     if (sent < UNREAD) examination.facts.unreadLimit = sent;
     const value = `${sent < UNREAD ? `stalls after ${sent}` : `takes ${sent}`}; ${came} were answered once replies were read`;
-    examination.trait('flow.unread', 'Commands sent without reading replies', value, wire.since(mark, 3));
+    examination.trait(
+      'flow.unread',
+      'Commands sent without reading replies',
+      value,
+      connection.since(mark, 3),
+    );
   },
 };
 
@@ -82,16 +87,16 @@ const sameId: Probe = {
   harm: 'none',
   rules: ['header.id-reuse'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const id = wire.nextId();
-    wire.expect(id, Command.DEVICE_GET_INFO);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const id = connection.nextId();
+    connection.expect(id, Command.DEVICE_GET_INFO);
     const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
-    await wire.send(bytes);
-    await wire.send(bytes);
-    const answers = [await wire.answer(id), await wire.answer(id, examination.timeoutMs / 2)];
+    await connection.send(bytes);
+    await connection.send(bytes);
+    const answers = [await connection.answer(id), await connection.answer(id, examination.timeoutMs / 2)];
     const isKept = answers.every(isGood);
-    examination.check('header.id-reuse', isKept, answers.map(inWords).join('; '), wire.since(mark));
+    examination.check('header.id-reuse', isKept, answers.map(inWords).join('; '), connection.since(mark));
   },
 };
 
@@ -100,19 +105,19 @@ const glued: Probe = {
   harm: 'none',
   rules: ['stream.glued'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const ids = [wire.nextId(), wire.nextId()];
-    for (const id of ids) wire.expect(id, Command.DEVICE_GET_INFO);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const ids = [connection.nextId(), connection.nextId()];
+    for (const id of ids) connection.expect(id, Command.DEVICE_GET_INFO);
     const both = ids.map((id) => message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO));
-    await wire.send(Buffer.concat(both));
+    await connection.send(Buffer.concat(both));
     const answers: Answer[] = [];
-    for (const id of ids) answers.push(await wire.answer(id));
+    for (const id of ids) answers.push(await connection.answer(id));
     examination.check(
       'stream.glued',
       answers.every(isGood),
       answers.map(inWords).join('; '),
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };
@@ -124,17 +129,17 @@ function posted(name: string, rule: RuleId, command: number, payload: Buffer): P
     harm: 'connection',
     rules: [rule],
     async run(examination) {
-      const wire = await examination.session();
-      const mark = wire.mark();
-      const id = wire.nextId();
-      wire.expect(id, command);
-      await wire.send(message({ id, command, flags: HEADER_FLAG_NO_REPLY }, payload));
-      const next = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO);
-      const extra = await wire.answer(id, 1);
+      const connection = await examination.session();
+      const mark = connection.mark();
+      const id = connection.nextId();
+      connection.expect(id, command);
+      await connection.send(message({ id, command, flags: HEADER_FLAG_NO_REPLY }, payload));
+      const next = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
+      const extra = await connection.answer(id, 1);
       const said =
         extra.kind === 'reply' ? `a reply came: ${inWords(extra)}` : 'only the command after it was answered';
       const detail = isGood(next) ? said : `the command after it: ${inWords(next)}`;
-      examination.check(rule, isGood(next) && extra.kind !== 'reply', detail, wire.since(mark));
+      examination.check(rule, isGood(next) && extra.kind !== 'reply', detail, connection.since(mark));
     },
   };
 }
@@ -146,20 +151,20 @@ function split(name: string, rule: RuleId, cut: number): Probe {
     harm: 'connection',
     rules: [rule],
     async run(examination) {
-      const wire = await examination.session();
-      const mark = wire.mark();
-      const id = wire.nextId();
-      wire.expect(id, Command.DEVICE_GET_INFO);
+      const connection = await examination.session();
+      const mark = connection.mark();
+      const id = connection.nextId();
+      connection.expect(id, Command.DEVICE_GET_INFO);
       const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      await wire.send(bytes.subarray(0, cut));
-      await wire.sleep(GAP_MS);
-      await wire.send(bytes.subarray(cut));
-      const answer = await wire.answer(id, examination.timeoutMs / 2);
-      const isKept = isGood(answer) && (await examination.isInStep(wire));
+      await connection.send(bytes.subarray(0, cut));
+      await connection.sleep(GAP_MS);
+      await connection.send(bytes.subarray(cut));
+      const answer = await connection.answer(id, examination.timeoutMs / 2);
+      const isKept = isGood(answer) && (await examination.isInStep(connection));
       const detail = isKept
         ? `cut after ${cut} bytes, and answered`
         : `cut after ${cut} bytes: ${inWords(answer)}`;
-      examination.check(rule, isKept, detail, wire.since(mark));
+      examination.check(rule, isKept, detail, connection.since(mark));
     },
   };
 }
@@ -172,14 +177,14 @@ function cutOff(name: string, survival: RuleId, cut: number): Probe {
     rules: [],
     survival,
     async run(examination) {
-      const wire = await examination.session();
-      const id = wire.nextId();
-      wire.expect(id, Command.DEVICE_GET_INFO);
+      const connection = await examination.session();
+      const id = connection.nextId();
+      connection.expect(id, Command.DEVICE_GET_INFO);
       const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      await wire.send(bytes.subarray(0, cut));
-      await wire.sleep(GAP_MS);
-      wire.event('the connection is closed');
-      wire.close();
+      await connection.send(bytes.subarray(0, cut));
+      await connection.sleep(GAP_MS);
+      connection.event('the connection is closed');
+      connection.close();
     },
   };
 }
@@ -192,14 +197,14 @@ function hostile(name: string, survival: RuleId, title: string, bytes: () => Buf
     rules: [],
     survival,
     async run(examination) {
-      const wire = await examination.session();
-      const mark = wire.mark();
-      wire.expect(HOSTILE_ID, Command.DEVICE_GET_INFO);
-      await wire.send(bytes());
-      const answer = await wire.answer(undefined, examination.timeoutMs / 3);
-      const inStep = await examination.isInStep(wire);
+      const connection = await examination.session();
+      const mark = connection.mark();
+      connection.expect(HOSTILE_ID, Command.DEVICE_GET_INFO);
+      await connection.send(bytes());
+      const answer = await connection.answer(undefined, examination.timeoutMs / 3);
+      const inStep = await examination.isInStep(connection);
       const after = inStep ? 'then in step' : 'then no longer in step';
-      examination.trait(`hostile.${name}`, title, `${inWords(answer)}; ${after}`, wire.since(mark));
+      examination.trait(`hostile.${name}`, title, `${inWords(answer)}; ${after}`, connection.since(mark));
     },
   };
 }
@@ -209,15 +214,15 @@ const oddFlags: Probe = {
   harm: 'connection',
   rules: [],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
+    const connection = await examination.session();
+    const mark = connection.mark();
     const flags = 0x8000_0040;
-    const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO, { flags, errno: 7 });
+    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO, { flags, errno: 7 });
     examination.trait(
       'header.odd-flags',
       'Undefined flags and an errno in a command',
       inWords(answer),
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };
@@ -227,16 +232,16 @@ const reserved: Probe = {
   harm: 'connection',
   rules: [],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
+    const connection = await examination.session();
+    const mark = connection.mark();
     const payload = words(4096, 0xffff_ffff, PciRegion.CONFIG, 0xffff_ffff, 0xffff_ffff_ffff_ffffn, 1n);
-    const answer = await wire.ask(Command.DEVICE_GET_REGION_INFO, payload);
+    const answer = await connection.ask(Command.DEVICE_GET_REGION_INFO, payload);
     const title = 'Fields of GET_REGION_INFO that must be zero, and are not';
     examination.trait(
       'request.reserved',
       title,
       isGood(answer) ? 'ignored' : inWords(answer),
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };
@@ -246,12 +251,12 @@ const shortBody: Probe = {
   harm: 'connection',
   rules: ['size.short'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO.subarray(0, 8));
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO.subarray(0, 8));
     await judgeStep(
       examination,
-      wire,
+      connection,
       'size.short',
       answer,
       !isGood(answer) && answer.kind === 'reply',
@@ -265,25 +270,28 @@ const longBody: Probe = {
   harm: 'connection',
   rules: ['size.long'],
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DEVICE_GET_INFO, Buffer.concat([GET_INFO, Buffer.alloc(8, 0xa5)]));
-    await judgeStep(examination, wire, 'size.long', answer, answer.kind === 'reply', mark);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await connection.ask(
+      Command.DEVICE_GET_INFO,
+      Buffer.concat([GET_INFO, Buffer.alloc(8, 0xa5)]),
+    );
+    await judgeStep(examination, connection, 'size.long', answer, answer.kind === 'reply', mark);
   },
 };
 
 /** Kept where the answer is as it should be and the next command is understood. */
 async function judgeStep(
   examination: Examination,
-  wire: Wire,
+  connection: RawConnection,
   rule: RuleId,
   answer: Answer,
   isRight: boolean,
   mark: number,
 ): Promise<void> {
-  const inStep = await examination.isInStep(wire);
+  const inStep = await examination.isInStep(connection);
   const detail = `${inWords(answer)}; ${inStep ? 'then in step' : 'then no longer in step'}`;
-  examination.check(rule, isRight && inStep, detail, wire.since(mark));
+  examination.check(rule, isRight && inStep, detail, connection.since(mark));
 }
 
 const INFO = Command.DEVICE_GET_INFO;

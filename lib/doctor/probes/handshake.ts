@@ -1,8 +1,8 @@
 /** VERSION in all its shapes. */
 import { Command } from '../../protocol/constants.js';
-import { GET_INFO, versionPayload } from '../bytes.js';
+import { GET_INFO, versionPayload } from '../raw-messages.js';
 import { OUR_CAPABILITIES, type Probe } from '../probe.js';
-import { inWords, isError, isGood, type Answer } from '../wire.js';
+import { inWords, isError, isGood, type Answer } from '../raw-connection.js';
 
 const SOUND = `{"capabilities":{${OUR_CAPABILITIES}}}\0`;
 
@@ -13,10 +13,10 @@ function proposesMinor(minor: number): Probe {
     harm: 'none',
     rules: ['version.minor'],
     async run(examination) {
-      const wire = await examination.open();
-      const { payload } = await examination.greet(wire, SOUND, minor);
+      const connection = await examination.open();
+      const { payload } = await examination.greet(connection, SOUND, minor);
       const answered = payload.readUInt16LE(2);
-      const evidence = wire.since(0);
+      const evidence = connection.since(0);
       examination.check(
         'version.minor',
         answered <= minor,
@@ -32,15 +32,15 @@ const unknownCapability: Probe = {
   harm: 'none',
   rules: ['version.unknown-capability'],
   async run(examination) {
-    const wire = await examination.open();
+    const connection = await examination.open();
     const text = `{"doctor":[1,null],"capabilities":{${OUR_CAPABILITIES},"x_doctor":{"a":[true]}}}\0`;
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 2, text));
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, text));
     const isKept = isGood(answer) && !answer.payload.includes('x_doctor');
     examination.check(
       'version.unknown-capability',
       isKept,
       isKept ? 'it is ignored' : inWords(answer),
-      wire.since(0),
+      connection.since(0),
     );
   },
 };
@@ -51,9 +51,9 @@ const withoutData: Probe = {
   rules: ['version.optional-data'],
   survival: 'robust.no-version-data',
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 1, ''));
-    examination.check('version.optional-data', isGood(answer), inWords(answer), wire.since(0));
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, ''));
+    examination.check('version.optional-data', isGood(answer), inWords(answer), connection.since(0));
   },
 };
 
@@ -63,9 +63,14 @@ const badJson: Probe = {
   rules: [],
   survival: 'robust.bad-json',
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 1, '{"capabilities":[\0'));
-    examination.trait('version.bad-json', 'Version data that is no JSON', inWords(answer), wire.since(0));
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, '{"capabilities":[\0'));
+    examination.trait(
+      'version.bad-json',
+      'Version data that is no JSON',
+      inWords(answer),
+      connection.since(0),
+    );
   },
 };
 
@@ -75,12 +80,12 @@ const manyFds: Probe = {
   rules: [],
   survival: 'robust.many-fds',
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(
+    const connection = await examination.open();
+    const answer = await connection.ask(
       Command.VERSION,
       versionPayload(0, 1, '{"capabilities":{"max_msg_fds":2000}}\0'),
     );
-    examination.trait('version.max-msg-fds', 'A max_msg_fds of 2,000', outcome(answer), wire.since(0));
+    examination.trait('version.max-msg-fds', 'A max_msg_fds of 2,000', outcome(answer), connection.since(0));
   },
 };
 
@@ -89,9 +94,9 @@ const withoutNul: Probe = {
   harm: 'server',
   rules: [],
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 1, SOUND.slice(0, -1)));
-    examination.trait('version.no-nul', 'Version data without its NUL', outcome(answer), wire.since(0));
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, SOUND.slice(0, -1)));
+    examination.trait('version.no-nul', 'Version data without its NUL', outcome(answer), connection.since(0));
   },
 };
 
@@ -101,9 +106,9 @@ const badMajor: Probe = {
   rules: ['version.bad-major'],
   survival: 'robust.bad-major',
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0x7fff, 0, SOUND));
-    const evidence = wire.since(0);
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0x7fff, 0, SOUND));
+    const evidence = connection.since(0);
     if (isGood(answer)) {
       const major = answer.payload.length >= 2 ? answer.payload.readUInt16LE(0) : undefined;
       const detail = `32767 was proposed, ${major ?? 'nothing'} answered`;
@@ -111,9 +116,9 @@ const badMajor: Probe = {
     } else if (answer.kind === 'silence')
       examination.judge('version.bad-major', 'broken', inWords(answer), evidence);
     else {
-      const after = isError(answer) ? await wire.answer(undefined, examination.timeoutMs / 4) : answer;
+      const after = isError(answer) ? await connection.answer(undefined, examination.timeoutMs / 4) : answer;
       const detail = `${inWords(answer)}${after.kind === 'ended' && after !== answer ? ', then the end' : ''}`;
-      examination.judge('version.bad-major', 'kept', detail, wire.since(0));
+      examination.judge('version.bad-major', 'kept', detail, connection.since(0));
     }
   },
 };
@@ -124,9 +129,9 @@ const noVersion: Probe = {
   rules: ['version.first'],
   survival: 'robust.no-version',
   async run(examination) {
-    const wire = await examination.open();
-    const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO);
-    examination.check('version.first', !isGood(answer), inWords(answer), wire.since(0));
+    const connection = await examination.open();
+    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
+    examination.check('version.first', !isGood(answer), inWords(answer), connection.since(0));
   },
 };
 
@@ -136,15 +141,15 @@ const twice: Probe = {
   rules: ['version.once'],
   survival: 'robust.version-twice',
   async run(examination) {
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.VERSION, versionPayload(0, 2, SOUND));
-    const isKept = await examination.isInStep(wire);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, SOUND));
+    const isKept = await examination.isInStep(connection);
     examination.check(
       'version.once',
       isKept,
       `${inWords(answer)}; then ${isKept ? 'in step' : 'lost'}`,
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };

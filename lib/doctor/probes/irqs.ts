@@ -10,11 +10,11 @@ import {
   IRQ_SET_DATA_NONE,
 } from '../../protocol/constants.js';
 import type { IrqInfo } from '../../protocol/irq-info.js';
-import { words } from '../bytes.js';
-import type { Facts } from '../facts.js';
+import { words } from '../raw-messages.js';
+import type { ServerFacts } from '../server-facts.js';
 import type { Examination, Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isError, isGood, shortly, type Answer, type Wire } from '../wire.js';
+import { inWords, isError, isGood, shortly, type Answer, type RawConnection } from '../raw-connection.js';
 
 const ASSIGN = IRQ_SET_DATA_EVENTFD | IRQ_SET_ACTION_TRIGGER;
 const TRIGGER = IRQ_SET_DATA_NONE | IRQ_SET_ACTION_TRIGGER;
@@ -23,22 +23,22 @@ const MASK = IRQ_SET_DATA_NONE | IRQ_SET_ACTION_MASK;
 const SIGNAL_MS = 100;
 
 function setIrqs(
-  wire: Wire,
+  connection: RawConnection,
   flags: number,
   index: number,
   start: number,
   count: number,
   fds: readonly number[] = [],
 ): Promise<Answer> {
-  return wire.ask(Command.DEVICE_SET_IRQS, words(20, flags, index, start, count), { fds });
+  return connection.ask(Command.DEVICE_SET_IRQS, words(20, flags, index, start, count), { fds });
 }
 
 /** Types with interrupts. That some servers forget the EVENTFD flag is no reason not to try. */
-function present({ irqs }: Facts): IrqInfo[] {
+function present({ irqs }: ServerFacts): IrqInfo[] {
   return irqs.filter((irq) => irq !== undefined && irq.count > 0);
 }
 
-function needsIrqs(facts: Facts): string | undefined {
+function needsIrqs(facts: ServerFacts): string | undefined {
   return present(facts).length > 0 ? undefined : 'the device has no interrupts';
 }
 
@@ -58,13 +58,13 @@ async function withEvents(count: number, work: (events: NativeEventFd[]) => Prom
 }
 
 /** The count, waited for a little. */
-async function signalled(wire: Wire, event: NativeEventFd): Promise<number> {
+async function signalled(connection: RawConnection, event: NativeEventFd): Promise<number> {
   const until = performance.now() + SIGNAL_MS;
   for (;;) {
     const count = event.read();
     if (count > 0 || performance.now() >= until) return Math.max(0, count);
-    await wire.sleep(5);
-    if (wire.leftMs === 0 || wire.ended !== undefined) return Math.max(0, event.read());
+    await connection.sleep(5);
+    if (connection.leftMs === 0 || connection.ended !== undefined) return Math.max(0, event.read());
   }
 }
 
@@ -75,8 +75,8 @@ const assign: Probe = {
   rules: ['irqs.eventfd', 'irqs.trigger', 'irqs.deassign'],
   needless: needsIrqs,
   async run(examination) {
-    const wire = await examination.session();
-    if (!wire.passesFds) {
+    const connection = await examination.session();
+    if (!connection.passesFds) {
       for (const id of assign.rules) examination.judge(id, 'not applicable', 'no fds can be passed here');
       return;
     }
@@ -87,44 +87,44 @@ const assign: Probe = {
         `EVENTFD flag of index ${irq.index}`,
         'not set although it has interrupts',
       );
-    await withEvents(1, async ([event]) => lifecycle(examination, wire, irq, event!));
+    await withEvents(1, async ([event]) => lifecycle(examination, connection, irq, event!));
   },
 };
 
 async function lifecycle(
   examination: Examination,
-  wire: Wire,
+  connection: RawConnection,
   { index }: IrqInfo,
   event: NativeEventFd,
 ): Promise<void> {
-  let mark = wire.mark();
-  const given = await setIrqs(wire, ASSIGN, index, 0, 1, [event.fd]);
+  let mark = connection.mark();
+  const given = await setIrqs(connection, ASSIGN, index, 0, 1, [event.fd]);
   const isGiven = isGood(given) && given.payload.length === 0;
-  examination.check('irqs.eventfd', isGiven, `index ${index}: ${inWords(given)}`, wire.since(mark));
-  if (wire.isOver) return;
-  mark = wire.mark();
-  const triggered = await setIrqs(wire, TRIGGER, index, 0, 1);
-  const count = isGiven ? await signalled(wire, event) : 0;
-  wire.event(`the eventfd counts ${count}`);
+  examination.check('irqs.eventfd', isGiven, `index ${index}: ${inWords(given)}`, connection.since(mark));
+  if (connection.isOver) return;
+  mark = connection.mark();
+  const triggered = await setIrqs(connection, TRIGGER, index, 0, 1);
+  const count = isGiven ? await signalled(connection, event) : 0;
+  connection.event(`the eventfd counts ${count}`);
   const detail = `${inWords(triggered)}; the eventfd counts ${count}`;
   // Not all types support every combination: a refusal is an answer.
-  if (isError(triggered)) examination.judge('irqs.trigger', 'not applicable', detail, wire.since(mark));
-  else examination.check('irqs.trigger', isGood(triggered) && count > 0, detail, wire.since(mark));
-  if (wire.isOver) return;
-  mark = wire.mark();
-  const taken = await setIrqs(wire, ASSIGN, index, 0, 1);
-  const again = await setIrqs(wire, TRIGGER, index, 0, 1);
-  const late = await signalled(wire, event);
-  wire.event(`the eventfd counts ${late}`);
+  if (isError(triggered)) examination.judge('irqs.trigger', 'not applicable', detail, connection.since(mark));
+  else examination.check('irqs.trigger', isGood(triggered) && count > 0, detail, connection.since(mark));
+  if (connection.isOver) return;
+  mark = connection.mark();
+  const taken = await setIrqs(connection, ASSIGN, index, 0, 1);
+  const again = await setIrqs(connection, TRIGGER, index, 0, 1);
+  const late = await signalled(connection, event);
+  connection.event(`the eventfd counts ${late}`);
   const after = `${inWords(taken)}; a trigger after it: ${shortly(again)}, the eventfd counts ${late}`;
-  examination.check('irqs.deassign', isGood(taken) && late === 0, after, wire.since(mark, 8));
+  examination.check('irqs.deassign', isGood(taken) && late === 0, after, connection.since(mark, 8));
 }
 
 /** One command about the first type that has interrupts. */
 function single(
   name: string,
   rule: RuleId,
-  judge: (examination: Examination, wire: Wire, irq: IrqInfo) => Promise<void>,
+  judge: (examination: Examination, connection: RawConnection, irq: IrqInfo) => Promise<void>,
 ): Probe {
   return {
     name,
@@ -133,33 +133,37 @@ function single(
     rules: [rule],
     needless: needsIrqs,
     async run(examination) {
-      const wire = await examination.session();
-      await judge(examination, wire, present(examination.facts)[0]!);
+      const connection = await examination.session();
+      await judge(examination, connection, present(examination.facts)[0]!);
     },
   };
 }
 
-const disable = single('irqs-disable', 'irqs.disable', async (examination, wire, { index }) => {
-  const mark = wire.mark();
-  const answer = await setIrqs(wire, TRIGGER, index, 0, 0);
-  examination.check('irqs.disable', isGood(answer), inWords(answer), wire.since(mark));
+const disable = single('irqs-disable', 'irqs.disable', async (examination, connection, { index }) => {
+  const mark = connection.mark();
+  const answer = await setIrqs(connection, TRIGGER, index, 0, 0);
+  examination.check('irqs.disable', isGood(answer), inWords(answer), connection.since(mark));
 });
 
-const pastEnd = single('irqs-past-end', 'irqs.past-end', async (examination, wire, { index, count }) => {
-  const mark = wire.mark();
-  const answer = await setIrqs(wire, TRIGGER, index, count, 1);
-  const detail = `interrupt ${count} of ${count}: ${inWords(answer)}`;
-  examination.check('irqs.past-end', isError(answer), detail, wire.since(mark));
-});
+const pastEnd = single(
+  'irqs-past-end',
+  'irqs.past-end',
+  async (examination, connection, { index, count }) => {
+    const mark = connection.mark();
+    const answer = await setIrqs(connection, TRIGGER, index, count, 1);
+    const detail = `interrupt ${count} of ${count}: ${inWords(answer)}`;
+    examination.check('irqs.past-end', isError(answer), detail, connection.since(mark));
+  },
+);
 
-const mask = single('irqs-mask', 'irqs.mask-flag', async (examination, wire, { index, flags }) => {
+const mask = single('irqs-mask', 'irqs.mask-flag', async (examination, connection, { index, flags }) => {
   if ((flags & IRQ_FLAG_MASKABLE) !== 0) {
     examination.judge('irqs.mask-flag', 'not applicable', 'the index is MASKABLE');
     return;
   }
-  const mark = wire.mark();
-  const answer = await setIrqs(wire, MASK, index, 0, 1);
-  examination.check('irqs.mask-flag', isError(answer), inWords(answer), wire.since(mark));
+  const mark = connection.mark();
+  const answer = await setIrqs(connection, MASK, index, 0, 1);
+  examination.check('irqs.mask-flag', isError(answer), inWords(answer), connection.since(mark));
 });
 
 const disableNone: Probe = {
@@ -171,14 +175,14 @@ const disableNone: Probe = {
     irqs.some((irq) => irq !== undefined && irq.count === 0) ? undefined : 'all types have interrupts',
   async run(examination) {
     const absent = examination.facts.irqs.find((irq) => irq !== undefined && irq.count === 0)!;
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await setIrqs(wire, TRIGGER, absent.index, 0, 0);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await setIrqs(connection, TRIGGER, absent.index, 0, 0);
     examination.trait(
       'irqs.disable-none',
       'Disabling an index without interrupts',
       shortly(answer),
-      wire.since(mark),
+      connection.since(mark),
     );
   },
 };
@@ -190,23 +194,29 @@ const separate: Probe = {
   rules: ['irqs.separate'],
   needless: (facts) => (present(facts).length > 1 ? undefined : 'the device has one type of interrupts'),
   async run(examination) {
-    const wire = await examination.session();
+    const connection = await examination.session();
     const [first, second] = present(examination.facts);
-    if (!wire.passesFds) {
+    if (!connection.passesFds) {
       examination.judge('irqs.separate', 'not applicable', 'no fds can be passed here');
       return;
     }
     await withEvents(2, async ([one, other]) => {
-      const mark = wire.mark();
-      await setIrqs(wire, ASSIGN, first!.index, 0, 1, [one!.fd]);
-      await setIrqs(wire, ASSIGN, second!.index, 0, 1, [other!.fd]);
-      const triggered = await setIrqs(wire, TRIGGER, first!.index, 0, 1);
-      const counts = [await signalled(wire, one!), await signalled(wire, other!)];
-      wire.event(`the eventfds count ${counts.join(' and ')}`);
+      const mark = connection.mark();
+      await setIrqs(connection, ASSIGN, first!.index, 0, 1, [one!.fd]);
+      await setIrqs(connection, ASSIGN, second!.index, 0, 1, [other!.fd]);
+      const triggered = await setIrqs(connection, TRIGGER, first!.index, 0, 1);
+      const counts = [await signalled(connection, one!), await signalled(connection, other!)];
+      connection.event(`the eventfds count ${counts.join(' and ')}`);
       const detail = `index ${first!.index} triggered (${shortly(triggered)}): its eventfd counts ${counts[0]}, that of index ${second!.index} ${counts[1]}`;
       if (counts[0] === 0 && counts[1] === 0)
-        examination.judge('irqs.separate', 'unclear', detail, wire.since(mark, 8));
-      else examination.check('irqs.separate', counts[0]! > 0 && counts[1] === 0, detail, wire.since(mark, 8));
+        examination.judge('irqs.separate', 'unclear', detail, connection.since(mark, 8));
+      else
+        examination.check(
+          'irqs.separate',
+          counts[0]! > 0 && counts[1] === 0,
+          detail,
+          connection.since(mark, 8),
+        );
     });
   },
 };

@@ -13,11 +13,11 @@ import { decodeDeviceInfo } from '../../protocol/device-info.js';
 import { decodeIrqInfo } from '../../protocol/irq-info.js';
 import { decodeRegionInfo } from '../../protocol/region-info.js';
 import { decodeVersion } from '../../protocol/version.js';
-import { GET_INFO, regionAccess, words } from '../bytes.js';
-import type { Facts } from '../facts.js';
+import { GET_INFO, regionAccess, words } from '../raw-messages.js';
+import type { ServerFacts } from '../server-facts.js';
 import type { Examination, Probe } from '../probe.js';
 import { OUR_CAPABILITIES } from '../probe.js';
-import { inWords, isError, isGood, type Reply, type Wire } from '../wire.js';
+import { inWords, isError, isGood, type Reply, type RawConnection } from '../raw-connection.js';
 
 const PCI_REGIONS = 9;
 const ARGSZ = 4096;
@@ -47,21 +47,21 @@ export const survey: Probe = {
     'read.echo',
   ],
   async run(examination) {
-    const wire = await examination.open();
-    const twin = wire.passesFds ? ',"twin_socket":{"supported":true}' : '';
-    const reply = await examination.greet(wire, `{"capabilities":{${OUR_CAPABILITIES}${twin}}}\0`);
-    judgeVersion(examination, wire, reply);
-    if (!(await askInfo(examination, wire))) return;
-    await askRegions(examination, wire);
-    await askIrqs(examination, wire);
-    await readConfig(examination, wire);
+    const connection = await examination.open();
+    const twin = connection.passesFds ? ',"twin_socket":{"supported":true}' : '';
+    const reply = await examination.greet(connection, `{"capabilities":{${OUR_CAPABILITIES}${twin}}}\0`);
+    judgeVersion(examination, connection, reply);
+    if (!(await askInfo(examination, connection))) return;
+    await askRegions(examination, connection);
+    await askIrqs(examination, connection);
+    await readConfig(examination, connection);
   },
 };
 
-function judgeVersion(examination: Examination, wire: Wire, reply: Reply): void {
+function judgeVersion(examination: Examination, connection: RawConnection, reply: Reply): void {
   const { facts } = examination;
   const { payload, fds } = reply;
-  const evidence = wire.since(0);
+  const evidence = connection.since(0);
   const major = payload.readUInt16LE(0);
   const minor = payload.readUInt16LE(2);
   facts.version = { major, minor };
@@ -84,7 +84,7 @@ function judgeVersion(examination: Examination, wire: Wire, reply: Reply): void 
   );
   facts.capabilitiesText = data.toString('utf8').replace(/\0+$/, '');
   facts.capabilities = capabilitiesOf(facts.capabilitiesText);
-  judgeCapabilities(examination, payload, fds, wire.passesFds, evidence);
+  judgeCapabilities(examination, payload, fds, connection.passesFds, evidence);
 }
 
 function capabilitiesOf(text: string): Record<string, unknown> {
@@ -101,7 +101,7 @@ function judgeCapabilities(
   payload: Buffer,
   fds: number,
   passesFds: boolean,
-  evidence: ReturnType<Wire['since']>,
+  evidence: ReturnType<RawConnection['since']>,
 ): void {
   const { facts } = examination;
   try {
@@ -128,10 +128,10 @@ function judgeCapabilities(
   examination.check('version.subset', beyond.length === 0, detail, evidence);
 }
 
-async function askInfo(examination: Examination, wire: Wire): Promise<boolean> {
-  const mark = wire.mark();
-  const answer = await wire.ask(Command.DEVICE_GET_INFO, GET_INFO);
-  const evidence = wire.since(mark);
+async function askInfo(examination: Examination, connection: RawConnection): Promise<boolean> {
+  const mark = connection.mark();
+  const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
+  const evidence = connection.since(mark);
   if (!isGood(answer)) {
     examination.judge('info.reply', 'broken', inWords(answer), evidence);
     return false;
@@ -152,33 +152,33 @@ async function askInfo(examination: Examination, wire: Wire): Promise<boolean> {
   return true;
 }
 
-async function askRegions(examination: Examination, wire: Wire): Promise<void> {
+async function askRegions(examination: Examination, connection: RawConnection): Promise<void> {
   const { facts } = examination;
   const problems: string[] = [];
   const withoutFd: number[] = [];
-  let shown = wire.since(wire.mark());
+  let shown = connection.since(connection.mark());
   let shownFd = shown;
   let mappable = 0;
   for (let index = 0; index < Math.min(facts.info!.numRegions, MOST_REGIONS); index++) {
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DEVICE_GET_REGION_INFO, words(ARGSZ, 0, index, 0, 0n, 0n));
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DEVICE_GET_REGION_INFO, words(ARGSZ, 0, index, 0, 0n, 0n));
     const info = isGood(answer)
       ? decoded(() => decodeRegionInfo(answer.payload, 0, answer.payload.length, index))
       : new ProtocolError(`region ${index}: ${inWords(answer)}`);
     if (info instanceof ProtocolError) {
       // As the kernel's VFIO does, some servers refuse to describe what they do not have.
       if (isError(answer)) continue;
-      if (problems.length === 0) shown = wire.since(mark);
+      if (problems.length === 0) shown = connection.since(mark);
       problems.push(info.message);
-      if (wire.ended !== undefined) break;
+      if (connection.ended !== undefined) break;
       continue;
     }
-    if (shown.length === 0) shown = wire.since(mark);
+    if (shown.length === 0) shown = connection.since(mark);
     const fds = (answer as Reply).fds;
     facts.regions[index] = { info, fds };
     if ((info.flags & REGION_FLAG_MMAP) === 0) continue;
     mappable++;
-    shownFd = wire.since(mark);
+    shownFd = connection.since(mark);
     if (fds === 0) withoutFd.push(index);
     const areas = info.capabilities.sparseMmap?.areas.length ?? 0;
     const value = `${fds} fd for ${areas === 0 ? 'the whole region' : `${areas} sparse areas`}`;
@@ -186,7 +186,7 @@ async function askRegions(examination: Examination, wire: Wire): Promise<void> {
   }
   const isSound = problems.length === 0;
   examination.check('region.info', isSound, isSound ? 'all are' : problems[0]!, shown);
-  if (mappable === 0 || !wire.passesFds)
+  if (mappable === 0 || !connection.passesFds)
     examination.judge('region.mmap-fd', 'not applicable', 'no region says MMAP', shown);
   else {
     const detail = withoutFd.length === 0 ? 'all have one' : `none came with region ${withoutFd.join(', ')}`;
@@ -194,28 +194,32 @@ async function askRegions(examination: Examination, wire: Wire): Promise<void> {
   }
 }
 
-async function askIrqs(examination: Examination, wire: Wire): Promise<void> {
+async function askIrqs(examination: Examination, connection: RawConnection): Promise<void> {
   const { facts } = examination;
   let problem: string | undefined;
-  let shown = wire.since(wire.mark());
-  for (let index = 0; index < Math.min(facts.info!.numIrqs, MOST_IRQS) && wire.ended === undefined; index++) {
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DEVICE_GET_IRQ_INFO, words(16, 0, index, 0));
+  let shown = connection.since(connection.mark());
+  for (
+    let index = 0;
+    index < Math.min(facts.info!.numIrqs, MOST_IRQS) && connection.ended === undefined;
+    index++
+  ) {
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DEVICE_GET_IRQ_INFO, words(16, 0, index, 0));
     const info = isGood(answer)
       ? decoded(() => decodeIrqInfo(answer.payload, 0, answer.payload.length, index))
       : new ProtocolError(`index ${index}: ${inWords(answer)}`);
     if (!(info instanceof ProtocolError)) facts.irqs[index] = info;
     else if (!isError(answer) && problem === undefined) {
       problem = info.message;
-      shown = wire.since(mark);
+      shown = connection.since(mark);
     }
-    if (shown.length === 0) shown = wire.since(mark);
+    if (shown.length === 0) shown = connection.since(mark);
   }
   examination.check('irq.info', problem === undefined, problem ?? 'all are', shown);
 }
 
 /** In dwords from servers that may know nothing else, in one piece from the others, and in dwords where that is refused. */
-async function readConfig(examination: Examination, wire: Wire): Promise<void> {
+async function readConfig(examination: Examination, connection: RawConnection): Promise<void> {
   const { facts } = examination;
   const config = facts.regions[PciRegion.CONFIG]?.info;
   if (config === undefined || config.size < HEADER_BYTES || (config.flags & REGION_FLAG_READ) === 0) {
@@ -224,16 +228,16 @@ async function readConfig(examination: Examination, wire: Wire): Promise<void> {
     return;
   }
   const size = Math.min(CONFIG_BYTES, config.size);
-  const mark = wire.mark();
-  const first = await wire.ask(Command.REGION_READ, regionAccess(PciRegion.CONFIG, 0, 4));
-  const evidence = wire.since(mark);
+  const mark = connection.mark();
+  const first = await connection.ask(Command.REGION_READ, regionAccess(PciRegion.CONFIG, 0, 4));
+  const evidence = connection.since(mark);
   const echoes = isGood(first) && isReadReply(first.payload, PciRegion.CONFIG, 0, 4);
   examination.check('read.echo', echoes, echoes ? 'it does' : inWords(first), evidence);
   if (!echoes) return;
   const bytes = Buffer.alloc(size);
   for (let at = 0; at < size; at += 4) {
     const answer =
-      at === 0 ? first : await wire.ask(Command.REGION_READ, regionAccess(PciRegion.CONFIG, at, 4));
+      at === 0 ? first : await connection.ask(Command.REGION_READ, regionAccess(PciRegion.CONFIG, at, 4));
     if (!isGood(answer) || !isReadReply(answer.payload, PciRegion.CONFIG, at, 4)) break;
     answer.payload.copy(bytes, at, 16, 20);
   }
@@ -258,7 +262,7 @@ export function isReadReply(payload: Buffer, region: number, offset: number, cou
   );
 }
 
-function judgeIrqCounts(examination: Examination, facts: Facts): void {
+function judgeIrqCounts(examination: Examination, facts: ServerFacts): void {
   const { capabilities } = decodeConfigSpace(configReader(facts.config!));
   const msi = findCapability(capabilities, 'msi')?.vectorsCapable ?? 0;
   const msix = findCapability(capabilities, 'msix')?.tableSize ?? 0;

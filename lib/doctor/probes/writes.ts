@@ -1,9 +1,9 @@
 /** What changes the device: only where that was allowed. */
 import { configReader, decodeConfigSpace, PciConfig } from '../../pci/index.js';
 import { Command, DEVICE_FLAG_RESET, PciRegion } from '../../protocol/constants.js';
-import { regionAccess } from '../bytes.js';
+import { regionAccess } from '../raw-messages.js';
 import type { Probe } from '../probe.js';
-import { inWords, isError, isGood, shortly } from '../wire.js';
+import { inWords, isError, isGood, shortly } from '../raw-connection.js';
 import { isReadReply } from './survey.js';
 
 const CONFIG = PciRegion.CONFIG;
@@ -22,19 +22,19 @@ const writeEcho: Probe = {
   needless: ({ config }) => (config === undefined ? 'the device has no config space' : undefined),
   async run(examination) {
     const { facts } = examination;
-    const wire = await examination.session();
-    let mark = wire.mark();
+    const connection = await examination.session();
+    let mark = connection.mark();
     const line = facts.config![PciConfig.INTERRUPT_LINE]!;
     const access = regionAccess(CONFIG, PciConfig.INTERRUPT_LINE, 1);
-    const answer = await wire.ask(Command.REGION_WRITE, Buffer.concat([access, Buffer.from([line])]));
+    const answer = await connection.ask(Command.REGION_WRITE, Buffer.concat([access, Buffer.from([line])]));
     const isEcho = isGood(answer) && answer.payload.equals(access);
-    examination.check('write.echo', isEcho, isEcho ? 'it does' : inWords(answer), wire.since(mark));
-    if (wire.isOver) return;
-    mark = wire.mark();
+    examination.check('write.echo', isEcho, isEcho ? 'it does' : inWords(answer), connection.since(mark));
+    if (connection.isOver) return;
+    mark = connection.mark();
     const { size } = facts.regions[CONFIG]!.info;
     const past = Buffer.concat([regionAccess(CONFIG, size - 1, 4), Buffer.alloc(4)]);
-    const refused = await wire.ask(Command.REGION_WRITE, past);
-    examination.check('write.past-end', isError(refused), inWords(refused), wire.since(mark));
+    const refused = await connection.ask(Command.REGION_WRITE, past);
+    examination.check('write.past-end', isError(refused), inWords(refused), connection.since(mark));
   },
 };
 
@@ -48,17 +48,17 @@ function large(size: number): Probe {
     needless: ({ maxDataXferSize }) => (size <= maxDataXferSize ? undefined : 'max_data_xfer_size is less'),
     async run(examination) {
       const { facts } = examination;
-      const wire = await examination.session();
-      const mark = wire.mark();
+      const connection = await examination.session();
+      const mark = connection.mark();
       const payload = Buffer.concat([regionAccess(CONFIG, 1n << 40n, size), Buffer.alloc(size)]);
-      const answer = await wire.ask(Command.REGION_WRITE, payload);
-      const arrived = answer.kind === 'reply' && (await examination.isInStep(wire));
+      const answer = await connection.ask(Command.REGION_WRITE, payload);
+      const arrived = answer.kind === 'reply' && (await examination.isInStep(connection));
       const after = arrived ? 'then in step' : 'then no longer in step';
       examination.check(
         'write.large',
         arrived,
         `${size} bytes: ${inWords(answer)}; ${after}`,
-        wire.since(mark),
+        connection.since(mark),
       );
       if (!arrived) facts.writeChunkBytes ??= Math.max(LEAST_CHUNK, size >> 1);
     },
@@ -79,12 +79,12 @@ const enable: Probe = {
     const { facts } = examination;
     const refused = [...facts.widths].filter(([index, taken]) => index < 6 && taken.length === 0);
     const { header } = decodeConfigSpace(configReader(facts.config!));
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const write = (offset: number, value: number): ReturnType<typeof wire.ask> => {
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const write = (offset: number, value: number): ReturnType<typeof connection.ask> => {
       const data = Buffer.alloc(4);
       data.writeUInt32LE(value >>> 0);
-      return wire.ask(Command.REGION_WRITE, Buffer.concat([regionAccess(CONFIG, offset, 4), data]));
+      return connection.ask(Command.REGION_WRITE, Buffer.concat([regionAccess(CONFIG, offset, 4), data]));
     };
     let address = FIRST_BAR;
     for (const { index, kind } of header.bars) {
@@ -97,14 +97,14 @@ const enable: Probe = {
       const taken: number[] = [];
       const errors = new Set<string>();
       for (const width of [1, 2, 4, 8]) {
-        const answer = await wire.ask(Command.REGION_READ, regionAccess(index, 0, width));
+        const answer = await connection.ask(Command.REGION_READ, regionAccess(index, 0, width));
         if (isGood(answer) && isReadReply(answer.payload, index, 0, width)) taken.push(width);
         else errors.add(shortly(answer));
       }
       if (taken.length > 0) facts.widths.set(index, taken);
       const value = `${taken.join(', ') || 'none'}${errors.size === 0 ? '' : `; refused: ${[...errors].join(', ')}`}`;
       const title = `Widths in which region ${index} is read once it is assigned and enabled`;
-      examination.trait(`region.${index}.enabled-widths`, title, value, wire.since(mark, 8));
+      examination.trait(`region.${index}.enabled-widths`, title, value, connection.since(mark, 8));
     }
   },
 };
@@ -116,20 +116,20 @@ const reset: Probe = {
   rules: ['reset.reply'],
   async run(examination) {
     const flags = examination.facts.info?.flags ?? 0;
-    const wire = await examination.session();
-    const mark = wire.mark();
-    const answer = await wire.ask(Command.DEVICE_RESET);
+    const connection = await examination.session();
+    const mark = connection.mark();
+    const answer = await connection.ask(Command.DEVICE_RESET);
     if ((flags & DEVICE_FLAG_RESET) === 0) {
       examination.judge(
         'reset.reply',
         'not applicable',
         `the device does not say RESET: ${inWords(answer)}`,
-        wire.since(mark),
+        connection.since(mark),
       );
       return;
     }
-    const isKept = isGood(answer) && answer.payload.length === 0 && (await examination.isInStep(wire));
-    examination.check('reset.reply', isKept, inWords(answer), wire.since(mark));
+    const isKept = isGood(answer) && answer.payload.length === 0 && (await examination.isInStep(connection));
+    examination.check('reset.reply', isKept, inWords(answer), connection.since(mark));
   },
 };
 

@@ -3,7 +3,7 @@ import type { ClientMemory } from '../device-model.js';
 import { ALL_NAMESPACES, PAGE, Status } from './constants.js';
 import type { DoorbellPage } from './doorbell-page.js';
 import { DEFERRED, type Engine } from './engine.js';
-import { FEATURE_NUMBER_OF_QUEUES, type Features } from './features.js';
+import { FEATURE_NUMBER_OF_QUEUES, type NvmeFeatures } from './features.js';
 import type { Health } from './health.js';
 import {
   activeNamespaces,
@@ -50,7 +50,7 @@ export interface AdminContext {
   readonly doorbellStride: number;
   readonly personality: Personality;
   readonly health: Health;
-  readonly features: Features;
+  readonly features: NvmeFeatures;
   /** The Changed Namespace List. */
   readonly changedNamespaces: Set<number>;
   /** I/O queue pairs that there can be. */

@@ -23,7 +23,7 @@ const DEFAULTS: ReadonlyMap<number, number> = new Map([
 /** What is supported: the feature can be changed. */
 const CHANGEABLE = 1 << 2;
 
-export class Features {
+export class NvmeFeatures {
   readonly #values = new Map(DEFAULTS);
 
   /** Asynchronous Event Configuration: Namespace Attribute Notices. */

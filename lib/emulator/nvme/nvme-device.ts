@@ -20,7 +20,7 @@ import { AdminCommands } from './admin-commands.js';
 import { CC_EN, CSTS_CFS, CSTS_RDY, CSTS_SHST_COMPLETE, CSTS_SHST_MASK, PAGE, Reg } from './constants.js';
 import { DoorbellPage } from './doorbell-page.js';
 import { Engine, type EngineHost } from './engine.js';
-import { Features } from './features.js';
+import { NvmeFeatures } from './features.js';
 import { Health } from './health.js';
 import { DEVICE_ID, VENDOR_ID, type Personality } from './identify-data.js';
 import { IoCommands } from './io-commands.js';
@@ -101,7 +101,7 @@ export class NvmeDevice extends PciDevice {
   readonly #health = new Health();
   readonly #doorbells: DoorbellPage;
   readonly #msix: MsixTable;
-  #features = new Features();
+  #features = new NvmeFeatures();
   #registers = { intms: 0, cc: 0, csts: 0, aqa: 0, asq: 0n, acq: 0n };
   #engine: Engine | undefined;
   #admin: AdminCommands | undefined;
@@ -321,7 +321,7 @@ export class NvmeDevice extends PciDevice {
     }
     this.#owner = client;
     this.#isStalled = false;
-    this.#features = new Features();
+    this.#features = new NvmeFeatures();
     this.#changed.clear();
     this.#doorbells.clear(0, 'tail');
     this.#doorbells.clear(0, 'head');

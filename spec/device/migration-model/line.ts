@@ -1,6 +1,6 @@
 /** What lies between a client and its server: a proxy, which is told while it runs what to do to which message. */
 import { openTap } from '../../../lib/trace/index.js';
-import { openEntrance } from '../../../lib/proxy/entrance.js';
+import { openListener } from '../../../lib/proxy/listener.js';
 import { FaultPlan, type Firing, type Selectable } from '../../../lib/proxy/fault-plan.js';
 import { ProxyServer } from '../../../lib/proxy/proxy.js';
 import { settingsOf } from '../../../lib/proxy/proxy-options.js';
@@ -43,13 +43,13 @@ export class Line {
     const plan = new LivePlan();
     const settings = { ...settingsOf({ listen: path, connect, spinUs: 0 }), plan };
     const holder: { server?: ProxyServer } = {};
-    const entrance = await openEntrance(path, {
+    const listener = await openListener(path, {
       hasRoom: () => true,
       onArrival: (arrival) => holder.server!.welcome(arrival),
       onTrouble: () => undefined,
     });
-    holder.server = new ProxyServer({ entrance, tap: await openTap({}), settings, connect, name: connect });
-    entrance.resume();
+    holder.server = new ProxyServer({ listener, tap: await openTap({}), settings, connect, name: connect });
+    listener.resume();
     return new Line(path, plan, holder.server);
   }
 

@@ -8,8 +8,8 @@ import { UsageError } from '../../errors.js';
 import { size } from '../../numbers.js';
 import { withFate } from '../../output-file.js';
 import { startCounter, startProgress, type Progress } from '../../progress.js';
-import { interruptible } from '../../signals.js';
-import { counted } from '../../text.js';
+import { interruptible } from '../../stop-signals.js';
+import { counted } from '../../format-text.js';
 import { checkRange, CHUNK_BYTES, fileName, openQueue } from './block-io.js';
 import { namespaceId, withController } from './with-controller.js';
 

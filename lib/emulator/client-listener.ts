@@ -1,0 +1,245 @@
+/**
+ * Where clients come in, before there is a session for them (`lib/waiting-room.ts` says who is served when). A client
+ * takes a place when it has sent VERSION, whole; but a message that has begun must end in time.
+ */
+import { constants } from 'node:os';
+import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
+import { closeFds, EAGAIN, native, type NativeListener } from '../native.js';
+import { UnixTransport, type Landing, type Transport, type TransportHandler } from '../transport/index.js';
+import { EVICTED_AFTER_MS, AdmissionQueue, type WaitingClient } from '../admission-queue.js';
+import { MessageDeadline } from './message-deadline.js';
+
+const { ETIMEDOUT } = constants.errno;
+
+/** accept(2) calls in one turn of the loop. */
+const ACCEPTS_A_TURN = 16;
+/** After accept(2) failed for want of fds or memory, in milliseconds. */
+const ACCEPT_PAUSE_MS = 100;
+
+export type OpenTransport = (handler: TransportHandler) => Transport;
+
+export interface ClientListenerOptions {
+  /** Clients that are served at the same time. */
+  readonly places: number;
+  /** How long a client may take to send VERSION, in milliseconds. */
+  readonly versionTimeoutMs: number;
+  /** How long a message may take that has begun, in milliseconds. */
+  readonly messageTimeoutMs: number;
+  /** Begins a session for a client that has got a place. */
+  admit(open: OpenTransport): { readonly closed: Promise<VfioUserError> };
+  /** Accepting has failed; it goes on in a moment. */
+  onTrouble(error: TransportError): void;
+}
+
+export class ClientListener {
+  readonly #options: ClientListenerOptions;
+  readonly #room: AdmissionQueue<PendingConnection>;
+  #listener: NativeListener | undefined;
+  #path = '';
+  #resume: NodeJS.Timeout | undefined;
+  #isReferenced = true;
+  #isClosed = false;
+
+  constructor(options: ClientListenerOptions) {
+    this.#options = options;
+    this.#room = new AdmissionQueue(options.places, () => this.#goOn());
+  }
+
+  /** Clients that are served, or would be if they said anything. */
+  get count(): number {
+    return Math.min(this.#room.size, this.#options.places);
+  }
+
+  /** Accepts who comes to the listening socket `fd`, which is ours from here on. */
+  listen(fd: number, path: string): void {
+    this.#path = path;
+    this.#listener = new (native().Listener)(fd, () => this.#accept());
+    this.#listener.watch(true);
+  }
+
+  /** Somebody has come. @throws what opening throws. */
+  welcome(open: OpenTransport): PendingConnection {
+    const pending = new PendingConnection(open, this.#options, {
+      onVersion: () => this.#room.onSpoken(pending),
+      onGone: () => this.#room.forget(pending),
+    });
+    this.#room.add(pending);
+    if (!this.#isReferenced) pending.transport.unref();
+    return pending;
+  }
+
+  ref(): void {
+    this.#isReferenced = true;
+    this.#listener?.ref();
+    this.#resume?.ref();
+    for (const { transport, isInside } of this.#room) if (!isInside) transport.ref();
+  }
+
+  /** Sessions are their owner's. */
+  unref(): void {
+    this.#isReferenced = false;
+    this.#listener?.unref();
+    this.#resume?.unref();
+    for (const { transport, isInside } of this.#room) if (!isInside) transport.unref();
+  }
+
+  /** Accepts nobody any more, and sends away who has no session. */
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#resume);
+    this.#listener?.close();
+    this.#room.close(new ClosedError('the server was closed'));
+  }
+
+  #accept(): void {
+    for (let i = 0; i < ACCEPTS_A_TURN && !this.#isClosed; i++) {
+      if (!this.#room.hasRoom()) {
+        // The next ones wait in the backlog.
+        this.#pause(EVICTED_AFTER_MS);
+        return;
+      }
+      const fd = this.#listener!.accept();
+      if (fd < 0) {
+        if (fd === -EAGAIN) return;
+        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
+        this.#pause(ACCEPT_PAUSE_MS);
+        this.#options.onTrouble(new TransportError('accept', -fd, this.#path));
+        return;
+      }
+      this.welcome((handler) => new UnixTransport(fd, this.#path, handler));
+    }
+  }
+
+  #pause(ms: number): void {
+    this.#listener!.watch(false);
+    // Until it accepts again this is what keeps the process.
+    this.#resume ??= setTimeout(() => this.#goOn(), ms);
+    if (!this.#isReferenced) this.#resume.unref();
+  }
+
+  #goOn(): void {
+    if (this.#resume === undefined) return;
+    clearTimeout(this.#resume);
+    this.#resume = undefined;
+    if (!this.#isClosed) this.#listener!.watch(true);
+  }
+}
+
+interface Host {
+  onVersion(): void;
+  onGone(): void;
+}
+
+/** A connection: at first what comes is kept here, then handed to the session that has it. */
+export class PendingConnection implements TransportHandler, WaitingClient {
+  readonly transport: Transport;
+  readonly since = performance.now();
+  /** The reason, when it has ended. */
+  readonly ended: Promise<VfioUserError>;
+  readonly #options: ClientListenerOptions;
+  readonly #host: Host;
+  readonly #watch: MessageDeadline;
+  #session: TransportHandler | undefined;
+  /** VERSION, while the client waits for a place. */
+  #first: { bytes: Buffer; start: number; end: number; fds: number[] | undefined } | undefined;
+  #isGone = false;
+  #timer: NodeJS.Timeout | undefined;
+  #settle!: (reason: VfioUserError) => void;
+
+  constructor(open: OpenTransport, options: ClientListenerOptions, host: Host) {
+    this.#options = options;
+    this.#host = host;
+    this.ended = new Promise((resolve) => (this.#settle = resolve));
+    this.#watch = new MessageDeadline(options.messageTimeoutMs, (reason) => this.end(reason));
+    this.transport = open(this);
+    this.transport.serveHere();
+    this.#timer = setTimeout(() => {
+      const what = `the client sent no VERSION within ${options.versionTimeoutMs} ms`;
+      this.end(new TransportError('recvmsg', ETIMEDOUT, what));
+    }, options.versionTimeoutMs).unref();
+  }
+
+  get isSilent(): boolean {
+    return this.#timer !== undefined;
+  }
+
+  get isInside(): boolean {
+    return this.#session !== undefined;
+  }
+
+  /** The session begins; settles when it has ended. */
+  async enter(): Promise<void> {
+    const first = this.#first!;
+    this.#first = undefined;
+    const session = this.#options.admit((handler) => {
+      this.#session = handler;
+      return this.transport;
+    });
+    try {
+      this.#session!.onMessage(first.bytes, first.start, first.end, first.fds);
+      this.transport.setReading(true);
+    } catch (error) {
+      // As a transport does it with what its handler throws.
+      this.transport.close();
+      this.#session!.onEnd(error as VfioUserError);
+    }
+    this.#settle(await session.closed);
+    this.#watch.stop();
+  }
+
+  /** Ends it, without a word to the client. */
+  end(reason: VfioUserError): void {
+    this.transport.close();
+    this.onEnd(reason);
+  }
+
+  onMessage(bytes: Buffer, start: number, end: number, fds: number[] | undefined): void {
+    if (this.#session !== undefined) {
+      this.#session.onMessage(bytes, start, end, fds);
+      return;
+    }
+    this.#stopTimer();
+    // No place may be free for a long time: what comes after this is left where it is.
+    this.transport.setReading(false);
+    this.#first = { bytes: Buffer.from(bytes.subarray(start, end)), start: 0, end: end - start, fds };
+    this.#host.onVersion();
+  }
+
+  onBegun(begun: number): void {
+    this.#watch.onBegun(begun, this.transport);
+  }
+
+  findLanding(bytes: Buffer, start: number): Landing | undefined {
+    return this.#session?.findLanding(bytes, start);
+  }
+
+  onLanded(bytes: Buffer, start: number, landing: Landing, fds: number[] | undefined): void {
+    this.#session?.onLanded(bytes, start, landing, fds);
+  }
+
+  onWritable(): void {
+    this.#session?.onWritable();
+  }
+
+  onEnd(reason: VfioUserError): void {
+    if (this.#session === undefined) this.#leave(reason);
+    else this.#session.onEnd(reason);
+  }
+
+  #leave(reason: VfioUserError): void {
+    if (this.#isGone) return;
+    this.#isGone = true;
+    this.#stopTimer();
+    this.#watch.stop();
+    if (this.#first?.fds !== undefined) closeFds(this.#first.fds);
+    this.#first = undefined;
+    this.transport.close();
+    this.#settle(reason);
+    this.#host.onGone();
+  }
+
+  #stopTimer(): void {
+    clearTimeout(this.#timer);
+    this.#timer = undefined;
+  }
+}

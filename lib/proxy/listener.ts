@@ -1,0 +1,221 @@
+/** Where clients come in: a Unix socket or a TCP port. */
+import { once } from 'node:events';
+import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
+import { constants } from 'node:os';
+import { TransportError } from '../errors.js';
+import { EAGAIN, native, type NativeListener } from '../native.js';
+import { integer } from '../fields.js';
+import { listenAt, parseAddress, shownPath, type ListeningSocket } from '../transport/index.js';
+import { EVICTED_AFTER_MS } from '../admission-queue.js';
+import type { OpenPeer } from './peer.js';
+import type { ListenAddress } from './proxy-options.js';
+import { streamPeer } from './stream-peer.js';
+import { clientPeer } from './unix-peer.js';
+
+export interface ListenerHandler {
+  /** Asked before each client: those that there is no room for wait. */
+  hasRoom(): boolean;
+  onArrival(open: OpenPeer): void;
+  onTrouble(error: Error): void;
+}
+
+export interface Listener {
+  /** As people write it: a path, `@name`, `127.0.0.1:4420`. */
+  readonly address: string;
+  /** There is room again. */
+  resume(): void;
+  ref(): void;
+  unref(): void;
+  close(): void;
+}
+
+const BACKLOG = 64;
+const MODE = 0o600;
+const LOOPBACK = '127.0.0.1';
+/** After accept(2) failed for want of fds or memory, in milliseconds. */
+const ACCEPT_PAUSE_MS = 100;
+/** accept(2) calls in one turn of the loop. */
+const ACCEPTS_A_TURN = 16;
+
+/**
+ * @throws TypeError and RangeError for what is no address; TransportError where it cannot be had: EADDRINUSE where
+ * somebody listens or the file is no socket.
+ */
+export async function openListener(listen: ListenAddress, handler: ListenerHandler): Promise<Listener> {
+  if (typeof listen === 'object' && listen !== null && 'port' in listen) return openTcp(listen, handler);
+  if (typeof listen === 'string') {
+    const address = parseAddress('proxy: listen', listen);
+    if (address.kind === 'tcp') return openTcp(address, handler);
+  }
+  const { path, mode = MODE } = typeof listen === 'string' ? { path: listen } : (listen ?? {});
+  if (typeof path !== 'string') throw new TypeError('listen is a path, or an object with path or port');
+  return new UnixListener(path, await listenAt(path, BACKLOG, mode), handler);
+}
+
+class UnixListener implements Listener {
+  readonly address: string;
+  readonly #socket: ListeningSocket;
+  readonly #listener: NativeListener;
+  readonly #handler: ListenerHandler;
+  #resume: NodeJS.Timeout | undefined;
+  /** It waits for room. */
+  #isFull = false;
+  #isReferenced = true;
+  #isClosed = false;
+
+  constructor(path: string, socket: ListeningSocket, handler: ListenerHandler) {
+    this.address = shownPath(path);
+    this.#socket = socket;
+    this.#handler = handler;
+    this.#listener = new (native().Listener)(socket.fd, () => this.#accept());
+    this.#listener.watch(true);
+  }
+
+  resume(): void {
+    if (!this.#isFull) return;
+    this.#isFull = false;
+    this.#goOn();
+  }
+
+  ref(): void {
+    this.#isReferenced = true;
+    this.#listener.ref();
+    this.#resume?.ref();
+  }
+
+  unref(): void {
+    this.#isReferenced = false;
+    this.#listener.unref();
+    this.#resume?.unref();
+  }
+
+  close(): void {
+    this.#isClosed = true;
+    clearTimeout(this.#resume);
+    // Before the socket is closed: until then nobody takes the file for a stale one.
+    this.#socket.removeFile();
+    this.#listener.close();
+  }
+
+  #accept(): void {
+    for (let i = 0; i < ACCEPTS_A_TURN; i++) {
+      if (!this.#handler.hasRoom()) {
+        // The next one waits in the backlog.
+        this.#isFull = true;
+        this.#pause(EVICTED_AFTER_MS);
+        return;
+      }
+      const fd = this.#listener.accept();
+      if (fd === -EAGAIN) return;
+      if (fd < 0) {
+        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
+        this.#pause(ACCEPT_PAUSE_MS);
+        this.#handler.onTrouble(new TransportError('accept', -fd, this.address));
+        return;
+      }
+      this.#handler.onArrival(clientPeer(fd, 'the client'));
+    }
+  }
+
+  #pause(ms: number): void {
+    this.#listener.watch(false);
+    // Until it accepts again this is what keeps the process.
+    this.#resume ??= setTimeout(() => this.#goOn(), ms);
+    if (!this.#isReferenced) this.#resume.unref();
+  }
+
+  #goOn(): void {
+    clearTimeout(this.#resume);
+    this.#resume = undefined;
+    if (!this.#isClosed) this.#listener.watch(true);
+  }
+}
+
+async function openTcp(
+  { port, host = LOOPBACK }: { port: number; host?: string },
+  handler: ListenerHandler,
+): Promise<Listener> {
+  integer('port', port, 0, 0xffff);
+  const server = createServer({ allowHalfOpen: true, pauseOnConnect: true, noDelay: true });
+  server.listen({ host, port, backlog: BACKLOG });
+  try {
+    await once(server, 'listening');
+  } catch (error) {
+    throw listenError(error as NodeJS.ErrnoException, `${host}:${port}`);
+  }
+  return new TcpListener(server, handler);
+}
+
+function listenError(error: NodeJS.ErrnoException, address: string): Error {
+  const errno = constants.errno[error.code as keyof typeof constants.errno] as number | undefined;
+  return errno === undefined ? error : new TransportError('bind', errno, address, { cause: error });
+}
+
+/** TCP clients are accepted by Node, which cannot be told to leave them in the backlog: they wait here as they would there. */
+class TcpListener implements Listener {
+  readonly address: string;
+  readonly #server: Server;
+  readonly #handler: ListenerHandler;
+  /** Accepted, and neither read nor written. */
+  readonly #held = new Set<Socket>();
+  #timer: NodeJS.Timeout | undefined;
+  #saidFull = false;
+
+  constructor(server: Server, handler: ListenerHandler) {
+    const { address, port, family } = server.address() as AddressInfo;
+    this.address = family === 'IPv6' ? `[${address}]:${port}` : `${address}:${port}`;
+    this.#server = server;
+    this.#handler = handler;
+    server.on('connection', (socket) => this.#arrive(socket));
+    server.on('error', (error) => handler.onTrouble(error));
+  }
+
+  resume(): void {
+    for (const socket of this.#held) {
+      if (!this.#handler.hasRoom()) break;
+      this.#held.delete(socket);
+      this.#letIn(socket);
+    }
+    this.#waitForRoom();
+  }
+
+  ref(): void {
+    this.#server.ref();
+  }
+
+  unref(): void {
+    this.#server.unref();
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#server.close();
+    for (const socket of this.#held) socket.destroy();
+  }
+
+  #arrive(socket: Socket): void {
+    // Nobody else would hear of a late one.
+    socket.on('error', () => undefined);
+    if (this.#held.size === 0 && this.#handler.hasRoom()) this.#letIn(socket);
+    else if (this.#held.size < BACKLOG) {
+      this.#held.add(socket);
+      socket.once('close', () => this.#held.delete(socket));
+      this.#waitForRoom();
+    } else {
+      socket.destroy();
+      if (!this.#saidFull) this.#handler.onTrouble(new Error(`${this.address}: more clients than can wait`));
+      this.#saidFull = true;
+    }
+  }
+
+  #letIn(socket: Socket): void {
+    const { remoteAddress = 'somebody', remotePort = 0 } = socket;
+    this.#handler.onArrival(streamPeer(socket, `the client ${remoteAddress}:${remotePort}`));
+  }
+
+  #waitForRoom(): void {
+    clearTimeout(this.#timer);
+    if (this.#held.size === 0) this.#saidFull = false;
+    else this.#timer = setTimeout(() => this.resume(), EVICTED_AFTER_MS).unref();
+  }
+}
