@@ -15,7 +15,7 @@
  * the whole call, from when it is made. What waits for room while nothing at all is answered for the queue's deadline
  * fails, too.
  */
-import { TimeoutError, type CallOptions, type DmaBuffer } from '../index.js';
+import { ClosedError, TimeoutError, TransportError, type CallOptions, type DmaBuffer } from '../index.js';
 import type { BouncePool } from './bounce-pool.js';
 import { AbortSignals } from './abort-signals.js';
 import { RESULT, Command } from './command.js';
@@ -66,6 +66,10 @@ export class CommandQueue {
   readonly timeoutMs: number;
   /** Where data of this process goes through; commands with such data wait until it is there. */
   pool: BouncePool | undefined;
+  /** A command waits for the pool: it is made, which may end in `poolFailed`. */
+  onPoolWanted: () => void = () => undefined;
+  /** Whom the pool was asked for first. */
+  #poolWantedBy: Waiting | undefined;
   readonly #prps: PrpLists;
   readonly #options: CommandQueueOptions;
   readonly #commands: (Command | undefined)[];
@@ -177,12 +181,28 @@ export class CommandQueue {
     this.#refused ??= error;
   }
 
-  /** Fails all that waits for room. */
-  failWaiting(error: unknown): void {
-    this.#failWaiting(
-      () => true,
-      () => error,
-    );
+  /** The pool that was wanted: what waits for it is sent. */
+  poolMade(pool: BouncePool): void {
+    this.#poolWantedBy = undefined;
+    this.pool = pool;
+    this.resume();
+  }
+
+  /**
+   * The pool cannot be made: fails the call that it was asked for, and asks again for the next one. Where the connection
+   * was lost the call waits, as others do: the controller is set up again, or ends.
+   */
+  poolFailed(error: unknown): void {
+    const waiting = this.#poolWantedBy;
+    this.#poolWantedBy = undefined;
+    const isLost = error instanceof ClosedError || error instanceof TransportError;
+    if (!isLost && waiting?.list === this.#backlog) {
+      this.#backlog.remove(waiting);
+      if (waiting instanceof Command) this.#settle(waiting, error);
+      else this.#failTransfer(waiting as Transfer, error);
+      this.#checkIdle();
+    }
+    this.#poller.wake();
   }
 
   /** Nothing is sent from here on: what comes, or waits for room, gets that error. What is in flight goes on. */
@@ -317,7 +337,9 @@ export class CommandQueue {
     command.checkFields();
     command.checkData();
     let pages: number[] | undefined;
+    if (!this.pair.isOpen) return false;
     if (command.bytes !== undefined && command.length > 0) {
+      if (this.pool === undefined) this.#wantPool(command);
       pages = this.pool?.take(this.pool.pagesFor(command.length));
       if (pages === undefined) return false;
     }
@@ -339,6 +361,12 @@ export class CommandQueue {
     // Rings, also where an interrupt will tell of the completion.
     this.#poller.wake();
     return true;
+  }
+
+  #wantPool(command: Command): void {
+    if (this.#poolWantedBy !== undefined) return;
+    this.#poolWantedBy = command.transfer ?? command;
+    this.onPoolWanted();
   }
 
   /** Makes the data pointers. What dword 0 has to say of them. */

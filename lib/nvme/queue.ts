@@ -97,7 +97,6 @@ export class NvmeQueue extends SubmitQueue {
   readonly #maxTransferBytes: number;
   readonly #retries: number;
   #poolBuffer: DmaBuffer | undefined;
-  #isMakingPool = false;
 
   /** @internal See `NvmeController.createQueue`. */
   constructor(
@@ -112,6 +111,7 @@ export class NvmeQueue extends SubmitQueue {
     this.#host = host;
     this.#maxTransferBytes = host.maxTransferBytes;
     this.#retries = host.retries;
+    commands.onPoolWanted = () => this.#makePool();
   }
 
   /**
@@ -200,7 +200,6 @@ export class NvmeQueue extends SubmitQueue {
     const namespace = this.#namespaceOf(options);
     for (const { lba, blocks } of ranges) this.#check(namespace, lba, blocks);
     if (ranges.length === 0) return;
-    if (this.commands.pool === undefined) this.#pooled();
     const parts = this.#deallocations(namespace, [...ranges]);
     await this.commands.transfer<void>(new Transfer('deallocate', parts), options);
   }
@@ -265,8 +264,6 @@ export class NvmeQueue extends SubmitQueue {
     answer: T,
     options: TransferOptions | undefined,
   ): Promise<T> {
-    // The command waits for it with all that come after.
-    if (!(data instanceof DmaBuffer) && this.commands.pool === undefined) this.#pooled();
     const flags = options?.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0;
     const begin = options?.offset ?? 0;
     const make = (at: number, count: number): Command => {
@@ -357,10 +354,8 @@ export class NvmeQueue extends SubmitQueue {
     return command;
   }
 
-  /** Bounce pages are had when they are first needed. Without them what waits for them fails. */
-  #pooled(): void {
-    if (this.#isMakingPool) return;
-    this.#isMakingPool = true;
+  /** Bounce pages are had when they are first needed. */
+  #makePool(): void {
     const { device, pageSize } = this.#host;
     const size = Math.max(LEAST_POOL_BYTES, 2 * this.#maxTransferBytes);
     device.dma.alloc(size, { alignment: pageSize }).then(
@@ -368,13 +363,9 @@ export class NvmeQueue extends SubmitQueue {
         this.#poolBuffer = buffer;
         // The queue has been closed meanwhile, and its memory is free.
         if (this.commands.hasEnded) buffer.close().catch(() => undefined);
-        this.commands.pool = new BouncePool(buffer, pageSize);
-        this.commands.resume();
+        this.commands.poolMade(new BouncePool(buffer, pageSize));
       },
-      (error: unknown) => {
-        this.#isMakingPool = false;
-        this.commands.failWaiting(error);
-      },
+      (error: unknown) => this.commands.poolFailed(error),
     );
   }
 

@@ -327,10 +327,11 @@ export class World {
         this.#grow(true);
         break;
       case 'stall':
-        emulated?.stall();
-        break;
       case 'fail':
-        emulated?.fail();
+        // Only a controller that is live is reset for it.
+        if (controller?.state !== 'live' || this.#isOpening) this.#mayFail();
+        if (step.do === 'stall') emulated?.stall();
+        else emulated?.fail();
         break;
       case 'settle':
         break;
