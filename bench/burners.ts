@@ -1,4 +1,4 @@
-/** Threads that keep every processor busy, and that are seen to do so. */
+/** Threads that keep processors busy, and that are seen to do so. */
 import { availableParallelism, getPriority } from 'node:os';
 import { Worker } from 'node:worker_threads';
 
@@ -16,9 +16,9 @@ export class Burners implements AsyncDisposable {
   readonly #rounds: Int32Array;
   readonly #workers: Worker[];
 
-  /** One for each processor. */
-  static async start(): Promise<Burners> {
-    const burners = new Burners(availableParallelism());
+  /** One thread, or one for each processor. */
+  static async start(which: 'one' | 'all' = 'all'): Promise<Burners> {
+    const burners = new Burners(which === 'one' ? 1 : availableParallelism());
     await burners.#running();
     return burners;
   }

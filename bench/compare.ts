@@ -29,7 +29,7 @@ export interface Comparison {
   mostRatio: number;
   processor: ProcessorShare;
   latencyUs: { ours: Latency | undefined; theirs: Latency | undefined };
-  /** Where all processors were kept busy: by how much, while ours and theirs ran, and all at which nice value. */
+  /** Where processors were kept busy: by how much, while ours and theirs ran, and all at which nice value. */
   load: { nice: number; ours: number; theirs: number } | undefined;
 }
 
@@ -57,11 +57,10 @@ export interface Contest {
 export function compare({ rival, goal, ours, theirs, theirLatency, nice }: Contest): Comparison {
   if (ours.length === 0 || ours.length !== theirs.length) throw new RangeError('trials come in pairs');
   const ratios = ours.map((trial, i) => trial.opsPerSecond / theirs[i]!.opsPerSecond);
-  const inGoalsMeasure = goal?.measure === 'time' ? ratios.map((ratio) => 1 / ratio) : ratios;
   return {
     rival,
     goal,
-    verdict: goal && judge(goal, median(inGoalsMeasure)),
+    verdict: goal && judge(goal, median(inMeasureOf(goal, ours, theirs))),
     ours,
     theirs,
     ratios,
@@ -72,6 +71,21 @@ export function compare({ rival, goal, ours, theirs, theirLatency, nice }: Conte
     latencyUs: { ours: latencyOf(ours), theirs: theirLatency ?? latencyOf(theirs) },
     load: nice === undefined ? undefined : { nice, ours: burned(ours), theirs: burned(theirs) },
   };
+}
+
+function inMeasureOf({ measure }: Goal, ours: readonly Trial[], theirs: readonly Trial[]): number[] {
+  return ours.map((trial, i) => {
+    const other = theirs[i]!;
+    if (measure === 'p90') return p90Of(trial) / p90Of(other);
+    const ratio = trial.opsPerSecond / other.opsPerSecond;
+    return measure === 'time' ? 1 / ratio : ratio;
+  });
+}
+
+function p90Of({ latencyUs }: Trial): number {
+  const point = latencyUs?.curve?.find(([percent]) => percent === 90);
+  if (point === undefined) throw new Error('a trial does not say its 90th percentile');
+  return point[1];
 }
 
 export function standAlone(trials: Trial[], goal: AbsoluteGoal | undefined): Alone {

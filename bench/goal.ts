@@ -1,7 +1,10 @@
 /** What is aimed at, in the measure that it is stated in, and what became of it. */
 
-/** Of ours to theirs: operations or bytes a second (more is better), or the time that as many take (less is better). */
-export type Goal = { measure: 'rate'; least: number } | { measure: 'time'; most: number };
+/**
+ * Of ours to theirs: operations or bytes a second (more is better), or the time that as many take, or the 90th percentile
+ * of the latencies (less is better).
+ */
+export type Goal = { measure: 'rate'; least: number } | { measure: 'time' | 'p90'; most: number };
 
 /** Of a figure that stands alone. */
 export interface AbsoluteGoal {
@@ -19,6 +22,7 @@ export interface Verdict {
 
 export const atLeast = (least: number): Goal => ({ measure: 'rate', least });
 export const atMostInTime = (most: number): Goal => ({ measure: 'time', most });
+export const atMostAtP90 = (most: number): Goal => ({ measure: 'p90', most });
 
 export function judge(goal: Goal | AbsoluteGoal, value: number): Verdict {
   const missedBy =
@@ -29,12 +33,14 @@ export function judge(goal: Goal | AbsoluteGoal, value: number): Verdict {
 export function goalInWords(goal: Goal | AbsoluteGoal): string {
   if (goal.measure === 'rate') return `≥ ${goal.least.toFixed(2)}`;
   if (goal.measure === 'time') return `≤ ${goal.most.toFixed(2)} in time`;
+  if (goal.measure === 'p90') return `≤ ${goal.most.toFixed(2)} at p90`;
   return `≤ ${goal.most} ns`;
 }
 
 /** `reached`, or `missed by 12 % (1.23 in time)`. */
 export function verdictInWords(goal: Goal | AbsoluteGoal, { value, reached, missedBy }: Verdict): string {
-  const measured = { rate: '', time: `${value.toFixed(2)} in time`, nsPerAccess: '' }[goal.measure];
+  const of = value.toFixed(2);
+  const measured = { rate: '', time: `${of} in time`, p90: `${of} at p90`, nsPerAccess: '' }[goal.measure];
   const aside = measured === '' ? '' : ` (${measured})`;
   return reached ? `reached${aside}` : `missed by ${percent(missedBy)}${aside}`;
 }

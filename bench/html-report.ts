@@ -148,7 +148,7 @@ function busyNote(outcomes: readonly Outcome[]): string {
   );
   return words.length === 0
     ? ''
-    : `<p class="soft">All processors busy: one endless thread for each, which got ${words.join('; ')}.</p>`;
+    : `<p class="soft">Processors busy: endless threads, which got ${words.join('; ')}.</p>`;
 }
 
 function missed(outcomes: readonly Outcome[]): string {

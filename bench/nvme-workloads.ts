@@ -1,5 +1,5 @@
 /** NVMe, on the embedded emulator or beside spdk_nvme_perf on SPDK's target. */
-import { atLeast, type Goal } from './goal.js';
+import { atLeast } from './goal.js';
 import { CLI } from './paths.js';
 import { parsePerf } from './perf-output.js';
 import { parseLast, type Measurement, type TrialCommand } from './trial.js';
@@ -138,7 +138,7 @@ export function spdkNvmeWorkloads(spdk: SpdkPlaces): Workload[] {
     });
     const rival = {
       name: 'spdk_nvme_perf',
-      goal: spdkGoal(place),
+      goal: atLeast(place.api === 'promise' ? 0.9 : 0.95),
       trial: (socket: string, quick: boolean) => perf(socket, quick),
       distribution: (socket: string, quick: boolean) => perf(socket, quick, '-L'),
     };
@@ -149,11 +149,6 @@ export function spdkNvmeWorkloads(spdk: SpdkPlaces): Workload[] {
       limits: SPDK_LIMITS[place.api],
     });
   });
-}
-
-function spdkGoal({ rw, depth, api }: NvmePlace): Goal | undefined {
-  if (api === 'promise') return depth === 1 ? undefined : atLeast(0.9);
-  return rw === 'randread' || (rw === 'randwrite' && depth === 32) ? atLeast(1) : undefined;
 }
 
 function perfTarget(socket: string, nqn: string): string {

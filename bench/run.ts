@@ -85,7 +85,7 @@ class WorkloadRun {
   }
 
   async #compare(rival: Rival): Promise<Comparison> {
-    const burners = rival.busy === true ? await Burners.start() : undefined;
+    const burners = rival.busy === undefined ? undefined : await Burners.start(rival.busy);
     const loaded = async (trial: () => Promise<Trial>): Promise<Trial> => {
       if (burners === undefined) return trial();
       const { result, burned } = await burners.during(trial);

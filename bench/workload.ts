@@ -15,8 +15,8 @@ export type MakeTrial = (socket: string, quick: boolean) => TrialCommand;
 export interface Rival {
   name: string;
   goal?: Goal | undefined;
-  /** All processors are kept busy by others meanwhile. */
-  busy?: boolean;
+  /** Others keep one processor busy meanwhile, or all. */
+  busy?: 'one' | 'all';
   /** Why it is left out on this machine; undefined where it is there. */
   missing?: () => string | undefined;
   trial: MakeTrial;

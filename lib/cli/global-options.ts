@@ -1,7 +1,7 @@
 /** The options that every verb has, and what verbs that need a device do first. */
 import type { Command } from 'commander';
 import picocolors from 'picocolors';
-import { connect, type Device, type MmapPolicy } from '../index.js';
+import { connect, type ConnectOptions, type Device, type MmapPolicy } from '../index.js';
 import { endpointOf } from './endpoint.js';
 import { readQuirks } from './quirks-file.js';
 
@@ -35,6 +35,7 @@ export async function withDevice(
   command: Command,
   socket: string,
   work: (device: Device) => Promise<void>,
+  more: Pick<ConnectOptions, 'spinUs'> = {},
 ): Promise<void> {
   const { timeout, wait, mmap, quirks } = command.optsWithGlobals<GlobalOptions>();
   const endpoint = endpointOf(socket);
@@ -43,6 +44,7 @@ export async function withDevice(
     waitForSocket: wait,
     mmap,
     quirks: await readQuirks(quirks),
+    ...more,
   };
   const device = await connect(endpoint, options);
   try {

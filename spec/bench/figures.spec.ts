@@ -1,7 +1,7 @@
 /** What the benchmark makes of its trials. */
 import { describe, expect, test } from '@jest/globals';
 import { compare, latencyOf, standAlone } from '../../bench/compare.js';
-import { atLeast, atMostInTime, goalInWords, judge, verdictInWords } from '../../bench/goal.js';
+import { atLeast, atMostAtP90, atMostInTime, goalInWords, judge, verdictInWords } from '../../bench/goal.js';
 import { least, median, most } from '../../bench/stats.js';
 import type { Trial } from '../../bench/trial.js';
 
@@ -47,6 +47,7 @@ describe('goals', () => {
   test('in words', () => {
     expect(goalInWords(atLeast(0.9))).toBe('≥ 0.90');
     expect(goalInWords(atMostInTime(1.1))).toBe('≤ 1.10 in time');
+    expect(goalInWords(atMostAtP90(1.25))).toBe('≤ 1.25 at p90');
     const slow = atMostInTime(1);
     expect(verdictInWords(slow, judge(slow, 1.25))).toBe('missed by 25 % (1.25 in time)');
     const fast = atLeast(1);
@@ -57,6 +58,14 @@ describe('goals', () => {
 });
 
 describe('a comparison', () => {
+  test('at the 90th percentile is of the latencies, pair by pair', () => {
+    const at = (p90: number) => trial(1, { latencyUs: { curve: [[90, p90]] } });
+    const goal = atMostAtP90(1.25);
+    const parts = { rival: 'r', goal, ours: [at(2), at(3), at(9)], theirs: [at(1), at(3), at(6)] };
+    expect(compare(parts).verdict).toEqual({ value: 1.5, reached: false, missedBy: expect.closeTo(0.2) });
+    expect(() => compare({ ...parts, ours: [trial(1), at(3), at(9)] })).toThrow(/90th percentile/);
+  });
+
   test('is the median of paired ratios, not the ratio of medians', () => {
     const ours = [100, 300, 1000].map((ops) => trial(ops));
     const theirs = [50, 400, 500].map((ops) => trial(ops));

@@ -17,6 +17,7 @@ interface RegionOptions {
   mode: 'sync' | 'async';
   op: 'read' | 'write';
   count: number;
+  spin?: number;
   enable: boolean;
   json: boolean;
 }
@@ -34,7 +35,7 @@ interface Result {
 }
 
 /**
- * Not timed, and no more accesses than are: the spin governor learns, and what runs often is compiled, by a thread that may
+ * Not timed, and no more accesses than are: the spin adapts, and what runs often is compiled, by a thread that may
  * need the server's processor.
  */
 const WARM_UP_MS = 300;
@@ -64,6 +65,7 @@ export function registerBench(program: Command): void {
     )
     .addOption(new Option('--op <op>', 'what to do').choices(['read', 'write']).default('read'))
     .option('--count <n>', 'how many accesses', positive, 100_000)
+    .option('--spin <us>', 'the most that a wait may spin, in microseconds (50); 0 never', parseSize)
     .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits', false)
     .option('--json', 'print JSON', false)
     .addHelpText('after', HELP)
@@ -72,31 +74,36 @@ export function registerBench(program: Command): void {
 
 async function benchRegion(socket: string, options: RegionOptions, command: Command): Promise<void> {
   if (options.mode === 'sync' && options.depth !== 1) throw new UsageError('--mode sync has a --depth of 1');
-  await withDevice(command, socket, async (device) => {
-    if (options.enable) await device.enable();
-    const region = device.region(options.region);
-    const expected = await region.read(options.offset, options.size);
-    const latency = new LatencySampler(options.depth);
-    const access =
-      options.mode === 'sync'
-        ? syncAccess(region, options, expected, latency)
-        : asyncAccess(device, options, expected, latency);
-    const result = await measure(options, access, latency);
-    if (options.json) {
-      await print(`${toJson(result)}\n`);
-      return;
-    }
-    const { bold } = colorsOf(command);
-    const { mean, p50, p99, p999, sampled } = result.latencyUs;
-    const each = ((result.seconds / result.count) * 1e6).toFixed(2);
-    await print(
-      `${bold(Math.round(result.opsPerSecond).toString())} ${options.op}s a second, ${each} µs each, ` +
-        `${(result.bytesPerSecond / 1e6).toFixed(1)} MB/s\n` +
-        `latency in µs: mean ${mean}, median ${p50}, 99 % ${p99}, 99.9 % ${p999} ` +
-        `(${sampled.count} samples, one of ${sampled.every})\n` +
-        `processor: user ${result.userSeconds.toFixed(2)} s, system ${result.systemSeconds.toFixed(2)} s\n`,
-    );
-  });
+  await withDevice(
+    command,
+    socket,
+    async (device) => {
+      if (options.enable) await device.enable();
+      const region = device.region(options.region);
+      const expected = await region.read(options.offset, options.size);
+      const latency = new LatencySampler(options.depth);
+      const access =
+        options.mode === 'sync'
+          ? syncAccess(region, options, expected, latency)
+          : asyncAccess(device, options, expected, latency);
+      const result = await measure(options, access, latency);
+      if (options.json) {
+        await print(`${toJson(result)}\n`);
+        return;
+      }
+      const { bold } = colorsOf(command);
+      const { mean, p50, p99, p999, sampled } = result.latencyUs;
+      const each = ((result.seconds / result.count) * 1e6).toFixed(2);
+      await print(
+        `${bold(Math.round(result.opsPerSecond).toString())} ${options.op}s a second, ${each} µs each, ` +
+          `${(result.bytesPerSecond / 1e6).toFixed(1)} MB/s\n` +
+          `latency in µs: mean ${mean}, median ${p50}, 99 % ${p99}, 99.9 % ${p999} ` +
+          `(${sampled.count} samples, one of ${sampled.every})\n` +
+          `processor: user ${result.userSeconds.toFixed(2)} s, system ${result.systemSeconds.toFixed(2)} s\n`,
+      );
+    },
+    { spinUs: options.spin },
+  );
 }
 
 async function measure(options: RegionOptions, access: Work, latency: LatencySampler): Promise<Result> {
