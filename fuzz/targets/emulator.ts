@@ -13,28 +13,20 @@ import { settingsOf, type EmulatorOptions } from '../../lib/emulator/emulator-op
 import { ClientListener } from '../../lib/emulator/client-listener.js';
 import { RegionTable } from '../../lib/emulator/region-table.js';
 import { HIGH_WATER, MAX_QUEUED, EmulatorSession } from '../../lib/emulator/emulator-session.js';
-import { ClosedError, TransportError } from '../../lib/errors.js';
 import { closeFds, native } from '../../lib/native.js';
-import { MAX_MESSAGE_SIZE, type TransportHandler } from '../../lib/transport/index.js';
 import { nothingLeft, openFds, turn } from '../engine/leak-check.js';
-import { Pipe } from '../engine/pipe.js';
 import { Script } from '../engine/script.js';
 import { promise, type Target } from '../engine/target.js';
-import { commandOf, message, version, versionOf } from './client-messages.js';
-import { answerTo, errorTo, Ledger } from './ledger.js';
+import { commandOf, version, versionOf } from './client-messages.js';
+import { ClientSide } from './client-side.js';
 
 const MOST_STEPS = 120;
-const MOST_FLOODS = 3;
-/** Without a reply. A busy machine has turned the loop often by then. */
-const PATIENCE_MS = 500;
 const EIO = 5;
-const EPIPE = 32;
-const REGION_WRITE = 10;
 const MOST_MAPS = 6;
 const MOST_EVENT_FDS = 3;
 const PAGE = 4096;
-/** A message more than is looked for, and what it costs. */
-const SLACK = 2 * MAX_MESSAGE_SIZE + 4096;
+/** Of 1 MiB each: more than may wait. */
+const FLOOD_MESSAGES = 20;
 
 type Served = DeviceModel & { close(): void };
 
@@ -43,21 +35,26 @@ class Run {
   readonly #script: Script;
   readonly #device: Served;
   readonly #listener: ClientListener;
-  readonly #ledger = new Ledger();
+  readonly #client: ClientSide;
   readonly #passesFds: boolean;
   readonly #errors: unknown[] = [];
-  #pipe!: Pipe;
   #session: EmulatorSession | undefined;
-  #client: ClientState | undefined;
-  #last: Buffer = version({});
-  #rest: Buffer | undefined;
-  #floods = 0;
+  /** The client as its device sees it. */
+  #attached: ClientState | undefined;
   #id = 0;
 
   constructor(script: Script) {
     this.#script = script;
     const [what, how] = [script.byte(), script.byte()];
     this.#passesFds = (how & 1) !== 0;
+    this.#client = new ClientSide({
+      script,
+      passesFds: this.#passesFds,
+      floodMessages: FLOOD_MESSAGES,
+      limits: { commands: MAX_QUEUED, replies: HIGH_WATER },
+      kept: () => this.#session?.kept,
+      first: version({}),
+    });
     this.#device = this.#watched(what % 4 === 3 ? nvmeDevice() : ramDevice(this.#passesFds));
     const settings = settingsOf(this.#options(how));
     const regions = new RegionTable(this.#device.regions);
@@ -71,25 +68,23 @@ class Run {
   }
 
   async go(): Promise<void> {
-    const open = (handler: TransportHandler): Pipe =>
-      (this.#pipe = new Pipe(this.#ledger.watch(handler), this.#passesFds));
-    const connection = this.#listener.welcome(open);
+    const connection = this.#listener.welcome(this.#client.open);
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       this.#step(step % 16);
       if (step >= 192) await turn();
-      this.#look();
+      this.#check();
     }
-    await this.#settle();
+    await this.#client.settle(() => this.#check());
     this.#session?.close();
     this.#listener.close();
-    this.#pipe.end(new ClosedError());
-    closeFds(this.#pipe.takeFds());
+    this.#client.leave();
+    closeFds(this.#client.pipe.takeFds());
     await connection.ended;
-    this.#look();
-    promise(this.#client?.connected !== true, 'the device knows that its client has gone');
-    promise((this.#client?.dmaTable.size ?? 0) === 0, 'no mapping is kept of a client that has gone');
-    await this.#device.reset?.(this.#client!);
+    this.#check();
+    promise(this.#attached?.connected !== true, 'the device knows that its client has gone');
+    promise((this.#attached?.dmaTable.size ?? 0) === 0, 'no mapping is kept of a client that has gone');
+    await this.#device.reset?.(this.#attached!);
     this.#device.close();
     if (this.#errors.length > 0)
       throw new Error("a client's command made the device fail", { cause: this.#errors[0] });
@@ -104,7 +99,7 @@ class Run {
       dmaTimeoutMs: 20,
       intercept: ({ id }) => {
         const verdict = (how & 16) === 0 ? 'pass' : verdictOf(id);
-        this.#ledger.next(verdict === 'drop');
+        this.#client.ledger.next(verdict === 'drop');
         return verdict;
       },
       onError: (error) => this.#errors.push(error),
@@ -115,7 +110,7 @@ class Run {
   #watched(device: Served): Served {
     const attach = device.attach?.bind(device);
     device.attach = (client: ClientContext): void => {
-      this.#client = client as ClientState;
+      this.#attached = client as ClientState;
       attach?.(client);
     };
     return device;
@@ -130,21 +125,21 @@ class Run {
         this.#send(versionOf(this.#script));
         break;
       case 2:
-        this.#pipe.receive(this.#script.bytes(64));
+        this.#client.sendGarbage();
         break;
       case 3:
-        this.#half();
+        this.#client.sendHalf(commandOf(this.#script, this.#id++));
         break;
       case 4:
-        this.#flood();
+        this.#client.flood();
         break;
       case 5:
-        this.#pipe.makeRoom(this.#script.byte() % 2 === 0 ? Infinity : this.#script.byte());
+        this.#client.makeRoom();
         break;
       case 6:
       case 7:
       case 8:
-        this.#answer();
+        this.#client.answer(() => this.#script.bytes(64));
         break;
       case 9:
         this.#goAway();
@@ -155,98 +150,32 @@ class Run {
   }
 
   #send(bytes: Buffer): void {
-    this.#last = bytes;
     const count = this.#passesFds ? this.#script.byte() : 0;
     const fds = count < 128 ? [] : Array.from({ length: 1 + (count % 4) }, () => fdOf(this.#script.byte()));
-    this.#pipe.receive(bytes, fds.length === 0 ? undefined : fds);
-  }
-
-  /** One half of a command now; the other is the next one's beginning, or never comes. */
-  #half(): void {
-    if (this.#rest !== undefined) this.#pipe.receive(this.#rest);
-    const bytes = commandOf(this.#script, this.#id++);
-    const middle = this.#script.byte() % bytes.length;
-    this.#rest = bytes.subarray(middle);
-    if (middle > 0) this.#pipe.receive(bytes.subarray(0, middle));
-  }
-
-  #flood(): void {
-    const count = this.#script.byte();
-    if (++this.#floods > MOST_FLOODS) return;
-    if (count > 250) this.#last = message(7, REGION_WRITE, 0, Buffer.alloc(1 << 20));
-    const times = count > 250 ? 20 : count * 2;
-    this.#pipe.receive(Buffer.concat(Array.from({ length: times }, () => this.#last)));
-  }
-
-  #answer(): void {
-    const { requests } = this.#ledger;
-    const [request] = requests.splice(this.#script.byte() % Math.max(1, requests.length), 1);
-    const how = this.#script.byte();
-    if (request === undefined) return;
-    const bytes = answerTo(request, how < 192 ? 0 : how % 8, this.#script.bytes(64));
-    this.#pipe.receive(bytes);
-    if (how === 255) this.#pipe.receive(bytes);
+    this.#client.send(bytes, fds);
   }
 
   #goAway(): void {
     const how = this.#script.byte();
-    if (how % 4 === 0) this.#pipe.end(new ClosedError());
-    // It reads no more, which sending finds.
-    else if (how % 4 === 1) this.#pipe.broken = new TransportError('sendmsg', EPIPE, 'fuzzer');
+    if (how % 4 === 0) this.#client.leave();
+    else if (how % 4 === 1) this.#client.stopReading();
     else if (how % 4 === 2) this.#session?.close();
   }
 
   /** What is promised at any time. */
-  #look(): void {
-    const { fault } = this.#pipe;
-    if (fault !== undefined) throw new Error('thrown into the transport', { cause: fault });
-    this.#ledger.read(this.#pipe.sent);
-    const kept = this.#session?.kept ?? { commands: 0, replies: 0 };
-    promise(kept.commands <= MAX_QUEUED + SLACK, `${kept.commands} bytes of commands wait`);
-    promise(kept.replies <= HIGH_WATER + SLACK, `${kept.replies} bytes wait to be taken`);
-    promise((this.#client?.dmaTable.size ?? 0) <= MOST_MAPS, 'there are no more mappings than maxDmaMaps');
+  #check(): void {
+    this.#client.check();
+    promise((this.#attached?.dmaTable.size ?? 0) <= MOST_MAPS, 'there are no more mappings than maxDmaMaps');
     promise(this.#armed() <= MOST_EVENT_FDS, 'there are no more eventfds than maxEventFds');
   }
 
   #armed(): number {
-    const client = this.#client;
+    const client = this.#attached;
     if (client?.connected !== true) return 0;
     const lines = this.#device.irqs.flatMap(({ index, count }) =>
       Array.from({ length: count }, (_, sub) => client.irq(index, sub)),
     );
     return lines.filter(({ armed }) => armed).length;
-  }
-
-  /** The client takes all that comes, and answers each request with an error: it is answered, too. */
-  async #settle(): Promise<void> {
-    if (this.#pipe.ended) return;
-    this.#pipe.makeRoom(Infinity);
-    let end = performance.now() + PATIENCE_MS;
-    for (let replies = -1; !this.#isSettled() && performance.now() < end;) {
-      if (replies !== this.#ledger.replies) end = performance.now() + PATIENCE_MS;
-      replies = this.#ledger.replies;
-      for (const request of this.#ledger.requests.splice(0)) this.#pipe.receive(errorTo(request, EIO));
-      await turn();
-      this.#look();
-    }
-    promise(
-      this.#isSettled(),
-      `every command with a reply due is answered, and what comes is read: ${this.#state()}`,
-    );
-  }
-
-  #state(): string {
-    const { waiting, requests } = this.#ledger;
-    const due = waiting.filter(({ isDue }) => isDue).map(({ command, id }) => `${command} #${id}`);
-    const { isReading } = this.#pipe;
-    const { length } = due;
-    const kept = this.#session?.kept;
-    return JSON.stringify({ length, due: due.slice(0, 3), requests: requests.length, isReading, kept });
-  }
-
-  #isSettled(): boolean {
-    if (this.#pipe.ended) return true;
-    return this.#ledger.isSettled && this.#ledger.requests.length === 0 && this.#pipe.isReading;
   }
 }
 

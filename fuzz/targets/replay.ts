@@ -14,21 +14,19 @@ import { settingsOf, type ReplaySettings } from '../../lib/replay/replay-options
 import type { Recording } from '../../lib/replay/recording.js';
 import { formatReport, type ReplayReport } from '../../lib/replay/report.js';
 import { HIGH_WATER, MAX_QUEUED, ReplaySession } from '../../lib/replay/replay-session.js';
-import { MAX_MESSAGE_SIZE, type TransportHandler } from '../../lib/transport/index.js';
 import { nothingLeft, openFds, turn } from '../engine/leak-check.js';
-import { Pipe } from '../engine/pipe.js';
 import { Script } from '../engine/script.js';
 import { promise, type Target } from '../engine/target.js';
 import { commandOf, message, version, versionOf } from './client-messages.js';
-import { answerTo, errorTo, Ledger } from './ledger.js';
+import { ClientSide } from './client-side.js';
+import { answerTo, errorTo } from './ledger.js';
 
 const MOST_STEPS = 120;
-const MOST_FLOODS = 3;
-const PATIENCE_MS = 500;
 const ANSWER_MS = 20;
 const EIO = 5;
 const REPLY = 1;
-const SLACK = 2 * MAX_MESSAGE_SIZE + 4096;
+/** Of 1 MiB each. */
+const FLOOD_MESSAGES = 8;
 /** What the recorded client's memory held. */
 const MEMORY = Buffer.from('recorded');
 
@@ -112,14 +110,10 @@ function settingsFor(how: number): ReplaySettings {
 class Run {
   readonly #script: Script;
   readonly #listener: ClientListener;
-  readonly #ledger = new Ledger();
-  #pipe!: Pipe;
+  readonly #client: ClientSide;
   #session: ReplaySession | undefined;
   #at = 0;
   #id = 0;
-  #last: Buffer = REQUESTS[0]!;
-  #rest: Buffer | undefined;
-  #floods = 0;
   /** It has sent nothing but what is recorded, in order. */
   #isFaithful = true;
 
@@ -127,6 +121,13 @@ class Run {
     this.#script = script;
     const settings = settingsFor(script.byte());
     const recording = recordingOf();
+    this.#client = new ClientSide({
+      script,
+      floodMessages: FLOOD_MESSAGES,
+      limits: { commands: MAX_QUEUED, replies: HIGH_WATER },
+      kept: () => this.#session?.kept,
+      first: REQUESTS[0]!,
+    });
     this.#listener = new ClientListener({
       places: 1,
       versionTimeoutMs: settings.versionTimeoutMs,
@@ -140,17 +141,19 @@ class Run {
   }
 
   async go(): Promise<void> {
-    const open = (handler: TransportHandler): Pipe => (this.#pipe = new Pipe(this.#ledger.watch(handler)));
-    const connection = this.#listener.welcome(open);
+    const connection = this.#listener.welcome(this.#client.open);
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       this.#step(step % 16);
       if (step >= 128) await turn();
-      this.#look();
+      this.#client.check();
     }
-    await this.#settle();
+    await this.#client.settle(
+      () => this.#client.check(),
+      (request) => (this.#isFaithful ? answerTo(request, 0, MEMORY) : errorTo(request, EIO)),
+    );
     const ended = this.#session?.ended;
-    this.#pipe.end(new ClosedError());
+    this.#client.leave();
     this.#listener.close();
     await connection.ended;
     if (ended !== undefined) this.#check(await ended);
@@ -167,19 +170,19 @@ class Run {
         break;
       case 4:
       case 5:
-        this.#answer();
+        this.#isFaithful = this.#client.answer(() => MEMORY) && this.#isFaithful;
         break;
       case 6:
-        this.#send(versionOf(this.#script));
+        this.#client.send(versionOf(this.#script));
         break;
       case 7:
-        this.#pipe.receive(this.#script.bytes(64));
+        this.#client.sendGarbage();
         break;
       case 8:
-        this.#half();
+        this.#client.sendHalf(this.#nextRequest());
         break;
       case 9:
-        this.#flood();
+        this.#client.flood();
         break;
       case 10:
         this.#at = this.#script.below(REQUESTS.length + 1);
@@ -188,102 +191,31 @@ class Run {
         this.#changed();
         break;
       case 12:
-        if (this.#script.below(4) === 0) this.#pipe.end(new ClosedError());
+        if (this.#script.below(4) === 0) this.#client.leave();
         break;
       case 13:
-        this.#send(commandOf(this.#script, this.#id++));
+        this.#client.send(commandOf(this.#script, this.#id++));
         break;
       default:
-        this.#pipe.makeRoom(this.#script.byte() % 2 === 0 ? Infinity : this.#script.byte());
+        this.#client.makeRoom();
     }
-  }
-
-  #send(bytes: Buffer): void {
-    this.#last = bytes;
-    this.#pipe.receive(bytes);
   }
 
   #follow(): void {
     const request = REQUESTS[this.#at++];
-    if (request !== undefined) this.#send(request);
+    if (request !== undefined) this.#client.send(request);
   }
 
   /** The next request with some bytes changed. */
   #changed(): void {
-    const request = Buffer.from(REQUESTS[this.#at++ % REQUESTS.length]!);
+    const request = Buffer.from(this.#nextRequest());
     const data = this.#script.bytes(8);
     data.copy(request, this.#script.byte() % request.length);
-    this.#send(request);
+    this.#client.send(request);
   }
 
-  #half(): void {
-    if (this.#rest !== undefined) this.#pipe.receive(this.#rest);
-    const bytes = REQUESTS[this.#at++ % REQUESTS.length]!;
-    const middle = this.#script.byte() % bytes.length;
-    this.#rest = bytes.subarray(middle);
-    if (middle > 0) this.#pipe.receive(bytes.subarray(0, middle));
-  }
-
-  #flood(): void {
-    const count = this.#script.byte();
-    if (++this.#floods > MOST_FLOODS) return;
-    const isBig = count > 250;
-    if (isBig) this.#last = message(7, 10, 0, Buffer.alloc(1 << 20));
-    this.#pipe.receive(Buffer.concat(Array.from({ length: isBig ? 8 : count * 2 }, () => this.#last)));
-  }
-
-  #answer(): void {
-    const { requests } = this.#ledger;
-    const [request] = requests.splice(this.#script.byte() % Math.max(1, requests.length), 1);
-    const how = this.#script.byte();
-    if (request === undefined) return;
-    if (how >= 192) this.#isFaithful = false;
-    const bytes = answerTo(request, how < 192 ? 0 : how % 8, MEMORY);
-    this.#pipe.receive(bytes);
-    if (how === 255) this.#pipe.receive(bytes);
-  }
-
-  #look(): void {
-    const { fault } = this.#pipe;
-    if (fault !== undefined) throw new Error('thrown into the transport', { cause: fault });
-    this.#ledger.read(this.#pipe.sent);
-    const kept = this.#session?.kept ?? { commands: 0, replies: 0 };
-    promise(kept.commands <= MAX_QUEUED + SLACK, `${kept.commands} bytes of requests wait`);
-    promise(kept.replies <= HIGH_WATER + SLACK, `${kept.replies} bytes wait to be taken`);
-  }
-
-  async #settle(): Promise<void> {
-    if (this.#pipe.ended) return;
-    this.#pipe.makeRoom(Infinity);
-    let end = performance.now() + PATIENCE_MS;
-    for (let replies = -1; !this.#isSettled() && performance.now() < end;) {
-      if (replies !== this.#ledger.replies) end = performance.now() + PATIENCE_MS;
-      replies = this.#ledger.replies;
-      for (const request of this.#ledger.requests.splice(0)) {
-        if (!this.#isFaithful) this.#pipe.receive(errorTo(request, EIO));
-        else this.#pipe.receive(answerTo(request, 0, MEMORY));
-      }
-      await turn();
-      this.#look();
-    }
-    promise(
-      this.#isSettled(),
-      `every request with a reply due is answered, and what comes is read: ${this.#state()}`,
-    );
-  }
-
-  #state(): string {
-    const { waiting, requests } = this.#ledger;
-    const due = waiting.filter(({ isDue }) => isDue).map(({ command, id }) => `${command} #${id}`);
-    const { isReading } = this.#pipe;
-    const { length } = due;
-    const kept = this.#session?.kept;
-    return JSON.stringify({ length, due: due.slice(0, 3), requests: requests.length, isReading, kept });
-  }
-
-  #isSettled(): boolean {
-    if (this.#pipe.ended) return true;
-    return this.#ledger.isSettled && this.#ledger.requests.length === 0 && this.#pipe.isReading;
+  #nextRequest(): Buffer {
+    return REQUESTS[this.#at++ % REQUESTS.length]!;
   }
 
   #check(report: ReplayReport): void {

@@ -1,5 +1,5 @@
 /**
- * Where clients come in, before there is a session for them (`lib/waiting-room.ts` says who is served when). A client
+ * Where clients come in, before there is a session for them (`lib/admission-queue.ts` says who is served when). A client
  * takes a place when it has sent VERSION, whole; but a message that has begun must end in time.
  */
 import { constants } from 'node:os';
