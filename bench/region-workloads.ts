@@ -113,7 +113,16 @@ export const REGION_WORKLOADS: readonly Workload[] = [
     name: 'read-sync',
     title: '4-byte region read by message, synchronous',
     ours: ours('sync', READ),
-    rivals: [sameSpin(READ, atMostInTime(1.3)), blocking(READ, atMostInTime(1)), crate(READ)],
+    rivals: [
+      sameSpin(READ, atMostInTime(1.3)),
+      blocking(READ, atMostInTime(1)),
+      {
+        ...blocking(READ, atMostInTime(1.05)),
+        name: 'C floor, blocking, all processors busy',
+        busy: 'all',
+      },
+      crate(READ),
+    ],
     limits: SYNC_LIMITS,
   },
   {
