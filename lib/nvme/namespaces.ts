@@ -11,8 +11,11 @@ const MOST_NAMESPACES = 1 << 16;
 
 export class Namespaces {
   readonly #admin: Admin;
-  /** Those that were asked for. */
-  readonly #known = new Map<number, NvmeNamespace>();
+  /**
+   * Those that were asked for and are what they were, by number, the newest last: where one has grown there are several, as
+   * queues and callers still have the earlier ones.
+   */
+  readonly #known = new Map<number, NvmeNamespace[]>();
 
   readonly #onChanged: (namespace: NvmeNamespace, change: string) => void;
 
@@ -45,16 +48,15 @@ export class Namespaces {
   ): Promise<NvmeNamespace> {
     const nsid = id ?? (await this.ids(options, admin))[0];
     if (nsid === undefined) throw new UnsupportedError('the controller has no active namespace');
-    const known = this.#known.get(nsid);
+    const known = this.#known.get(nsid)?.at(-1);
     if (known !== undefined && options.refresh !== true) return known;
     const namespace = await this.#identify(admin, nsid, options);
     // Asked for twice at once, it is the first one.
-    const other = this.#known.get(nsid);
+    const other = this.#known.get(nsid)?.at(-1);
     const isSame =
       other !== undefined && other.blocks === namespace.blocks && other.whatDiffers(namespace) === undefined;
     if (isSame) return other;
-    if (other !== undefined) this.#replace(other, namespace);
-    this.#known.set(nsid, namespace);
+    this.#keep(nsid, (before) => before.whatDiffers(namespace), namespace);
     return namespace;
   }
 
@@ -63,17 +65,14 @@ export class Namespaces {
    * @throws what commands throw, but for a status: a namespace that cannot be identified is gone.
    */
   async verify(admin: Admin): Promise<void> {
-    for (const [nsid, namespace] of [...this.#known]) {
-      let change: string | undefined;
+    for (const nsid of [...this.#known.keys()]) {
       try {
-        change = namespace.whatDiffers(await this.#identify(admin, nsid));
+        const now = await this.#identify(admin, nsid);
+        this.#keep(nsid, (namespace) => namespace.whatDiffers(now));
       } catch (error) {
         if (!(error instanceof NvmeStatusError || error instanceof ProtocolError)) throw error;
-        change = `Identify Namespace: ${error.message}`;
+        this.#keep(nsid, () => `Identify Namespace: ${error.message}`);
       }
-      if (change === undefined) continue;
-      this.#known.delete(nsid);
-      this.#giveUp(namespace, change);
     }
   }
 
@@ -82,10 +81,19 @@ export class Namespaces {
     return new NvmeNamespace(nsid, decodeNamespaceIdentity(bytes), this);
   }
 
-  /** A refresh has shown `after` in the place of `before`. */
-  #replace(before: NvmeNamespace, after: NvmeNamespace): void {
-    const change = before.whatDiffers(after);
-    if (change !== undefined) this.#giveUp(before, change);
+  /** Gives up those of that number in which there is a `change`; `added` is one more. */
+  #keep(nsid: number, change: (known: NvmeNamespace) => string | undefined, ...added: NvmeNamespace[]): void {
+    const kept: NvmeNamespace[] = [];
+    const given = this.#known.get(nsid) ?? [];
+    // Before anybody hears of it.
+    this.#known.set(nsid, kept);
+    for (const namespace of given) {
+      const text = change(namespace);
+      if (text === undefined) kept.push(namespace);
+      else this.#giveUp(namespace, text);
+    }
+    kept.push(...added);
+    if (kept.length === 0) this.#known.delete(nsid);
   }
 
   #giveUp(namespace: NvmeNamespace, change: string): void {

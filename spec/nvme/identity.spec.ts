@@ -16,8 +16,12 @@ function disk(store: MemoryStore, options: Options = {}): NvmeDevice {
   return emulated;
 }
 
-/** A driver with a write in flight on `first`, whose server goes and comes back with `second`. */
-async function exchanged(first: NvmeDevice, second: NvmeDevice) {
+/** A driver with a write in flight on `first`, whose server goes, after `then`, and comes back with `second`. */
+async function exchanged(
+  first: NvmeDevice,
+  second: NvmeDevice,
+  then: (controller: NvmeController) => Promise<unknown> = () => Promise.resolve(),
+) {
   const path = join(mkdtempSync(join(tmpdir(), 'vfio-user-')), 's');
   cleanup(() => rmSync(dirname(path), { recursive: true }));
   const before = await serve(first, { path });
@@ -34,6 +38,7 @@ async function exchanged(first: NvmeDevice, second: NvmeDevice) {
   queue.submitWrite(101, 1, 0, 7);
   queue.ring();
   await until(() => first.commandCount >= 3);
+  await then(controller);
   await before.close();
   const after = await serve(second, { path });
   cleanup(() => after.close());
@@ -119,6 +124,20 @@ describe('another disk comes back under the same path', () => {
     expect(grown.read(100 * 512, 1)[0]).toBe(0x41);
     expect(queue.poll()).toBe(1);
     expect(queue.completedStatus[0]).not.toBe(0);
+    await controller.close();
+  });
+
+  test('one that had grown comes back smaller: queues of before it grew end, too', async () => {
+    const first = disk(store());
+    const other = new MemoryStore(1 << 20);
+    const { controller, queue, write } = await exchanged(first, disk(other), async (controller) => {
+      first.replaceNamespace(1, { store: new MemoryStore(2 * NAMESPACE_BYTES) });
+      const grown = await controller.namespace(1, { refresh: true });
+      expect(grown.blocks).toBe(16_384);
+    });
+    expect(await write).toBeInstanceOf(NvmeNamespaceError);
+    expect(await errorOf(queue.read(0, 1))).toBeInstanceOf(NvmeNamespaceError);
+    expect(other.read(0, other.size).every((byte) => byte === 0)).toBe(true);
     await controller.close();
   });
 
