@@ -73,7 +73,8 @@ export function compare({ rival, goal, ours, theirs, theirLatency, nice }: Conte
   };
 }
 
-function inMeasureOf({ measure }: Goal, ours: readonly Trial[], theirs: readonly Trial[]): number[] {
+/** Pair by pair. */
+export function inMeasureOf({ measure }: Goal, ours: readonly Trial[], theirs: readonly Trial[]): number[] {
   return ours.map((trial, i) => {
     const other = theirs[i]!;
     if (measure === 'p90') return p90Of(trial) / p90Of(other);

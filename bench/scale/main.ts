@@ -96,10 +96,10 @@ function steps(server: string): Step[] {
       measure: () => run('client', server, devices, READS),
     },
     {
-      what: `${devices} devices of the C target, beside one`,
+      what: `one of ${devices} devices of the C target, the others idle`,
       words: ['devices'],
       bounds: {},
-      measure: () => besideOne(devices),
+      measure: () => amongIdle(devices),
     },
     ...FLOODS.map((kind) => ({
       what: `flood: ${kind}`,
@@ -124,11 +124,11 @@ function steps(server: string): Step[] {
 }
 
 /**
- * Processes with so many devices and with one in alternation, and the round trips of the one in relation to those of the
- * other. It is the client that is asked: the emulator would look for the next request of a client that is alone, and has
- * as many cold objects for a thousand as the client has.
+ * Processes with so many devices, of which one is used, and with one device, in alternation: the round trips of that one
+ * in relation to those of a device alone. On a server in C, which has little to touch for each client: it is the client
+ * that is measured.
  */
-async function besideOne(devices: number): Promise<Figures> {
+async function amongIdle(devices: number): Promise<Figures> {
   const server = await startMany();
   const pairs: { all: Figures; one: Figures }[] = [];
   while (pairs.length < PAIRS) {
