@@ -23,12 +23,12 @@ type Writable<T> = { -readonly [K in keyof T]: T[K] };
 export function deriveQuirks(facts: ServerFacts): { quirks: Quirks; reasons: Record<string, string> } {
   const quirks: Writable<Quirks> = {};
   const reasons: Record<string, string> = {};
-  const doNotSend = OMISSIBLE.filter((command) => facts.deadlyCommands.has(command));
+  const doNotSend = OMISSIBLE.filter((command) => facts.breakingCommands.has(command));
   // What is asked one way is not written the other way either.
   if (doNotSend.includes('MIG_DATA_READ')) doNotSend.push('MIG_DATA_WRITE');
   if (doNotSend.length > 0) {
     quirks.doNotSend = doNotSend;
-    reasons['doNotSend'] = 'after each of these the server lost step, or went away';
+    reasons['doNotSend'] = 'after each of these the server was out of sync, or gone';
   }
   const widths = accessWidths(facts);
   if (Object.keys(widths).length > 0) {

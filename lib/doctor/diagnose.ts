@@ -15,7 +15,7 @@ import { irqFlagNames, regionFlagNames } from '../protocol/constants.js';
 import { checkEndpoint, openEndpoint } from '../transport/index.js';
 import { ServerFacts } from './server-facts.js';
 import { ReplyChecks, REPLY_CHECK_RULES } from './reply-checks.js';
-import { Examination, NoSession, OutOfTime, type Probe } from './probe.js';
+import { ProbeContext, NoSession, OutOfTime, type Probe } from './probe.js';
 import { PROBES, survey } from './probes/index.js';
 import {
   summaryOf,
@@ -29,7 +29,7 @@ import {
 import { deriveQuirks } from './derive-quirks.js';
 import { RULE_IDS, RULES, type RuleId } from './rules.js';
 import { recognise } from './known-servers.js';
-import { OnceOnly, ServerSource, type Subject } from './server-source.js';
+import { EndpointUsed, ServerSource, type Subject } from './server-source.js';
 import { RawConnection } from './raw-connection.js';
 
 export interface DiagnoseOptions {
@@ -93,7 +93,7 @@ const WEIGHT: Readonly<Record<Verdict, number>> = {
   'not run': 0,
 };
 
-/** Probes after which a server may have lost step: that is judged by the rules that they are about. */
+/** Probes after which a server may be out of sync: that is judged by the rules that they are about. */
 const PROVOKING: ReadonlySet<string> = new Set(
   PROBES.filter(({ harm }) => harm !== 'none').map(({ name }) => name),
 );
@@ -174,22 +174,20 @@ class Doctor {
 
   async #maybeRun(probe: Probe): Promise<void> {
     const { readOnly = true, gentle = false, signal } = this.#options;
-    const needless = probe.needless?.(this.#facts);
+    const skipReason = probe.skipReason?.(this.#facts);
     if (signal?.aborted === true) this.#leaveOut(probe, ENDED);
     else if (this.#gone !== undefined) this.#leaveOut(probe, this.#gone);
     else if (probe.changes === true && readOnly)
       this.#skip(probe, 'not run', 'it changes state: not read-only');
     else if (probe.harm === 'server' && gentle)
       this.#skip(probe, 'not run', 'some servers do not survive it');
-    else if (needless !== undefined) this.#skip(probe, 'not applicable', needless);
+    else if (skipReason !== undefined) this.#skip(probe, 'not applicable', skipReason);
     else await this.#run(probe);
   }
 
   /** One probe, with a server of its own where servers are started here. */
   async #run(probe: Probe): Promise<void> {
-    const examination = new Examination(probe.name, this.#facts, this.#timeoutMs, () =>
-      this.#open(probe.name),
-    );
+    const context = new ProbeContext(probe.name, this.#facts, this.#timeoutMs, () => this.#open(probe.name));
     let failure: string | undefined;
     let shown: Evidence[] = [];
     if (probe !== survey) {
@@ -198,7 +196,8 @@ class Doctor {
     }
     this.#deadline = undefined;
     try {
-      await probe.run(examination);
+      const open = probe.beforeVersion === true ? context.open() : context.session();
+      await probe.run(context, await open);
       this.#failures = 0;
     } catch (error) {
       failure = failureOf(error);
@@ -207,17 +206,17 @@ class Doctor {
     } finally {
       this.#closeConnections();
     }
-    this.#keep(examination, probe, failure, shown);
+    this.#keep(context, probe, failure, shown);
     if (probe.survival !== undefined && failure === undefined)
       await this.#judgeSurvival(probe, probe.survival);
     this.#lastProbe = probe.name;
   }
 
   /** What a probe did not judge, nobody knows. */
-  #keep(examination: Examination, probe: Probe, failure: string | undefined, shown: Evidence[]): void {
-    for (const result of examination.results) this.#merge(result);
-    this.#traits.push(...examination.traits);
-    const judged = new Set(examination.results.map(({ id }) => id));
+  #keep(context: ProbeContext, probe: Probe, failure: string | undefined, shown: Evidence[]): void {
+    for (const result of context.results) this.#merge(result);
+    this.#traits.push(...context.traits);
+    const judged = new Set(context.results.map(({ id }) => id));
     const rest = [...probe.rules, ...(failure !== undefined && probe.survival ? [probe.survival] : [])];
     const verdict = failure === undefined || this.#gone === undefined ? 'unclear' : 'not run';
     if (verdict === 'not run') this.#incomplete ??= this.#gone;
@@ -258,7 +257,7 @@ class Doctor {
   }
 
   #onFailure(error: unknown, text: string): void {
-    if (error instanceof OnceOnly) this.#giveUp(error.message);
+    if (error instanceof EndpointUsed) this.#giveUp(error.message);
     // A server that is silent now may only be busy with the client before.
     else if (error instanceof NoSession && ++this.#failures >= MOST_FAILURES) this.#giveUp(text);
     else if (error instanceof Unreachable) {
@@ -307,7 +306,7 @@ class Doctor {
 
   /** What the server does when its first client, a well-behaved one, has gone. */
   async #tryNextClient(): Promise<void> {
-    const title = 'When its client has gone';
+    const title = 'When its client has disconnected';
     const status = await this.#source.ended(EXIT_MS);
     const { value, next, evidence } =
       status === undefined
@@ -328,16 +327,17 @@ class Doctor {
     evidence: Evidence[];
   }> {
     this.#deadline = undefined;
-    const examination = new Examination('next-client', this.#facts, this.#timeoutMs, () =>
+    const context = new ProbeContext('next-client', this.#facts, this.#timeoutMs, () =>
       this.#open('next-client'),
     );
     try {
-      const connection = await examination.session();
-      return { value: 'takes the next one', next: 'served', evidence: connection.since(0) };
+      const connection = await context.open();
+      await context.negotiate(connection);
+      return { value: 'takes the next one', next: 'served', evidence: connection.evidence() };
     } catch (error) {
       if (error instanceof NoSession)
         return { value: error.message, next: 'silent', evidence: error.evidence };
-      if (error instanceof Unreachable || error instanceof OnceOnly)
+      if (error instanceof Unreachable || error instanceof EndpointUsed)
         return { value: `takes no other: ${error.message}`, next: 'refused', evidence: [] };
       throw error;
     } finally {
@@ -356,7 +356,7 @@ class Doctor {
       status = await this.#source.ended(EXIT_MS);
       if (status === undefined) {
         const isAsEver = this.#facts.nextClient === next && this.#source.startsServers;
-        if (isAsEver) return judge('kept', `it lives, and takes no other client, as after any: ${value}`);
+        if (isAsEver) return judge('kept', `it runs, and takes no other client, as after any: ${value}`);
         if (this.#facts.nextClient !== 'served')
           return judge('unclear', `the next client: ${value}`, evidence);
         this.#lastProbe = probe.name;
@@ -423,7 +423,7 @@ function failureOf(error: unknown): string {
   const isOurs =
     error instanceof NoSession ||
     error instanceof Unreachable ||
-    error instanceof OnceOnly ||
+    error instanceof EndpointUsed ||
     error instanceof OutOfTime;
   return isOurs ? text : `what came could not be understood: ${text}`;
 }

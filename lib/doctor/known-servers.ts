@@ -24,12 +24,12 @@ interface Implementation {
 const LEAST_CONFIDENCE = 0.6;
 
 const migrationPgsize: Sign = {
-  text: 'names a migration page size that nobody proposed',
+  text: 'names a migration page size that was not proposed',
   weight: 3,
   seen: ({ facts }) => 'migration' in facts.capabilities,
 };
 const errorsCarryData: Sign = {
-  text: 'sends data behind the header of an error',
+  text: 'sends data after the header of an error',
   weight: 2,
   seen: broken('error.bare-header'),
 };
@@ -102,9 +102,9 @@ const IMPLEMENTATIONS: readonly Implementation[] = [
         seen: ({ traitOf }) => is(traitOf('errno.unknown-command'), 'ENOSYS'),
       },
       { text: 'sends bare errors', weight: 1, seen: kept('error.bare-header') },
-      { text: 'takes messages in pieces', weight: 2, seen: kept('stream.split-header') },
+      { text: 'takes messages that arrive in pieces', weight: 2, seen: kept('stream.split-header') },
       { text: 'answers minor 2 to a proposal of 2', weight: 1, seen: minorIs(2) },
-      { text: 'survives a header that says 4 GiB', weight: 1, seen: kept('robust.oversized') },
+      { text: 'survives a header with a size of 4 GiB', weight: 1, seen: kept('robust.oversized') },
     ],
   },
 ];

@@ -49,7 +49,7 @@ function heading({ identity, recognised, summary, readOnly, incomplete }: Doctor
 }
 
 function quirks({ quirks: found, quirkReasons }: DoctorReport): string {
-  if (Object.keys(found).length === 0) return 'None: the library needs to be told nothing.';
+  if (Object.keys(found).length === 0) return 'None: the library works with this server as it is.';
   const why = Object.entries(quirkReasons).map(([name, reason]) => `- \`${name}\`: ${reason}.`);
   return `\`\`\`json\n${JSON.stringify(found, null, 2)}\n\`\`\`\n\n${why.join('\n')}`;
 }

@@ -55,15 +55,15 @@ export interface Asked {
   command: number;
 }
 
-interface AskOptions {
+interface HeaderOptions {
   /** Header flags. Default 0: a command that wants a reply. */
   flags?: number;
   errno?: number;
-  id?: number;
-  /** What the header says; default the truth. */
-  size?: number;
+}
+
+interface AskOptions extends HeaderOptions {
   fds?: readonly number[];
-  /** How long to wait at most; the larger part of what is left of the probe's time where it is not said. */
+  /** How long to wait, in milliseconds. Default: the larger part of what is left of the probe's time. */
   waitMs?: number;
 }
 
@@ -72,18 +72,20 @@ export class RawConnection implements TransportHandler {
   readonly #watch: ReplyWatcher;
   readonly #deadline: number;
   readonly #steps: Evidence[] = [];
+  /** Of `#steps`, the first that is evidence. */
+  #marked = 0;
   readonly #asked = new Map<number, Asked>();
   #waiting: Reply[] = [];
   #waitingBytes = 0;
-  #nextId = 0xc0de;
+  #lastId = 0xc0de;
   #ended: VfioUserError | undefined;
   #isClosed = false;
   #wake: (() => void) | undefined;
   readonly #fds: number[] = [];
   /** Requests that the server made meanwhile. */
   serverRequests = 0;
-  /** Replies to ids that were not sent: the server has lost step. */
-  strays = 0;
+  /** Replies to ids that were not sent: the server is out of sync. */
+  unexpectedReplies = 0;
 
   /** `deadline` is of `performance.now()`. */
   constructor(
@@ -116,27 +118,29 @@ export class RawConnection implements TransportHandler {
     return this.#ended;
   }
 
-  /** Where the conversation is now, for `since`. */
-  mark(): number {
-    return this.#steps.length;
+  /** What comes from now on is evidence. */
+  mark(): void {
+    this.#marked = this.#steps.length;
   }
 
-  /** What was said since, the last `most` steps of it. */
-  since(mark: number, most = 6): Evidence[] {
-    const steps = this.#steps.slice(mark);
+  /** What was sent and received since the last mark: the first two steps and the last ones, `most` in all. */
+  evidence(most = 6): Evidence[] {
+    const steps = this.#steps.slice(this.#marked);
     return steps.length <= most ? steps : [...steps.slice(0, 2), ...steps.slice(2 - most)];
   }
 
-  nextId(): number {
-    this.#nextId = this.#nextId === 0xffff ? 0x8000 : this.#nextId + 1;
-    return this.#nextId;
+  /** A command with an id of its own, ready to be sent, whose reply is expected. */
+  compose(command: number, payload?: Uint8Array, header: HeaderOptions = {}): { id: number; bytes: Buffer } {
+    const id = this.#newId();
+    this.expect(id, command);
+    return { id, bytes: message({ id, command, ...header }, payload) };
   }
 
   /** Sends a command and waits for its answer. */
   async ask(command: number, payload?: Uint8Array, options: AskOptions = {}): Promise<Answer> {
-    const { id = this.nextId(), waitMs = PATIENCE * this.leftMs, fds, ...header } = options;
-    this.expect(id, command);
-    if (!(await this.send(message({ id, command, ...header }, payload), fds))) return this.nothing(0);
+    const { waitMs = PATIENCE * this.leftMs, fds, ...header } = options;
+    const { id, bytes } = this.compose(command, payload, header);
+    if (!(await this.send(bytes, fds))) return this.noAnswer(0);
     return this.answer(id, waitMs);
   }
 
@@ -186,13 +190,13 @@ export class RawConnection implements TransportHandler {
         return reply!;
       }
       const left = until - performance.now();
-      if (this.#ended !== undefined || left <= 0) return this.nothing(performance.now() - begun);
+      if (this.#ended !== undefined || left <= 0) return this.noAnswer(performance.now() - begun);
       await this.#pause(left);
     }
   }
 
   /** An answer that is none, written down. */
-  nothing(waitedMs: number): Answer {
+  noAnswer(waitedMs: number): Answer {
     if (this.#ended !== undefined) return { kind: 'ended', reason: this.#ended };
     this.event(`no answer within ${Math.round(waitedMs)} ms`);
     return { kind: 'silence', waitedMs };
@@ -239,7 +243,7 @@ export class RawConnection implements TransportHandler {
       this.#refuse(reply);
       return;
     }
-    if (!this.#asked.has(reply.id)) this.strays++;
+    if (!this.#asked.has(reply.id)) this.unexpectedReplies++;
     this.#waiting.push(reply);
     this.#waitingBytes += reply.payload.byteLength;
     const at = this.#steps.length;
@@ -281,6 +285,11 @@ export class RawConnection implements TransportHandler {
     this.#transport.trySend(refusal, refusal.byteLength, null, 0, null);
   }
 
+  #newId(): number {
+    this.#lastId = this.#lastId === 0xffff ? 0x8000 : this.#lastId + 1;
+    return this.#lastId;
+  }
+
   #note(step: Evidence): void {
     if (this.#steps.length < MOST_STEPS) this.#steps.push(step);
   }
@@ -316,7 +325,7 @@ export function isGood(answer: Answer): answer is GoodReply {
 }
 
 /** In words: `EINVAL`, `a reply with 16 bytes`, `no answer`, `the server closed the connection`. */
-export function inWords(answer: Answer): string {
+export function describeAnswer(answer: Answer): string {
   if (answer.kind === 'silence') return `no answer within ${Math.round(answer.waitedMs)} ms`;
   if (answer.kind === 'ended') return `the connection ended: ${shortReason(answer.reason)}`;
   if (isError(answer)) return answer.errno === 0 ? 'an error without errno' : errnoName(answer.errno);
@@ -329,7 +338,7 @@ export function shortReason(reason: VfioUserError): string {
 }
 
 /** The errno's name, or what came instead, in few words. */
-export function shortly(answer: Answer): string {
+export function shortAnswer(answer: Answer): string {
   if (answer.kind === 'silence') return 'no answer';
   if (answer.kind === 'ended') return 'connection lost';
   if (isError(answer)) return answer.errno === 0 ? 'error without errno' : errnoName(answer.errno);

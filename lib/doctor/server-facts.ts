@@ -23,8 +23,8 @@ export class ServerFacts {
   config: Buffer | undefined;
   /** How a command that is not supported was answered, by command name. */
   readonly unsupported = new Map<string, string>();
-  /** Commands after which the server lost step or went away. */
-  readonly deadlyCommands = new Set<string>();
+  /** Commands after which the server was out of sync, or gone. */
+  readonly breakingCommands = new Set<string>();
   /** The widths that a region was read in at its beginning, of those that were tried; empty where all are refused. */
   readonly widths = new Map<number, number[]>();
   /** The most data that a write may carry and arrive as one message; undefined where all sizes did. */

@@ -64,14 +64,14 @@ export class ServerSource {
   /** A stream or an inherited socket is one connection, and no more. */
   #fixed(): Endpoint {
     const endpoint = this.#endpoint!;
-    if (!canOpenAgain(endpoint) && this.#used) throw new OnceOnly();
+    if (!canOpenAgain(endpoint) && this.#used) throw new EndpointUsed();
     this.#used = true;
     return endpoint;
   }
 }
 
 /** The endpoint is one connection, and it was used. */
-export class OnceOnly extends Error {
+export class EndpointUsed extends Error {
   constructor() {
     super('the endpoint is one connection, and it was used');
   }

@@ -15,13 +15,12 @@ import { closeFds } from '../native.js';
 import {
   Command,
   commandName,
-  HEADER_FLAG_ERROR,
   HEADER_FLAG_NO_REPLY,
   HEADER_FLAG_REPLY,
   HEADER_FLAG_TYPE_MASK,
   HEADER_SIZE,
 } from '../protocol/constants.js';
-import { decodeHeader, writeHeader, type Header } from '../protocol/header.js';
+import { writeHeader, type Header } from '../protocol/header.js';
 import { REGION_ACCESS_SIZE, writeRegionAccess } from '../protocol/region-access.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
 import { TurnShare } from '../turn-share.js';
@@ -31,6 +30,7 @@ import { Commands, takesFds, type Message, type Reply } from './commands.js';
 import { DeviceError, EINVAL, EIO } from './device-error.js';
 import type { DeviceModel } from './device-model.js';
 import type { Settings } from './emulator-options.js';
+import { takeHeader, writeErrorReply } from './headers.js';
 import { negotiate, negotiationReply, type Negotiated } from './negotiation.js';
 import { OutputQueue } from './output-queue.js';
 import { checkVerdict, type Verdict } from './faults.js';
@@ -116,7 +116,7 @@ export class EmulatorSession implements TransportHandler {
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] = []): void {
-    const header = this.#isOver ? undefined : headerOf(bytes, start, fds);
+    const header = this.#isOver ? undefined : takeHeader(bytes, start, fds);
     if (header === undefined || (header.flags & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY) {
       closeFds(fds);
       if (header !== undefined) this.#onReply(header, bytes, start, end);
@@ -330,10 +330,8 @@ export class EmulatorSession implements TransportHandler {
     if (this.#state === 'closed') return;
     const errno = this.#errnoOf(error);
     if ((message.flags & HEADER_FLAG_NO_REPLY) !== 0) return;
-    const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
-    const head = this.#replyHead;
-    writeHeader(head, 0, message.id, message.command, HEADER_SIZE, flags, errno);
-    this.#output.send(head, HEADER_SIZE, null);
+    writeErrorReply(this.#replyHead, message.id, message.command, errno);
+    this.#output.send(this.#replyHead, HEADER_SIZE, null);
   }
 
   #errnoOf(error: unknown): number {
@@ -392,15 +390,5 @@ export class EmulatorSession implements TransportHandler {
     } catch (error) {
       this.#settings.onError(error);
     }
-  }
-}
-
-/** The header; the fds of a message that has no good one are closed. */
-function headerOf(bytes: Buffer, start: number, fds: readonly number[]): Header {
-  try {
-    return decodeHeader(bytes, start);
-  } catch (error) {
-    closeFds(fds);
-    throw error;
   }
 }

@@ -10,28 +10,20 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { OutputQueue } from '../emulator/output-queue.js';
+import { takeHeader, writeErrorReply } from '../emulator/headers.js';
 import { TwinSocket } from '../emulator/twin-socket.js';
 import { ClosedError, ProtocolError, VfioUserError } from '../errors.js';
 import { Fifo } from '../fifo.js';
 import { closeFds } from '../native.js';
 import {
   Command,
-  HEADER_FLAG_ERROR,
   HEADER_FLAG_NO_REPLY,
   HEADER_FLAG_REPLY,
   HEADER_FLAG_TYPE_MASK,
   HEADER_SIZE,
   commandName,
 } from '../protocol/constants.js';
-import {
-  decodeHeader,
-  headerCommand,
-  headerErrno,
-  headerFlags,
-  headerId,
-  writeHeader,
-  type Header,
-} from '../protocol/header.js';
+import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
 import { TurnPace, TurnShare } from '../turn-share.js';
 import { MatchingCursor, OrderedCursor, type RecordingCursor } from './recording-cursor.js';
@@ -174,7 +166,7 @@ export class ReplaySession implements TransportHandler {
   }
 
   onMessage(bytes: Buffer, start: number, end: number, fds: number[] = []): void {
-    const header = headerOf(bytes, start, fds);
+    const header = takeHeader(bytes, start, fds);
     if ((header.flags & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY) {
       closeFds(fds);
       this.#onReply(bytes, start, end);
@@ -424,9 +416,8 @@ export class ReplaySession implements TransportHandler {
     if (this.#isOver) return;
     this.#refused++;
     if ((headerFlags(bytes, 0) & HEADER_FLAG_NO_REPLY) !== 0) return;
-    const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
-    const id = headerId(bytes, 0);
-    const head = encodeHeader(id, headerCommand(bytes, 0), HEADER_SIZE, flags, this.#settings.errno);
+    const head = Buffer.alloc(HEADER_SIZE);
+    writeErrorReply(head, headerId(bytes, 0), headerCommand(bytes, 0), this.#settings.errno);
     this.#send(this.#output, head, null);
   }
 
@@ -470,16 +461,6 @@ function soon(steps: readonly Step[]): Step[] {
     else order.push(step);
   }
   return order;
-}
-
-/** The header; the fds of a message that has no good one are closed. */
-function headerOf(bytes: Buffer, start: number, fds: readonly number[]): Header {
-  try {
-    return decodeHeader(bytes, start);
-  } catch (error) {
-    closeFds(fds);
-    throw error;
-  }
 }
 
 function failure(error: unknown): VfioUserError {

@@ -1,47 +1,43 @@
-/** More than one client, and clients that go. */
+/** More than one client, and clients that disconnect. */
 import { Command } from '../../protocol/constants.js';
 import { versionPayload } from '../raw-messages.js';
-import { OUR_CAPABILITIES, type Probe } from '../probe.js';
-import { inWords, isGood } from '../raw-connection.js';
+import { VERSION_DATA, type Probe } from '../probe.js';
+import { describeAnswer, isGood } from '../raw-connection.js';
 
-const SOUND = `{"capabilities":{${OUR_CAPABILITIES}}}\0`;
-
-/** A second client while the first is served. What it waits for is not what it is owed: one client is all that is promised. */
+/** A second client while the first is served. It may have to wait: servers promise to serve one client. */
 const second: Probe = {
   name: 'second-client',
   harm: 'server',
   rules: [],
   survival: 'robust.second-client',
-  async run(examination) {
-    const first = await examination.session();
-    const connection = await examination.open();
-    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, SOUND), {
-      waitMs: examination.timeoutMs / 4,
-    });
-    const stillServed = await examination.isInStep(first);
-    const outcome = answer.kind === 'silence' ? 'connects, and VERSION is not answered' : inWords(answer);
-    const value = `${isGood(answer) ? 'served as well' : outcome}; the first one is ${stillServed ? 'still served' : 'lost'}`;
-    examination.trait(
-      'clients.second',
-      'A second client while the first is served',
-      value,
-      connection.since(0),
-    );
+  async run(context, first) {
+    const connection = await context.open();
+    const payload = versionPayload(0, 2, VERSION_DATA);
+    const waitMs = context.timeoutMs / 4;
+    const answer = await connection.ask(Command.VERSION, payload, { waitMs });
+    const isServed = await context.isInSync(first);
+    const outcome = isGood(answer)
+      ? 'served as well'
+      : answer.kind === 'silence'
+        ? 'connects, and VERSION is not answered'
+        : describeAnswer(answer);
+    const value = `${outcome}; the first one is ${isServed ? 'still served' : 'lost'}`;
+    context.trait('clients.second', 'A second client while the first is served', value);
     connection.close();
     first.close();
   },
 };
 
-const connectAndGo: Probe = {
+const connectAndClose: Probe = {
   name: 'connect-close',
   harm: 'server',
   rules: [],
   survival: 'robust.connect-close',
-  async run(examination) {
-    const connection = await examination.open();
-    connection.event('the connection is closed without a word');
+  beforeVersion: true,
+  async run(_context, connection) {
+    connection.event('the connection is closed, nothing was sent');
     connection.close();
   },
 };
 
-export const clientProbes: readonly Probe[] = [connectAndGo, second];
+export const clientProbes: readonly Probe[] = [connectAndClose, second];

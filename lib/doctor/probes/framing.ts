@@ -7,9 +7,9 @@ import {
   PciRegion,
 } from '../../protocol/constants.js';
 import { GET_INFO, message, regionAccess, words } from '../raw-messages.js';
-import type { Examination, Probe } from '../probe.js';
+import type { Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isGood, type Answer, type RawConnection } from '../raw-connection.js';
+import { describeAnswer, isError, isGood, type Answer, type RawConnection } from '../raw-connection.js';
 
 /** Commands sent at once: servers stall at some 350 that nobody reads the replies of. */
 const BURST = 64;
@@ -19,32 +19,30 @@ const GAP_MS = 60;
 const HOSTILE_ID = 0x7777;
 /** Sockets that take nothing for so long take nothing more. */
 const STALLED_MS = 250;
+const INFO = Command.DEVICE_GET_INFO;
 
 const pipelined: Probe = {
   name: 'pipelined',
   harm: 'none',
   rules: ['order.pipelined'],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const ids = Array.from({ length: BURST }, () => connection.nextId());
-    for (const id of ids) connection.expect(id, Command.DEVICE_GET_INFO);
-    const burst = ids.map((id) => message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO));
-    for (const bytes of burst) if (!(await connection.send(bytes))) break;
-    const came: number[] = [];
+  async run(context, connection) {
+    const burst = Array.from({ length: BURST }, () => connection.compose(INFO, GET_INFO));
+    for (const { bytes } of burst) if (!(await connection.send(bytes))) break;
+    const received: number[] = [];
     for (let i = 0; i < BURST; i++) {
       const answer = await connection.answer();
       if (answer.kind !== 'reply') break;
-      came.push(answer.id);
+      received.push(answer.id);
     }
-    const isKept = came.length === BURST && came.every((id, i) => id === ids[i]);
-    if (came.length < BURST) examination.facts.inFlight = 1;
-    const order =
-      came.length === BURST
+    const isComplete = received.length === BURST;
+    const isKept = isComplete && received.every((id, i) => id === burst[i]!.id);
+    if (!isComplete) context.facts.inFlight = 1;
+    const detail = isKept
+      ? `${BURST} commands at once, answered in their order`
+      : isComplete
         ? 'all were answered, in another order'
-        : `${came.length} of ${BURST} were answered`;
-    const detail = isKept ? `${BURST} commands at once, answered in their order` : order;
-    examination.check('order.pipelined', isKept, detail, connection.since(mark));
+        : `${received.length} of ${BURST} were answered`;
+    context.check('order.pipelined', isKept, detail);
   },
 };
 
@@ -53,31 +51,29 @@ const unread: Probe = {
   name: 'unread',
   harm: 'connection',
   rules: [],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
+  async run(context, connection) {
     connection.setReading(false);
     let sent = 0;
-    let quietSince = performance.now();
-    while (sent < UNREAD && performance.now() - quietSince < STALLED_MS && connection.leftMs > STALLED_MS) {
-      const bytes = message({ id: sent, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      connection.expect(sent, Command.DEVICE_GET_INFO);
+    let stalledSince = performance.now();
+    while (sent < UNREAD && performance.now() - stalledSince < STALLED_MS && connection.leftMs > STALLED_MS) {
+      const bytes = message({ id: sent, command: INFO }, GET_INFO);
+      connection.expect(sent, INFO);
       if (connection.sendNow(bytes) === bytes.byteLength) {
         sent++;
-        quietSince = performance.now();
+        stalledSince = performance.now();
       } else await new Promise((resolve) => setTimeout(resolve, 5));
     }
     connection.event(`${sent} commands were sent before any reply was read`);
     connection.setReading(true);
-    let came = 0;
-    while (came < sent && (await connection.answer(undefined, STALLED_MS)).kind === 'reply') came++;
-    if (sent < UNREAD) examination.facts.unreadLimit = sent;
-    const value = `${sent < UNREAD ? `stalls after ${sent}` : `takes ${sent}`}; ${came} were answered once replies were read`;
-    examination.trait(
+    let received = 0;
+    while (received < sent && (await connection.answer(undefined, STALLED_MS)).kind === 'reply') received++;
+    if (sent < UNREAD) context.facts.unreadLimit = sent;
+    const taken = sent < UNREAD ? `stalls after ${sent}` : `takes ${sent}`;
+    context.trait(
       'flow.unread',
       'Commands sent without reading replies',
-      value,
-      connection.since(mark, 3),
+      `${taken}; ${received} were answered once replies were read`,
+      connection.evidence(3),
     );
   },
 };
@@ -86,17 +82,12 @@ const sameId: Probe = {
   name: 'same-id',
   harm: 'none',
   rules: ['header.id-reuse'],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const id = connection.nextId();
-    connection.expect(id, Command.DEVICE_GET_INFO);
-    const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
+  async run(context, connection) {
+    const { id, bytes } = connection.compose(INFO, GET_INFO);
     await connection.send(bytes);
     await connection.send(bytes);
-    const answers = [await connection.answer(id), await connection.answer(id, examination.timeoutMs / 2)];
-    const isKept = answers.every(isGood);
-    examination.check('header.id-reuse', isKept, answers.map(inWords).join('; '), connection.since(mark));
+    const answers = [await connection.answer(id), await connection.answer(id, context.timeoutMs / 2)];
+    context.check('header.id-reuse', answers.every(isGood), answers.map(describeAnswer).join('; '));
   },
 };
 
@@ -104,21 +95,12 @@ const glued: Probe = {
   name: 'glued',
   harm: 'none',
   rules: ['stream.glued'],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const ids = [connection.nextId(), connection.nextId()];
-    for (const id of ids) connection.expect(id, Command.DEVICE_GET_INFO);
-    const both = ids.map((id) => message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO));
-    await connection.send(Buffer.concat(both));
+  async run(context, connection) {
+    const both = [connection.compose(INFO, GET_INFO), connection.compose(INFO, GET_INFO)];
+    await connection.send(Buffer.concat(both.map(({ bytes }) => bytes)));
     const answers: Answer[] = [];
-    for (const id of ids) answers.push(await connection.answer(id));
-    examination.check(
-      'stream.glued',
-      answers.every(isGood),
-      answers.map(inWords).join('; '),
-      connection.since(mark),
-    );
+    for (const { id } of both) answers.push(await connection.answer(id));
+    context.check('stream.glued', answers.every(isGood), answers.map(describeAnswer).join('; '));
   },
 };
 
@@ -128,43 +110,43 @@ function posted(name: string, rule: RuleId, command: number, payload: Buffer): P
     name,
     harm: 'connection',
     rules: [rule],
-    async run(examination) {
-      const connection = await examination.session();
-      const mark = connection.mark();
-      const id = connection.nextId();
-      connection.expect(id, command);
-      await connection.send(message({ id, command, flags: HEADER_FLAG_NO_REPLY }, payload));
-      const next = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
-      const extra = await connection.answer(id, 1);
-      const said =
-        extra.kind === 'reply' ? `a reply came: ${inWords(extra)}` : 'only the command after it was answered';
-      const detail = isGood(next) ? said : `the command after it: ${inWords(next)}`;
-      examination.check(rule, isGood(next) && extra.kind !== 'reply', detail, connection.since(mark));
+    async run(context, connection) {
+      const { id, bytes } = connection.compose(command, payload, { flags: HEADER_FLAG_NO_REPLY });
+      await connection.send(bytes);
+      const next = await connection.ask(INFO, GET_INFO);
+      const reply = await connection.answer(id, 1);
+      const isKept = isGood(next) && reply.kind !== 'reply';
+      const detail = !isGood(next)
+        ? `the command after it: ${describeAnswer(next)}`
+        : isKept
+          ? 'only the command after it was answered'
+          : `a reply came: ${describeAnswer(reply)}`;
+      context.check(rule, isKept, detail);
     },
   };
 }
 
-/** One sound command in two pieces, cut at `cut`. */
+/** Sends the first `cut` bytes of a valid command, and waits until the server has read them. */
+async function sendPart(connection: RawConnection, cut: number): Promise<{ id: number; rest: Buffer }> {
+  const { id, bytes } = connection.compose(INFO, GET_INFO);
+  await connection.send(bytes.subarray(0, cut));
+  await connection.sleep(GAP_MS);
+  return { id, rest: bytes.subarray(cut) };
+}
+
+/** One valid command in two pieces, cut at `cut`. */
 function split(name: string, rule: RuleId, cut: number): Probe {
   return {
     name,
     harm: 'connection',
     rules: [rule],
-    async run(examination) {
-      const connection = await examination.session();
-      const mark = connection.mark();
-      const id = connection.nextId();
-      connection.expect(id, Command.DEVICE_GET_INFO);
-      const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      await connection.send(bytes.subarray(0, cut));
-      await connection.sleep(GAP_MS);
-      await connection.send(bytes.subarray(cut));
-      const answer = await connection.answer(id, examination.timeoutMs / 2);
-      const isKept = isGood(answer) && (await examination.isInStep(connection));
-      const detail = isKept
-        ? `cut after ${cut} bytes, and answered`
-        : `cut after ${cut} bytes: ${inWords(answer)}`;
-      examination.check(rule, isKept, detail, connection.since(mark));
+    async run(context, connection) {
+      const { id, rest } = await sendPart(connection, cut);
+      await connection.send(rest);
+      const answer = await connection.answer(id, context.timeoutMs / 2);
+      const isKept = isGood(answer) && (await context.isInSync(connection));
+      const seen = isKept ? ', and answered' : `: ${describeAnswer(answer)}`;
+      context.check(rule, isKept, `cut after ${cut} bytes${seen}`);
     },
   };
 }
@@ -176,13 +158,8 @@ function cutOff(name: string, survival: RuleId, cut: number): Probe {
     harm: 'server',
     rules: [],
     survival,
-    async run(examination) {
-      const connection = await examination.session();
-      const id = connection.nextId();
-      connection.expect(id, Command.DEVICE_GET_INFO);
-      const bytes = message({ id, command: Command.DEVICE_GET_INFO }, GET_INFO);
-      await connection.send(bytes.subarray(0, cut));
-      await connection.sleep(GAP_MS);
+    async run(_context, connection) {
+      await sendPart(connection, cut);
       connection.event('the connection is closed');
       connection.close();
     },
@@ -196,15 +173,12 @@ function hostile(name: string, survival: RuleId, title: string, bytes: () => Buf
     harm: 'server',
     rules: [],
     survival,
-    async run(examination) {
-      const connection = await examination.session();
-      const mark = connection.mark();
-      connection.expect(HOSTILE_ID, Command.DEVICE_GET_INFO);
+    async run(context, connection) {
+      connection.expect(HOSTILE_ID, INFO);
       await connection.send(bytes());
-      const answer = await connection.answer(undefined, examination.timeoutMs / 3);
-      const inStep = await examination.isInStep(connection);
-      const after = inStep ? 'then in step' : 'then no longer in step';
-      examination.trait(`hostile.${name}`, title, `${inWords(answer)}; ${after}`, connection.since(mark));
+      const answer = await connection.answer(undefined, context.timeoutMs / 3);
+      const { detail } = await context.followUp(connection, answer);
+      context.trait(`hostile.${name}`, title, detail);
     },
   };
 }
@@ -213,17 +187,9 @@ const oddFlags: Probe = {
   name: 'odd-flags',
   harm: 'connection',
   rules: [],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const flags = 0x8000_0040;
-    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO, { flags, errno: 7 });
-    examination.trait(
-      'header.odd-flags',
-      'Undefined flags and an errno in a command',
-      inWords(answer),
-      connection.since(mark),
-    );
+  async run(context, connection) {
+    const answer = await connection.ask(INFO, GET_INFO, { flags: 0x8000_0040, errno: 7 });
+    context.trait('header.odd-flags', 'Undefined flags and an errno in a command', describeAnswer(answer));
   },
 };
 
@@ -231,83 +197,45 @@ const reserved: Probe = {
   name: 'reserved-fields',
   harm: 'connection',
   rules: [],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
+  async run(context, connection) {
     const payload = words(4096, 0xffff_ffff, PciRegion.CONFIG, 0xffff_ffff, 0xffff_ffff_ffff_ffffn, 1n);
     const answer = await connection.ask(Command.DEVICE_GET_REGION_INFO, payload);
     const title = 'Fields of GET_REGION_INFO that must be zero, and are not';
-    examination.trait(
-      'request.reserved',
-      title,
-      isGood(answer) ? 'ignored' : inWords(answer),
-      connection.since(mark),
-    );
+    context.trait('request.reserved', title, isGood(answer) ? 'ignored' : describeAnswer(answer));
   },
 };
 
-const shortBody: Probe = {
-  name: 'short-body',
-  harm: 'connection',
-  rules: ['size.short'],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO.subarray(0, 8));
-    await judgeStep(
-      examination,
-      connection,
-      'size.short',
-      answer,
-      !isGood(answer) && answer.kind === 'reply',
-      mark,
-    );
-  },
-};
-
-const longBody: Probe = {
-  name: 'long-body',
-  harm: 'connection',
-  rules: ['size.long'],
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(
-      Command.DEVICE_GET_INFO,
-      Buffer.concat([GET_INFO, Buffer.alloc(8, 0xa5)]),
-    );
-    await judgeStep(examination, connection, 'size.long', answer, answer.kind === 'reply', mark);
-  },
-};
-
-/** Kept where the answer is as it should be and the next command is understood. */
-async function judgeStep(
-  examination: Examination,
-  connection: RawConnection,
-  rule: RuleId,
-  answer: Answer,
-  isRight: boolean,
-  mark: number,
-): Promise<void> {
-  const inStep = await examination.isInStep(connection);
-  const detail = `${inWords(answer)}; ${inStep ? 'then in step' : 'then no longer in step'}`;
-  examination.check(rule, isRight && inStep, detail, connection.since(mark));
+/** A command whose payload has another size than its structure. */
+function wrongSize(name: string, rule: RuleId, payload: Buffer, isRight: (answer: Answer) => boolean): Probe {
+  return {
+    name,
+    harm: 'connection',
+    rules: [rule],
+    async run(context, connection) {
+      const answer = await connection.ask(INFO, payload);
+      const { isInSync, detail } = await context.followUp(connection, answer);
+      context.check(rule, isRight(answer) && isInSync, detail);
+    },
+  };
 }
-
-const INFO = Command.DEVICE_GET_INFO;
 
 export const framingProbes: readonly Probe[] = [
   pipelined,
   sameId,
   glued,
-  posted('no-reply', 'header.no-reply', Command.DEVICE_GET_INFO, GET_INFO),
+  posted('no-reply', 'header.no-reply', INFO, GET_INFO),
   // A region that no device has.
   posted('no-reply-error', 'header.no-reply-error', Command.REGION_READ, regionAccess(0xffff, 0, 4)),
   unread,
   oddFlags,
   reserved,
-  shortBody,
-  longBody,
+  wrongSize('short-body', 'size.short', GET_INFO.subarray(0, 8), isError),
+  wrongSize(
+    'long-body',
+    'size.long',
+    Buffer.concat([GET_INFO, Buffer.alloc(8, 0xa5)]),
+    (answer) => answer.kind === 'reply',
+  ),
   split('split-body', 'stream.split-body', HEADER_SIZE + 6),
   split('split-header', 'stream.split-header', 7),
   cutOff('eof-in-header', 'robust.eof-in-header', 7),
@@ -318,10 +246,10 @@ export const framingProbes: readonly Probe[] = [
   hostile('bad-type', 'robust.bad-type', 'A message of type 7', () =>
     message({ id: HOSTILE_ID, command: INFO, flags: 7 }, GET_INFO),
   ),
-  hostile('undersized', 'robust.undersized', 'A header that says 3 bytes', () =>
+  hostile('undersized', 'robust.undersized', 'A header with a size of 3 bytes', () =>
     message({ id: HOSTILE_ID, command: INFO, size: 3 }),
   ),
-  hostile('oversized', 'robust.oversized', 'A header that says 4 GiB', () =>
+  hostile('oversized', 'robust.oversized', 'A header with a size of 4 GiB', () =>
     message({ id: HOSTILE_ID, command: INFO, size: 0xffff_fff0 }, GET_INFO),
   ),
 ];

@@ -1,10 +1,9 @@
-/** VERSION in all its shapes. */
+/** VERSION, as it should be and as it should not. */
 import { Command } from '../../protocol/constants.js';
 import { GET_INFO, versionPayload } from '../raw-messages.js';
-import { OUR_CAPABILITIES, type Probe } from '../probe.js';
-import { inWords, isError, isGood, type Answer } from '../raw-connection.js';
-
-const SOUND = `{"capabilities":{${OUR_CAPABILITIES}}}\0`;
+import { OUR_CAPABILITIES, VERSION_DATA, type Probe } from '../probe.js';
+import type { RuleId } from '../rules.js';
+import { describeAnswer, isError, isGood, type Answer } from '../raw-connection.js';
 
 /** Each proposal needs a connection of its own, so each is a probe. */
 function proposesMinor(minor: number): Probe {
@@ -12,17 +11,12 @@ function proposesMinor(minor: number): Probe {
     name: `minor-${minor}`,
     harm: 'none',
     rules: ['version.minor'],
-    async run(examination) {
-      const connection = await examination.open();
-      const { payload } = await examination.greet(connection, SOUND, minor);
+    beforeVersion: true,
+    async run(context, connection) {
+      const { payload } = await context.negotiate(connection, VERSION_DATA, minor);
       const answered = payload.readUInt16LE(2);
-      const evidence = connection.since(0);
-      examination.check(
-        'version.minor',
-        answered <= minor,
-        `0.${minor} was proposed, 0.${answered} answered`,
-        evidence,
-      );
+      const detail = `0.${minor} was proposed, 0.${answered} answered`;
+      context.check('version.minor', answered <= minor, detail);
     },
   };
 }
@@ -31,17 +25,12 @@ const unknownCapability: Probe = {
   name: 'unknown-capability',
   harm: 'none',
   rules: ['version.unknown-capability'],
-  async run(examination) {
-    const connection = await examination.open();
-    const text = `{"doctor":[1,null],"capabilities":{${OUR_CAPABILITIES},"x_doctor":{"a":[true]}}}\0`;
-    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, text));
+  beforeVersion: true,
+  async run(context, connection) {
+    const data = `{"doctor":[1,null],"capabilities":{${OUR_CAPABILITIES},"x_doctor":{"a":[true]}}}\0`;
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, data));
     const isKept = isGood(answer) && !answer.payload.includes('x_doctor');
-    examination.check(
-      'version.unknown-capability',
-      isKept,
-      isKept ? 'it is ignored' : inWords(answer),
-      connection.since(0),
-    );
+    context.check('version.unknown-capability', isKept, isKept ? 'it is ignored' : describeAnswer(answer));
   },
 };
 
@@ -50,75 +39,48 @@ const withoutData: Probe = {
   harm: 'server',
   rules: ['version.optional-data'],
   survival: 'robust.no-version-data',
-  async run(examination) {
-    const connection = await examination.open();
+  beforeVersion: true,
+  async run(context, connection) {
     const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, ''));
-    examination.check('version.optional-data', isGood(answer), inWords(answer), connection.since(0));
+    context.check('version.optional-data', isGood(answer), describeAnswer(answer));
   },
 };
 
-const badJson: Probe = {
-  name: 'bad-json',
-  harm: 'server',
-  rules: [],
-  survival: 'robust.bad-json',
-  async run(examination) {
-    const connection = await examination.open();
-    const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, '{"capabilities":[\0'));
-    examination.trait(
-      'version.bad-json',
-      'Version data that is no JSON',
-      inWords(answer),
-      connection.since(0),
-    );
-  },
-};
-
-const manyFds: Probe = {
-  name: 'many-fds',
-  harm: 'server',
-  rules: [],
-  survival: 'robust.many-fds',
-  async run(examination) {
-    const connection = await examination.open();
-    const answer = await connection.ask(
-      Command.VERSION,
-      versionPayload(0, 1, '{"capabilities":{"max_msg_fds":2000}}\0'),
-    );
-    examination.trait('version.max-msg-fds', 'A max_msg_fds of 2,000', outcome(answer), connection.since(0));
-  },
-};
-
-const withoutNul: Probe = {
-  name: 'no-nul',
-  harm: 'server',
-  rules: [],
-  async run(examination) {
-    const connection = await examination.open();
-    const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, SOUND.slice(0, -1)));
-    examination.trait('version.no-nul', 'Version data without its NUL', outcome(answer), connection.since(0));
-  },
-};
+/** Version data that a client should not send; the specification does not say what the answer is. */
+function oddData(name: string, trait: string, title: string, data: string, survival?: RuleId): Probe {
+  return {
+    name,
+    harm: 'server',
+    rules: [],
+    ...(survival !== undefined && { survival }),
+    beforeVersion: true,
+    async run(context, connection) {
+      const answer = await connection.ask(Command.VERSION, versionPayload(0, 1, data));
+      context.trait(trait, title, isGood(answer) ? 'accepted' : describeAnswer(answer));
+    },
+  };
+}
 
 const badMajor: Probe = {
   name: 'bad-major',
   harm: 'server',
   rules: ['version.bad-major'],
   survival: 'robust.bad-major',
-  async run(examination) {
-    const connection = await examination.open();
-    const answer = await connection.ask(Command.VERSION, versionPayload(0x7fff, 0, SOUND));
-    const evidence = connection.since(0);
+  beforeVersion: true,
+  async run(context, connection) {
+    const answer = await connection.ask(Command.VERSION, versionPayload(0x7fff, 0, VERSION_DATA));
     if (isGood(answer)) {
-      const major = answer.payload.length >= 2 ? answer.payload.readUInt16LE(0) : undefined;
-      const detail = `32767 was proposed, ${major ?? 'nothing'} answered`;
-      examination.judge('version.bad-major', 'broken', detail, evidence);
-    } else if (answer.kind === 'silence')
-      examination.judge('version.bad-major', 'broken', inWords(answer), evidence);
-    else {
-      const after = isError(answer) ? await connection.answer(undefined, examination.timeoutMs / 4) : answer;
-      const detail = `${inWords(answer)}${after.kind === 'ended' && after !== answer ? ', then the end' : ''}`;
-      examination.judge('version.bad-major', 'kept', detail, connection.since(0));
+      const major = answer.payload.length >= 2 ? answer.payload.readUInt16LE(0) : 'nothing';
+      context.judge('version.bad-major', 'broken', `32767 was proposed, ${major} answered`);
+    } else if (answer.kind === 'silence') {
+      context.judge('version.bad-major', 'broken', describeAnswer(answer));
+    } else {
+      let detail = describeAnswer(answer);
+      if (isError(answer)) {
+        const next = await connection.answer(undefined, context.timeoutMs / 4);
+        if (next.kind === 'ended') detail += ', then the connection ended';
+      }
+      context.judge('version.bad-major', 'kept', detail);
     }
   },
 };
@@ -128,10 +90,10 @@ const noVersion: Probe = {
   harm: 'server',
   rules: ['version.first'],
   survival: 'robust.no-version',
-  async run(examination) {
-    const connection = await examination.open();
-    const answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
-    examination.check('version.first', !isGood(answer), inWords(answer), connection.since(0));
+  beforeVersion: true,
+  async run(context, connection) {
+    const answer: Answer = await connection.ask(Command.DEVICE_GET_INFO, GET_INFO);
+    context.check('version.first', !isGood(answer), describeAnswer(answer));
   },
 };
 
@@ -140,23 +102,12 @@ const twice: Probe = {
   harm: 'server',
   rules: ['version.once'],
   survival: 'robust.version-twice',
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, SOUND));
-    const isKept = await examination.isInStep(connection);
-    examination.check(
-      'version.once',
-      isKept,
-      `${inWords(answer)}; then ${isKept ? 'in step' : 'lost'}`,
-      connection.since(mark),
-    );
+  async run(context, connection) {
+    const answer = await connection.ask(Command.VERSION, versionPayload(0, 2, VERSION_DATA));
+    const { isInSync, detail } = await context.followUp(connection, answer);
+    context.check('version.once', isInSync, detail);
   },
 };
-
-function outcome(answer: Answer): string {
-  return isGood(answer) ? 'accepted' : inWords(answer);
-}
 
 export const handshakeProbes: readonly Probe[] = [
   proposesMinor(2),
@@ -164,10 +115,22 @@ export const handshakeProbes: readonly Probe[] = [
   proposesMinor(0),
   unknownCapability,
   twice,
-  withoutNul,
-  manyFds,
+  oddData('no-nul', 'version.no-nul', 'Version data without its NUL', VERSION_DATA.slice(0, -1)),
+  oddData(
+    'many-fds',
+    'version.max-msg-fds',
+    'A max_msg_fds of 2,000',
+    '{"capabilities":{"max_msg_fds":2000}}\0',
+    'robust.many-fds',
+  ),
   withoutData,
-  badJson,
+  oddData(
+    'bad-json',
+    'version.bad-json',
+    'Version data that is not JSON',
+    '{"capabilities":[\0',
+    'robust.bad-json',
+  ),
   noVersion,
   badMajor,
 ];

@@ -12,9 +12,16 @@ import {
 import type { IrqInfo } from '../../protocol/irq-info.js';
 import { words } from '../raw-messages.js';
 import type { ServerFacts } from '../server-facts.js';
-import type { Examination, Probe } from '../probe.js';
+import type { Probe, ProbeContext } from '../probe.js';
 import type { RuleId } from '../rules.js';
-import { inWords, isError, isGood, shortly, type Answer, type RawConnection } from '../raw-connection.js';
+import {
+  describeAnswer,
+  isError,
+  isGood,
+  shortAnswer,
+  type Answer,
+  type RawConnection,
+} from '../raw-connection.js';
 
 const ASSIGN = IRQ_SET_DATA_EVENTFD | IRQ_SET_ACTION_TRIGGER;
 const TRIGGER = IRQ_SET_DATA_NONE | IRQ_SET_ACTION_TRIGGER;
@@ -33,7 +40,7 @@ function setIrqs(
   return connection.ask(Command.DEVICE_SET_IRQS, words(20, flags, index, start, count), { fds });
 }
 
-/** Types with interrupts. That some servers forget the EVENTFD flag is no reason not to try. */
+/** Types with interrupts. Some servers omit their EVENTFD flag and deliver all the same, so that is not asked. */
 function present({ irqs }: ServerFacts): IrqInfo[] {
   return irqs.filter((irq) => irq !== undefined && irq.count > 0);
 }
@@ -57,8 +64,8 @@ async function withEvents(count: number, work: (events: NativeEventFd[]) => Prom
   }
 }
 
-/** The count, waited for a little. */
-async function signalled(connection: RawConnection, event: NativeEventFd): Promise<number> {
+/** The eventfd's count, as soon as it is not 0 or its time is over. */
+async function countOf(connection: RawConnection, event: NativeEventFd): Promise<number> {
   const until = performance.now() + SIGNAL_MS;
   for (;;) {
     const count = event.read();
@@ -73,97 +80,86 @@ const assign: Probe = {
   harm: 'connection',
   changes: true,
   rules: ['irqs.eventfd', 'irqs.trigger', 'irqs.deassign'],
-  needless: needsIrqs,
-  async run(examination) {
-    const connection = await examination.session();
+  skipReason: needsIrqs,
+  async run(context, connection) {
     if (!connection.passesFds) {
-      for (const id of assign.rules) examination.judge(id, 'not applicable', 'no fds can be passed here');
+      for (const id of assign.rules) context.judge(id, 'not applicable', 'no fds can be passed here');
       return;
     }
-    const irq = present(examination.facts)[0]!;
-    if ((irq.flags & IRQ_FLAG_EVENTFD) === 0)
-      examination.trait(
-        'irqs.eventfd-flag',
-        `EVENTFD flag of index ${irq.index}`,
-        'not set although it has interrupts',
-      );
-    await withEvents(1, async ([event]) => lifecycle(examination, connection, irq, event!));
+    const irq = present(context.facts)[0]!;
+    if ((irq.flags & IRQ_FLAG_EVENTFD) === 0) {
+      const title = `EVENTFD flag of index ${irq.index}`;
+      context.trait('irqs.eventfd-flag', title, 'not set although it has interrupts');
+    }
+    await withEvents(1, async ([event]) => lifecycle(context, connection, irq, event!));
   },
 };
 
 async function lifecycle(
-  examination: Examination,
+  context: ProbeContext,
   connection: RawConnection,
   { index }: IrqInfo,
   event: NativeEventFd,
 ): Promise<void> {
-  let mark = connection.mark();
   const given = await setIrqs(connection, ASSIGN, index, 0, 1, [event.fd]);
   const isGiven = isGood(given) && given.payload.length === 0;
-  examination.check('irqs.eventfd', isGiven, `index ${index}: ${inWords(given)}`, connection.since(mark));
+  context.check('irqs.eventfd', isGiven, `index ${index}: ${describeAnswer(given)}`);
   if (connection.isOver) return;
-  mark = connection.mark();
+  connection.mark();
   const triggered = await setIrqs(connection, TRIGGER, index, 0, 1);
-  const count = isGiven ? await signalled(connection, event) : 0;
+  const count = isGiven ? await countOf(connection, event) : 0;
   connection.event(`the eventfd counts ${count}`);
-  const detail = `${inWords(triggered)}; the eventfd counts ${count}`;
+  const detail = `${describeAnswer(triggered)}; the eventfd counts ${count}`;
   // Not all types support every combination: a refusal is an answer.
-  if (isError(triggered)) examination.judge('irqs.trigger', 'not applicable', detail, connection.since(mark));
-  else examination.check('irqs.trigger', isGood(triggered) && count > 0, detail, connection.since(mark));
+  if (isError(triggered)) context.judge('irqs.trigger', 'not applicable', detail);
+  else context.check('irqs.trigger', isGood(triggered) && count > 0, detail);
   if (connection.isOver) return;
-  mark = connection.mark();
+  connection.mark();
   const taken = await setIrqs(connection, ASSIGN, index, 0, 1);
   const again = await setIrqs(connection, TRIGGER, index, 0, 1);
-  const late = await signalled(connection, event);
+  const late = await countOf(connection, event);
   connection.event(`the eventfd counts ${late}`);
-  const after = `${inWords(taken)}; a trigger after it: ${shortly(again)}, the eventfd counts ${late}`;
-  examination.check('irqs.deassign', isGood(taken) && late === 0, after, connection.since(mark, 8));
+  const after = `${describeAnswer(taken)}; a trigger after it: ${shortAnswer(again)}, the eventfd counts ${late}`;
+  context.check('irqs.deassign', isGood(taken) && late === 0, after, connection.evidence(8));
 }
 
 /** One command about the first type that has interrupts. */
 function single(
   name: string,
   rule: RuleId,
-  judge: (examination: Examination, connection: RawConnection, irq: IrqInfo) => Promise<void>,
+  judge: (context: ProbeContext, connection: RawConnection, irq: IrqInfo) => Promise<void>,
 ): Probe {
   return {
     name,
     harm: 'connection',
     changes: true,
     rules: [rule],
-    needless: needsIrqs,
-    async run(examination) {
-      const connection = await examination.session();
-      await judge(examination, connection, present(examination.facts)[0]!);
-    },
+    skipReason: needsIrqs,
+    run: (context, connection) => judge(context, connection, present(context.facts)[0]!),
   };
 }
 
-const disable = single('irqs-disable', 'irqs.disable', async (examination, connection, { index }) => {
-  const mark = connection.mark();
+const disable = single('irqs-disable', 'irqs.disable', async (context, connection, { index }) => {
   const answer = await setIrqs(connection, TRIGGER, index, 0, 0);
-  examination.check('irqs.disable', isGood(answer), inWords(answer), connection.since(mark));
+  context.check('irqs.disable', isGood(answer), describeAnswer(answer));
 });
 
-const pastEnd = single(
-  'irqs-past-end',
-  'irqs.past-end',
-  async (examination, connection, { index, count }) => {
-    const mark = connection.mark();
-    const answer = await setIrqs(connection, TRIGGER, index, count, 1);
-    const detail = `interrupt ${count} of ${count}: ${inWords(answer)}`;
-    examination.check('irqs.past-end', isError(answer), detail, connection.since(mark));
-  },
-);
+const pastEnd = single('irqs-past-end', 'irqs.past-end', async (context, connection, { index, count }) => {
+  const answer = await setIrqs(connection, TRIGGER, index, count, 1);
+  context.check(
+    'irqs.past-end',
+    isError(answer),
+    `interrupt ${count} of ${count}: ${describeAnswer(answer)}`,
+  );
+});
 
-const mask = single('irqs-mask', 'irqs.mask-flag', async (examination, connection, { index, flags }) => {
+const mask = single('irqs-mask', 'irqs.mask-flag', async (context, connection, { index, flags }) => {
   if ((flags & IRQ_FLAG_MASKABLE) !== 0) {
-    examination.judge('irqs.mask-flag', 'not applicable', 'the index is MASKABLE');
+    context.judge('irqs.mask-flag', 'not applicable', 'the index is MASKABLE');
     return;
   }
-  const mark = connection.mark();
   const answer = await setIrqs(connection, MASK, index, 0, 1);
-  examination.check('irqs.mask-flag', isError(answer), inWords(answer), connection.since(mark));
+  context.check('irqs.mask-flag', isError(answer), describeAnswer(answer));
 });
 
 const disableNone: Probe = {
@@ -171,19 +167,12 @@ const disableNone: Probe = {
   harm: 'connection',
   changes: true,
   rules: [],
-  needless: ({ irqs }) =>
+  skipReason: ({ irqs }) =>
     irqs.some((irq) => irq !== undefined && irq.count === 0) ? undefined : 'all types have interrupts',
-  async run(examination) {
-    const absent = examination.facts.irqs.find((irq) => irq !== undefined && irq.count === 0)!;
-    const connection = await examination.session();
-    const mark = connection.mark();
+  async run(context, connection) {
+    const absent = context.facts.irqs.find((irq) => irq !== undefined && irq.count === 0)!;
     const answer = await setIrqs(connection, TRIGGER, absent.index, 0, 0);
-    examination.trait(
-      'irqs.disable-none',
-      'Disabling an index without interrupts',
-      shortly(answer),
-      connection.since(mark),
-    );
+    context.trait('irqs.disable-none', 'Disabling an index without interrupts', shortAnswer(answer));
   },
 };
 
@@ -192,31 +181,23 @@ const separate: Probe = {
   harm: 'connection',
   changes: true,
   rules: ['irqs.separate'],
-  needless: (facts) => (present(facts).length > 1 ? undefined : 'the device has one type of interrupts'),
-  async run(examination) {
-    const connection = await examination.session();
-    const [first, second] = present(examination.facts);
+  skipReason: (facts) => (present(facts).length > 1 ? undefined : 'the device has one type of interrupts'),
+  async run(context, connection) {
+    const [first, second] = present(context.facts);
     if (!connection.passesFds) {
-      examination.judge('irqs.separate', 'not applicable', 'no fds can be passed here');
+      context.judge('irqs.separate', 'not applicable', 'no fds can be passed here');
       return;
     }
     await withEvents(2, async ([one, other]) => {
-      const mark = connection.mark();
       await setIrqs(connection, ASSIGN, first!.index, 0, 1, [one!.fd]);
       await setIrqs(connection, ASSIGN, second!.index, 0, 1, [other!.fd]);
       const triggered = await setIrqs(connection, TRIGGER, first!.index, 0, 1);
-      const counts = [await signalled(connection, one!), await signalled(connection, other!)];
+      const counts = [await countOf(connection, one!), await countOf(connection, other!)] as const;
       connection.event(`the eventfds count ${counts.join(' and ')}`);
-      const detail = `index ${first!.index} triggered (${shortly(triggered)}): its eventfd counts ${counts[0]}, that of index ${second!.index} ${counts[1]}`;
-      if (counts[0] === 0 && counts[1] === 0)
-        examination.judge('irqs.separate', 'unclear', detail, connection.since(mark, 8));
-      else
-        examination.check(
-          'irqs.separate',
-          counts[0]! > 0 && counts[1] === 0,
-          detail,
-          connection.since(mark, 8),
-        );
+      const detail = `index ${first!.index} triggered (${shortAnswer(triggered)}): its eventfd counts ${counts[0]}, that of index ${second!.index} ${counts[1]}`;
+      const evidence = connection.evidence(8);
+      if (counts[0] === 0 && counts[1] === 0) context.judge('irqs.separate', 'unclear', detail, evidence);
+      else context.check('irqs.separate', counts[0] > 0 && counts[1] === 0, detail, evidence);
     });
   },
 };

@@ -1,13 +1,19 @@
 /** Reads of all widths, and reads that must fail. */
 import { Command, PciRegion, REGION_FLAG_READ } from '../../protocol/constants.js';
 import { regionAccess } from '../raw-messages.js';
-import type { Examination, Probe } from '../probe.js';
+import type { ProbeContext, Probe } from '../probe.js';
 import type { ServerFacts, RegionFacts } from '../server-facts.js';
-import { inWords, isError, isGood, shortly, type Answer } from '../raw-connection.js';
-import { isReadReply } from './survey.js';
+import { describeAnswer, isError, type Answer } from '../raw-connection.js';
+import { readRegion, tryWidths } from './region-read.js';
 
 const CONFIG = PciRegion.CONFIG;
-const CONFIG_WIDTHS = [1, 2, 4] as const;
+/** At the beginning of config space, and a byte at an odd offset, as byte registers are. */
+const CONFIG_READS = [
+  [0, 1],
+  [0, 2],
+  [0, 4],
+  [0x3d, 1],
+] as const;
 const WIDTHS = [1, 2, 4, 8] as const;
 
 function hasConfig({ regions }: ServerFacts): string | undefined {
@@ -19,23 +25,18 @@ const configBytes: Probe = {
   name: 'config-widths',
   harm: 'none',
   rules: ['read.config-bytes'],
-  needless: hasConfig,
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answers: Answer[] = [];
-    // The last one at an odd place, as a byte register is.
-    for (const [offset, count] of [
-      ...CONFIG_WIDTHS.map((width) => [0, width] as const),
-      [0x3d, 1] as const,
-    ]) {
-      const answer = await connection.ask(Command.REGION_READ, regionAccess(CONFIG, offset, count));
-      const isRight = isGood(answer) && isReadReply(answer.payload, CONFIG, offset, count);
-      if (isRight && offset === 0) push(examination.facts.widths, CONFIG, count);
-      if (!isRight) answers.push(answer);
+  skipReason: hasConfig,
+  async run(context, connection) {
+    const taken: number[] = [];
+    const wrong: Answer[] = [];
+    for (const [offset, count] of CONFIG_READS) {
+      const { answer, data } = await readRegion(connection, CONFIG, offset, count);
+      if (data === undefined) wrong.push(answer);
+      else if (offset === 0) taken.push(count);
     }
-    const detail = answers.length === 0 ? 'all widths were answered' : answers.map(inWords).join('; ');
-    examination.check('read.config-bytes', answers.length === 0, detail, connection.since(mark, 10));
+    if (taken.length > 0) context.facts.widths.set(CONFIG, taken);
+    const detail = wrong.length === 0 ? 'all widths were answered' : wrong.map(describeAnswer).join('; ');
+    context.check('read.config-bytes', wrong.length === 0, detail, connection.evidence(10));
   },
 };
 
@@ -43,155 +44,52 @@ const configWhole: Probe = {
   name: 'config-whole',
   harm: 'connection',
   rules: ['read.config-whole'],
-  needless: hasConfig,
-  async run(examination) {
-    const { size } = examination.facts.regions[CONFIG]!.info;
-    const count = Math.min(size, 4096);
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.REGION_READ, regionAccess(CONFIG, 0, count));
-    const isRight = isGood(answer) && isReadReply(answer.payload, CONFIG, 0, count);
-    const { config } = examination.facts;
+  skipReason: hasConfig,
+  async run(context, connection) {
+    const { regions, config } = context.facts;
+    const count = Math.min(regions[CONFIG]!.info.size, 4096);
+    const { answer, data } = await readRegion(connection, CONFIG, 0, count);
     // What the device changes by itself may differ: the ids may not.
     const isSame =
-      isRight && (config === undefined || answer.payload.subarray(16, 20).equals(config.subarray(0, 4)));
-    examination.check(
-      'read.config-whole',
-      isSame,
-      `${count} bytes: ${inWords(answer)}`,
-      connection.since(mark),
-    );
+      data !== undefined && (config === undefined || data.subarray(0, 4).equals(config.subarray(0, 4)));
+    context.check('read.config-whole', isSame, `${count} bytes: ${describeAnswer(answer)}`);
   },
 };
 
-/** Three bytes: a server that cuts them into what a bus can do meets a piece that it may not have thought of. */
+/** Three bytes: a server that splits them into bus accesses may come to a piece that its author did not expect. */
 const configOdd: Probe = {
   name: 'config-odd',
   harm: 'server',
   rules: [],
   survival: 'robust.config-odd',
-  needless: hasConfig,
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.REGION_READ, regionAccess(CONFIG, 0, 3));
-    const value = isGood(answer) && isReadReply(answer.payload, CONFIG, 0, 3) ? 'answered' : inWords(answer);
-    examination.trait('region.7.odd', 'A config read of 3 bytes', value, connection.since(mark));
+  skipReason: hasConfig,
+  async run(context, connection) {
+    const { answer, data } = await readRegion(connection, CONFIG, 0, 3);
+    const value = data === undefined ? describeAnswer(answer) : 'answered';
+    context.trait('region.7.odd', 'A config read of 3 bytes', value);
   },
 };
 
-/** One read of each width at the beginning of a BAR. A register may count its reads: this is the one probe that shows. */
+/** One read of each width at the beginning of each BAR: the only probe that reads registers, which may have side effects. */
 const barWidths: Probe = {
   name: 'bar-widths',
   harm: 'connection',
   rules: [],
-  async run(examination) {
-    const connection = await examination.session();
-    for (const { info } of bars(examination)) {
+  async run(context, connection) {
+    for (const { info } of readableBars(context)) {
       if (connection.ended !== undefined) break;
-      const mark = connection.mark();
-      const refused = new Set<string>();
-      const taken: number[] = [];
-      for (const width of WIDTHS.filter((width) => width <= info.size)) {
-        const answer = await connection.ask(Command.REGION_READ, regionAccess(info.index, 0, width));
-        if (isGood(answer) && isReadReply(answer.payload, info.index, 0, width)) taken.push(width);
-        else refused.add(shortly(answer));
-      }
-      if (taken.length > 0 || isOnlyErrors(refused)) examination.facts.widths.set(info.index, taken);
-      const value = `${taken.join(', ') || 'none'}${refused.size === 0 ? '' : `; refused: ${[...refused].join(', ')}`}`;
+      connection.mark();
+      const widths = WIDTHS.filter((width) => width <= info.size);
+      const { taken, refusals, text } = await tryWidths(connection, info.index, widths);
+      const areErrors = !refusals.has('no answer') && !refusals.has('connection lost');
+      if (taken.length > 0 || areErrors) context.facts.widths.set(info.index, taken);
       const title = `Widths in which region ${info.index} is read at offset 0`;
-      examination.trait(`region.${info.index}.widths`, title, value, connection.since(mark, 8));
+      context.trait(`region.${info.index}.widths`, title, text, connection.evidence(8));
     }
   },
 };
 
-const badReads: Probe = {
-  name: 'bad-reads',
-  harm: 'connection',
-  rules: ['read.past-end', 'read.no-region'],
-  async run(examination) {
-    const connection = await examination.session();
-    const target = examination.facts.regions.find(
-      (region) => region !== undefined && region.info.size > 0,
-    )?.info;
-    if (target === undefined)
-      examination.judge('read.past-end', 'not applicable', 'the device has no region');
-    else {
-      const mark = connection.mark();
-      const answer = await connection.ask(
-        Command.REGION_READ,
-        regionAccess(target.index, target.size - 2, 4),
-      );
-      const detail = `4 bytes, 2 of them past region ${target.index}: ${inWords(answer)}`;
-      examination.check('read.past-end', isError(answer), detail, connection.since(mark));
-    }
-    if (connection.isOver) return;
-    const mark = connection.mark();
-    const index = (examination.facts.info?.numRegions ?? 9) + 7;
-    const answer = await connection.ask(Command.REGION_READ, regionAccess(index, 0, 4));
-    examination.check(
-      'read.no-region',
-      isError(answer),
-      `region ${index}: ${inWords(answer)}`,
-      connection.since(mark),
-    );
-  },
-};
-
-const zero: Probe = {
-  name: 'zero-read',
-  harm: 'connection',
-  rules: ['read.zero'],
-  needless: hasConfig,
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.REGION_READ, regionAccess(CONFIG, 0, 0));
-    const isKept = isError(answer) || (isGood(answer) && isReadReply(answer.payload, CONFIG, 0, 0));
-    examination.check('read.zero', isKept, inWords(answer), connection.since(mark));
-  },
-};
-
-const tooMuch: Probe = {
-  name: 'too-much',
-  harm: 'connection',
-  rules: ['read.too-much'],
-  async run(examination) {
-    const { maxDataXferSize, regions } = examination.facts;
-    const count = maxDataXferSize + 1;
-    const large = regions.find((region) => region !== undefined && region.info.size >= count);
-    const index = large?.info.index ?? CONFIG;
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(Command.REGION_READ, regionAccess(index, 0, count));
-    const detail = `${count} bytes of region ${index}: ${inWords(answer)}`;
-    const isKept = isError(answer) && (await examination.isInStep(connection));
-    examination.check('read.too-much', isKept, detail, connection.since(mark));
-  },
-};
-
-const huge: Probe = {
-  name: 'huge-count',
-  harm: 'server',
-  rules: [],
-  survival: 'robust.huge-count',
-  async run(examination) {
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const answer = await connection.ask(
-      Command.REGION_READ,
-      regionAccess(CONFIG, 0xffff_ffff_ffff_fff0n, 0xffff_ffff),
-    );
-    examination.trait(
-      'hostile.huge-count',
-      'A read of 4 GiB that wraps around',
-      inWords(answer),
-      connection.since(mark),
-    );
-  },
-};
-
-function bars({ facts }: Examination): RegionFacts[] {
+function readableBars({ facts }: ProbeContext): RegionFacts[] {
   return facts.regions.filter(
     (region) =>
       region !== undefined &&
@@ -201,13 +99,65 @@ function bars({ facts }: Examination): RegionFacts[] {
   );
 }
 
-function isOnlyErrors(refused: ReadonlySet<string>): boolean {
-  return !refused.has('no answer') && !refused.has('connection lost');
-}
+const badReads: Probe = {
+  name: 'bad-reads',
+  harm: 'connection',
+  rules: ['read.past-end', 'read.no-region'],
+  async run(context, connection) {
+    const target = context.facts.regions.find((region) => region !== undefined && region.info.size > 0)?.info;
+    if (target === undefined) {
+      context.judge('read.past-end', 'not applicable', 'the device has no region');
+    } else {
+      const { answer } = await readRegion(connection, target.index, target.size - 2, 4);
+      const detail = `4 bytes, 2 of them past region ${target.index}: ${describeAnswer(answer)}`;
+      context.check('read.past-end', isError(answer), detail);
+    }
+    if (connection.isOver) return;
+    connection.mark();
+    const index = (context.facts.info?.numRegions ?? 9) + 7;
+    const { answer } = await readRegion(connection, index, 0, 4);
+    context.check('read.no-region', isError(answer), `region ${index}: ${describeAnswer(answer)}`);
+  },
+};
 
-function push(map: Map<number, number[]>, key: number, value: number): void {
-  map.set(key, [...(map.get(key) ?? []), value]);
-}
+const zero: Probe = {
+  name: 'zero-read',
+  harm: 'connection',
+  rules: ['read.zero'],
+  skipReason: hasConfig,
+  async run(context, connection) {
+    const { answer, data } = await readRegion(connection, CONFIG, 0, 0);
+    context.check('read.zero', isError(answer) || data !== undefined, describeAnswer(answer));
+  },
+};
+
+const tooMuch: Probe = {
+  name: 'too-much',
+  harm: 'connection',
+  rules: ['read.too-much'],
+  async run(context, connection) {
+    const { maxDataXferSize, regions } = context.facts;
+    const count = maxDataXferSize + 1;
+    const large = regions.find((region) => region !== undefined && region.info.size >= count);
+    const index = large?.info.index ?? CONFIG;
+    const { answer } = await readRegion(connection, index, 0, count);
+    const detail = `${count} bytes of region ${index}: ${describeAnswer(answer)}`;
+    const isKept = isError(answer) && (await context.isInSync(connection));
+    context.check('read.too-much', isKept, detail);
+  },
+};
+
+const huge: Probe = {
+  name: 'huge-count',
+  harm: 'server',
+  rules: [],
+  survival: 'robust.huge-count',
+  async run(context, connection) {
+    const payload = regionAccess(CONFIG, 0xffff_ffff_ffff_fff0n, 0xffff_ffff);
+    const answer = await connection.ask(Command.REGION_READ, payload);
+    context.trait('hostile.huge-count', 'A read of 4 GiB that wraps around', describeAnswer(answer));
+  },
+};
 
 export const readProbes: readonly Probe[] = [
   configBytes,

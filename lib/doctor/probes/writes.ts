@@ -3,64 +3,57 @@ import { configReader, decodeConfigSpace, PciConfig } from '../../pci/index.js';
 import { Command, DEVICE_FLAG_RESET, PciRegion } from '../../protocol/constants.js';
 import { regionAccess } from '../raw-messages.js';
 import type { Probe } from '../probe.js';
-import { inWords, isError, isGood, shortly } from '../raw-connection.js';
-import { isReadReply } from './survey.js';
+import { describeAnswer, isError, isGood, type Answer, type RawConnection } from '../raw-connection.js';
+import { tryWidths } from './region-read.js';
 
 const CONFIG = PciRegion.CONFIG;
-/** The most data of a write that is tried, from the least; 32 KiB is what the library sends where nothing is said. */
+/** Bytes of data in one write. The library sends up to 32 KiB unless it is told otherwise. */
 const LARGE = [32 << 10, 64 << 10, 256 << 10, 1 << 20] as const;
 const LEAST_CHUNK = 4096;
 const BAR_STEP = 0x1000_0000;
 const FIRST_BAR = 0x8000_0000;
+const WIDTHS = [1, 2, 4, 8] as const;
 
-/** The interrupt line register: the host's notepad, without effect on the device. */
+function writeConfig(connection: RawConnection, offset: number, data: Buffer): Promise<Answer> {
+  const payload = Buffer.concat([regionAccess(CONFIG, offset, data.length), data]);
+  return connection.ask(Command.REGION_WRITE, payload);
+}
+
+/** Writes the interrupt line register, which has no effect on the device: software may keep any value there. */
 const writeEcho: Probe = {
   name: 'write-echo',
   harm: 'none',
   changes: true,
   rules: ['write.echo', 'write.past-end'],
-  needless: ({ config }) => (config === undefined ? 'the device has no config space' : undefined),
-  async run(examination) {
-    const { facts } = examination;
-    const connection = await examination.session();
-    let mark = connection.mark();
-    const line = facts.config![PciConfig.INTERRUPT_LINE]!;
-    const access = regionAccess(CONFIG, PciConfig.INTERRUPT_LINE, 1);
-    const answer = await connection.ask(Command.REGION_WRITE, Buffer.concat([access, Buffer.from([line])]));
-    const isEcho = isGood(answer) && answer.payload.equals(access);
-    examination.check('write.echo', isEcho, isEcho ? 'it does' : inWords(answer), connection.since(mark));
+  skipReason: ({ config }) => (config === undefined ? 'the device has no config space' : undefined),
+  async run(context, connection) {
+    const { config, regions } = context.facts;
+    const line = config!.subarray(PciConfig.INTERRUPT_LINE, PciConfig.INTERRUPT_LINE + 1);
+    const answer = await writeConfig(connection, PciConfig.INTERRUPT_LINE, line);
+    const isEcho = isGood(answer) && answer.payload.equals(regionAccess(CONFIG, PciConfig.INTERRUPT_LINE, 1));
+    context.check('write.echo', isEcho, isEcho ? 'it does' : describeAnswer(answer));
     if (connection.isOver) return;
-    mark = connection.mark();
-    const { size } = facts.regions[CONFIG]!.info;
-    const past = Buffer.concat([regionAccess(CONFIG, size - 1, 4), Buffer.alloc(4)]);
-    const refused = await connection.ask(Command.REGION_WRITE, past);
-    examination.check('write.past-end', isError(refused), inWords(refused), connection.since(mark));
+    connection.mark();
+    const past = await writeConfig(connection, regions[CONFIG]!.info.size - 1, Buffer.alloc(4));
+    context.check('write.past-end', isError(past), describeAnswer(past));
   },
 };
 
-/** A write that no region has room for, so that it is refused: but first it has to arrive. */
+/** A write past any region, so that it is refused: but first it has to arrive. */
 function large(size: number): Probe {
   return {
     name: `write-${size >> 10}k`,
     harm: 'connection',
     changes: true,
     rules: ['write.large'],
-    needless: ({ maxDataXferSize }) => (size <= maxDataXferSize ? undefined : 'max_data_xfer_size is less'),
-    async run(examination) {
-      const { facts } = examination;
-      const connection = await examination.session();
-      const mark = connection.mark();
+    skipReason: ({ maxDataXferSize }) => (size <= maxDataXferSize ? undefined : 'max_data_xfer_size is less'),
+    async run(context, connection) {
       const payload = Buffer.concat([regionAccess(CONFIG, 1n << 40n, size), Buffer.alloc(size)]);
       const answer = await connection.ask(Command.REGION_WRITE, payload);
-      const arrived = answer.kind === 'reply' && (await examination.isInStep(connection));
-      const after = arrived ? 'then in step' : 'then no longer in step';
-      examination.check(
-        'write.large',
-        arrived,
-        `${size} bytes: ${inWords(answer)}; ${after}`,
-        connection.since(mark),
-      );
-      if (!arrived) facts.writeChunkBytes ??= Math.max(LEAST_CHUNK, size >> 1);
+      const { isInSync, detail } = await context.followUp(connection, answer);
+      const arrived = answer.kind === 'reply' && isInSync;
+      context.check('write.large', arrived, `${size} bytes: ${detail}`);
+      if (!arrived) context.facts.writeChunkBytes ??= Math.max(LEAST_CHUNK, size >> 1);
     },
   };
 }
@@ -71,40 +64,32 @@ const enable: Probe = {
   harm: 'connection',
   changes: true,
   rules: [],
-  needless: ({ config, widths }) =>
+  skipReason: ({ config, widths }) =>
     config !== undefined && [...widths].some(([index, taken]) => index < 6 && taken.length === 0)
       ? undefined
       : 'no BAR refused to be read',
-  async run(examination) {
-    const { facts } = examination;
-    const refused = [...facts.widths].filter(([index, taken]) => index < 6 && taken.length === 0);
-    const { header } = decodeConfigSpace(configReader(facts.config!));
-    const connection = await examination.session();
-    const mark = connection.mark();
-    const write = (offset: number, value: number): ReturnType<typeof connection.ask> => {
+  async run(context, connection) {
+    const { config, widths } = context.facts;
+    const refused = [...widths].filter(([index, taken]) => index < 6 && taken.length === 0);
+    const { header } = decodeConfigSpace(configReader(config!));
+    const write = (offset: number, value: number): Promise<Answer> => {
       const data = Buffer.alloc(4);
       data.writeUInt32LE(value >>> 0);
-      return connection.ask(Command.REGION_WRITE, Buffer.concat([regionAccess(CONFIG, offset, 4), data]));
+      return writeConfig(connection, offset, data);
     };
     let address = FIRST_BAR;
     for (const { index, kind } of header.bars) {
-      await write(0x10 + 4 * index, kind === 'io' ? 0xc000 + 0x400 * index : address);
-      if (kind === 'memory64') await write(0x14 + 4 * index, 0);
+      await write(PciConfig.BAR0 + 4 * index, kind === 'io' ? 0xc000 + 0x400 * index : address);
+      if (kind === 'memory64') await write(PciConfig.BAR0 + 4 * (index + 1), 0);
       address += BAR_STEP;
     }
     await write(PciConfig.COMMAND, 0x7);
     for (const [index] of refused) {
-      const taken: number[] = [];
-      const errors = new Set<string>();
-      for (const width of [1, 2, 4, 8]) {
-        const answer = await connection.ask(Command.REGION_READ, regionAccess(index, 0, width));
-        if (isGood(answer) && isReadReply(answer.payload, index, 0, width)) taken.push(width);
-        else errors.add(shortly(answer));
-      }
-      if (taken.length > 0) facts.widths.set(index, taken);
-      const value = `${taken.join(', ') || 'none'}${errors.size === 0 ? '' : `; refused: ${[...errors].join(', ')}`}`;
+      connection.mark();
+      const { taken, text } = await tryWidths(connection, index, WIDTHS);
+      if (taken.length > 0) widths.set(index, taken);
       const title = `Widths in which region ${index} is read once it is assigned and enabled`;
-      examination.trait(`region.${index}.enabled-widths`, title, value, connection.since(mark, 8));
+      context.trait(`region.${index}.enabled-widths`, title, text, connection.evidence(8));
     }
   },
 };
@@ -114,22 +99,16 @@ const reset: Probe = {
   harm: 'connection',
   changes: true,
   rules: ['reset.reply'],
-  async run(examination) {
-    const flags = examination.facts.info?.flags ?? 0;
-    const connection = await examination.session();
-    const mark = connection.mark();
+  async run(context, connection) {
+    const flags = context.facts.info?.flags ?? 0;
     const answer = await connection.ask(Command.DEVICE_RESET);
     if ((flags & DEVICE_FLAG_RESET) === 0) {
-      examination.judge(
-        'reset.reply',
-        'not applicable',
-        `the device does not say RESET: ${inWords(answer)}`,
-        connection.since(mark),
-      );
+      const detail = `the device does not have the RESET flag: ${describeAnswer(answer)}`;
+      context.judge('reset.reply', 'not applicable', detail);
       return;
     }
-    const isKept = isGood(answer) && answer.payload.length === 0 && (await examination.isInStep(connection));
-    examination.check('reset.reply', isKept, inWords(answer), connection.since(mark));
+    const isKept = isGood(answer) && answer.payload.length === 0 && (await context.isInSync(connection));
+    context.check('reset.reply', isKept, describeAnswer(answer));
   },
 };
 
