@@ -110,8 +110,8 @@ export class ArenaPool {
   }
 
   /**
-   * Waits for `promise`, which does not reject, as long as the options of a call allow.
-   * @throws TimeoutError, which names `what`; the signal's reason.
+   * Waits for `promise` as long as the options of a call allow.
+   * @throws what it rejects with; TimeoutError, which names `what`; the signal's reason.
    */
   async within(what: string, promise: Promise<void>, options: CallOptions | undefined): Promise<void> {
     options?.signal?.throwIfAborted();
@@ -194,7 +194,7 @@ function placeIn(
   return undefined;
 }
 
-/** Waits for `promise`, which does not reject, as long as the options allow. */
+/** Waits for `promise` as long as the options allow. */
 async function settled(
   promise: Promise<void>,
   options: { timeoutMs: number; signal: AbortSignal | undefined },

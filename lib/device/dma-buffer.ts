@@ -62,7 +62,8 @@ export class DmaBuffer {
    */
   async close(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('DmaBuffer.close', options);
-    if (this.#closing !== undefined) return this.#closing;
+    // Several calls are one, but each waits no longer than its own options allow.
+    if (this.#closing !== undefined) return this.#pool.within('DmaBuffer.close', this.#closing, options);
     if (this.isClosed) return;
     if (this.#place.arena.window.state === 'mapping')
       throw new TypeError('it is being mapped in a transaction');

@@ -718,6 +718,17 @@ describe('the end', () => {
     expect(device.takeLog()).toHaveLength(2);
   });
 
+  test('close() called again waits no longer than its own options allow', async () => {
+    await open();
+    const buffer = await device.dma.alloc(5 * MIB);
+    device.fate = () => 'silence';
+    const first = buffer.close({ timeoutMs: 400 });
+    const error = await buffer.close({ timeoutMs: 20 }).catch((reason: unknown) => reason);
+    expect(error).toMatchObject({ name: 'TimeoutError', timeoutMs: 20 });
+    await expect(buffer.close({ signal: AbortSignal.abort(new Error('enough')) })).rejects.toThrow('enough');
+    await expect(first).rejects.toMatchObject({ name: 'TimeoutError', timeoutMs: 400 });
+  });
+
   test('free() and unmap() are close() by other names', async () => {
     await open();
     const buffer = await device.dma.alloc(5 * MIB);

@@ -664,7 +664,7 @@ export class World {
     const { label, session, abort } = call;
     if (abort?.signal.aborted === true && error === abort.signal.reason) return;
     // Several resets at a time are one, so are several closes; and calls share memory that could not be had.
-    const isShared = /^(open|reset|close)/.test(label) || /DMA_MAP/.test(String(error));
+    const isShared = /^(open|reset|close|free)/.test(label) || /DMA_MAP/.test(String(error));
     if (this.#errors.has(error) && !isShared)
       this.problem(`${label}: another caller got the same error: ${String(error)}`);
     this.#errors.add(error);
