@@ -3,7 +3,8 @@
  * @packageDocumentation
  */
 export { connect, type ConnectOptions } from './device/connect.js';
-export { Device } from './device/device.js';
+export { Device, type DeviceEvents } from './device/device.js';
+export type { ReconnectOptions } from './device/reconnect.js';
 export { ConfigSpace, type ConfigWidth } from './device/config-space.js';
 export { Features, type FeatureMethods } from './device/features.js';
 export { IoFd, IoFds } from './device/io-fds.js';
@@ -38,18 +39,22 @@ export {
 } from './device/dma.js';
 export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from './device/irq-index.js';
 export { Irqs } from './device/irqs.js';
-export { Vector, type InterruptListener } from './device/vector.js';
+export { Vector, type InterruptListener, type VectorEvents } from './device/vector.js';
 export type {
   CallOptions,
+  Counters,
   DeviceCounters,
   SpinState,
   Negotiated,
   SyncCallOptions,
 } from './connection/index.js';
-export type { Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
+export type { Dial, Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
+export type { CaptureOptions, TraceOptions } from './trace/trace-tap.js';
+export type { Bar, Capability, ConfigReader, ExtendedCapability, PciHeader } from './pci/index.js';
 export { MigrationState } from './protocol/constants.js';
 export type { RegionWrite } from './protocol/region-write-multi.js';
 export type { DeviceInfo } from './protocol/device-info.js';
+export type { MmapArea } from './protocol/region-info.js';
 export type { Capabilities } from './protocol/version.js';
 export {
   ClosedError,

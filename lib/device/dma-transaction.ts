@@ -9,6 +9,7 @@ import type { ArenaPool } from './arena-pool.js';
 import type { Arena, ArenaKind } from './arena.js';
 import { DmaBuffer } from './dma-buffer.js';
 import type { DmaMapping } from './dma-mapping.js';
+import type { DmaAllocOptions, DmaHandlerOptions, DmaMapOptions } from './dma-options.js';
 import type { DmaWindow } from './dma-window.js';
 import type { DmaWindows } from './dma-windows.js';
 
@@ -158,18 +159,18 @@ export class TransactionLog {
 }
 
 /** What `device.dma.transaction` gives its callback. */
-export interface DmaTransaction<MapOptions, AllocOptions> {
+export interface DmaTransaction {
   /**
    * Like `Dma.alloc`, without waiting: the memory and its addresses are there at once, and the device may use them after
    * the commit. Many of one transaction share a mapping as others do.
    * @throws what `Dma.alloc` rejects with before anything is sent.
    */
-  alloc(size: number, options?: AllocOptions): DmaBuffer;
+  alloc(size: number, options?: DmaAllocOptions): DmaBuffer;
   /**
    * Like `Dma.map`, without waiting: the mapping has its addresses at once, and is `closed` until the commit.
    * @throws what `Dma.map` rejects with before anything is sent.
    */
-  map(options: MapOptions): DmaMapping;
+  map(options: DmaMapOptions | DmaHandlerOptions): DmaMapping;
   /** Like `DmaMapping.unmap`, without waiting. The addresses are free after the commit. */
   unmap(mapping: DmaMapping, options?: CallOptions): void;
 }

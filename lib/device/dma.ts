@@ -9,15 +9,24 @@ import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
-import { bigInteger, integer, outOfRange, UINT64_MAX, wrongType } from '../fields.js';
+import { bigInteger, integer, outOfRange, wrongType } from '../fields.js';
 import { check, native, type FdInfo } from '../native.js';
 import * as option from '../options.js';
 import { ArenaPool } from './arena-pool.js';
 import type { ArenaKind } from './arena.js';
 import { DirtyPages } from './dirty.js';
 import { DmaBuffer } from './dma-buffer.js';
-import { HandlerBacking, type DmaHandler } from './dma-handler.js';
+import { HandlerBacking } from './dma-handler.js';
 import { DmaMapping } from './dma-mapping.js';
+import {
+  ALLOC_OPTIONS,
+  checkMapOptions,
+  type DmaAccessOptions,
+  type DmaAllocOptions,
+  type DmaHandlerOptions,
+  type DmaMapOptions,
+  type DmaOptions,
+} from './dma-options.js';
 import { DmaServer } from './dma-server.js';
 import { DmaTable, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './dma-table.js';
 import { TransactionBuffers, TransactionLog, type DmaTransaction } from './dma-transaction.js';
@@ -29,120 +38,14 @@ export { DmaBuffer } from './dma-buffer.js';
 export { DirtyPages, type DirtyMethod, type DirtyOptions, type DirtyRange } from './dirty.js';
 export type { DmaHandler } from './dma-handler.js';
 export { DmaMapping } from './dma-mapping.js';
+export type {
+  DmaAccessOptions,
+  DmaAllocOptions,
+  DmaHandlerOptions,
+  DmaMapOptions,
+  DmaOptions,
+} from './dma-options.js';
 export type { DmaTransaction } from './dma-transaction.js';
-
-export interface DmaOptions {
-  /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
-  secureDma?: boolean | undefined;
-  /** Backs DMA memory with huge pages of 2 MiB. Default false. */
-  hugePages?: boolean | undefined;
-  /**
-   * How much memory small buffers share, and get more of, at a time; rounded up to 2 MiB. Default 4 MiB. With more than
-   * eight mappings it doubles each time, up to 256 MiB: some servers take 16 mappings.
-   */
-  arenaBytes?: number | undefined;
-}
-
-/** How the device may use memory. */
-export interface DmaAccessOptions extends CallOptions {
-  /** The device may read it. Default true. */
-  readable?: boolean | undefined;
-  /** The device may write it. Default true. */
-  writable?: boolean | undefined;
-  /**
-   * The server is given the fd and maps the memory. With false it reads and writes by message. Default true where fds can
-   * be passed and `secureDma` is not set.
-   */
-  share?: boolean | undefined;
-  /** How many address bits the device has: the library chooses addresses below that. Default 64. */
-  addressBits?: number | undefined;
-}
-
-export interface DmaAllocOptions extends DmaAccessOptions {
-  /** What the address must be a multiple of, a power of two up to 2 MiB. Default 4,096. */
-  alignment?: number | undefined;
-}
-
-export interface DmaMapOptions extends DmaAccessOptions {
-  /** A memfd, a file, a dma-buf. It is duplicated: the caller may close it at once. */
-  fd: number;
-  /** Where the memory begins in it, a multiple of 4,096. Default 0. */
-  offset?: number | undefined;
-  /** In bytes, a multiple of the server's page size (`negotiated.capabilities.pgsizes`). */
-  size: number;
-  /** The device's address of it, a multiple of the server's page size. By default the library chooses. */
-  iova?: bigint | undefined;
-  /**
-   * The server reads and writes the file (pread, pwrite) instead of mapping it: DMA_MAP's FILE_IO, which the newest
-   * libvfio-user has. Default false.
-   */
-  fileIo?: boolean | undefined;
-}
-
-/** Functions of the caller's behind DMA addresses: the server gets no fd, and reaches them by message. */
-export interface DmaHandlerOptions extends Omit<DmaAccessOptions, 'share'> {
-  handler: DmaHandler;
-  /**
-   * The handler gives promises. Up to 16 of its requests run at once. While it is mapped no synchronous call can be made:
-   * it would block the thread in which the handler has to answer first. Default false.
-   */
-  async?: boolean | undefined;
-  /** In bytes, a multiple of the server's page size. */
-  size: number;
-  /** The device's address of it, a multiple of the server's page size. By default the library chooses. */
-  iova?: bigint | undefined;
-}
-
-const ADDRESS_BITS = option.wholeNumber(16, 64);
-const ALLOC_OPTIONS = new option.OptionTable<DmaAllocOptions>({
-  ...option.CALL_CHECKS,
-  readable: option.boolean,
-  writable: option.boolean,
-  share: option.boolean,
-  addressBits: ADDRESS_BITS,
-  alignment: option.wholeNumber(1, HUGE_PAGE_SIZE),
-});
-const MAP_OPTIONS = new option.OptionTable<DmaMapOptions>(
-  {
-    ...option.CALL_CHECKS,
-    readable: option.boolean,
-    writable: option.boolean,
-    share: option.boolean,
-    addressBits: ADDRESS_BITS,
-    fd: option.wholeNumber(0, 0x7fff_ffff),
-    offset: option.wholeNumber(),
-    size: option.wholeNumber(1),
-    iova: option.bigInteger(0n, UINT64_MAX),
-    fileIo: option.boolean,
-  },
-  ['fd', 'size'],
-);
-/** What goes with an fd only is refused with the reason. */
-const HANDLER_OPTIONS = new option.OptionTable<DmaHandlerOptions & Partial<DmaMapOptions>>(
-  {
-    ...option.CALL_CHECKS,
-    readable: option.boolean,
-    writable: option.boolean,
-    addressBits: ADDRESS_BITS,
-    handler: (value, caller, name) => {
-      const { read, write } = (value ?? {}) as Partial<DmaHandler>;
-      if (typeof read === 'function' && typeof write === 'function') return undefined;
-      return wrongType(
-        `${caller}: ${name}`,
-        'an object with functions read(address, length) and write(address, bytes)',
-        value,
-      );
-    },
-    async: option.boolean,
-    size: option.wholeNumber(1),
-    iova: option.bigInteger(0n, UINT64_MAX),
-    fd: notWithHandler,
-    offset: notWithHandler,
-    share: notWithHandler,
-    fileIo: notWithHandler,
-  },
-  ['handler', 'size'],
-);
 
 const DEFAULT_ARENA_BYTES = 4 << 20;
 const DEFAULT_ALIGNMENT = 4096;
@@ -229,10 +132,7 @@ export class Dma {
    * @returns what the callback returned.
    * @throws DmaBatchError, whose `failures` say which failed; what the callback threw; TypeError for nested ones.
    */
-  async transaction<T>(
-    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions>) => T | Promise<T>,
-    options?: CallOptions,
-  ): Promise<T> {
+  async transaction<T>(callback: (tx: DmaTransaction) => T | Promise<T>, options?: CallOptions): Promise<T> {
     if (typeof callback !== 'function') throw wrongType('Dma.transaction: callback', 'a function', callback);
     option.CALL_OPTIONS.check('Dma.transaction', options);
     this.#refuseNested();
@@ -298,7 +198,7 @@ export class Dma {
   }
 
   async #run<T>(
-    callback: (tx: DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions>) => T | Promise<T>,
+    callback: (tx: DmaTransaction) => T | Promise<T>,
     log: TransactionLog,
     buffers: TransactionBuffers,
     options: CallOptions | undefined,
@@ -315,7 +215,7 @@ export class Dma {
     log: TransactionLog,
     buffers: TransactionBuffers,
     options: CallOptions | undefined,
-  ): DmaTransaction<DmaMapOptions | DmaHandlerOptions, DmaAllocOptions> {
+  ): DmaTransaction {
     return {
       alloc: (size, own = {}) => {
         log.checkOpen();
@@ -386,16 +286,6 @@ export class Dma {
     }
     return { readable, writable, shared: share ?? (canShare && !this.#secure) };
   }
-}
-
-function checkMapOptions(caller: string, options: DmaMapOptions | DmaHandlerOptions): void {
-  const isHandler = typeof options === 'object' && options !== null && 'handler' in options;
-  if (isHandler) HANDLER_OPTIONS.check(caller, options);
-  else MAP_OPTIONS.check(caller, options);
-}
-
-function notWithHandler(_value: unknown, caller: string, name: string): TypeError {
-  return new TypeError(`${caller}: a handler and ${name} exclude each other`);
 }
 
 function handlersMemory({ handler, async = false }: DmaHandlerOptions): WindowMemory {

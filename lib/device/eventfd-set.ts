@@ -93,8 +93,10 @@ export class EventfdSet {
     return this.#armed.has(subindex);
   }
 
-  get(subindex: number): Vector | undefined {
-    return this.#vectors.get(subindex);
+  /** The open ones of `subindexes`, by subindex. */
+  present(subindexes: readonly number[]): Map<number, Vector> {
+    const wanted = new Set(subindexes);
+    return new Map([...this.#vectors].filter(([subindex]) => wanted.has(subindex)));
   }
 
   /** How many fds one message takes. @throws UnsupportedError where the transport or the server takes none. */
@@ -113,12 +115,13 @@ export class EventfdSet {
   /**
    * Makes a vector for each of `subindexes` (ascending, none of them open), gives their eventfds to the server, does
    * `afterwards` and starts them. What fails takes everything back that was done so far, and the error says so.
+   * @returns the vectors, of which some may have been closed meanwhile.
    */
   async arm(
     subindexes: readonly number[],
     afterwards: () => Promise<void>,
     options: CallOptions | undefined,
-  ): Promise<void> {
+  ): Promise<Vector[]> {
     const wasArmed = this.isArmed;
     const vectors = this.#make(subindexes);
     const progress: Progress = { sent: [], confirmed: [] };
@@ -126,9 +129,10 @@ export class EventfdSet {
       await this.#give(vectors, progress, options);
       await afterwards();
       for (const vector of vectors) vector.start();
+      return vectors;
     } catch (error) {
       for (const vector of vectors) vector.close();
-      await this.#takeBack(error, progress, wasArmed, options);
+      return await this.#takeBack(error, progress, wasArmed, options);
     }
   }
 

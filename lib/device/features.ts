@@ -17,8 +17,8 @@ import type { Session } from './session.js';
 
 /** What a feature can be asked to support. */
 export interface FeatureMethods {
-  get?: boolean;
-  set?: boolean;
+  get?: boolean | undefined;
+  set?: boolean | undefined;
 }
 
 const METHODS = new option.OptionTable<FeatureMethods>({ get: option.boolean, set: option.boolean });

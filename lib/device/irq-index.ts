@@ -70,6 +70,13 @@ const RANGE = new option.OptionTable<IrqRange>({
 
 const NAMES = ['INTx', 'MSI', 'MSI-X', 'ERR', 'REQ'];
 
+/** The vectors of a range, of which there is at least one. */
+type Vectors = [first: Vector, ...others: Vector[]];
+
+function inOrder(vectors: Vector[]): Vectors {
+  return vectors.sort((a, b) => a.subindex - b.subindex) as Vectors;
+}
+
 export class IrqIndex {
   /** `PciIrq` numbers for a PCI device. */
   readonly index: number;
@@ -151,7 +158,10 @@ export class IrqIndex {
    * the server wants vectors enabled as one set (NORESIZE), RemoteError, TimeoutError, ClosedError, TransportError where
    * this process has no fds left; the signal's reason.
    */
-  async enable(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+  async enable(
+    range: number | IrqRange = 1,
+    options: IrqOptions = {},
+  ): Promise<[first: Vector, ...others: Vector[]]> {
     const subindexes = this.#subindexes('IrqIndex.enable', range, options);
     this.#triggers.groupSize();
     return this.#group.exclusive.run(`enabling ${this.name}`, options, (call = {}) =>
@@ -199,13 +209,19 @@ export class IrqIndex {
    * Vectors that the server signals when it masks interrupts of the range. Ranges and errors are those of `enable`.
    * libvfio-user takes the message for a plain mask.
    */
-  maskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+  maskEvents(
+    range: number | IrqRange = 1,
+    options: IrqOptions = {},
+  ): Promise<[first: Vector, ...others: Vector[]]> {
     const set = (this.#masks ??= this.#newSet(IRQ_SET_ACTION_MASK));
     return this.#events('IrqIndex.maskEvents', set, range, options);
   }
 
   /** Vectors that the server signals when it unmasks interrupts of the range; see `maskEvents`. */
-  unmaskEvents(range: number | IrqRange = 1, options: IrqOptions = {}): Promise<Vector[]> {
+  unmaskEvents(
+    range: number | IrqRange = 1,
+    options: IrqOptions = {},
+  ): Promise<[first: Vector, ...others: Vector[]]> {
     const set = (this.#unmasks ??= this.#newSet(IRQ_SET_ACTION_UNMASK));
     return this.#events('IrqIndex.unmaskEvents', set, range, options);
   }
@@ -240,17 +256,17 @@ export class IrqIndex {
     return set;
   }
 
-  async #enable(subindexes: readonly number[], options: IrqOptions): Promise<Vector[]> {
+  async #enable(subindexes: readonly number[], options: IrqOptions): Promise<Vectors> {
     const triggers = this.#triggers;
-    const fresh = subindexes.filter((subindex) => triggers.get(subindex) === undefined);
+    const present = triggers.present(subindexes);
+    const fresh = subindexes.filter((subindex) => !present.has(subindex));
     this.#checkResize(fresh);
     await this.#disableRivals(options);
     const { host: wantsHost = true, ...call } = options;
     const host = wantsHost ? this.#group.host : undefined;
     await host?.prepare(this.index, call);
-    await triggers.arm(fresh, () => this.#applyHost(host, call), call);
-    // One that was there before may have been closed meanwhile.
-    return subindexes.map((subindex) => triggers.get(subindex)).filter((vector) => vector !== undefined);
+    const armed = await triggers.arm(fresh, () => this.#applyHost(host, call), call);
+    return inOrder([...present.values(), ...armed]);
   }
 
   async #applyHost(host: HostInterrupts | undefined, call: CallOptions): Promise<void> {
@@ -316,13 +332,14 @@ export class IrqIndex {
     set: EventfdSet,
     range: number | IrqRange,
     options: IrqOptions,
-  ): Promise<Vector[]> {
+  ): Promise<Vectors> {
     const subindexes = this.#subindexes(caller, range, options);
     set.groupSize();
     return this.#group.exclusive.run(`enabling events of ${this.name}`, options, async (call) => {
-      const fresh = subindexes.filter((subindex) => set.get(subindex) === undefined);
-      await set.arm(fresh, () => Promise.resolve(), call);
-      return subindexes.map((subindex) => set.get(subindex)).filter((vector) => vector !== undefined);
+      const present = set.present(subindexes);
+      const fresh = subindexes.filter((subindex) => !present.has(subindex));
+      const armed = await set.arm(fresh, () => Promise.resolve(), call);
+      return inOrder([...present.values(), ...armed]);
     });
   }
 

@@ -2,7 +2,7 @@
 import { wrongType } from '../fields.js';
 
 /** By index, for PCI devices (`PciRegion`). */
-export const REGION_NAMES = [
+export const REGION_NAMES: readonly RegionName[] = [
   'bar0',
   'bar1',
   'bar2',
@@ -13,10 +13,11 @@ export const REGION_NAMES = [
   'config',
   'vga',
   'migration',
-] as const;
+];
 
 /** What a PCI device calls its regions. */
-export type RegionName = (typeof REGION_NAMES)[number];
+export type RegionName =
+  'bar0' | 'bar1' | 'bar2' | 'bar3' | 'bar4' | 'bar5' | 'rom' | 'config' | 'vga' | 'migration';
 
 /** The index of a PCI device's region; upper and lower case are one. @throws TypeError for what is no name. */
 export function indexOfRegion(caller: string, name: string): number {

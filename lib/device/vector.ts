@@ -30,7 +30,7 @@ import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
 import { integer, wrongType } from '../fields.js';
 import { check, native, type NativeEventFd } from '../native.js';
 import * as option from '../options.js';
-import type { Resource, Session } from './session.js';
+import type { Session } from './session.js';
 import { WaitIterator } from './wait-iterator.js';
 
 /** Hears of each count, at least 1, as it is read. */
@@ -62,7 +62,7 @@ export interface VectorIdentity {
   isTrigger: boolean;
 }
 
-export class Vector extends EventEmitter<VectorEvents> implements Resource {
+export class Vector extends EventEmitter<VectorEvents> {
   /** The interrupt index that it belongs to: `PciIrq` numbers for a PCI device. */
   readonly index: number;
   /** Its number within the index, from 0. */

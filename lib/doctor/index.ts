@@ -6,6 +6,7 @@
  * const device = await connect('/run/dev.sock', { quirks: report.quirks });
  * ```
  */
+export type { Endpoint, Quirks } from '../index.js';
 export { diagnose, type DiagnoseOptions, type Progress } from './diagnose.js';
 export { toMarkdown } from './markdown.js';
 export {

@@ -8,6 +8,9 @@
  * await using server = await serve(device, { path: '/tmp/edu.sock' });
  * ```
  */
+export { VfioUserError } from '../errors.js';
+export type { BarKind, BarLocation } from '../pci/index.js';
+export { MigrationState, type MmapArea, type SubRegion } from '../protocol/index.js';
 export { DeviceError, DmaError } from './device-error.js';
 export type {
   ClientContext,

@@ -56,7 +56,7 @@ export interface PciConfigOptions {
   /** In the order of the list. */
   readonly capabilities?: readonly ConfigCapability[];
   /** 256 bytes, by default, or the 4096 of PCI Express. */
-  readonly size?: typeof PCI_CONFIG_SIZE | typeof PCI_EXTENDED_CONFIG_SIZE;
+  readonly size?: 256 | 4096;
 }
 
 const BAR = new option.OptionTable<PciBar>(

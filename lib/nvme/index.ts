@@ -9,6 +9,7 @@
  * ```
  * Where to start reading: controller.ts, then queue.ts; the rings themselves are in queue-pair.ts.
  */
+export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type {
   AdminCommand,
   AdminResult,
@@ -46,6 +47,7 @@ export { AdminOpcode, ALL_NAMESPACES, FeatureId, IdentifyCns, LogPageId, NvmOpco
 export {
   NvmeQueue,
   type BlockRange,
+  type Data,
   type IoOptions,
   type TransferOptions,
   type WriteZeroesOptions,

@@ -88,7 +88,7 @@ export interface QueueHost {
 }
 
 /** Where the data of a transfer is. */
-type Data = Uint8Array | DmaBuffer;
+export type Data = Uint8Array | DmaBuffer;
 
 export class NvmeQueue extends SubmitQueue {
   /** How the controller is told of commands. */

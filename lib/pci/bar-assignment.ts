@@ -9,7 +9,7 @@ export interface BarRequest {
   /** Bytes. A BAR of size 0 does not exist and gets nothing. */
   readonly size: number | bigint;
   /** Where it is; 0n or nothing asks for a place. */
-  readonly address?: bigint;
+  readonly address?: bigint | undefined;
 }
 
 export interface BarAssignment {

@@ -47,8 +47,8 @@ export interface DeviceFeature {
 export function encodeDeviceFeature(request: {
   feature: number;
   flags: number;
-  data?: Uint8Array;
-  argsz?: number;
+  data?: Uint8Array | undefined;
+  argsz?: number | undefined;
 }): Buffer {
   const { feature, flags, data = new Uint8Array(0) } = request;
   const broken = brokenRule(integer('DEVICE_FEATURE: flags', flags));
@@ -72,7 +72,7 @@ export function encodeProbe(feature: number, methods: number): Buffer {
 export function encodeDeviceFeatureReply(reply: {
   feature: number;
   flags: number;
-  data?: Uint8Array;
+  data?: Uint8Array | undefined;
 }): Buffer {
   const message = 'DEVICE_FEATURE reply';
   const { feature, flags, data = new Uint8Array(0) } = reply;

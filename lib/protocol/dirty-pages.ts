@@ -46,7 +46,7 @@ export interface DirtyPages {
   /** One of `DIRTY_PAGES_FLAG_…`. */
   flags: number;
   /** With GET_BITMAP only. */
-  range?: BitmapRange;
+  range?: BitmapRange | undefined;
 }
 
 export interface DirtyPagesReply {
@@ -54,8 +54,8 @@ export interface DirtyPagesReply {
   argsz: number;
   /** The reply was cut: ask again with `argsz`. */
   truncated: boolean;
-  range?: BitmapRange;
-  bitmap?: Buffer;
+  range?: BitmapRange | undefined;
+  bitmap?: Buffer | undefined;
 }
 
 /**

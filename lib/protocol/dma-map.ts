@@ -62,7 +62,7 @@ export interface DmaUnmap {
   address: bigint;
   size: bigint;
   /** With GET_DIRTY_BITMAP only: the page size that a bit stands for, and the bitmap's size, both in bytes. */
-  bitmap?: { pgsize: number; size: number };
+  bitmap?: { pgsize: number; size: number } | undefined;
 }
 
 /** What a server echoes, and the bitmap where one was asked for. */
@@ -70,7 +70,7 @@ export interface DmaUnmapReply {
   flags: number;
   address: bigint;
   size: bigint;
-  bitmap?: { pgsize: number; data: Buffer };
+  bitmap?: { pgsize: number; data: Buffer } | undefined;
 }
 
 /**
@@ -211,7 +211,7 @@ export function encodeDmaUnmapReply(reply: {
   flags: number;
   address: bigint;
   size: bigint;
-  bitmap?: { pgsize: number; data: Uint8Array };
+  bitmap?: { pgsize: number; data: Uint8Array } | undefined;
 }): Buffer {
   const message = 'DMA_UNMAP reply';
   const { bitmap } = reply;

@@ -42,9 +42,9 @@ export interface MmapArea {
   offset: number;
   size: number;
   /** Which of the reply's fds; without it the first, and the area is at the region's offset plus its own there. */
-  fdIndex?: number;
+  fdIndex?: number | undefined;
   /** Where the area begins in that fd. Comes with `fdIndex`. */
-  fdOffset?: number;
+  fdOffset?: number | undefined;
 }
 
 /** An area with an fd of its own. */
@@ -55,11 +55,11 @@ export interface MmapFdArea extends MmapArea {
 
 export interface RegionCapabilities {
   /** Parts that can be mapped through the region's only fd. */
-  sparseMmap?: { areas: MmapArea[] };
+  sparseMmap?: { areas: MmapArea[] } | undefined;
   /** What a device-specific region is. */
-  type?: { type: number; subtype: number };
+  type?: { type: number; subtype: number } | undefined;
   /** Parts that can be mapped, each through its own fd. */
-  sparseMmapFds?: { areas: MmapFdArea[] };
+  sparseMmapFds?: { areas: MmapFdArea[] } | undefined;
   /** Capabilities that this library does not know, in the chain's order. */
   unknown: { id: number; version: number }[];
 }

@@ -41,7 +41,8 @@ const SHORT_SUB_REGION_SIZE = 40;
 /** libvfio-user's bound on the argsz of a request, and so on a reply. */
 const MAX_ARGSZ = 1048576;
 
-interface SubRegionBase {
+/** What all sub-regions have. */
+export interface SubRegionBase {
   /** Bytes from the region's start. */
   offset: number;
   /** Bytes; 0 where the size of an access does not matter. */

@@ -34,7 +34,7 @@ export interface SetIrqs {
   /** One `IRQ_SET_DATA_…` and one `IRQ_SET_ACTION_…`. */
   flags: number;
   /** With DATA_BOOL only: one byte for each interrupt, non-zero where the action is to be done. */
-  data?: Uint8Array;
+  data?: Uint8Array | undefined;
 }
 
 /**

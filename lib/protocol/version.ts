@@ -46,7 +46,7 @@ export interface Capabilities {
   /** `sparse_mmap_fds`: the sender knows the region capability that has one fd for each area. */
   sparseMmapFds: boolean;
   /** `migration`: the page size of dirty bitmaps in bytes, and the most bytes of one bitmap. */
-  migration?: { pgsize: number; maxBitmapSize?: number };
+  migration?: { pgsize: number; maxBitmapSize?: number | undefined } | undefined;
   /**
    * Everything else under its JSON name, in an object without prototype. Integers beyond 2^53 are strings of their
    * digits. When encoding, members that have a name above are not taken from here.
@@ -70,7 +70,7 @@ export interface Version {
 export function encodeVersion(version: {
   major: number;
   minor: number;
-  capabilities?: Partial<Capabilities>;
+  capabilities?: Partial<Capabilities> | undefined;
 }): Buffer {
   const capabilities = version.capabilities ?? {};
   checkCapabilities(capabilities);

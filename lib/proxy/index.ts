@@ -2,6 +2,8 @@
  * Standing between a client and a server, `vfio-user/proxy`: passing on, looking on, disturbing. Where to start:
  * `proxy.ts` takes clients in, `pipe.ts` is the way of a message, `fault-spec.ts` says what faults there are.
  */
+export type { TraceOptions } from '../trace/index.js';
+export type { VsockAddress } from '../transport/index.js';
 export type { WayCounters } from './counters.js';
 export {
   parseFault,

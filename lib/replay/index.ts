@@ -8,6 +8,7 @@
  * Where to start: `exchange.ts` is what a recording consists of, `cursor.ts` how requests find their place in it,
  * `session.ts` how it is played.
  */
+export { VfioUserError } from '../errors.js';
 export { CaptureError } from '../trace/index.js';
 export {
   formatDifference,

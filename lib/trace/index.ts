@@ -2,6 +2,8 @@
  * Seeing the traffic, `vfio-user/trace`: messages as objects and lines for people, captures written and read. Where to
  * start: `describe.ts` is what a message says, `trace-tap.ts` how a device's traffic gets here, `pcapng.ts` what a capture is.
  */
+export { VfioUserError } from '../errors.js';
+export type { MessageTap } from '../transport/message-tap.js';
 export { CaptureError } from './capture-error.js';
 export { CaptureReader } from './capture-reader.js';
 export type { CaptureSource } from './byte-source.js';

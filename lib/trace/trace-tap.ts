@@ -99,6 +99,7 @@ export class TraceTap implements MessageTap {
   /** Made with the first message that somebody hears of. */
   #diagnostics: DiagnosticsSink | undefined;
 
+  /** @internal See `openTap`. */
   constructor(sinks: readonly Sink[]) {
     this.#sinks = sinks;
     this.#note(false);

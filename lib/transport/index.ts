@@ -20,3 +20,4 @@ export {
 export type { SocketPermissions } from './socket-permissions.js';
 export { listenAt, type ListeningSocket } from './unix-listener.js';
 export type { MessageTap } from './message-tap.js';
+export type { Dial } from './open-stream.js';

@@ -91,7 +91,7 @@ describe('proxy', () => {
     const [line] = await device.irqs.msi.enable(1);
     for (let i = 1; i <= 20; i++) {
       await bar.writeUInt32(0x60, i);
-      expect(await line!.wait({ timeoutMs: 5_000 })).toBe(1);
+      expect(await line.wait({ timeoutMs: 5_000 })).toBe(1);
       expect(await bar.readUInt32(0x24)).toBe(i);
       await bar.writeUInt32(0x64, i);
     }

@@ -112,7 +112,7 @@ describe('MSI-X', () => {
     expect(writes).toEqual(entry(0));
     expect(device.memory(CONFIG).readUInt16LE(MSIX_CONTROL)).toBe(0x8003);
     device.signal(2, 0);
-    await expect(vector!.wait()).resolves.toBe(1);
+    await expect(vector.wait()).resolves.toBe(1);
     await irqs.msix.enable(4);
     await irqs.restore();
     expect(device.takeLog().some((line) => line.startsWith('BAR4'))).toBe(false);
@@ -312,7 +312,7 @@ describe('registers that fail', () => {
     device.fate = (line) => (line.startsWith('config') ? EINVAL : undefined);
     await expect(irqs.msix.disable()).rejects.toBeInstanceOf(RemoteError);
     expect(device.held).toBe(0);
-    expect(vector!.isClosed).toBe(true);
+    expect(vector.isClosed).toBe(true);
   });
 });
 

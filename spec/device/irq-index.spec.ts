@@ -94,7 +94,7 @@ describe('enable', () => {
     const vectors = await msix.enable({ start: 60, count: 4 });
     expect(vectors.map(({ subindex }) => subindex)).toEqual([60, 61, 62, 63]);
     const [one] = await msix.enable({ start: 5 });
-    expect(one!.subindex).toBe(5);
+    expect(one.subindex).toBe(5);
     expect(device.takeLog()).toEqual([
       'SET_IRQS EVENTFD|TRIGGER 2: 60+4, 4 fds',
       'SET_IRQS EVENTFD|TRIGGER 2: 5+1, 1 fds',
@@ -119,14 +119,14 @@ describe('enable', () => {
   test('a vector that was closed is made anew', async () => {
     const { msix } = await open();
     const [first] = await msix.enable(2);
-    first!.close();
+    first.close();
     expect(msix.vectors).toHaveLength(1);
     device.takeLog();
     const [again] = await msix.enable(2);
     expect(again).not.toBe(first);
     expect(device.takeLog()).toEqual(['SET_IRQS EVENTFD|TRIGGER 2: 0+1, 1 fds']);
     device.signal(MSIX, 0);
-    await expect(again!.wait()).resolves.toBe(1);
+    await expect(again.wait()).resolves.toBe(1);
   });
 
   test('calls at the same time follow one another', async () => {
@@ -240,7 +240,7 @@ describe('enable that fails', () => {
     ]);
     expect(msix.vectors).toEqual([first]);
     device.signal(MSIX, 0);
-    await expect(first!.wait()).resolves.toBe(1);
+    await expect(first.wait()).resolves.toBe(1);
   });
 
   test('when undoing fails as well, the error says that too', async () => {
@@ -305,7 +305,7 @@ describe('a set that cannot be resized', () => {
     await expect(msix.enable(3)).rejects.toThrow(/NORESIZE/);
     await expect(msix.enable({ start: 4 })).rejects.toBeInstanceOf(UnsupportedError);
     expect(device.takeLog()).toEqual([]);
-    expect(vector!.isClosed).toBe(false);
+    expect(vector.isClosed).toBe(false);
     await msix.disable();
     await expect(msix.enable(3)).resolves.toHaveLength(3);
   });
@@ -313,7 +313,7 @@ describe('a set that cannot be resized', () => {
   test('gives back what is in it, and replaces what was closed', async () => {
     const { msix } = await open({ irqs });
     const [vector] = await msix.enable(2);
-    vector!.close();
+    vector.close();
     await expect(msix.enable(2)).resolves.toHaveLength(2);
   });
 
@@ -348,7 +348,7 @@ describe('disable', () => {
   test('is sent although all vectors were closed: the server still has their eventfds', async () => {
     const { msix } = await open();
     const [vector] = await msix.enable();
-    vector!.close();
+    vector.close();
     expect(msix.enabled).toBe(true);
     await msix.disable();
     expect(device.held).toBe(0);
@@ -359,7 +359,7 @@ describe('disable', () => {
     const [vector] = await msix.enable();
     device.fate = () => EINVAL;
     await expect(msix.disable()).rejects.toBeInstanceOf(RemoteError);
-    expect(vector!.isClosed).toBe(true);
+    expect(vector.isClosed).toBe(true);
     expect(msix.enabled).toBe(false);
   });
 
@@ -367,7 +367,7 @@ describe('disable', () => {
     const { msix } = await open();
     const [vector] = await msix.enable();
     const loop = (async () => {
-      for await (const count of vector!) expect(count).toBe(0);
+      for await (const count of vector) expect(count).toBe(0);
       return 'ended';
     })();
     await msix.disable();
@@ -385,7 +385,7 @@ describe('INTx, MSI and MSI-X', () => {
       'SET_IRQS NONE|TRIGGER 0: 0+0',
       'SET_IRQS EVENTFD|TRIGGER 2: 0+2, 2 fds',
     ]);
-    expect(pin!.isClosed).toBe(true);
+    expect(pin.isClosed).toBe(true);
     await msi.enable();
     expect(vectors.every(({ isClosed }) => isClosed)).toBe(true);
     expect([intx.enabled, msi.enabled, msix.enabled]).toEqual([false, true, false]);
@@ -396,10 +396,10 @@ describe('INTx, MSI and MSI-X', () => {
     const [error] = await err.enable();
     const [request] = await req.enable();
     await msix.enable();
-    expect([error!.isClosed, request!.isClosed]).toEqual([false, false]);
+    expect([error.isClosed, request.isClosed]).toEqual([false, false]);
     device.signal(3, 0);
     device.signal(4, 0, 2);
-    await expect(Promise.all([error!.wait(), request!.wait()])).resolves.toEqual([1, 2]);
+    await expect(Promise.all([error.wait(), request.wait()])).resolves.toEqual([1, 2]);
   });
 
   test('are names of PCI alone: elsewhere indexes are numbers that do not touch each other', async () => {
@@ -415,9 +415,9 @@ describe('INTx, MSI and MSI-X', () => {
     ]);
     for (const index of [0, 1]) device.signal(index, 0);
     device.signal(MSIX, 7);
-    expect(await Promise.all([first!.wait(), second!.wait(), third!.wait()])).toEqual([1, 1, 1]);
+    expect(await Promise.all([first.wait(), second.wait(), third.wait()])).toEqual([1, 1, 1]);
     await irqs.byIndex(1).disable();
-    expect([first!.isClosed, second!.isClosed, third!.isClosed]).toEqual([false, true, false]);
+    expect([first.isClosed, second.isClosed, third.isClosed]).toEqual([false, true, false]);
     await expect(irqs.byIndex(0).enable(2)).rejects.toThrow(/IRQ 0 has 1 interrupts/);
   });
 });
@@ -490,10 +490,10 @@ describe('mask, unmask and trigger', () => {
     device.signal(MSIX, 2, 1, 'MASK');
     device.signal(MSIX, 1, 4, 'UNMASK');
     await expect(masks[1]!.wait()).resolves.toBe(1);
-    await expect(unmask!.wait()).resolves.toBe(4);
+    await expect(unmask.wait()).resolves.toBe(4);
     expect(await msix.maskEvents({ start: 3 })).toEqual([masks[2]]);
     await msix.disable();
-    expect(unmask!.isClosed).toBe(true);
+    expect(unmask.isClosed).toBe(true);
   });
 
   test('by eventfd: a failure de-assigns what was given', async () => {

@@ -68,17 +68,17 @@ describe('restore', () => {
     device.signal(2, 5, 4);
     device.signal(3, 0, 2);
     device.signal(2, 0, 1, 'MASK');
-    await expect(Promise.all([vectors[5]!.wait(), error!.wait(), mask!.wait()])).resolves.toEqual([4, 2, 1]);
+    await expect(Promise.all([vectors[5]!.wait(), error.wait(), mask.wait()])).resolves.toEqual([4, 2, 1]);
   });
 
   test('keeps what vectors have and who waits', async () => {
     device = await IrqDevice.open({ irqs: [{ count: 1 }] });
     const [vector] = await device.irqs.intx.enable();
-    const waiting = vector!.wait();
+    const waiting = vector.wait();
     await device.irqs.restore();
     device.signal(0, 0, 6);
     await expect(waiting).resolves.toBe(6);
-    expect(vector!.count).toBe(6);
+    expect(vector.count).toBe(6);
   });
 
   test('sends nothing where nothing is enabled', async () => {
@@ -96,11 +96,11 @@ describe('restore', () => {
     const [vector] = await device.irqs.intx.enable();
     device.fate = () => 22;
     await expect(device.irqs.restore()).rejects.toBeInstanceOf(RemoteError);
-    expect(vector!.isClosed).toBe(false);
+    expect(vector.isClosed).toBe(false);
     device.fate = () => undefined;
     await device.irqs.restore();
     device.signal(0, 0);
-    await expect(vector!.wait()).resolves.toBe(1);
+    await expect(vector.wait()).resolves.toBe(1);
   });
 
   test('a connection that ends right after the last reply leaves vectors that are cut off', async () => {
@@ -110,10 +110,10 @@ describe('restore', () => {
       return undefined;
     };
     const [vector] = await device.irqs.intx.enable();
-    await expect(vector!.wait()).rejects.toBeInstanceOf(ClosedError);
-    vector!.signal();
+    await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
+    vector.signal();
     await turn();
-    expect(vector!.count).toBe(0);
+    expect(vector.count).toBe(0);
   });
 
   test('needs a connection', async () => {
@@ -122,14 +122,14 @@ describe('restore', () => {
     device.peer.close();
     await device.connection.closed;
     await expect(device.irqs.restore()).rejects.toBeInstanceOf(ClosedError);
-    await expect(vector!.wait()).rejects.toBeInstanceOf(ClosedError);
+    await expect(vector.wait()).rejects.toBeInstanceOf(ClosedError);
   });
 });
 
 test('ref and unref change nothing for those who wait meanwhile', async () => {
   device = await IrqDevice.open({ irqs: [{ count: 0 }, { count: 0 }, { count: 2 }] });
   const [first] = await device.irqs.msix.enable();
-  const waiting = first!.wait();
+  const waiting = first.wait();
   device.irqs.unref();
   const [, second] = await device.irqs.msix.enable(2);
   expect(second!.ref().unref()).toBe(second);

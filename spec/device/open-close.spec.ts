@@ -24,7 +24,7 @@ async function whole(model: RamDevice, number: number): Promise<void> {
   const [vector] = await device.irqs.msix.enable(1);
   const buffer = await device.dma.alloc(4096);
   if (number % 2 === 0) {
-    vector!.close();
+    vector.close();
     await buffer.free();
   }
   const late = device.bar(2).read(0, 100_000);

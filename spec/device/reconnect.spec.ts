@@ -70,7 +70,7 @@ async function setUp(device: Device): Promise<Parts> {
   const source = await device.dma.alloc(DMA_BYTES);
   const destination = await device.dma.alloc(DMA_BYTES);
   const [vector] = await device.irqs.msix.enable(1);
-  return { source, destination, vector: vector! };
+  return { source, destination, vector: vector };
 }
 
 /** Registers, interrupt and DMA all work, and the buffers are what they were. */
@@ -197,7 +197,7 @@ describe('a server that is killed and started again', () => {
     await server.kill();
     await start();
     await back;
-    await expectAlive(device, { source, destination, vector: vector! }, 0x5a);
+    await expectAlive(device, { source, destination, vector: vector }, 0x5a);
     expect(device.counters.served).toBe(2);
   });
 

@@ -51,7 +51,7 @@ test.each([
       if (blocks) registers.writeUInt32Sync(0x24, 1 | 4);
       else await registers.writeUInt32(0x24, 1 | 4);
       expect(buffer.bytes[4095]).toBe(i + 1);
-      expect(await vector!.wait({ timeoutMs: 30_000 })).toBe(1);
+      expect(await vector.wait({ timeoutMs: 30_000 })).toBe(1);
     }
   }
   expect(device.counters.served).toBeGreaterThan(0);

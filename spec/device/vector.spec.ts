@@ -84,7 +84,7 @@ describe('waiting', () => {
   test("the device's deadline holds where nothing is said", async () => {
     const hasty = await IrqDevice.open({ irqs: [{ count: 1 }], timeoutMs: 15 });
     const [own] = await hasty.irqs.intx.enable();
-    await expect(own!.wait()).rejects.toMatchObject({ code: 'ETIMEDOUT', timeoutMs: 15 });
+    await expect(own.wait()).rejects.toMatchObject({ code: 'ETIMEDOUT', timeoutMs: 15 });
     hasty.close();
   });
 
@@ -200,7 +200,7 @@ describe('listeners', () => {
     };
     const heard: number[] = [];
     const [early] = await device.irqs.intx.enable();
-    early!.onInterrupt((count) => heard.push(count));
+    early.onInterrupt((count) => heard.push(count));
     await turn();
     expect(heard).toEqual([5]);
   });
@@ -272,7 +272,7 @@ describe('iterating', () => {
     const hasty = await IrqDevice.open({ irqs: [{ count: 1 }], timeoutMs: 10 });
     const [own] = await hasty.irqs.intx.enable();
     setTimeout(() => hasty.signal(INTX, 0, 2), 40);
-    for await (const count of own!) {
+    for await (const count of own) {
       expect(count).toBe(2);
       break;
     }
@@ -397,10 +397,10 @@ describe('the end', () => {
     await turn();
     expect(closed).toBe(1);
     const [next] = await device.irqs.intx.enable();
-    const ended = once(next!, 'close');
+    const ended = once(next, 'close');
     await device.irqs.intx.disable();
     await ended;
-    expect(next!.isClosed).toBe(true);
+    expect(next.isClosed).toBe(true);
   });
 
   test('a closed vector gives nothing, and the server signals into nothing', async () => {

@@ -40,10 +40,10 @@ export const GPIO_SESSIONS: Readonly<Record<string, (device: Device) => Promise<
     for (let third = 1; third <= 3; third++) {
       await bar.readUInt8(0);
       await bar.readUInt8(0);
-      expect(vector!.take()).toBe(0);
+      expect(vector.take()).toBe(0);
       await bar.readUInt8(0);
-      expect(await vector!.wait()).toBe(1);
-      expect(vector!.count).toBe(third);
+      expect(await vector.wait()).toBe(1);
+      expect(vector.count).toBe(third);
     }
   },
 

@@ -205,7 +205,7 @@ describeServers("DMA with libvfio-user's sample server", (sample) => {
       expect(byMessage.bytes.subarray(0, WRITTEN.length).equals(WRITTEN)).toBe(true);
       expect(byFd.bytes.subarray(0, WRITTEN.length).equals(WRITTEN)).toBe(true);
       expect(bar.readUInt32Sync(0)).toBe(writes);
-      expect(await vector!.wait({ timeoutMs: 5_000 })).toBe(1);
+      expect(await vector.wait({ timeoutMs: 5_000 })).toBe(1);
       await until(() => server.log.includes('MESSAGE success'));
     }));
 

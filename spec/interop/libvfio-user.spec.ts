@@ -187,10 +187,10 @@ describeServers("migration of libvfio-user's sample server", (sample) => {
     expect(await source.migration.state()).toBe(MigrationState.STOP);
     expect(await destination.migration.state()).toBe(MigrationState.RUNNING);
     expect((await destination.bar(1).read(0, 0x1000)).equals(bytes)).toBe(true);
-    expect(await vector!.wait({ timeoutMs: 15_000 })).toBe(1);
+    expect(await vector.wait({ timeoutMs: 15_000 })).toBe(1);
     await arrives(byFd.bytes);
     await arrives(byMessage.bytes);
-    expect(sources!.take()).toBe(0);
+    expect(sources.take()).toBe(0);
   });
 
   /** It ends where STOP_COPY is left before all has been read. */

@@ -96,7 +96,7 @@ export async function expectTransfer(
   const [vector] = await device.irqs.intx.enable(1);
   const done = server.log.split('MESSAGE success').length;
   await setTimer(device);
-  if ((await vector!.wait({ timeoutMs: 10_000 })) !== 1) throw new Error('more than one interrupt');
+  if ((await vector.wait({ timeoutMs: 10_000 })) !== 1) throw new Error('more than one interrupt');
   await arrives(byFd.bytes);
   await arrives(byMessage.bytes);
   // Four writes and two reads of the same bytes.

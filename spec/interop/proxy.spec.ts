@@ -119,7 +119,7 @@ withSamples("libvfio-user's samples (VFIO_USER_LVU_SAMPLES)", () => {
       const byFd = await device.dma.alloc(8 << 20);
       const [vector] = await device.irqs.intx.enable(1);
       await device.bar(0).writeUInt64(0, BigInt(Math.floor(Date.now() / 1000) + 2));
-      expect(await vector!.wait({ timeoutMs: 15_000 })).toBe(1);
+      expect(await vector.wait({ timeoutMs: 15_000 })).toBe(1);
       for (let i = 0; i < 1000 && !server.log.includes('MESSAGE success'); i++) await sleep(10);
       expect(server.log).toMatch(/DIRECT success/);
       expect(byFd.bytes.subarray(0, 4).toString()).toBe('AAAA');

@@ -115,7 +115,7 @@ describe('a changed client', () => {
         const buffer = await device.dma.alloc(8 << 20);
         await device.dma.alloc(8 << 20);
         await device.bar(0).writeUInt64(0, alarm);
-        expect(await vector!.wait({ timeoutMs: 20_000 })).toBe(1);
+        expect(await vector.wait({ timeoutMs: 20_000 })).toBe(1);
         // It is answered when the DMA of the alarm is over.
         await device.region(PciRegion.CONFIG).readUInt32(0);
         const bytes = Buffer.from(buffer.bytes.subarray(0, 4096));

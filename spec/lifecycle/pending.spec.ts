@@ -76,10 +76,10 @@ describe.each(ENDS)('when %s', (_, end) => {
   test('vectors that are being enabled, waited on and iterated over end', async () => {
     await open();
     const [vector] = await device.irqs.byIndex(2).enable(1);
-    const waiting = vector!.wait({ timeoutMs: 20_000 });
+    const waiting = vector.wait({ timeoutMs: 20_000 });
     const iterated = (async () => {
       const counts: number[] = [];
-      for await (const count of vector!) counts.push(count);
+      for await (const count of vector) counts.push(count);
       return counts;
     })();
     isSilent = true;
@@ -115,7 +115,7 @@ describe.each(ENDS)('when %s', (_, end) => {
 test('a device is closed in a listener, in a decoder’s turn and twice', async () => {
   await open();
   const [vector] = await device.irqs.byIndex(2).enable(1);
-  vector!.onInterrupt(() => void device.close());
+  vector.onInterrupt(() => void device.close());
   const call = device
     .region(0)
     .readUInt32(0)

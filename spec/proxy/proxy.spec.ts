@@ -43,7 +43,7 @@ describe('our own client through a proxy', () => {
       await bar0.writeUInt64(RamRegister.DMA_DESTINATION, target.iova);
       await bar0.writeUInt32(RamRegister.DMA_LENGTH, 8192);
       await bar0.writeUInt32(RamRegister.DMA_COMMAND, RamDma.COPY | RamDma.INTERRUPT);
-      expect(await vector!.wait({ timeoutMs: 5_000 })).toBe(1);
+      expect(await vector.wait({ timeoutMs: 5_000 })).toBe(1);
       expect(target.bytes.equals(source.bytes)).toBe(true);
       await source.free();
       await target.free();

@@ -58,11 +58,11 @@ async function edu(device: Device): Promise<string> {
   await bar.writeUInt64(0x88, 0x40000n);
   await bar.writeUInt64(0x90, 512n);
   await bar.writeUInt64(0x98, 5n);
-  await vector!.wait();
+  await vector.wait();
   await bar.writeUInt64(0x80, 0x40000n);
   await bar.writeUInt64(0x88, buffer.iova + 1024n);
   await bar.writeUInt64(0x98, 7n);
-  await vector!.wait();
+  await vector.wait();
   const text = buffer.bytes.toString('latin1', 1024, 1024 + 512);
   await buffer.free();
   await device.reset();

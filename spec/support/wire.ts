@@ -146,7 +146,7 @@ export interface DmaUnmapFields {
   flags?: number;
   address?: number | bigint;
   size?: number | bigint;
-  bitmap?: { pgsize: number | bigint; size: number | bigint; data?: Uint8Array };
+  bitmap?: { pgsize: number | bigint; size: number | bigint; data?: Uint8Array } | undefined;
 }
 
 const dmaUnmap = (f: DmaUnmapFields, argsz: number): Wire => {
@@ -324,7 +324,7 @@ export interface SetIrqsFields {
   index?: number;
   start?: number;
   count?: number;
-  data?: Uint8Array | readonly number[];
+  data?: Uint8Array | readonly number[] | undefined;
 }
 
 export const setIrqsRequest = (f: SetIrqsFields = {}, e?: Envelope): Buffer => {
@@ -345,7 +345,7 @@ export interface RegionAccessFields {
   offset?: number | bigint;
   region?: number;
   count?: number;
-  data?: Uint8Array | readonly number[];
+  data?: Uint8Array | readonly number[] | undefined;
 }
 
 const regionAccess = (f: RegionAccessFields): Wire =>
@@ -368,7 +368,7 @@ export const regionWriteReply = (f: RegionAccessFields = {}, e?: Envelope): Buff
 export interface DmaAccessFields {
   address?: number | bigint;
   count?: number | bigint;
-  data?: Uint8Array | readonly number[];
+  data?: Uint8Array | readonly number[] | undefined;
 }
 
 const dmaAccess = (f: DmaAccessFields): Wire =>
@@ -487,7 +487,7 @@ export const loggingReport = (
 export interface MigDataFields {
   argsz?: number;
   size?: number;
-  data?: Uint8Array | readonly number[];
+  data?: Uint8Array | readonly number[] | undefined;
 }
 
 const migData = (f: MigDataFields): Wire => {

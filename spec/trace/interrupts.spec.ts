@@ -73,7 +73,7 @@ describe('an interrupt', () => {
     await device.enable();
     const [vector] = await device.irqs.msi.enable(1);
     await device.bar(0).writeUInt32(0x60, 1);
-    await vector!.wait();
+    await vector.wait();
     await device.close();
     expect(lines.filter((line) => line.includes('interrupt index=1 subindex=0 count=1'))).toHaveLength(1);
     const seen = (await events()).filter((event) => !isMessage(event));

@@ -198,11 +198,11 @@ suite('tshark (of Debian: apt install tshark), with the dissector', () => {
     await bar.writeUInt64(0x88, 0x40000n);
     await bar.writeUInt64(0x90, 512n);
     await bar.writeUInt64(0x98, 5n);
-    await vector!.wait({ timeoutMs: 5_000 });
+    await vector.wait({ timeoutMs: 5_000 });
     await bar.writeUInt64(0x80, 0x40000n);
     await bar.writeUInt64(0x88, buffer.iova);
     await bar.writeUInt64(0x98, 7n);
-    await vector!.wait({ timeoutMs: 5_000 });
+    await vector.wait({ timeoutMs: 5_000 });
     await expect(bar.readUInt8(0)).rejects.toMatchObject({ code: 'EINVAL' });
     await buffer.free();
     await device.reset();
