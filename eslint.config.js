@@ -19,6 +19,7 @@ const LAYERS = [
   { name: 'process-limits' },
   { name: 'admission-queue' },
   { name: 'native' },
+  { name: 'acceptor' },
   { name: 'files', not: ['native'] },
   { name: 'protocol', not: ['native'] },
   { name: 'pci', not: ['native', 'protocol'] },

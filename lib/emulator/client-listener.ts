@@ -3,18 +3,14 @@
  * takes a place when it has sent VERSION, whole; but a message that has begun must end in time.
  */
 import { constants } from 'node:os';
+import { Acceptor } from '../acceptor.js';
 import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
-import { closeFds, EAGAIN, native, type NativeListener } from '../native.js';
+import { closeFds } from '../native.js';
 import { UnixTransport, type Landing, type Transport, type TransportHandler } from '../transport/index.js';
-import { EVICTED_AFTER_MS, AdmissionQueue, type WaitingClient } from '../admission-queue.js';
+import { AdmissionQueue, type WaitingClient } from '../admission-queue.js';
 import { MessageDeadline } from './message-deadline.js';
 
 const { ETIMEDOUT } = constants.errno;
-
-/** accept(2) calls in one turn of the loop. */
-const ACCEPTS_A_TURN = 16;
-/** After accept(2) failed for want of fds or memory, in milliseconds. */
-const ACCEPT_PAUSE_MS = 100;
 
 export type OpenTransport = (handler: TransportHandler) => Transport;
 
@@ -34,15 +30,12 @@ export interface ClientListenerOptions {
 export class ClientListener {
   readonly #options: ClientListenerOptions;
   readonly #room: AdmissionQueue<PendingConnection>;
-  #listener: NativeListener | undefined;
-  #path = '';
-  #resume: NodeJS.Timeout | undefined;
+  #acceptor: Acceptor | undefined;
   #isReferenced = true;
-  #isClosed = false;
 
   constructor(options: ClientListenerOptions) {
     this.#options = options;
-    this.#room = new AdmissionQueue(options.places, () => this.#goOn());
+    this.#room = new AdmissionQueue(options.places, () => this.#acceptor?.resume());
   }
 
   /** Clients that are served, or would be if they said anything. */
@@ -52,9 +45,11 @@ export class ClientListener {
 
   /** Accepts who comes to the listening socket `fd`, which is ours from here on. */
   listen(fd: number, path: string): void {
-    this.#path = path;
-    this.#listener = new (native().Listener)(fd, () => this.#accept());
-    this.#listener.watch(true);
+    this.#acceptor = new Acceptor(fd, path, {
+      hasRoom: () => this.#room.hasRoom(),
+      onConnection: (socket) => this.welcome((handler) => new UnixTransport(socket, path, handler)),
+      onError: (error) => this.#options.onTrouble(error),
+    });
   }
 
   /** Somebody has come. @throws what opening throws. */
@@ -70,58 +65,21 @@ export class ClientListener {
 
   ref(): void {
     this.#isReferenced = true;
-    this.#listener?.ref();
-    this.#resume?.ref();
+    this.#acceptor?.ref();
     for (const { transport, isInside } of this.#room) if (!isInside) transport.ref();
   }
 
   /** Sessions are their owner's. */
   unref(): void {
     this.#isReferenced = false;
-    this.#listener?.unref();
-    this.#resume?.unref();
+    this.#acceptor?.unref();
     for (const { transport, isInside } of this.#room) if (!isInside) transport.unref();
   }
 
   /** Accepts nobody any more, and sends away who has no session. */
   close(): void {
-    this.#isClosed = true;
-    clearTimeout(this.#resume);
-    this.#listener?.close();
+    this.#acceptor?.close();
     this.#room.close(new ClosedError('the server was closed'));
-  }
-
-  #accept(): void {
-    for (let i = 0; i < ACCEPTS_A_TURN && !this.#isClosed; i++) {
-      if (!this.#room.hasRoom()) {
-        // The next ones wait in the backlog.
-        this.#pause(EVICTED_AFTER_MS);
-        return;
-      }
-      const fd = this.#listener!.accept();
-      if (fd < 0) {
-        if (fd === -EAGAIN) return;
-        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
-        this.#pause(ACCEPT_PAUSE_MS);
-        this.#options.onTrouble(new TransportError('accept', -fd, this.#path));
-        return;
-      }
-      this.welcome((handler) => new UnixTransport(fd, this.#path, handler));
-    }
-  }
-
-  #pause(ms: number): void {
-    this.#listener!.watch(false);
-    // Until it accepts again this is what keeps the process.
-    this.#resume ??= setTimeout(() => this.#goOn(), ms);
-    if (!this.#isReferenced) this.#resume.unref();
-  }
-
-  #goOn(): void {
-    if (this.#resume === undefined) return;
-    clearTimeout(this.#resume);
-    this.#resume = undefined;
-    if (!this.#isClosed) this.#listener!.watch(true);
   }
 }
 

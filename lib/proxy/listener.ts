@@ -2,8 +2,8 @@
 import { once } from 'node:events';
 import { createServer, type AddressInfo, type Server, type Socket } from 'node:net';
 import { constants } from 'node:os';
+import { Acceptor } from '../acceptor.js';
 import { TransportError } from '../errors.js';
-import { EAGAIN, native, type NativeListener } from '../native.js';
 import { integer } from '../fields.js';
 import { listenAt, parseAddress, shownPath, type ListeningSocket } from '../transport/index.js';
 import { EVICTED_AFTER_MS } from '../admission-queue.js';
@@ -32,10 +32,6 @@ export interface Listener {
 const BACKLOG = 64;
 const MODE = 0o600;
 const LOOPBACK = '127.0.0.1';
-/** After accept(2) failed for want of fds or memory, in milliseconds. */
-const ACCEPT_PAUSE_MS = 100;
-/** accept(2) calls in one turn of the loop. */
-const ACCEPTS_A_TURN = 16;
 
 /**
  * @throws TypeError and RangeError for what is no address; TransportError where it cannot be had: EADDRINUSE where
@@ -55,79 +51,34 @@ export async function openListener(listen: ListenAddress, handler: ListenerHandl
 class UnixListener implements Listener {
   readonly address: string;
   readonly #socket: ListeningSocket;
-  readonly #listener: NativeListener;
-  readonly #handler: ListenerHandler;
-  #resume: NodeJS.Timeout | undefined;
-  /** It waits for room. */
-  #isFull = false;
-  #isReferenced = true;
-  #isClosed = false;
+  readonly #acceptor: Acceptor;
 
   constructor(path: string, socket: ListeningSocket, handler: ListenerHandler) {
     this.address = shownPath(path);
     this.#socket = socket;
-    this.#handler = handler;
-    this.#listener = new (native().Listener)(socket.fd, () => this.#accept());
-    this.#listener.watch(true);
+    this.#acceptor = new Acceptor(socket.fd, this.address, {
+      hasRoom: () => handler.hasRoom(),
+      onConnection: (fd) => handler.onArrival(clientPeer(fd, 'the client')),
+      onError: (error) => handler.onTrouble(error),
+    });
   }
 
   resume(): void {
-    if (!this.#isFull) return;
-    this.#isFull = false;
-    this.#goOn();
+    this.#acceptor.resume();
   }
 
   ref(): void {
-    this.#isReferenced = true;
-    this.#listener.ref();
-    this.#resume?.ref();
+    this.#acceptor.ref();
   }
 
   unref(): void {
-    this.#isReferenced = false;
-    this.#listener.unref();
-    this.#resume?.unref();
+    this.#acceptor.unref();
   }
 
   close(): void {
-    this.#isClosed = true;
-    clearTimeout(this.#resume);
     // Before the socket is closed: until then nobody takes the file for a stale one.
     this.#socket.removeFile();
-    this.#listener.close();
-  }
-
-  #accept(): void {
-    for (let i = 0; i < ACCEPTS_A_TURN; i++) {
-      if (!this.#handler.hasRoom()) {
-        // The next one waits in the backlog.
-        this.#isFull = true;
-        this.#pause(EVICTED_AFTER_MS);
-        return;
-      }
-      const fd = this.#listener.accept();
-      if (fd === -EAGAIN) return;
-      if (fd < 0) {
-        // What accept(2) cannot do now stays ready: without a pause the loop would do nothing else.
-        this.#pause(ACCEPT_PAUSE_MS);
-        this.#handler.onTrouble(new TransportError('accept', -fd, this.address));
-        return;
-      }
-      this.#handler.onArrival(clientPeer(fd, 'the client'));
-    }
-  }
-
-  #pause(ms: number): void {
-    this.#listener.watch(false);
-    // Until it accepts again this is what keeps the process.
-    this.#resume ??= setTimeout(() => this.#goOn(), ms);
-    if (!this.#isReferenced) this.#resume.unref();
-  }
-
-  #goOn(): void {
-    clearTimeout(this.#resume);
-    this.#resume = undefined;
-    if (!this.#isClosed) this.#listener.watch(true);
+    this.#acceptor.close();
   }
 }
 
