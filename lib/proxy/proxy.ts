@@ -171,11 +171,7 @@ export class ProxyServer implements AsyncDisposable {
           { client, name: socket, settings, tap, onOver },
         );
         this.#sessions.set(number, session);
-        if (this.#closing.signal.aborted) session.close(this.#closing.signal.reason as VfioUserError);
-        else {
-          session.start();
-          pending.replay();
-        }
+        this.#start(session, pending);
       });
     } catch (error) {
       this.#refused++;
@@ -185,8 +181,21 @@ export class ProxyServer implements AsyncDisposable {
     }
   }
 
+  /** What a peer throws as it begins to read, a stream of the caller's for one, ends the session. */
+  #start(session: ProxySession, pending: PendingClient): void {
+    try {
+      this.#closing.signal.throwIfAborted();
+      session.start();
+      pending.replay();
+    } catch (error) {
+      session.close(
+        error instanceof VfioUserError ? error : new ClosedError(messageOf(error), { cause: error }),
+      );
+    }
+  }
+
   #tellEnded(client: number, error: unknown): void {
-    const reason = error instanceof Error ? error.message : String(error);
+    const reason = messageOf(error);
     const code = error instanceof VfioUserError ? error.code : 'ERR_VFIO_USER_CLOSED';
     this.#parts.settings.onEvent({ type: 'ended', client, reason, code });
   }
@@ -196,4 +205,8 @@ export class ProxyServer implements AsyncDisposable {
     addTo(this.#toClient, session.toClient);
     this.#interrupts += session.interrupts;
   }
+}
+
+function messageOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error);
 }

@@ -2,6 +2,7 @@
 import { describe, expect, jest, test } from '@jest/globals';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { once } from 'node:events';
+import { PassThrough, type Duplex } from 'node:stream';
 import { connect } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
 import { proxy, type ProxyEvent, type ProxyOptions, type ProxyServer } from '../../lib/proxy/index.js';
@@ -21,6 +22,17 @@ function raw(path: string, said?: Uint8Array, fds?: readonly number[]): RawClien
   cleanup(() => client.close());
   if (said !== undefined) client.send(said, fds);
   return client;
+}
+
+/** Throws when it is first to be read. */
+class Unreadable extends PassThrough {
+  #hasThrown = false;
+
+  override resume(): this {
+    if (this.#hasThrown) return super.resume();
+    this.#hasThrown = true;
+    throw new Error('resume failed');
+  }
 }
 
 /** A proxy on a TCP port, before a device. */
@@ -194,6 +206,29 @@ describe('a first message', () => {
     expect(endOf(events)).toBe('no');
     expect(server.counters).toMatchObject({ clients: 1, refused: 1 });
     await until(() => openFds() <= before + 1);
+  });
+
+  test('of a client whose server cannot be read ends in that, with both sides closed', async () => {
+    const sides: Duplex[] = [];
+    const dial = (): Duplex => {
+      sides.push(sides.length === 0 ? new Unreadable() : new PassThrough());
+      return sides.at(-1)!;
+    };
+    const { path, events, proxy: server } = await proxyTo({ dial }, { maxClients: 1 });
+    const before = openFds();
+    const { fd } = eventFd();
+    const client = raw(path, versionRequest(), [fd]);
+    await client.end();
+    client.close();
+    await until(() => server.counters.open === 0);
+    expect(events.filter(({ type }) => type === 'ended')).toEqual([
+      { type: 'ended', client: 1, reason: 'resume failed', code: 'ERR_VFIO_USER_CLOSED' },
+    ]);
+    expect(server.counters).toMatchObject({ clients: 1, refused: 0 });
+    await until(() => sides[0]!.destroyed && openFds() <= before + 1);
+    // Its place is free again: the next one is passed on, and gets back what it has sent.
+    const next = raw(path, versionRequest({}, { id: 7 }));
+    expect((await next.take(() => true, 'what came back')).id).toBe(7);
   });
 });
 
