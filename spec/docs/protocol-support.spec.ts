@@ -1,9 +1,9 @@
 /** docs/protocol-support.md names a spec for every row, and each of them is there. */
 import { expect, test } from '@jest/globals';
 import { existsSync, readFileSync } from 'node:fs';
-import { Command } from '../lib/protocol/index.js';
+import { Command } from '../../lib/protocol/index.js';
 
-const text = readFileSync(new URL('../docs/protocol-support.md', import.meta.url), 'utf8');
+const text = readFileSync(new URL('../../docs/protocol-support.md', import.meta.url), 'utf8');
 
 /** The cells of each row of the tables with a column `Spec`, which are those of that column. */
 function specCells(): string[] {
@@ -29,7 +29,7 @@ test('the specs that it names are there', () => {
     const names = [...cell.matchAll(/`([^`]+)`/g)].map(([, name]) => name!);
     if (names.length === 0) missing.push(`none in: ${cell}`);
     for (const name of names) {
-      if (!existsSync(new URL(`${name}.spec.ts`, import.meta.url))) missing.push(name);
+      if (!existsSync(new URL(`../../${name}`, import.meta.url))) missing.push(name);
     }
   }
   expect(missing).toEqual([]);
