@@ -7,6 +7,8 @@ import { readFileSync } from 'node:fs';
 /** The kernel's default. */
 const USUAL_MAX_MAP_COUNT = 65_530;
 const USUAL_MAX_FILES = 1_024;
+const LEAST_QUEUED_FDS = 32;
+const MOST_QUEUED_FDS = 256;
 
 /** Mappings that clients may have together: half of vm.max_map_count. The addon makes no more than those. */
 export function mappingsForClients(): number {
@@ -16,6 +18,15 @@ export function mappingsForClients(): number {
 /** File descriptors that clients may have together: half of RLIMIT_NOFILE. */
 export function fdsForClients(): number {
   return Math.floor(numberIn('/proc/self/limits', /^Max open files\s+(\d+)/m, USUAL_MAX_FILES) / 2);
+}
+
+/**
+ * File descriptors that may wait with the commands of one of so many clients, beside those that are kept for it: half as
+ * many, but as many as a few commands bring.
+ */
+export function queuedFdsFor(clients: number): number {
+  const share = Math.floor(fdsForClients() / 2 / clients);
+  return Math.max(LEAST_QUEUED_FDS, Math.min(share, MOST_QUEUED_FDS));
 }
 
 function numberIn(path: string, pattern: RegExp, otherwise: number): number {

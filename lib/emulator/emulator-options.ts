@@ -7,7 +7,7 @@ import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } fro
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
-import { fdsForClients, mappingsForClients } from '../process-limits.js';
+import { fdsForClients, mappingsForClients, queuedFdsFor } from '../process-limits.js';
 
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;
@@ -69,6 +69,8 @@ export interface ConnectedClient {
 
 /** Options with nothing left open. */
 export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 'onClient'> {
+  /** The most fds of a client whose commands wait. */
+  maxQueuedFds: number;
   /** `maxDmaMaps` was chosen: clients are told of it, also those that do not ask. */
   tellsMaxDmaMaps: boolean;
   intercept: Intercept | undefined;
@@ -104,6 +106,7 @@ export function settingsOf(options: EmulatorOptions, places = 1): Settings {
     maxMsgFds: options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS,
     maxDmaMaps: options.maxDmaMaps ?? shareOf(mappingsForClients(), places),
     maxEventFds: options.maxEventFds ?? shareOf(fdsForClients(), places),
+    maxQueuedFds: queuedFdsFor(places),
     tellsMaxDmaMaps: (options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS) !== DEFAULT_MAX_DMA_MAPS,
     pgsizes: options.pgsizes ?? DEFAULT_PGSIZES,
     dirtyPages: options.dirtyPages ?? 'none',

@@ -61,7 +61,7 @@ export class EmulatorSession implements TransportHandler {
   #reason: VfioUserError | undefined;
   #resolveClosed!: (reason: VfioUserError) => void;
   /** Commands that wait: for the one being carried out, or for the client to take its replies. */
-  readonly #queue = new PendingCommands();
+  readonly #queue: PendingCommands;
   /** A command is being carried out, or held back. */
   #isBusy = false;
   #isReading = true;
@@ -92,6 +92,7 @@ export class EmulatorSession implements TransportHandler {
     });
     this.#transport = open(this);
     this.#output = new OutputQueue(this.#transport);
+    this.#queue = new PendingCommands(MAX_QUEUED / settings.maxQueuedFds);
   }
 
   /** Memory that waits for the client: commands that are not carried out yet, and what it has not taken. Bytes. */

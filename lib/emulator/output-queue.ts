@@ -17,6 +17,8 @@ const FLUSHED_A_TURN = 64;
 
 export class OutputQueue {
   readonly #transport: Transport;
+  /** Called when the socket has taken some of what waited. */
+  onTaken: (() => void) | undefined;
   readonly #entries = new Fifo<Entry>();
   #bytes = 0;
   #isOver = false;
@@ -69,6 +71,13 @@ export class OutputQueue {
    * another turn.
    */
   flush(): boolean {
+    const before = this.#bytes;
+    const isAll = this.#flush();
+    if (this.#bytes < before) this.onTaken?.();
+    return isAll;
+  }
+
+  #flush(): boolean {
     for (let i = 0; ; i++) {
       const entry = this.#entries.peek();
       if (entry === undefined) return true;

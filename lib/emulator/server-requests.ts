@@ -1,6 +1,10 @@
 /**
  * The commands that the server sends, DMA_READ and DMA_WRITE, and the client's replies to them.
  *
+ * ```
+ *   request ── the client has taken enough of what was sent ──▶ sent ── reply ──▶ settled
+ *      └─ not in time: never sent                                └─ not in time: settled, its reply is overdue
+ * ```
  * An id is reserved until its reply has come, also when nobody waits for it any more: a late reply must not pass for
  * the answer to a later command.
  */
@@ -26,6 +30,8 @@ const HEAD_SIZE = HEADER_SIZE + DMA_ACCESS_SIZE;
 const MAX_ID = 0xffff;
 /** Replies that may be overdue before the client counts as broken. */
 const MAX_OVERDUE = 1024;
+/** Bytes that wait to be sent before commands wait, too: a client that reads nothing costs no more memory than that. */
+const HIGH_WATER = 4 << 20;
 
 interface Pending {
   command: number;
@@ -33,6 +39,10 @@ interface Pending {
   count: number;
   /** Where a read's data goes. */
   into: Uint8Array | undefined;
+  /** A write's data. */
+  body: Uint8Array | null;
+  /** Undefined until it is sent. */
+  id: number | undefined;
   timer: NodeJS.Timeout;
   resolve(): void;
   reject(reason: Error): void;
@@ -44,6 +54,8 @@ export class ServerRequests {
   readonly #onRequest: () => void;
   /** By id; undefined where the time is over and the reply is still due. */
   readonly #pending = new Map<number, Pending | undefined>();
+  /** Not sent yet, in order. */
+  readonly #unsent = new Set<Pending>();
   readonly #head = Buffer.alloc(HEAD_SIZE);
   #overdue = 0;
   #lastId = 0;
@@ -53,6 +65,7 @@ export class ServerRequests {
     this.#output = output;
     this.#timeoutMs = timeoutMs;
     this.#onRequest = onRequest;
+    output.onTaken = () => this.#sendUnsent();
   }
 
   /** Commands whose reply somebody waits for. */
@@ -101,10 +114,11 @@ export class ServerRequests {
 
   /** The client has gone: nobody will answer. */
   end(reason: VfioUserError): void {
-    for (const pending of this.#pending.values()) {
+    for (const pending of [...this.#pending.values(), ...this.#unsent]) {
       clearTimeout(pending?.timer);
       pending?.reject(reason);
     }
+    this.#unsent.clear();
     this.#pending.clear();
     this.#overdue = 0;
   }
@@ -117,14 +131,36 @@ export class ServerRequests {
     body: Uint8Array | null,
   ): Promise<void> {
     return new Promise((resolve, reject) => {
-      const id = this.#nextId();
-      const timer = setTimeout(() => this.#onTimeout(id), this.#timeoutMs);
-      this.#pending.set(id, { command, address, count, into, timer, resolve, reject });
-      writeHeader(this.#head, 0, id, command, HEAD_SIZE + (body?.byteLength ?? 0), HEADER_FLAG_COMMAND, 0);
-      writeDmaAccess(this.#head, HEADER_SIZE, address, count);
-      this.#output.send(this.#head, HEAD_SIZE, body);
-      this.#onRequest();
+      const timer = setTimeout(() => this.#onTimeout(pending), this.#timeoutMs);
+      const pending: Pending = { command, address, count, into, body, id: undefined, timer, resolve, reject };
+      this.#unsent.add(pending);
+      this.#sendUnsent();
     });
+  }
+
+  #sendUnsent(): void {
+    for (const pending of this.#unsent) {
+      if (this.#output.bytes > HIGH_WATER) return;
+      this.#unsent.delete(pending);
+      this.#send(pending);
+    }
+  }
+
+  #send(pending: Pending): void {
+    const { command, address, count, body } = pending;
+    try {
+      pending.id = this.#nextId();
+    } catch (error) {
+      clearTimeout(pending.timer);
+      pending.reject(error as Error);
+      return;
+    }
+    this.#pending.set(pending.id, pending);
+    const size = HEAD_SIZE + (body?.byteLength ?? 0);
+    writeHeader(this.#head, 0, pending.id, command, size, HEADER_FLAG_COMMAND, 0);
+    writeDmaAccess(this.#head, HEADER_SIZE, address, count);
+    this.#output.send(this.#head, HEAD_SIZE, body);
+    this.#onRequest();
   }
 
   #nextId(): number {
@@ -139,11 +175,16 @@ export class ServerRequests {
     return this.#lastId;
   }
 
-  #onTimeout(id: number): void {
-    const pending = this.#pending.get(id)!;
-    this.#pending.set(id, undefined);
-    this.#overdue++;
-    pending.reject(new DmaError(ETIMEDOUT, `${describe(pending)}: no answer within ${this.#timeoutMs} ms`));
+  #onTimeout(pending: Pending): void {
+    let why = 'no answer';
+    if (pending.id === undefined) {
+      this.#unsent.delete(pending);
+      why = 'the client did not take what was sent before';
+    } else {
+      this.#pending.set(pending.id, undefined);
+      this.#overdue++;
+    }
+    pending.reject(new DmaError(ETIMEDOUT, `${describe(pending)}: ${why} within ${this.#timeoutMs} ms`));
   }
 }
 

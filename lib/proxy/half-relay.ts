@@ -144,11 +144,14 @@ export class HalfRelay {
     if (this.#queue.isEmpty) this.onDrained();
   }
 
-  /** Nobody is at the other end any more: what is left is dropped. */
+  /**
+   * Nobody is at the other end any more: what is left is dropped, and what comes, too. It is read all the same, as the
+   * source may take nothing, the other way, before it has got rid of its own.
+   */
   abandon(): void {
     if (this.#state === 'done') return;
     this.clear();
-    this.#source.setReading(false);
+    this.#source.setReading(true);
     this.#owner.onDone();
   }
 

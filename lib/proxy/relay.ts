@@ -160,13 +160,22 @@ export class Relay implements HalfRelayOwner {
   /** What would go to a side that has gone is dropped; what it left behind has some time to be delivered. */
   #sideGone(to: HalfRelay): void {
     to.abandon();
+    this.#limitDrain();
+  }
+
+  #limitDrain(): void {
     if (this.#over) return;
-    this.#drain ??= setTimeout(() => this.#finish(this.#reason!), DRAIN_MS);
+    this.#drain ??= setTimeout(() => {
+      this.#finish(this.#reason ?? new ClosedError(`${this.#name}a side has gone`));
+    }, DRAIN_MS);
   }
 
   #lookAfterSides(): void {
-    if (this.#toServer.isDone && this.#client.isGone()) this.#sideGone(this.#toClient);
-    else if (this.#toClient.isDone && this.#server.isGone()) this.#sideGone(this.#toServer);
+    const [client, server] = [this.#client.isGone(), this.#server.isGone()];
+    if (this.#toServer.isDone && client) this.#sideGone(this.#toClient);
+    else if (this.#toClient.isDone && server) this.#sideGone(this.#toServer);
+    // What it was sent has told that it is gone, and what it left behind may find no room.
+    else if (client || server) this.#limitDrain();
   }
 
   #finish(reason: VfioUserError): void {

@@ -13,6 +13,14 @@ import type { TracedInterrupt } from '../trace/index.js';
 
 export class Eventfds {
   readonly #eventfds = new Map<string, NativeEventFd>();
+  readonly #most: number;
+  readonly #note: (note: string) => void;
+
+  /** Keeps `most` of them; `note` is told where there were more. */
+  constructor(most: number, note: (note: string) => void) {
+    this.#most = most;
+    this.#note = note;
+  }
 
   /** Does what a SET_IRQS that the recorded server accepted asks. The fds that it keeps are taken out of `fds`. */
   set(bytes: Buffer, fds: number[]): void {
@@ -40,8 +48,12 @@ export class Eventfds {
   #assign(key: string, fd: number): void {
     this.#eventfds.get(key)?.close();
     this.#eventfds.delete(key);
-    if (isEventFd(fd)) this.#eventfds.set(key, new (native().EventFd)(fd, () => {}));
-    else native().closeFd(fd);
+    if (isEventFd(fd) && this.#eventfds.size < this.#most) {
+      this.#eventfds.set(key, new (native().EventFd)(fd, () => {}));
+      return;
+    }
+    native().closeFd(fd);
+    if (this.#eventfds.size >= this.#most) this.#note(`of the client's eventfds ${this.#most} were kept`);
   }
 
   #deassign(index: number, start: number, end: number): void {

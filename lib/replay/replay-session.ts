@@ -25,6 +25,7 @@ import {
 } from '../protocol/constants.js';
 import { headerCommand, headerErrno, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
+import { fdsForClients, queuedFdsFor } from '../process-limits.js';
 import { TurnPace, TurnShare } from '../turn-share.js';
 import { MatchingCursor, OrderedCursor, type RecordingCursor } from './recording-cursor.js';
 import type { Comparable } from './comparison.js';
@@ -57,6 +58,8 @@ export const HIGH_WATER = 4 << 20;
 export const MAX_QUEUED = 64 << 20;
 /** What a request costs beside its bytes, so that small ones count too. */
 const REQUEST_OVERHEAD = 256;
+/** And each fd: there are fewer of them than there is memory. */
+const FD_COST = MAX_QUEUED / queuedFdsFor(1);
 const MAX_DIFFERENCES = 100;
 const MAX_ID = 0xffff;
 /** Times below are as good as none: a timer's. */
@@ -72,7 +75,7 @@ export class ReplaySession implements TransportHandler {
   readonly #transport: Transport;
   readonly #output: OutputQueue;
   readonly #placeholders: PlaceholderFds;
-  readonly #eventfds = new Eventfds();
+  readonly #eventfds = new Eventfds(fdsForClients(), (note) => this.#note(note));
   readonly #closing = new AbortController();
   #twin: TwinSocket | undefined;
   readonly #queue = new Fifo<Request>();
@@ -89,6 +92,8 @@ export class ReplaySession implements TransportHandler {
   #differenceCount = 0;
   #refused = 0;
   #undelivered = 0;
+  /** Our requests wait for the client to take what was sent. */
+  #onRoom: (() => void) | undefined;
   readonly #notes: Set<string>;
   readonly #pace = new TurnPace();
   /** Of the turn in which the output is flushed. */
@@ -172,8 +177,11 @@ export class ReplaySession implements TransportHandler {
       this.#onReply(bytes, start, end);
       return;
     }
-    this.#queue.push({ bytes: Buffer.from(bytes.subarray(start, end)), fds: fds.length, open: fds });
-    this.#queuedBytes += end - start + REQUEST_OVERHEAD;
+    const request = { bytes: Buffer.from(bytes.subarray(start, end)), fds: fds.length, open: fds };
+    // It may wait for long: it does not keep what it will not need.
+    if (header.command !== Command.DEVICE_SET_IRQS) closeFds(fds.splice(0));
+    this.#queue.push(request);
+    this.#queuedBytes += costOf(request);
     if (this.#queuedBytes > MAX_QUEUED) {
       throw new ProtocolError(`the client sent ${this.#queue.length} requests more than can be answered`);
     }
@@ -190,6 +198,8 @@ export class ReplaySession implements TransportHandler {
 
   onWritable(): void {
     if (!this.#output.flush()) this.#share.useUp();
+    // An answer to what has left now may be what the exchange that is played waits for.
+    this.#throttle();
     this.#answerQueue();
   }
 
@@ -208,6 +218,7 @@ export class ReplaySession implements TransportHandler {
     this.#transport.close();
     this.#twin?.close();
     this.#output.clear();
+    this.#onRoom?.();
     for (const { settle } of this.#asked.values()) settle(undefined);
     this.#asked.clear();
   }
@@ -258,7 +269,7 @@ export class ReplaySession implements TransportHandler {
       if (this.#playing !== undefined) return;
       const request = this.#queue.shift();
       if (request === undefined) return;
-      this.#queuedBytes -= request.bytes.length + REQUEST_OVERHEAD;
+      this.#queuedBytes -= costOf(request);
       try {
         await this.#answer(request);
       } finally {
@@ -299,8 +310,11 @@ export class ReplaySession implements TransportHandler {
       if (step.kind === 'reply') {
         isAnswered = true;
         this.#reply(request, step.message);
-      } else if (step.kind === 'request') this.#ask(step);
-      else if (step.kind === 'interrupt') this.#interrupt(step);
+      } else if (step.kind === 'request') {
+        await this.#room();
+        if (this.#isOver) return;
+        this.#ask(step);
+      } else if (step.kind === 'interrupt') this.#interrupt(step);
       else if (!(await this.#hasAnswered(step))) {
         if (this.#isOver || this.#leaving !== undefined) return;
         if (this.#settings.afterDifference === 'continue') continue;
@@ -346,6 +360,14 @@ export class ReplaySession implements TransportHandler {
     );
     const fds = [this.#twin.clientFd];
     return { bytes: message.bytes, fds, onSent: () => closeFds(fds) };
+  }
+
+  /** A client that does not take our requests gets no more of them. */
+  async #room(): Promise<void> {
+    const output = this.#twin?.output ?? this.#output;
+    while (output.bytes > HIGH_WATER && this.#leaving === undefined && !this.#isOver) {
+      await new Promise<void>((resolve) => (this.#onRoom = output.onTaken = resolve));
+    }
   }
 
   /** Sends a recorded request of the server, with an id of this session. */
@@ -446,6 +468,11 @@ export class ReplaySession implements TransportHandler {
     this.#isReading = on;
     this.#transport.setReading(on);
   }
+}
+
+/** What a request that waits takes, in bytes. */
+function costOf({ bytes, open }: Request): number {
+  return REQUEST_OVERHEAD + bytes.length + open.length * FD_COST;
 }
 
 /**

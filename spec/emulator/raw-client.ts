@@ -141,6 +141,13 @@ export class RawClient {
     return this.#inbox;
   }
 
+  /** Forgets what came and nobody has taken, and says how many messages those were. */
+  drop(): number {
+    const dropped = this.#inbox.splice(0);
+    for (const { fds } of dropped) for (const fd of fds) native().closeFd(fd);
+    return dropped.length;
+  }
+
   /** Negotiates; gives what the reply says, and its fds. */
   async negotiate(capabilities: object = {}): Promise<Agreed> {
     const { flags, payload, fds } = await this.ask(versionRequest({ data: { capabilities } }));

@@ -4,29 +4,38 @@
  * neighbour served.
  */
 import { afterAll, afterEach, beforeAll, beforeEach, expect } from '@jest/globals';
-import { mkdtempSync, openSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, openSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { RAM_IDENTIFICATION, RamDevice, serve, type EmulatorServer } from '../../../lib/emulator/index.js';
-import { VfioUserError } from '../../../lib/errors.js';
+import { ClosedError, VfioUserError } from '../../../lib/errors.js';
 import { native } from '../../../lib/native.js';
 import { proxy, type ProxyServer } from '../../../lib/proxy/index.js';
+import { replay, type ReplayOptions, type ReplayServer } from '../../../lib/replay/index.js';
 import { RawClient } from '../../emulator/raw-client.js';
 import { openFds } from '../../support/fds.js';
+import { writeRecording, type RecordingOptions } from './recording.js';
 
 export const PAGE = 4096;
+/** What a client may have mapped. */
+export const MOST_MAPS = 64;
 /** What a client may have of our memory while it is hostile, bytes. */
 const MOST_MEMORY = 160 << 20;
 
 /** Which server a hostile client has before it. */
-export type Where = 'emulator' | 'proxy';
+export type Where = 'emulator' | 'proxy' | 'replay';
+/** Those behind which there is a device. */
 export const SERVERS: readonly Where[] = ['emulator', 'proxy'];
+export const ALL_SERVERS: readonly Where[] = ['emulator', 'proxy', 'replay'];
 
 let directory: string;
 let model: RamDevice;
 let server: EmulatorServer;
 let legacy: EmulatorServer;
 let front: ProxyServer;
+let recorded: ReplayServer;
+/** A replay serves one client, so its neighbours' is another one. */
+let otherRecorded: ReplayServer;
 let neighbours: RawClient[] = [];
 let fdsBefore: number;
 let memoryBefore: number;
@@ -58,6 +67,29 @@ export async function until(isSo: () => boolean, what: string): Promise<void> {
   }
 }
 
+/** A replay that goes on whatever comes. */
+const FORGIVING: ReplayOptions = { mode: 'matching', repeatLast: true, afterDifference: 'continue' };
+
+async function noteEnds(server: ReplayServer): Promise<void> {
+  try {
+    for (;;) ends.push((await server.nextReport()).reason);
+  } catch (error) {
+    if (!(error instanceof ClosedError)) throw error;
+  }
+}
+
+/** A replay with other options, for one test. */
+export async function otherReplay(
+  options: ReplayOptions,
+  recording: RecordingOptions = {},
+): Promise<ReplayServer> {
+  const path = join(directory, `recording ${JSON.stringify(recording)}`);
+  if (!existsSync(path)) await writeRecording(path, recording);
+  const server = await replay(path, { ...FORGIVING, ...options });
+  cleanup(() => server.close());
+  return server;
+}
+
 async function start(): Promise<void> {
   directory = mkdtempSync(join(tmpdir(), 'hostile-'));
   const at = (name: string): string => join(directory, name);
@@ -65,7 +97,7 @@ async function start(): Promise<void> {
   model = new RamDevice({ migration: 'pre-copy', doorbells: true, features, ramSize: 1 << 16 });
   const options = {
     clients: 'many',
-    maxDmaMaps: 64,
+    maxDmaMaps: MOST_MAPS,
     maxEventFds: 64,
     onClient: ({ closed }: { closed: Promise<VfioUserError> }) => void closed.then((why) => ends.push(why)),
     onError: (error: unknown) => faults.push(error),
@@ -73,7 +105,11 @@ async function start(): Promise<void> {
   server = await serve(model, { path: at('device'), dirtyPages: 'logging', ...options });
   legacy = await serve(model, { path: at('legacy'), dirtyPages: 'legacy', ...options });
   front = await proxy({ listen: at('front'), connect: at('device'), interrupts: true });
-  for (const path of [at('device'), at('front')]) {
+  await writeRecording(at('recording'));
+  recorded = await replay(at('recording'), { ...FORGIVING, path: at('replay') });
+  void noteEnds(recorded);
+  otherRecorded = await replay(at('recording'), { ...FORGIVING, path: at('other replay') });
+  for (const path of [at('device'), at('front'), at('other replay')]) {
     const neighbour = RawClient.connect(path);
     await neighbour.negotiate();
     neighbours.push(neighbour);
@@ -84,7 +120,7 @@ async function stop(): Promise<void> {
   for (const neighbour of neighbours) neighbour.close();
   neighbours = [];
   await front.close();
-  await Promise.all([server.close(), legacy.close()]);
+  await Promise.all([server, legacy, recorded, otherRecorded].map((one) => one.close()));
   model.close();
   rmSync(directory, { recursive: true });
 }
@@ -110,7 +146,9 @@ export function keepPromises(): void {
       expect(await neighbour.read32(0, 0)).toBe(RAM_IDENTIFICATION);
       expect(neighbour.inbox).toHaveLength(0);
     }
-    await until(() => server.clientCount === 2 && legacy.clientCount === 0, 'the client has gone');
+    const isAlone = () =>
+      server.clientCount === 2 && legacy.clientCount === 0 && recorded.progress === undefined;
+    await until(isAlone, 'the client has gone');
     await until(() => openFds() <= fdsBefore, 'its file descriptors are closed');
     expect(process.memoryUsage().rss - memoryBefore).toBeLessThan(MOST_MEMORY);
     expect(faults).toEqual([]);
@@ -126,8 +164,16 @@ export function keepPromises(): void {
 
 /** A client that has said nothing yet, closed after the test. */
 export function stranger(where: Where | 'legacy'): RawClient {
-  const name = { emulator: 'device', proxy: 'front', legacy: 'legacy' }[where];
-  const client = RawClient.connect(join(directory, name));
+  return strangerAt(pathOf(where));
+}
+
+export function pathOf(where: Where | 'legacy'): string {
+  const name = { emulator: 'device', proxy: 'front', legacy: 'legacy', replay: 'replay' }[where];
+  return join(directory, name);
+}
+
+export function strangerAt(path: string): RawClient {
+  const client = RawClient.connect(path);
   cleanup(() => client.close());
   return client;
 }
@@ -165,7 +211,7 @@ export async function outcomeOf(
   }
 }
 
-/** How the last connection to the emulator ended. */
+/** How the last connection to the emulator or the replay ended. */
 export async function whyItEnded(): Promise<VfioUserError> {
   await until(() => ends.length > 0, 'the end of the connection');
   return ends.at(-1) as VfioUserError;
