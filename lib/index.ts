@@ -20,7 +20,7 @@ export { OMISSIBLE_COMMANDS, type OmissibleCommand, type Quirks } from './device
 export { Region, type WaitForOptions } from './device/region.js';
 export type { RegionName } from './device/region-names.js';
 export type { Width } from './device/region-accesses.js';
-export type { MmapPolicy } from './device/session.js';
+export type { MmapPolicy } from './device/device-context.js';
 export {
   DirtyPages,
   Dma,
@@ -39,7 +39,7 @@ export {
 } from './device/dma.js';
 export { IrqIndex, type DisableOptions, type IrqOptions, type IrqRange } from './device/irq-index.js';
 export { Irqs } from './device/irqs.js';
-export { Vector, type InterruptListener, type VectorEvents } from './device/vector.js';
+export { Vector, type InterruptListener, type VectorEvents } from './device/irq-vector.js';
 export type {
   CallOptions,
   Counters,

@@ -10,12 +10,12 @@
 import { timeoutOf, type CallOptions } from '../connection/index.js';
 import { TimeoutError, TransportError } from '../errors.js';
 import { Arena, arenaMemory, type ArenaKind } from './arena.js';
-import { PAGE_SIZE, alignUp } from './dma-table.js';
-import { HUGE_PAGE_SIZE, type DmaWindows } from './dma-windows.js';
-import type { Session } from './session.js';
+import { PAGE_SIZE, alignUp } from './iova-map.js';
+import { HUGE_PAGE_SIZE, type DmaMapManager } from './dma-map-manager.js';
+import type { DeviceContext } from './device-context.js';
 
-/** A place in an arena. */
-export interface Place {
+/** Memory of an arena that a buffer has. */
+export interface Allocation {
   readonly arena: Arena;
   readonly offset: number;
   /** Nobody had the memory before: it is zeroed. */
@@ -37,8 +37,8 @@ const ENOMEM = 12;
 const MAX_TIMER_MS = 0x7fff_ffff;
 
 export class ArenaPool {
-  readonly #session: Session;
-  readonly #windows: DmaWindows;
+  readonly #context: DeviceContext;
+  readonly #manager: DmaMapManager;
   readonly #arenaBytes: number;
   readonly #hugePages: boolean;
   /** Those that small buffers share. */
@@ -46,23 +46,29 @@ export class ArenaPool {
   /** An arena that is being mapped for small buffers; never rejects. */
   #growing: Promise<void> | undefined;
 
-  constructor(session: Session, windows: DmaWindows, arenaBytes: number, hugePages: boolean) {
-    this.#session = session;
-    this.#windows = windows;
+  constructor(context: DeviceContext, manager: DmaMapManager, arenaBytes: number, hugePages: boolean) {
+    this.#context = context;
+    this.#manager = manager;
     this.#arenaBytes = arenaBytes;
     this.#hugePages = hugePages;
   }
 
-  /** A place for `size` bytes at a multiple of `alignment`, which is at most a huge page. */
-  async take(size: number, alignment: number, kind: ArenaKind, options: CallOptions): Promise<Place> {
+  /** Allocates `size` bytes at a multiple of `alignment`, which is at most a huge page. */
+  async allocate(
+    size: number,
+    alignment: number,
+    kind: ArenaKind,
+    options: CallOptions,
+  ): Promise<Allocation> {
     const isLarge = size > this.#arenaBytes;
-    if (isLarge && this.#windows.slotsToldLeft > FEW_SLOTS) return this.#takeOwn(size, kind, options);
-    const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+    if (isLarge && this.#manager.advertisedSlotsLeft > FEW_SLOTS)
+      return this.#allocateOwn(size, kind, options);
+    const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
     const deadline = performance.now() + timeoutMs;
     for (;;) {
       options.signal?.throwIfAborted();
-      const place = this.#find(size, alignment, kind);
-      if (place !== undefined) return place;
+      const allocation = this.#find(size, alignment, kind);
+      if (allocation !== undefined) return allocation;
       const left = deadline - performance.now();
       if (left <= 0) throw new TimeoutError('DMA_MAP', timeoutMs);
       const call = { timeoutMs: left, signal: options.signal };
@@ -73,9 +79,9 @@ export class ArenaPool {
   }
 
   /**
-   * A place at once: in an arena that is there, in one of `begun`, or in a new one, which is added to `begun` while its
-   * DMA_MAP is under way. What has begun is nobody else's until it is given to `keep`.
-   * @returns with a new arena, what settles when it is mapped; see `DmaWindows.begin`.
+   * Allocates at once: in an arena that is there, in one of `begun`, or in a new one, which is added to `begun` while its
+   * DMA_MAP is under way. Arenas in `begun` are for the caller alone until `publish`.
+   * @returns with a new arena, what settles when it is mapped; see `DmaMapManager.beginMap`.
    */
   begin(
     size: number,
@@ -83,29 +89,29 @@ export class ArenaPool {
     kind: ArenaKind,
     begun: Arena[],
     options: CallOptions,
-  ): { place: Place; mapped?: Promise<void> } {
-    const isLarge = size > this.#arenaBytes && this.#windows.slotsToldLeft > FEW_SLOTS;
+  ): { allocation: Allocation; mapped?: Promise<void> } {
+    const isLarge = size > this.#arenaBytes && this.#manager.advertisedSlotsLeft > FEW_SLOTS;
     const known = isLarge
       ? undefined
-      : (this.#find(size, alignment, kind) ?? placeIn(begun, size, alignment, kind));
-    if (known !== undefined) return { place: known };
+      : (this.#find(size, alignment, kind) ?? allocateIn(begun, size, alignment, kind));
+    if (known !== undefined) return { allocation: known };
     const { arena, mapped } = isLarge
       ? this.#begin(size, false, kind, options)
       : this.#beginShared(Math.max(size, this.#arenaBytes), kind, options);
     begun.push(arena);
-    const offset = isLarge ? 0 : arena.take(size, alignment)!;
-    return { place: { arena, offset, isFresh: true }, mapped };
+    const offset = isLarge ? 0 : arena.allocate(size, alignment)!;
+    return { allocation: { arena, offset, isFresh: true }, mapped };
   }
 
   /** Arenas that have begun, and are mapped now, are everybody's. */
-  keep(begun: readonly Arena[]): void {
+  publish(begun: readonly Arena[]): void {
     for (const arena of begun) if (arena.isKept) this.#shared.add(arena);
   }
 
-  /** Gives a place back; the arena of a large buffer is unmapped, see `DmaWindows.unmap`. */
-  release({ arena, offset }: Place, size: number, options: CallOptions | undefined): Promise<void> {
-    if (!arena.isKept) return this.#windows.unmap(arena.window, options);
-    arena.release(offset, size);
+  /** Frees an allocation; the arena of a large buffer is unmapped, see `DmaMapManager.unmap`. */
+  free({ arena, offset }: Allocation, size: number, options: CallOptions | undefined): Promise<void> {
+    if (!arena.isKept) return this.#manager.unmap(arena.region, options);
+    arena.free(offset, size);
     return Promise.resolve();
   }
 
@@ -115,7 +121,7 @@ export class ArenaPool {
    */
   async within(what: string, promise: Promise<void>, options: CallOptions | undefined): Promise<void> {
     options?.signal?.throwIfAborted();
-    const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+    const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
     let isDone = false;
     const done = promise.then(() => void (isDone = true));
     await settled(done, { timeoutMs, signal: options?.signal });
@@ -124,10 +130,10 @@ export class ArenaPool {
     throw new TimeoutError(what, timeoutMs);
   }
 
-  #find(size: number, alignment: number, kind: ArenaKind): Place | undefined {
+  #find(size: number, alignment: number, kind: ArenaKind): Allocation | undefined {
     for (const arena of this.#shared) {
-      if (arena.window.isClosed) this.#shared.delete(arena);
-      const offset = arena.suits(kind) ? arena.take(size, alignment) : undefined;
+      if (arena.region.isClosed) this.#shared.delete(arena);
+      const offset = arena.suits(kind) ? arena.allocate(size, alignment) : undefined;
       if (offset !== undefined) return { arena, offset, isFresh: false };
     }
     return undefined;
@@ -157,38 +163,38 @@ export class ArenaPool {
   }
 
   #grownBytes(): number {
-    if (this.#windows.slotsLeft > FEW_SLOTS) return 0;
+    if (this.#manager.slotsLeft > FEW_SLOTS) return 0;
     let total = 0;
-    for (const { window } of this.#shared) if (!window.isClosed) total += window.size;
+    for (const { region } of this.#shared) if (!region.isClosed) total += region.size;
     return Math.min(total, LARGEST_ARENA_BYTES);
   }
 
-  async #takeOwn(size: number, kind: ArenaKind, options: CallOptions): Promise<Place> {
+  async #allocateOwn(size: number, kind: ArenaKind, options: CallOptions): Promise<Allocation> {
     const { arena, mapped } = this.#begin(size, false, kind, options);
     await mapped;
     return { arena, offset: 0, isFresh: true };
   }
 
   #begin(size: number, isKept: boolean, kind: ArenaKind, options: CallOptions): BegunArena {
-    const bytes = alignUp(size, Math.max(HUGE_PAGE_SIZE, this.#windows.granule));
+    const bytes = alignUp(size, Math.max(HUGE_PAGE_SIZE, this.#manager.granule));
     const pages = bytes / PAGE_SIZE;
-    const page = this.#windows.choosePage(pages, kind.addressBits);
+    const page = this.#manager.choosePage(pages, kind.addressBits);
     const memory = arenaMemory(bytes, this.#hugePages);
-    const { window, mapped } = this.#windows.begin(page, pages, kind, memory, 0, options);
-    return { arena: new Arena(window, isKept), mapped };
+    const { region, mapped } = this.#manager.beginMap(page, pages, kind, memory, 0, options);
+    return { arena: new Arena(region, isKept), mapped };
   }
 }
 
 /** In an arena that many buffers share and whose DMA_MAP has not failed. */
-function placeIn(
+function allocateIn(
   arenas: readonly Arena[],
   size: number,
   alignment: number,
   kind: ArenaKind,
-): Place | undefined {
+): Allocation | undefined {
   for (const arena of arenas) {
-    if (!arena.isKept || arena.window.isClosed || !arena.isLike(kind)) continue;
-    const offset = arena.take(size, alignment);
+    if (!arena.isKept || arena.region.isClosed || !arena.isLike(kind)) continue;
+    const offset = arena.allocate(size, alignment);
     if (offset !== undefined) return { arena, offset, isFresh: false };
   }
   return undefined;

@@ -1,5 +1,5 @@
 /**
- * Which parts of an arena are taken: the first free place that is large enough is given out, and what comes back is
+ * Which parts of an arena are taken: the first gap that is large enough is given out, and what comes back is
  * joined with its free neighbours. Offsets and sizes are in bytes.
  */
 
@@ -23,8 +23,8 @@ export class ArenaSpace {
     return this.#gaps[0]?.size === this.size;
   }
 
-  /** Takes `size` bytes at a multiple of `alignment`, a power of two. Undefined where there is no such place. */
-  take(size: number, alignment: number): number | undefined {
+  /** Takes `size` bytes at a multiple of `alignment`, a power of two. Undefined where no gap is large enough. */
+  allocate(size: number, alignment: number): number | undefined {
     for (const [index, gap] of this.#gaps.entries()) {
       const offset = Math.ceil(gap.offset / alignment) * alignment;
       const end = gap.offset + gap.size;
@@ -38,8 +38,8 @@ export class ArenaSpace {
     return undefined;
   }
 
-  /** Gives back what `take` gave out. */
-  release(offset: number, size: number): void {
+  /** Frees what `allocate` returned. */
+  free(offset: number, size: number): void {
     const at = this.#gaps.findIndex((gap) => gap.offset > offset);
     const index = at === -1 ? this.#gaps.length : at;
     const before = this.#gaps[index - 1];

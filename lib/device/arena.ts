@@ -1,8 +1,8 @@
-/** A window of our own memory that buffers are cut from. */
+/** A region of our own memory that buffers are cut from. */
 import { TransportError } from '../errors.js';
 import { check, native } from '../native.js';
 import { ArenaSpace } from './arena-space.js';
-import type { DmaWindow, WindowMemory } from './dma-window.js';
+import type { DmaRegion, DmaRegionMemory } from './dma-region.js';
 
 /** What a buffer wants of its arena. */
 export interface ArenaKind {
@@ -14,15 +14,15 @@ export interface ArenaKind {
 }
 
 export class Arena {
-  readonly window: DmaWindow;
+  readonly region: DmaRegion;
   /** It stays when it is empty, for the next buffers. */
   readonly isKept: boolean;
   readonly #space: ArenaSpace;
 
-  constructor(window: DmaWindow, isKept: boolean) {
-    this.window = window;
+  constructor(region: DmaRegion, isKept: boolean) {
+    this.region = region;
     this.isKept = isKept;
-    this.#space = new ArenaSpace(window.size);
+    this.#space = new ArenaSpace(region.size);
   }
 
   get isEmpty(): boolean {
@@ -31,12 +31,12 @@ export class Arena {
 
   /** Whether a buffer of that kind may lie here. */
   suits(kind: ArenaKind): boolean {
-    return this.window.state === 'mapped' && this.isLike(kind);
+    return this.region.state === 'mapped' && this.isLike(kind);
   }
 
   /** The same, once it is mapped. */
   isLike({ readable, writable, shared, addressBits }: ArenaKind): boolean {
-    const { access, iova, size } = this.window;
+    const { access, iova, size } = this.region;
     return (
       access.readable === readable &&
       access.writable === writable &&
@@ -45,13 +45,13 @@ export class Arena {
     );
   }
 
-  /** See `ArenaSpace.take`. */
-  take(size: number, alignment: number): number | undefined {
-    return this.#space.take(size, alignment);
+  /** See `ArenaSpace.allocate`. */
+  allocate(size: number, alignment: number): number | undefined {
+    return this.#space.allocate(size, alignment);
   }
 
-  release(offset: number, size: number): void {
-    this.#space.release(offset, size);
+  free(offset: number, size: number): void {
+    this.#space.free(offset, size);
   }
 }
 
@@ -59,7 +59,7 @@ export class Arena {
  * Memory for an arena: zeroed, allocated, and sealed, so that nobody can make touching it fail.
  * @throws TransportError, ENOMEM among them.
  */
-export function arenaMemory(size: number, hugePages: boolean): WindowMemory {
+export function arenaMemory(size: number, hugePages: boolean): DmaRegionMemory {
   const fd = native().memfd('vfio-user-dma', size, hugePages);
   check(fd, 'memfd_create', `${size} bytes of DMA memory${hugePages ? ' in huge pages' : ''}`);
   const mapping = native().map(fd, 0, size, true, true);

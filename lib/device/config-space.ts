@@ -43,7 +43,7 @@ export class ConfigSpace implements ConfigReader {
   readonly #exclusive = new Exclusive();
   readonly #stale: StaleBytes;
   /** Stale bytes are being read again. */
-  #isCatchingUp = false;
+  #isRefreshingStale = false;
   #decoded: DecodedConfigSpace | undefined;
   #volatile: readonly Range[] | undefined;
 
@@ -188,7 +188,7 @@ export class ConfigSpace implements ConfigReader {
     checkValue('mask', mask, width);
     this.#checkWrite(width, value);
     await this.#exclusive.run('updating config space', options, async (call) => {
-      await this.#fetch(offset, width, call);
+      await this.#readRegister(offset, width, call);
       const old = this.#shadow.readUIntLE(offset, width);
       // Bitwise operators give signed numbers from bit 31 on.
       const wanted = ((old & ~mask) | (value & mask)) >>> 0;
@@ -202,7 +202,7 @@ export class ConfigSpace implements ConfigReader {
     try {
       await this.#refresh(withDeadline(options));
     } catch (error) {
-      this.#catchUp();
+      this.#refreshStale();
       throw error;
     }
   }
@@ -216,7 +216,7 @@ export class ConfigSpace implements ConfigReader {
     try {
       await change();
     } catch (error) {
-      this.#catchUp();
+      this.#refreshStale();
       throw error;
     }
     await this.refresh(options);
@@ -240,7 +240,7 @@ export class ConfigSpace implements ConfigReader {
         await this.#refreshByDword(options);
       }
     }
-    this.#forget();
+    this.#invalidate();
   }
 
   async #read(
@@ -251,7 +251,7 @@ export class ConfigSpace implements ConfigReader {
   ): Promise<number> {
     option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
     this.#check(offset, width);
-    await this.#fetch(offset, width, options);
+    await this.#readRegister(offset, width, options);
     return this.#shadow.readUIntLE(offset, width);
   }
 
@@ -268,56 +268,57 @@ export class ConfigSpace implements ConfigReader {
     const call = withDeadline(options);
     const [start, end] = this.#block(offset, width);
     // Neighbours that are written with it have to be known.
-    if (end - start > width && this.#stale.includes(start, end)) await this.#fetch(offset, width, call);
+    if (end - start > width && this.#stale.includes(start, end))
+      await this.#readRegister(offset, width, call);
     this.#stale.mark(start, end);
     const [put, fetched] = await Promise.allSettled([
-      this.#put(offset, width, value, call),
-      this.#fetch(offset, width, call),
+      this.#writeRegister(offset, width, value, call),
+      this.#readRegister(offset, width, call),
     ]);
     if (put.status === 'fulfilled' && fetched.status === 'rejected') {
       // eslint-disable-next-line no-restricted-syntax -- checked above
       this.#shadow.writeUIntLE(value, offset, width);
-      this.#forget();
+      this.#invalidate();
     }
-    this.#catchUp();
+    this.#refreshStale();
     for (const result of [put, fetched]) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Reads again what is stale, if nobody does already. What fails stays stale. */
-  #catchUp(): void {
-    if (this.#isCatchingUp || this.#stale.isEmpty) return;
-    this.#isCatchingUp = true;
+  #refreshStale(): void {
+    if (this.#isRefreshingStale || this.#stale.isEmpty) return;
+    this.#isRefreshingStale = true;
     const { count } = this.#stale;
     void this.#readStale(undefined)
       .catch(() => undefined)
       .finally(() => {
-        this.#isCatchingUp = false;
+        this.#isRefreshingStale = false;
         // Only for what was changed meanwhile: a server that refuses would be asked without end.
-        if (this.#stale.count !== count) this.#catchUp();
+        if (this.#stale.count !== count) this.#refreshStale();
       });
   }
 
   async #readStale(options: CallOptions | undefined): Promise<void> {
     const blocks = this.#stale.blocks(DWORD);
     if (blocks.length > FEW_DWORDS) return this.#refresh(options);
-    await Promise.all(blocks.map((at) => this.#fetch(at, DWORD, options)));
+    await Promise.all(blocks.map((at) => this.#readRegister(at, DWORD, options)));
   }
 
   async #refreshByDword(options: CallOptions | undefined): Promise<void> {
     const reads: Promise<void>[] = [];
-    for (let at = 0; at + DWORD <= this.size; at += DWORD) reads.push(this.#fetch(at, DWORD, options));
+    for (let at = 0; at + DWORD <= this.size; at += DWORD) reads.push(this.#readRegister(at, DWORD, options));
     // All are waited for: the shadow is theirs until then.
     for (const result of await Promise.allSettled(reads)) {
       if (result.status === 'rejected') throw result.reason;
     }
   }
 
-  async #fetch(offset: number, width: ConfigWidth, options: CallOptions | undefined): Promise<void> {
+  async #readRegister(offset: number, width: ConfigWidth, options: CallOptions | undefined): Promise<void> {
     const [start, end] = this.#block(offset, width);
     const { count } = this.#stale;
     await this.#region.readInto(start, this.#shadow.subarray(start, end), options);
     this.#stale.clear(start, end, count);
-    this.#forget();
+    this.#invalidate();
   }
 
   /** What has to be accessed for these bytes: more, where the server takes nothing as narrow (quirk accessWidths). */
@@ -327,15 +328,20 @@ export class ConfigSpace implements ConfigReader {
     return [start, start + block];
   }
 
-  #put(offset: number, width: ConfigWidth, value: number, options: CallOptions | undefined): Promise<void> {
-    if (width < this.#region.leastWidth) return this.#putBlock(offset, width, value, options);
+  #writeRegister(
+    offset: number,
+    width: ConfigWidth,
+    value: number,
+    options: CallOptions | undefined,
+  ): Promise<void> {
+    if (width < this.#region.leastWidth) return this.#writeBlock(offset, width, value, options);
     if (width === 1) return this.#region.writeUInt8(offset, value, options);
     if (width === 2) return this.#region.writeUInt16(offset, value, options);
     return this.#region.writeUInt32(offset, value, options);
   }
 
   /** With its neighbours as they were; status has bits that a 1 clears, so it is written as zero. */
-  #putBlock(offset: number, width: number, value: number, options: CallOptions | undefined): Promise<void> {
+  #writeBlock(offset: number, width: number, value: number, options: CallOptions | undefined): Promise<void> {
     const [start, end] = this.#block(offset, width);
     const block = Buffer.from(this.#shadow.subarray(start, end));
     for (const at of [PciConfig.STATUS, PciConfig.STATUS + 1]) {
@@ -350,7 +356,7 @@ export class ConfigSpace implements ConfigReader {
     return (this.#decoded ??= decodeConfigSpace(this));
   }
 
-  #forget(): void {
+  #invalidate(): void {
     this.#decoded = undefined;
     this.#volatile = undefined;
   }

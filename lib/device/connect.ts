@@ -23,12 +23,12 @@ import {
 } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
-import { MAX_VIEW_BYTES } from './dma-window.js';
-import { interrogate, type DeviceDescription } from './interrogate.js';
+import { MAX_VIEW_BYTES } from './dma-region.js';
+import { discover, type DeviceDescription } from './discover.js';
 import { Reconnector, type Dialled, type ReconnectOptions } from './reconnect.js';
 import { checkQuirks, type CheckedQuirks, type Quirks } from './quirks.js';
 import { Region } from './region.js';
-import { Session, type MmapPolicy, type SessionOptions } from './session.js';
+import { DeviceContext, type MmapPolicy, type DeviceContextOptions } from './device-context.js';
 
 export interface ConnectOptions extends CallOptions, TraceOptions {
   /**
@@ -144,27 +144,31 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
   if (options.inFlight !== undefined) checkInFlight(options.inFlight);
   const reconnect = reconnectOptions(endpoint, options);
   const tap = await openTap({ trace: options.trace, capture: options.capture }, true);
-  let session: Session | undefined;
+  let context: DeviceContext | undefined;
   let dialled: Dialled | undefined;
   const dialAgain = (again: CallOptions): Promise<Dialled> => dial(endpoint, options, quirks, tap, again);
   try {
     dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
-    session = new Session(connection, negotiated, sessionOptions(options, quirks, connection.passesFds));
-    session.own(tap);
-    const description = await interrogate(connection, call());
+    context = new DeviceContext(
+      connection,
+      negotiated,
+      contextOptions(options, quirks, connection.passesFds),
+    );
+    context.addResource(tap);
+    const description = await discover(connection, call());
     const { info, regions: descriptions, irqs } = description;
-    for (const region of descriptions) session.own(region);
-    const regions = descriptions.map((region) => new Region(session!, region));
+    for (const region of descriptions) context.addResource(region);
+    const regions = descriptions.map((region) => new Region(context!, region));
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
-    const config = isPci ? await shadow(session, regions, call()) : undefined;
-    const device = new Device(session, { info, regions, irqs, config }, options);
+    const config = isPci ? await shadow(context, regions, call()) : undefined;
+    const device = new Device(context, { info, regions, irqs, config }, options);
     connection.trim();
-    if (reconnect === undefined) void connection.closed.then((reason) => session!.end(reason));
-    else session.own(watch(device, session, description, reconnect, dialAgain));
+    if (reconnect === undefined) void connection.closed.then((reason) => context!.end(reason));
+    else context.addResource(watch(device, context, description, reconnect, dialAgain));
     return device;
   } catch (error) {
-    session?.closeResources();
+    context?.closeResources();
     dialled?.connection.close();
     tap.close();
     throw error;
@@ -201,20 +205,20 @@ async function dial(
 
 function watch(
   device: Device,
-  session: Session,
+  context: DeviceContext,
   description: DeviceDescription,
   options: ReconnectOptions,
   dialAgain: (call: CallOptions) => Promise<Dialled>,
 ): Reconnector {
   const hooks = {
     dial: dialAgain,
-    negotiated: session.negotiated,
+    negotiated: context.negotiated,
     description,
     restore: (now: DeviceDescription, call: CallOptions) => device.restore(now.regions, call),
     onLost: (reason: VfioUserError) => device.emit('lost', reason),
     onReconnected: () => device.emit('reconnected'),
   };
-  return new Reconnector(session, hooks, options);
+  return new Reconnector(context, hooks, options);
 }
 
 /** Undefined where the device is not to come back. */
@@ -230,16 +234,16 @@ function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): Re
 
 /** Config space, where the device has one that can be read. */
 async function shadow(
-  session: Session,
+  context: DeviceContext,
   regions: readonly Region[],
   options: CallOptions,
 ): Promise<ConfigSpace | undefined> {
-  const region = regions[PciRegion.CONFIG]?.forHost;
+  const region = regions[PciRegion.CONFIG]?.internal;
   if (region === undefined || region.size < LEAST_CONFIG_SIZE || !region.readable) return undefined;
   const config = new ConfigSpace(
     region,
     Math.min(region.size, MOST_CONFIG_SIZE),
-    session.negotiated.minor === 0,
+    context.negotiated.minor === 0,
   );
   await config.refresh(options);
   return config;
@@ -255,7 +259,11 @@ function withQuirks(options: ConnectOptions, quirks: CheckedQuirks): ConnectOpti
   };
 }
 
-function sessionOptions(options: ConnectOptions, quirks: CheckedQuirks, passesFds: boolean): SessionOptions {
+function contextOptions(
+  options: ConnectOptions,
+  quirks: CheckedQuirks,
+  passesFds: boolean,
+): DeviceContextOptions {
   return {
     mmap: options.mmap ?? 'always',
     writeChunkBytes: options.writeChunkBytes ?? (passesFds ? UNIX_WRITE_CHUNK : STREAM_WRITE_CHUNK),

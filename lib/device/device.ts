@@ -10,7 +10,7 @@ import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
 import type { ConfigSpace } from './config-space.js';
 import { Dma, type DmaOptions } from './dma.js';
-import { enableDevice } from './enable.js';
+import { enableDevice } from './pci-enable.js';
 import { Features } from './features.js';
 import { identityOf } from './identity.js';
 import { Irqs } from './irqs.js';
@@ -19,7 +19,7 @@ import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
 import { indexOfRegion, type RegionName } from './region-names.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 import { writeMulti } from './write-multi.js';
 
 interface DeviceParts {
@@ -59,7 +59,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   readonly migration: Migration;
   /** What `bar` gave last: mostly it is asked for again, and `regions` lies elsewhere in memory. */
   #lastBar: Region | undefined;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #config: ConfigSpace | undefined;
   /** `enable()` was called, and is done again after a reset. */
   #enabled = false;
@@ -69,26 +69,26 @@ export class Device extends EventEmitter<DeviceEvents> {
   #closing: Promise<void> | undefined;
 
   /** @internal See `connect`. */
-  constructor(session: Session, parts: DeviceParts, options: DmaOptions) {
+  constructor(context: DeviceContext, parts: DeviceParts, options: DmaOptions) {
     super();
-    this.#session = session;
+    this.#context = context;
     this.info = parts.info;
     this.regions = parts.regions;
     this.#config = parts.config;
-    this.features = new Features(session);
-    this.migration = new Migration(session, this.features, this);
-    this.dma = new Dma(session, options);
-    this.irqs = new Irqs(session, parts.irqs, {
+    this.features = new Features(context);
+    this.migration = new Migration(context, this.features, this);
+    this.dma = new Dma(context, options);
+    this.irqs = new Irqs(context, parts.irqs, {
       isPci: this.isPci,
       config: parts.config,
-      region: (index) => this.region(index).forHost,
+      region: (index) => this.region(index).internal,
     });
     forbidCloning(this, 'a Device');
   }
 
   /** What VERSION settled: the protocol version and the server's capabilities. */
   get negotiated(): Negotiated {
-    return this.#session.negotiated;
+    return this.#context.negotiated;
   }
 
   /** Whether the device is on PCI: then it has a config space, BARs, and the interrupts of PCI. */
@@ -103,23 +103,23 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /** What has been sent, received, dropped until now: a snapshot. */
   get counters(): DeviceCounters {
-    const { connection } = this.#session;
+    const { connection } = this.#context;
     return { ...connection.counters, spin: connection.spin };
   }
 
   /** The most that a wait may spin, in microseconds: the option of `connect`. */
   get spinUs(): number {
-    return this.#session.options.spinUs;
+    return this.#context.options.spinUs;
   }
 
   /** Settles, never rejects, with the reason when the connection ends (with `reconnect`: for good). */
   get closed(): Promise<VfioUserError> {
-    return this.#session.ended;
+    return this.#context.ended;
   }
 
   /** Whether `close` has been called, or the connection has ended (with `reconnect`: for good). */
   get isClosed(): boolean {
-    return this.#closing !== undefined || this.#session.isEnded;
+    return this.#closing !== undefined || this.#context.isEnded;
   }
 
   /** The configuration space. @throws UnsupportedError where the device has none. */
@@ -186,7 +186,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   writeMulti(writes: readonly RegionWrite[], options?: CallOptions): Promise<void> {
     const check = ({ region, offset, data }: RegionWrite) =>
       this.region(region).requireWritable('Device.writeMulti', offset, data.length);
-    return writeMulti(this.#session, writes, check, options);
+    return writeMulti(this.#context, writes, check, options);
   }
 
   /**
@@ -196,7 +196,7 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async fence(options?: CallOptions): Promise<number> {
     option.CALL_OPTIONS.check('Device.fence', options);
-    const connection = this.#session.userConnection;
+    const connection = this.#context.userConnection;
     await connection.call(Command.DEVICE_GET_INFO, encodeGetInfo(), null, () => undefined, options);
     const failed = connection.counters.postedErrors - this.#fencedErrors;
     this.#fencedErrors += failed;
@@ -212,7 +212,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
     const call = withDeadline(options);
     const send = () =>
-      this.#session.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
+      this.#context.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
     if (this.#config === undefined) await send();
     else await this.#config.refreshAfter(send, call);
     if (this.#enabled) await this.enable(call);
@@ -222,26 +222,26 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** @internal On a new connection: everything as it was left. Owns the regions' fds. */
   async restore(regions: readonly RegionDescription[], options: CallOptions): Promise<void> {
     this.#fencedErrors = 0;
-    if (!this.#referenced) this.#session.connection.unref();
+    if (!this.#referenced) this.#context.connection.unref();
     try {
-      await this.#refreshSame(options);
+      await this.#checkIdentity(options);
     } catch (error) {
       for (const description of regions) description.close();
       throw error;
     }
     for (const description of regions) {
-      this.#session.own(description);
-      this.regions[description.info.index]?.redescribe(description);
+      this.#context.addResource(description);
+      this.regions[description.info.index]?.restore(description);
     }
     await this.dma.restore(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);
     // The last: it may set the device running.
-    await this.migration.reconnected();
+    await this.migration.restoreAfterReconnect();
   }
 
   /** Reads config space again, which must be the same device's: another one is given no memory. */
-  async #refreshSame(options: CallOptions): Promise<void> {
+  async #checkIdentity(options: CallOptions): Promise<void> {
     const config = this.#config;
     if (config === undefined) return;
     const before = identityOf(config);
@@ -253,7 +253,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** Keeps the process alive (as it does at first). */
   ref(): this {
     this.#referenced = true;
-    this.#session.connection.ref();
+    this.#context.connection.ref();
     this.irqs.ref();
     return this;
   }
@@ -261,7 +261,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** Lets the process end although the device is open. */
   unref(): this {
     this.#referenced = false;
-    this.#session.connection.unref();
+    this.#context.connection.unref();
     this.irqs.unref();
     return this;
   }
@@ -279,11 +279,11 @@ export class Device extends EventEmitter<DeviceEvents> {
     const reason = new ClosedError('the device was closed by its owner');
     const left = this.migration.close(reason);
     if (left !== undefined) {
-      this.#session.refuseUsers(reason);
+      this.#context.refuseCalls(reason);
       await left;
     }
-    this.#session.connection.close();
-    this.#session.closeResources();
+    this.#context.connection.close();
+    this.#context.closeResources();
   }
 
   async [Symbol.asyncDispose](): Promise<void> {

@@ -4,7 +4,7 @@ import type { CallOptions } from '../connection/index.js';
 import { ClosedError } from '../errors.js';
 import { wrongType } from '../fields.js';
 import * as option from '../options.js';
-import type { ArenaPool, Place } from './arena-pool.js';
+import type { ArenaPool, Allocation } from './arena-pool.js';
 
 const NOTHING = Buffer.alloc(0);
 
@@ -15,7 +15,7 @@ export class DmaBuffer {
   /** In bytes. */
   readonly size: number;
   readonly #pool: ArenaPool;
-  readonly #place: Place;
+  readonly #allocation: Allocation;
   #bytes: Buffer;
   #isFreed = false;
   #closing: Promise<void> | undefined;
@@ -24,13 +24,13 @@ export class DmaBuffer {
   #onUnused: (() => void) | undefined;
 
   /** @internal */
-  constructor(pool: ArenaPool, place: Place, size: number) {
+  constructor(pool: ArenaPool, allocation: Allocation, size: number) {
     this.#pool = pool;
-    this.#place = place;
+    this.#allocation = allocation;
     this.size = size;
-    this.iova = place.arena.window.iova + BigInt(place.offset);
-    this.#bytes = Buffer.from(place.arena.window.view(place.offset, size));
-    if (!place.isFresh) this.#bytes.fill(0);
+    this.iova = allocation.arena.region.iova + BigInt(allocation.offset);
+    this.#bytes = Buffer.from(allocation.arena.region.view(allocation.offset, size));
+    if (!allocation.isFresh) this.#bytes.fill(0);
     forbidCloning(this, 'a DmaBuffer');
   }
 
@@ -44,12 +44,12 @@ export class DmaBuffer {
 
   /** The server has the memory's fd and maps it; otherwise it asks for every byte by message. */
   get shared(): boolean {
-    return this.#place.arena.window.access.shared;
+    return this.#allocation.arena.region.access.shared;
   }
 
   /** Whether the buffer has been closed, or is being closed, or the device has been closed. */
   get isClosed(): boolean {
-    return this.#isFreed || this.#place.arena.window.isClosed;
+    return this.#isFreed || this.#allocation.arena.region.isClosed;
   }
 
   /**
@@ -65,9 +65,9 @@ export class DmaBuffer {
     // Several calls are one, but each waits no longer than its own options allow.
     if (this.#closing !== undefined) return this.#pool.within('DmaBuffer.close', this.#closing, options);
     if (this.isClosed) return;
-    if (this.#place.arena.window.state === 'mapping')
+    if (this.#allocation.arena.region.state === 'mapping')
       throw new TypeError('it is being mapped in a transaction');
-    this.#closing = this.#giveBack(options).finally(() => (this.#closing = undefined));
+    this.#closing = this.#freeMemory(options).finally(() => (this.#closing = undefined));
     return this.#closing;
   }
 
@@ -100,29 +100,29 @@ export class DmaBuffer {
   onRelease(listener: (reason: ClosedError) => void): () => void {
     if (typeof listener !== 'function')
       throw wrongType('DmaBuffer.onRelease: listener', 'a function', listener);
-    return this.#place.arena.window.onRelease(listener);
+    return this.#allocation.arena.region.onRelease(listener);
   }
 
   /** @internal It was never the caller's: the transaction that made it failed, and unmaps what it mapped. */
-  discard(): void {
+  rollBack(): void {
     if (this.#isFreed) return;
     this.#isFreed = true;
     this.#bytes = NOTHING;
-    if (this.#place.arena.isKept) this.#place.arena.release(this.#place.offset, this.size);
+    if (this.#allocation.arena.isKept) this.#allocation.arena.free(this.#allocation.offset, this.size);
   }
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
-  async #giveBack(options: CallOptions | undefined): Promise<void> {
+  async #freeMemory(options: CallOptions | undefined): Promise<void> {
     this.#isFreed = true;
     try {
       if (this.#uses > 0) await this.#unused(options);
-      await this.#pool.release(this.#place, this.size, options);
+      await this.#pool.free(this.#allocation, this.size, options);
       this.#bytes = NOTHING;
     } catch (error) {
-      this.#isFreed = this.#uses > 0 || this.#place.arena.window.state !== 'mapped';
+      this.#isFreed = this.#uses > 0 || this.#allocation.arena.region.state !== 'mapped';
       throw error;
     }
   }
@@ -133,7 +133,7 @@ export class DmaBuffer {
     try {
       await this.#pool.within('DmaBuffer.close', unused, options);
     } catch (error) {
-      void unused.then(() => this.#pool.release(this.#place, this.size, undefined)).catch(() => undefined);
+      void unused.then(() => this.#pool.free(this.#allocation, this.size, undefined)).catch(() => undefined);
       throw error;
     }
   }

@@ -2,8 +2,8 @@
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions } from '../connection/index.js';
 import * as option from '../options.js';
-import type { DmaWindow } from './dma-window.js';
-import type { DmaWindows } from './dma-windows.js';
+import type { DmaRegion } from './dma-region.js';
+import type { DmaMapManager } from './dma-map-manager.js';
 
 /** Made by `device.dma.map`. */
 export class DmaMapping {
@@ -11,26 +11,26 @@ export class DmaMapping {
   readonly iova: bigint;
   /** In bytes. */
   readonly size: number;
-  readonly #windows: DmaWindows;
-  readonly #window: DmaWindow;
+  readonly #manager: DmaMapManager;
+  readonly #region: DmaRegion;
 
   /** @internal */
-  constructor(windows: DmaWindows, window: DmaWindow) {
-    this.#windows = windows;
-    this.#window = window;
-    this.iova = window.iova;
-    this.size = window.size;
+  constructor(manager: DmaMapManager, region: DmaRegion) {
+    this.#manager = manager;
+    this.#region = region;
+    this.iova = region.iova;
+    this.size = region.size;
     forbidCloning(this, 'a DmaMapping');
   }
 
   /** @internal */
-  get window(): DmaWindow {
-    return this.#window;
+  get region(): DmaRegion {
+    return this.#region;
   }
 
   /** Whether the memory has been unmapped (or given up while it was), or the device has been closed. */
   get isClosed(): boolean {
-    return this.#window.state !== 'mapped';
+    return this.#region.state !== 'mapped';
   }
 
   /**
@@ -40,7 +40,7 @@ export class DmaMapping {
    */
   async close(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('DmaMapping.close', options);
-    return this.#windows.unmap(this.#window, options);
+    return this.#manager.unmap(this.#region, options);
   }
 
   /** Another name for `close`. */

@@ -3,7 +3,7 @@ import type { CallOptions } from '../connection/index.js';
 import { UINT64_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import type { DmaHandler } from './dma-handler.js';
-import { HUGE_PAGE_SIZE } from './dma-windows.js';
+import { HUGE_PAGE_SIZE } from './dma-map-manager.js';
 
 export interface DmaOptions {
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */

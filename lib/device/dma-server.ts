@@ -26,17 +26,17 @@ import { Command, DEFAULT_MAX_DATA_XFER_SIZE, HEADER_SIZE } from '../protocol/co
 import { DMA_ACCESS_SIZE } from '../protocol/dma-access.js';
 import { headerCommand, headerSize } from '../protocol/header.js';
 import { borrowSlab, returnSlab, type Landing } from '../transport/index.js';
-import type { DirtySet } from './dirty-set.js';
+import type { DirtyBitmap } from './dirty-bitmap.js';
 import { DmaBacklog } from './dma-backlog.js';
-import { PAGE_SIZE, readPage, readPageOffset, type DmaTable } from './dma-table.js';
-import type { DmaWindow } from './dma-window.js';
+import { PAGE_SIZE, readPage, readPageOffset, type IovaMap } from './iova-map.js';
+import type { DmaRegion } from './dma-region.js';
 
 /** Linux's numbers, whatever the platform: they go over the wire. */
 export const DmaErrno = { E2BIG: 7, EACCES: 13, EFAULT: 14, EBUSY: 16, EINVAL: 22, ENOTSUP: 95 } as const;
 
-/** The part of a request that lies in one window; `at` is where it lies in the request's data. */
-interface Piece {
-  window: DmaWindow;
+/** The part of a request that lies in one region; `at` is where it lies in the request's data. */
+interface Segment {
+  region: DmaRegion;
   offset: number;
   at: number;
   length: number;
@@ -45,31 +45,31 @@ interface Piece {
 /** A DMA_WRITE whose data goes where it belongs while it is received. */
 class DmaLanding implements Landing {
   target: Uint8Array | undefined;
-  readonly window: DmaWindow;
+  readonly region: DmaRegion;
 
-  constructor(target: Uint8Array, window: DmaWindow) {
+  constructor(target: Uint8Array, region: DmaRegion) {
     this.target = target;
-    this.window = window;
+    this.region = region;
   }
 }
 
 export class DmaServer implements RequestHandler {
   /** Where the pages that DMA_WRITE wrote are marked, while somebody wants to know. */
-  dirty: DirtySet | undefined;
-  readonly #table: DmaTable<DmaWindow>;
+  dirty: DirtyBitmap | undefined;
+  readonly #table: IovaMap<DmaRegion>;
   readonly #settle: () => void;
   /** At most one a socket. */
   readonly #landings = new Set<DmaLanding>();
   readonly #backlog = new DmaBacklog();
 
   // What the last request that `#resolve` accepted asks for.
-  #window!: DmaWindow;
+  #region!: DmaRegion;
   #offset = 0;
   #count = 0;
   #isAsync = false;
 
   /** `settle` is called before memory changes: answers that wait are to carry what was there when they were made. */
-  constructor(table: DmaTable<DmaWindow>, settle: () => void) {
+  constructor(table: IovaMap<DmaRegion>, settle: () => void) {
     this.#table = table;
     this.#settle = settle;
   }
@@ -87,18 +87,18 @@ export class DmaServer implements RequestHandler {
     if (this.#resolve(bytes, start + HEADER_SIZE, size, false) !== 0) return undefined;
     const memory = this.#rawBytes();
     if (memory === undefined) return undefined;
-    const landing = new DmaLanding(memory.subarray(this.#offset, this.#offset + this.#count), this.#window);
+    const landing = new DmaLanding(memory.subarray(this.#offset, this.#offset + this.#count), this.#region);
     this.#settle();
     // Now and when it is complete: a report between the two must not lose it.
-    this.#markDirty(this.#window, this.#offset, this.#count);
+    this.#markDirty(this.#region, this.#offset, this.#count);
     this.#landings.add(landing);
     return landing;
   }
 
-  /** The window's memory is about to go: what is still being received for it goes nowhere. */
-  forget(window: DmaWindow): void {
+  /** The region's memory is about to go: what is still being received for it goes nowhere. */
+  forget(region: DmaRegion): void {
     for (const landing of this.#landings) {
-      if (landing.window !== window) continue;
+      if (landing.region !== region) continue;
       landing.target = undefined;
       this.#landings.delete(landing);
     }
@@ -108,8 +108,8 @@ export class DmaServer implements RequestHandler {
     this.#landings.delete(landing);
     if (landing.target === undefined) request.refuse(DmaErrno.EFAULT);
     else {
-      const offset = landing.target.byteOffset - (landing.window.bytes?.byteOffset ?? 0);
-      this.#markDirty(landing.window, offset, landing.target.length);
+      const offset = landing.target.byteOffset - (landing.region.bytes?.byteOffset ?? 0);
+      this.#markDirty(landing.region, offset, landing.target.length);
       request.echo(DMA_ACCESS_SIZE, null, true);
     }
   }
@@ -135,8 +135,8 @@ export class DmaServer implements RequestHandler {
     try {
       const isSmall = this.#count <= slab.length;
       const body = isSmall ? slab.subarray(0, this.#count) : Buffer.allocUnsafeSlow(this.#count);
-      const failed = this.#forEachPiece((window, offset, at, length) =>
-        window.copyOut(offset, body, at, length),
+      const failed = this.#forEachSegment((region, offset, at, length) =>
+        region.copyOut(offset, body, at, length),
       );
       if (failed !== 0) request.refuse(failed);
       else request.echo(DMA_ACCESS_SIZE, body, !isSmall);
@@ -162,11 +162,11 @@ export class DmaServer implements RequestHandler {
     let failed = 0;
     if (memory !== undefined) {
       bytes.copy(memory, this.#offset, data, end);
-      this.#markDirty(this.#window, this.#offset, this.#count);
+      this.#markDirty(this.#region, this.#offset, this.#count);
     } else {
-      failed = this.#forEachPiece((window, offset, at, length) => {
-        this.#markDirty(window, offset, length);
-        return window.copyIn(offset, bytes, data + at, length);
+      failed = this.#forEachSegment((region, offset, at, length) => {
+        this.#markDirty(region, offset, length);
+        return region.copyIn(offset, bytes, data + at, length);
       });
     }
     if (failed !== 0) request.refuse(failed);
@@ -184,14 +184,14 @@ export class DmaServer implements RequestHandler {
     const data = start + DMA_ACCESS_SIZE;
     const head = Buffer.from(bytes.subarray(start, data));
     const body = isRead ? Buffer.alloc(count) : Buffer.from(bytes.subarray(data, end));
-    const pieces: Piece[] = [];
-    this.#forEachPiece((window, offset, at, length) => {
-      pieces.push({ window, offset, at, length });
+    const segments: Segment[] = [];
+    this.#forEachSegment((region, offset, at, length) => {
+      segments.push({ region, offset, at, length });
       return 0;
     });
     this.#backlog.add(count, async () => {
-      for (const piece of pieces) {
-        const errno = await this.#transferLater(piece, body, isRead);
+      for (const segment of segments) {
+        const errno = await this.#transferLater(segment, body, isRead);
         if (errno !== 0) {
           request.refuse(errno);
           return;
@@ -202,26 +202,26 @@ export class DmaServer implements RequestHandler {
   }
 
   async #transferLater(
-    { window, offset, at, length }: Piece,
+    { region, offset, at, length }: Segment,
     body: Buffer,
     isRead: boolean,
   ): Promise<number> {
-    if (isRead) return window.copyOutLater(offset, body, at, length);
+    if (isRead) return region.copyOutLater(offset, body, at, length);
     this.#settle();
-    const errno = await window.copyInLater(offset, body, at, length);
-    this.#markDirty(window, offset, length);
+    const errno = await region.copyInLater(offset, body, at, length);
+    this.#markDirty(region, offset, length);
     return errno;
   }
 
-  #markDirty(window: DmaWindow, offset: number, length: number): void {
-    if (this.dirty === undefined || window.isClosed) return;
+  #markDirty(region: DmaRegion, offset: number, length: number): void {
+    if (this.dirty === undefined || region.isClosed) return;
     const first = Math.floor(offset / PAGE_SIZE);
-    this.dirty.mark(window.page + first, Math.ceil((offset + length) / PAGE_SIZE) - first);
+    this.dirty.mark(region.page + first, Math.ceil((offset + length) / PAGE_SIZE) - first);
   }
 
   /**
    * Checks the request whose payload of `size` bytes begins at `bytes[start]`; of a write no more than the structure
-   * need be there. Returns 0 with `#window`, `#offset` and `#count` set, or the errno to refuse it with.
+   * need be there. Returns 0 with `#region`, `#offset` and `#count` set, or the errno to refuse it with.
    */
   #resolve(bytes: Buffer, start: number, size: number, isRead: boolean): number {
     if (size < DMA_ACCESS_SIZE) return DmaErrno.EINVAL;
@@ -229,54 +229,54 @@ export class DmaServer implements RequestHandler {
     if (readUInt32(bytes, start + 12) !== 0 || count > DEFAULT_MAX_DATA_XFER_SIZE) return DmaErrno.E2BIG;
     if (count === 0 || size !== DMA_ACCESS_SIZE + (isRead ? 0 : count)) return DmaErrno.EINVAL;
     const page = readPage(bytes, start);
-    const window = this.#table.find(page);
-    if (window === undefined) return DmaErrno.EFAULT;
-    this.#window = window;
-    this.#offset = (page - window.page) * PAGE_SIZE + readPageOffset(bytes, start);
+    const region = this.#table.find(page);
+    if (region === undefined) return DmaErrno.EFAULT;
+    this.#region = region;
+    this.#offset = (page - region.page) * PAGE_SIZE + readPageOffset(bytes, start);
     this.#count = count;
     return this.#checkRange(isRead);
   }
 
-  /** Every window that the range runs over is there, and lets it. */
+  /** Every region that the range runs over is there, and lets it. */
   #checkRange(isRead: boolean): number {
     const end = this.#offset + this.#count;
-    let window = this.#window;
-    let refusal = refusalOf(window, isRead);
-    this.#isAsync = window.handler?.isAsync === true;
-    for (let covered = window.size; covered < end; covered += window.size) {
-      const next = this.#table.find(window.page + window.pages);
+    let region = this.#region;
+    let refusal = refusalOf(region, isRead);
+    this.#isAsync = region.handler?.isAsync === true;
+    for (let covered = region.size; covered < end; covered += region.size) {
+      const next = this.#table.find(region.page + region.pages);
       if (next === undefined) return DmaErrno.EFAULT;
-      window = next;
-      this.#isAsync ||= window.handler?.isAsync === true;
-      if (refusal === 0) refusal = refusalOf(window, isRead);
+      region = next;
+      this.#isAsync ||= region.handler?.isAsync === true;
+      if (refusal === 0) refusal = refusalOf(region, isRead);
     }
     return refusal;
   }
 
-  /** The memory of the window that the range lies in, where it lies in one and raw views may be taken. */
+  /** The memory of the region that the range lies in, where it lies in one and raw views may be taken. */
   #rawBytes(): Buffer | undefined {
-    return this.#offset + this.#count <= this.#window.size ? this.#window.bytes : undefined;
+    return this.#offset + this.#count <= this.#region.size ? this.#region.bytes : undefined;
   }
 
-  /** Walks the range window by window: `at` is where the piece lies in the range. Stops at the first that fails. */
-  #forEachPiece(copy: (window: DmaWindow, offset: number, at: number, length: number) => number): number {
-    let window = this.#window;
+  /** Walks the range region by region: `at` is where the segment lies in the range. Stops at the first that fails. */
+  #forEachSegment(copy: (region: DmaRegion, offset: number, at: number, length: number) => number): number {
+    let region = this.#region;
     let offset = this.#offset;
     for (let at = 0; ;) {
-      const length = Math.min(this.#count - at, window.size - offset);
-      const errno = copy(window, offset, at, length);
+      const length = Math.min(this.#count - at, region.size - offset);
+      const errno = copy(region, offset, at, length);
       at += length;
       if (errno !== 0 || at === this.#count) return errno;
-      const next = this.#table.find(window.page + window.pages);
+      const next = this.#table.find(region.page + region.pages);
       // A handler may have closed the device.
       if (next === undefined) return DmaErrno.EFAULT;
-      window = next;
+      region = next;
       offset = 0;
     }
   }
 }
 
-function refusalOf({ access, isReachable }: DmaWindow, isRead: boolean): number {
+function refusalOf({ access, isReachable }: DmaRegion, isRead: boolean): number {
   if (!(isRead ? access.readable : access.writable)) return DmaErrno.EACCES;
   return isReachable ? 0 : DmaErrno.ENOTSUP;
 }

@@ -10,12 +10,12 @@ import type { Arena, ArenaKind } from './arena.js';
 import { DmaBuffer } from './dma-buffer.js';
 import type { DmaMapping } from './dma-mapping.js';
 import type { DmaAllocOptions, DmaHandlerOptions, DmaMapOptions } from './dma-options.js';
-import type { DmaWindow } from './dma-window.js';
-import type { DmaWindows } from './dma-windows.js';
+import type { DmaRegion } from './dma-region.js';
+import type { DmaMapManager } from './dma-map-manager.js';
 
 interface Step {
   readonly operation: DmaFailure['operation'];
-  readonly window: DmaWindow;
+  readonly region: DmaRegion;
   /** Never rejects. */
   readonly outcome: Promise<{ error: unknown } | undefined>;
 }
@@ -38,30 +38,30 @@ export class TransactionBuffers {
     log: TransactionLog,
     options: CallOptions,
   ): DmaBuffer {
-    const { place, mapped } = this.#pool.begin(size, alignment, kind, this.#begun, options);
-    if (mapped !== undefined) log.mapped(place.arena.window, mapped);
-    const buffer = new DmaBuffer(this.#pool, place, size);
+    const { allocation, mapped } = this.#pool.begin(size, alignment, kind, this.#begun, options);
+    if (mapped !== undefined) log.mapped(allocation.arena.region, mapped);
+    const buffer = new DmaBuffer(this.#pool, allocation, size);
     this.#buffers.push(buffer);
     return buffer;
   }
 
   commit(): void {
-    this.#pool.keep(this.#begun);
+    this.#pool.publish(this.#begun);
   }
 
   undo(): void {
-    for (const buffer of this.#buffers) buffer.discard();
+    for (const buffer of this.#buffers) buffer.rollBack();
   }
 }
 
 /** What is recorded of a transaction; `Dma.transaction` commits it. */
 export class TransactionLog {
-  readonly #windows: DmaWindows;
+  readonly #manager: DmaMapManager;
   readonly #steps: Step[] = [];
   #isOpen = true;
 
-  constructor(windows: DmaWindows) {
-    this.#windows = windows;
+  constructor(manager: DmaMapManager) {
+    this.#manager = manager;
   }
 
   /** @throws TypeError once the transaction is over. */
@@ -69,34 +69,34 @@ export class TransactionLog {
     if (!this.#isOpen) throw new TypeError('the DMA transaction is over');
   }
 
-  mapped(window: DmaWindow, done: Promise<void>): void {
-    this.#add('DMA_MAP', window, done);
+  mapped(region: DmaRegion, done: Promise<void>): void {
+    this.#add('DMA_MAP', region, done);
   }
 
   /** @throws TypeError for a mapping that is not mapped yet. */
-  unmap(window: DmaWindow, options: CallOptions | undefined): void {
-    if (window.state === 'mapping')
+  unmap(region: DmaRegion, options: CallOptions | undefined): void {
+    if (region.state === 'mapping')
       throw new TypeError('it was mapped in this transaction, or is being mapped');
-    if (window.state !== 'mapped') return;
-    const done = this.#windows.withdraw(window, options);
+    if (region.state !== 'mapped') return;
+    const done = this.#manager.beginUnmap(region, options);
     // Waiting for the commit would never end within the transaction's own callback.
     const refusal = Promise.reject<void>(new TypeError('a DMA transaction is unmapping it'));
     refusal.catch(() => undefined);
-    window.unmapping = refusal;
-    this.#add('DMA_UNMAP', window, done);
+    region.unmapping = refusal;
+    this.#add('DMA_UNMAP', region, done);
   }
 
   /** @throws DmaBatchError with all undone. */
   async commit(options: CallOptions | undefined): Promise<void> {
     const failures = await this.#finish();
     if (failures.length === 0) {
-      for (const { operation, window } of this.#steps)
-        if (operation === 'DMA_UNMAP') this.#windows.drop(window);
-      this.#release();
+      for (const { operation, region } of this.#steps)
+        if (operation === 'DMA_UNMAP') this.#manager.finishUnmap(region);
+      this.#free();
       return;
     }
     const left = await this.#undo(options);
-    this.#release();
+    this.#free();
     const count = `${failures.length} of ${this.#steps.length} failed`;
     const undone = left.length === 0 ? ', the rest was undone' : '';
     throw new DmaBatchError(`DMA transaction: ${count}${undone}`, failures, left);
@@ -106,27 +106,27 @@ export class TransactionLog {
   async rollBack(cause: unknown, options: CallOptions | undefined): Promise<void> {
     await this.#finish();
     const left = await this.#undo(options);
-    this.#release();
+    this.#free();
     if (left.length === 0) return;
     const error = new DmaBatchError('DMA transaction: given up, and not all of it undone', [], left);
     error.cause = cause;
     throw error;
   }
 
-  #add(operation: Step['operation'], window: DmaWindow, done: Promise<void>): void {
+  #add(operation: Step['operation'], region: DmaRegion, done: Promise<void>): void {
     const outcome = done.then(
       () => undefined,
       (error: unknown) => ({ error }),
     );
-    this.#steps.push({ operation, window, outcome });
+    this.#steps.push({ operation, region, outcome });
   }
 
   async #finish(): Promise<DmaFailure[]> {
     this.#isOpen = false;
     const failures: DmaFailure[] = [];
-    for (const { operation, window, outcome } of this.#steps) {
+    for (const { operation, region, outcome } of this.#steps) {
       const failed = await outcome;
-      if (failed !== undefined) failures.push(failureOf(operation, window, failed.error));
+      if (failed !== undefined) failures.push(failureOf(operation, region, failed.error));
     }
     return failures;
   }
@@ -140,20 +140,20 @@ export class TransactionLog {
     return [
       ...(await failuresOf(
         'DMA_UNMAP',
-        made.filter(({ window }) => window.state === 'mapped'),
-        (window) => this.#windows.unmap(window, patience),
+        made.filter(({ region }) => region.state === 'mapped'),
+        (region) => this.#manager.unmap(region, patience),
       )),
       ...(await failuresOf(
         'DMA_MAP',
-        taken.filter(({ window }) => window.state === 'unmapping'),
-        (window) => this.#windows.reinstate(window, patience),
+        taken.filter(({ region }) => region.state === 'unmapping'),
+        (region) => this.#manager.undoUnmap(region, patience),
       )),
     ];
   }
 
-  #release(): void {
-    for (const { operation, window } of this.#steps) {
-      if (operation === 'DMA_UNMAP') window.unmapping = undefined;
+  #free(): void {
+    for (const { operation, region } of this.#steps) {
+      if (operation === 'DMA_UNMAP') region.unmapping = undefined;
     }
   }
 }
@@ -178,17 +178,17 @@ export interface DmaTransaction {
 async function failuresOf(
   operation: DmaFailure['operation'],
   steps: readonly Step[],
-  undo: (window: DmaWindow) => Promise<void>,
+  undo: (region: DmaRegion) => Promise<void>,
 ): Promise<DmaFailure[]> {
-  const results = await Promise.allSettled(steps.map(({ window }) => undo(window)));
+  const results = await Promise.allSettled(steps.map(({ region }) => undo(region)));
   return results.flatMap((result, i) =>
-    result.status === 'fulfilled' ? [] : [failureOf(operation, steps[i]!.window, result.reason)],
+    result.status === 'fulfilled' ? [] : [failureOf(operation, steps[i]!.region, result.reason)],
   );
 }
 
 function failureOf(
   operation: DmaFailure['operation'],
-  { iova, size }: DmaWindow,
+  { iova, size }: DmaRegion,
   error: unknown,
 ): DmaFailure {
   return { operation, iova, size, error };

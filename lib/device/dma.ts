@@ -2,7 +2,7 @@
  * Memory that the device can reach. Three ways lead to the same bytes: this process has them as `buffer.bytes`, the
  * server maps the fd that it was given, and where it was given none it asks, with DMA_READ and DMA_WRITE.
  *
- * dma-windows.ts tells the server of memory, dma-server.ts answers it, arena-pool.ts cuts memory into buffers.
+ * dma-map-manager.ts tells the server of memory, dma-server.ts answers it, arena-pool.ts cuts memory into buffers.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
 import { Mutex } from 'async-mutex';
@@ -14,7 +14,7 @@ import { check, native, type FdInfo } from '../native.js';
 import * as option from '../options.js';
 import { ArenaPool } from './arena-pool.js';
 import type { ArenaKind } from './arena.js';
-import { DirtyPages } from './dirty.js';
+import { DirtyPages } from './dirty-tracking.js';
 import { DmaBuffer } from './dma-buffer.js';
 import { HandlerBacking } from './dma-handler.js';
 import { DmaMapping } from './dma-mapping.js';
@@ -28,14 +28,14 @@ import {
   type DmaOptions,
 } from './dma-options.js';
 import { DmaServer } from './dma-server.js';
-import { DmaTable, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './dma-table.js';
+import { IovaMap, END_PAGE, PAGE_SIZE, alignUp, pageOf } from './iova-map.js';
 import { TransactionBuffers, TransactionLog, type DmaTransaction } from './dma-transaction.js';
-import { MAX_VIEW_BYTES, type DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
-import { DmaWindows, HUGE_PAGE_SIZE, hex } from './dma-windows.js';
-import type { Session } from './session.js';
+import { MAX_VIEW_BYTES, type DmaRegion, type DmaRegionAccess, type DmaRegionMemory } from './dma-region.js';
+import { DmaMapManager, HUGE_PAGE_SIZE, hex } from './dma-map-manager.js';
+import type { DeviceContext } from './device-context.js';
 
 export { DmaBuffer } from './dma-buffer.js';
-export { DirtyPages, type DirtyMethod, type DirtyOptions, type DirtyRange } from './dirty.js';
+export { DirtyPages, type DirtyMethod, type DirtyOptions, type DirtyRange } from './dirty-tracking.js';
 export type { DmaHandler } from './dma-handler.js';
 export { DmaMapping } from './dma-mapping.js';
 export type {
@@ -58,39 +58,39 @@ const EINVAL = 22;
 export class Dma {
   /** Which memory the device has written. */
   readonly dirty: DirtyPages;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #secure: boolean;
-  readonly #table = new DmaTable<DmaWindow>();
+  readonly #table = new IovaMap<DmaRegion>();
   readonly #server: DmaServer;
-  readonly #windows: DmaWindows;
+  readonly #manager: DmaMapManager;
   readonly #pool: ArenaPool;
   /** One transaction at a time: what one undoes, another must not build upon. */
   readonly #mutex = new Mutex();
   readonly #inTransaction = new AsyncLocalStorage<true>();
 
   /** @internal See `device.dma`. */
-  constructor(session: Session, options: DmaOptions = {}) {
+  constructor(context: DeviceContext, options: DmaOptions = {}) {
     const arenaBytes = options.arenaBytes ?? DEFAULT_ARENA_BYTES;
     checkWhole('arenaBytes', arenaBytes, MAX_VIEW_BYTES);
-    this.#server = new DmaServer(this.#table, () => session.connection.copyLentBodies());
-    this.#session = session;
+    this.#server = new DmaServer(this.#table, () => context.connection.copyLentBodies());
+    this.#context = context;
     this.#secure = options.secureDma ?? false;
-    this.#windows = new DmaWindows(session, this.#table, this.#server);
+    this.#manager = new DmaMapManager(context, this.#table, this.#server);
     this.#pool = new ArenaPool(
-      session,
-      this.#windows,
+      context,
+      this.#manager,
       alignUp(arenaBytes, HUGE_PAGE_SIZE),
       options.hugePages ?? false,
     );
     this.dirty = new DirtyPages({
-      session,
+      context,
       table: this.#table,
       server: this.#server,
-      windows: this.#windows,
+      manager: this.#manager,
       isSecure: this.#secure,
     });
-    session.connection.requestHandler = this.#server;
-    session.own(this);
+    context.connection.requestHandler = this.#server;
+    context.addResource(this);
     forbidCloning(this, 'a Dma');
   }
 
@@ -104,10 +104,10 @@ export class Dma {
   async alloc(size: number, options: DmaAllocOptions = {}): Promise<DmaBuffer> {
     ALLOC_OPTIONS.check('Dma.alloc', options);
     const { alignment, kind } = this.#wanted(size, options);
-    const place = await this.#pool.take(size, alignment, kind, options);
-    // The device may have been closed since the place was found.
-    if (place.arena.window.isClosed) throw new ClosedError('DMA_MAP: the device is closed');
-    return new DmaBuffer(this.#pool, place, size);
+    const allocation = await this.#pool.allocate(size, alignment, kind, options);
+    // The device may have been closed since the allocation was found.
+    if (allocation.arena.region.isClosed) throw new ClosedError('DMA_MAP: the device is closed');
+    return new DmaBuffer(this.#pool, allocation, size);
   }
 
   /**
@@ -120,9 +120,9 @@ export class Dma {
    */
   async map(options: DmaMapOptions | DmaHandlerOptions): Promise<DmaMapping> {
     checkMapOptions('Dma.map', options);
-    const { window, mapped } = this.#begin(options);
+    const { region, mapped } = this.#begin(options);
     await mapped;
-    return new DmaMapping(this.#windows, window);
+    return new DmaMapping(this.#manager, region);
   }
 
   /**
@@ -137,7 +137,7 @@ export class Dma {
     option.CALL_OPTIONS.check('Dma.transaction', options);
     this.#refuseNested();
     return this.#mutex.runExclusive(async () => {
-      const log = new TransactionLog(this.#windows);
+      const log = new TransactionLog(this.#manager);
       const buffers = new TransactionBuffers(this.#pool);
       let isDone = false;
       try {
@@ -160,7 +160,7 @@ export class Dma {
   async unmapAll(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Dma.unmapAll', options);
     this.#refuseNested();
-    await this.#mutex.runExclusive(() => this.#windows.unmapAll(options));
+    await this.#mutex.runExclusive(() => this.#manager.unmapAll(options));
   }
 
   /**
@@ -172,23 +172,23 @@ export class Dma {
     checkWhole('size', size, Number.MAX_SAFE_INTEGER, PAGE_SIZE);
     const pages = size / PAGE_SIZE;
     const page = checkIova(iova, pages, PAGE_SIZE);
-    const window = this.#windows.findExact(page, pages);
-    if (window === undefined || window.isArena || window.state !== 'mapped') {
+    const region = this.#manager.findExact(page, pages);
+    if (region === undefined || region.isArena || region.state !== 'mapped') {
       throw new RangeError(`map() has mapped nothing of ${size} bytes at ${hex(iova)}`);
     }
-    await this.#windows.unmap(window, options);
+    await this.#manager.unmap(region, options);
   }
 
   /** @internal On a new connection: the server may ask again, and is told of all memory. */
   async restore(options?: CallOptions): Promise<void> {
-    this.#session.connection.requestHandler = this.#server;
-    await this.#windows.restore(options);
+    this.#context.connection.requestHandler = this.#server;
+    await this.#manager.restore(options);
     await this.dirty.restore(options);
   }
 
   /** @internal With the device: the server is gone, every buffer and mapping is closed. */
   close(): void {
-    this.#windows.close();
+    this.#manager.close();
   }
 
   #refuseNested(): void {
@@ -226,25 +226,25 @@ export class Dma {
       map: (wanted) => {
         log.checkOpen();
         checkMapOptions('DmaTransaction.map', wanted);
-        const { window, mapped } = this.#begin({ ...options, ...wanted });
-        log.mapped(window, mapped);
-        return new DmaMapping(this.#windows, window);
+        const { region, mapped } = this.#begin({ ...options, ...wanted });
+        log.mapped(region, mapped);
+        return new DmaMapping(this.#manager, region);
       },
       unmap: (mapping, own) => {
         log.checkOpen();
         if (!(mapping instanceof DmaMapping))
           throw wrongType('DmaTransaction.unmap: mapping', 'a DmaMapping', mapping);
         option.CALL_OPTIONS.check('DmaTransaction.unmap', own);
-        log.unmap(mapping.window, { ...options, ...own });
+        log.unmap(mapping.region, { ...options, ...own });
       },
     };
   }
 
   /** Checks everything, then sends DMA_MAP. */
-  #begin(options: DmaMapOptions | DmaHandlerOptions): { window: DmaWindow; mapped: Promise<void> } {
+  #begin(options: DmaMapOptions | DmaHandlerOptions): { region: DmaRegion; mapped: Promise<void> } {
     const { size, iova } = options;
     const isHandler = 'handler' in options;
-    const { granule } = this.#windows;
+    const { granule } = this.#manager;
     checkWhole('size', size, Number.MAX_SAFE_INTEGER, granule);
     const offset = isHandler ? 0 : (options.offset ?? 0);
     checkWhole('offset', offset, Number.MAX_SAFE_INTEGER - size, PAGE_SIZE, 0);
@@ -253,10 +253,10 @@ export class Dma {
     const pages = size / PAGE_SIZE;
     const addressBits = addressBitsOf(options);
     const page =
-      iova === undefined ? this.#windows.choosePage(pages, addressBits) : checkIova(iova, pages, granule);
-    if (iova !== undefined) this.#windows.checkFree(page, pages);
+      iova === undefined ? this.#manager.choosePage(pages, addressBits) : checkIova(iova, pages, granule);
+    if (iova !== undefined) this.#manager.checkFree(page, pages);
     const memory = backing ?? callersMemory((options as DmaMapOptions).fd, offset, size, access);
-    return this.#windows.begin(page, pages, access, memory, offset, options);
+    return this.#manager.beginMap(page, pages, access, memory, offset, options);
   }
 
   /** Checks what a buffer is to be like. */
@@ -269,31 +269,31 @@ export class Dma {
     return { alignment, kind: { ...this.#access(options), addressBits: addressBitsOf(options) } };
   }
 
-  #fileAccess(options: DmaMapOptions): WindowAccess {
+  #fileAccess(options: DmaMapOptions): DmaRegionAccess {
     const access = this.#access(options);
     if (options.fileIo !== true) return access;
     if (!access.shared) throw new UnsupportedError('FILE_IO gives the server the fd, which is withheld here');
     return { ...access, fileIo: true };
   }
 
-  #access({ readable = true, writable = true, share }: DmaAccessOptions): WindowAccess {
+  #access({ readable = true, writable = true, share }: DmaAccessOptions): DmaRegionAccess {
     if (!readable && !writable) throw new TypeError('DMA memory is readable or writable, or both');
-    const { canShare } = this.#windows;
+    const { canShare } = this.#manager;
     if (share === true && this.#secure)
       throw new UnsupportedError('the device was opened with secureDma: nothing is shared');
     if (share === true && !canShare) {
-      throw new UnsupportedError(`no file descriptor can be passed to ${this.#session.connection.peer}`);
+      throw new UnsupportedError(`no file descriptor can be passed to ${this.#context.connection.peer}`);
     }
     return { readable, writable, shared: share ?? (canShare && !this.#secure) };
   }
 }
 
-function handlersMemory({ handler, async = false }: DmaHandlerOptions): WindowMemory {
+function handlersMemory({ handler, async = false }: DmaHandlerOptions): DmaRegionMemory {
   return { fd: -1, mapping: undefined, sealed: false, handler: new HandlerBacking(handler, async) };
 }
 
 /** Our own fd and view of the caller's file. */
-function callersMemory(fd: number, offset: number, size: number, access: WindowAccess): WindowMemory {
+function callersMemory(fd: number, offset: number, size: number, access: DmaRegionAccess): DmaRegionMemory {
   const info = check(native().fdInfo(fd), 'fstat', `fd ${fd}`) as FdInfo;
   if ((info.mode & S_IFMT) === S_IFREG && offset + size > info.size) {
     throw new RangeError(`the file has ${info.size} bytes; ${size} from offset ${offset} end past it`);

@@ -13,7 +13,7 @@ import {
   featureName,
 } from '../protocol/constants.js';
 import { decodeDeviceFeatureReply, encodeDeviceFeature, encodeProbe } from '../protocol/device-feature.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 /** What a feature can be asked to support. */
 export interface FeatureMethods {
@@ -32,22 +32,22 @@ const NOT_SUPPORTED = new Set<number>([
 ]);
 
 export class Features {
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   /** What is asked on the user's behalf works while the device is being set up again. */
-  readonly #isHost: boolean;
+  readonly #isInternal: boolean;
   /** Answers to probes; a server does not learn. */
   #known: Map<string, boolean> | undefined;
 
   /** @internal */
-  constructor(session: Session, isHost = false) {
-    this.#session = session;
-    this.#isHost = isHost;
+  constructor(context: DeviceContext, isInternal = false) {
+    this.#context = context;
+    this.#isInternal = isInternal;
     forbidCloning(this, 'a Features');
   }
 
   /** Whether optional commands may be tried at all: not on a server that answered minor 0, unless told to. */
   get mayAsk(): boolean {
-    return this.#session.mayTryOptional;
+    return this.#context.mayTryOptional;
   }
 
   /** Whether the device supports the feature, with all of these methods. Asked once and remembered. */
@@ -101,7 +101,7 @@ export class Features {
   /** @internal A DEVICE_FEATURE command whose payload and reply are somebody else's. */
   async request<T>(payload: Buffer, options: CallOptions | undefined, decode: Decoder<T>): Promise<T> {
     this.refuseUnlessAsked();
-    const connection = this.#isHost ? this.#session.connection : this.#session.userConnection;
+    const connection = this.#isInternal ? this.#context.connection : this.#context.userConnection;
     return connection.call(Command.DEVICE_FEATURE, payload, null, decode, options);
   }
 

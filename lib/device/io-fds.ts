@@ -17,7 +17,7 @@ import {
   type SubRegion,
 } from '../protocol/region-io-fds.js';
 import { mapFile, type MappedArea } from './mapped-area.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 /** Room for some eighty sub-regions, so that asking once is enough. */
 const FIRST_ARGSZ = 4096;
@@ -95,21 +95,21 @@ export class IoFd {
 
 /** A region's I/O fds, closed together. */
 export class IoFds implements Iterable<IoFd> {
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #items: readonly IoFd[];
   readonly #eventFds: readonly NativeEventFd[];
   readonly #shadows: readonly MappedArea[];
   #isClosed = false;
 
   /** @internal */
-  constructor(session: Session, items: IoFd[], eventFds: NativeEventFd[], shadows: MappedArea[]) {
-    this.#session = session;
+  constructor(context: DeviceContext, items: IoFd[], eventFds: NativeEventFd[], shadows: MappedArea[]) {
+    this.#context = context;
     this.#items = items;
     this.#eventFds = eventFds;
     this.#shadows = shadows;
-    session.own(this);
+    context.addResource(this);
     // Whoever rings them after that rings for nobody: the next server hands out others.
-    void session.connection.closed.then(() => this.close());
+    void context.connection.closed.then(() => this.close());
     forbidCloning(this, 'an IoFds');
   }
 
@@ -136,7 +136,7 @@ export class IoFds implements Iterable<IoFd> {
   /** Closes every fd and mapping; idempotent. */
   close(): void {
     this.#isClosed = true;
-    this.#session.disown(this);
+    this.#context.removeResource(this);
     for (const eventFd of this.#eventFds) eventFd.close();
     for (const shadow of this.#shadows) shadow.close();
   }
@@ -153,32 +153,37 @@ interface Reply {
 
 /** Asks for a region's I/O fds; empty where it has none or the server does not know the command. */
 export async function getIoFds(
-  session: Session,
+  context: DeviceContext,
   region: { index: number; size: number },
   options?: CallOptions,
 ): Promise<IoFds> {
   option.CALL_OPTIONS.check('Region.ioFds', options);
-  if (!session.mayTryOptional) {
+  if (!context.mayTryOptional) {
     throw new UnsupportedError(
       'GET_REGION_IO_FDS is not sent to a server that answered minor 0: some lose step (option tryOptional)',
     );
   }
   const call = withDeadline(options);
   try {
-    let reply = await ask(session, region.index, FIRST_ARGSZ, call);
+    let reply = await ask(context, region.index, FIRST_ARGSZ, call);
     if (reply.info.truncated) {
       closeFds(reply.fds);
-      reply = await ask(session, region.index, reply.info.argsz, call);
+      reply = await ask(context, region.index, reply.info.argsz, call);
     }
-    return open(session, region.size, reply);
+    return open(context, region.size, reply);
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
-    return new IoFds(session, [], [], []);
+    return new IoFds(context, [], [], []);
   }
 }
 
-async function ask(session: Session, index: number, argsz: number, options?: CallOptions): Promise<Reply> {
-  return session.userConnection.call(
+async function ask(
+  context: DeviceContext,
+  index: number,
+  argsz: number,
+  options?: CallOptions,
+): Promise<Reply> {
+  return context.userConnection.call(
     Command.DEVICE_GET_REGION_IO_FDS,
     encodeGetRegionIoFds(index, argsz),
     null,
@@ -191,16 +196,16 @@ async function ask(session: Session, index: number, argsz: number, options?: Cal
 }
 
 /** Makes objects of a reply. What fails half way leaves nothing open. */
-function open(session: Session, regionSize: number, { info, fds }: Reply): IoFds {
+function open(context: DeviceContext, regionSize: number, { info, fds }: Reply): IoFds {
   const eventFds = new Map<number, NativeEventFd>();
   const shadows = new Map<number, MappedArea>();
   try {
     const items = info.subRegions.map((sub) => {
       checkSubRegion(sub, regionSize, fds.length);
       if (sub.type === IO_FD_TYPE_IOREGIONFD) return new IoFd(sub, undefined, undefined);
-      return new IoFd(sub, eventFdOf(sub.fdIndex, fds, eventFds), shadowOf(session, sub, fds, shadows));
+      return new IoFd(sub, eventFdOf(sub.fdIndex, fds, eventFds), shadowOf(context, sub, fds, shadows));
     });
-    return new IoFds(session, items, [...eventFds.values()], [...shadows.values()]);
+    return new IoFds(context, items, [...eventFds.values()], [...shadows.values()]);
   } catch (error) {
     for (const eventFd of eventFds.values()) eventFd.close();
     for (const shadow of shadows.values()) shadow.close();
@@ -220,7 +225,7 @@ function eventFdOf(index: number, fds: number[], made: Map<number, NativeEventFd
 }
 
 function shadowOf(
-  session: Session,
+  context: DeviceContext,
   sub: SubRegion,
   fds: readonly number[],
   made: Map<number, MappedArea>,
@@ -238,7 +243,7 @@ function shadowOf(
     );
   }
   const part = { fd, offset: 0, size, readable: true, writable: true };
-  const shadow = mapFile(session, 'the shadow memory of an ioeventfd', part, 0);
+  const shadow = mapFile(context, 'the shadow memory of an ioeventfd', part, 0);
   made.set(sub.shadowFdIndex, shadow);
   return shadow;
 }

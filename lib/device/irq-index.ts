@@ -23,10 +23,10 @@ import {
   IRQ_SET_DATA_NONE,
 } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
-import { EventfdSet, disableRequest, setIrqs, type IrqAction } from './eventfd-set.js';
-import { isPinOrMessage, type HostInterrupts } from './host-interrupts.js';
-import type { Session } from './session.js';
-import type { Vector } from './vector.js';
+import { IrqEventfds, disableRequest, setIrqs, type IrqAction } from './irq-eventfds.js';
+import { isPinOrMessage, type MsiConfig } from './msi-config.js';
+import type { DeviceContext } from './device-context.js';
+import type { Vector } from './irq-vector.js';
 
 /** Which interrupts of an index. */
 export interface IrqRange {
@@ -51,8 +51,8 @@ export interface DisableOptions extends IrqOptions {
 
 /** What the indexes of a device share. */
 export interface IrqGroup {
-  readonly session: Session;
-  readonly host: HostInterrupts;
+  readonly context: DeviceContext;
+  readonly msiConfig: MsiConfig;
   /** Enabling, disabling and restoring happen one after the other: they are several messages each. */
   readonly exclusive: Exclusive;
   readonly all: readonly IrqIndex[];
@@ -87,13 +87,13 @@ export class IrqIndex {
   /** The count that the server reported. */
   readonly reportedCount: number;
   readonly #group: IrqGroup;
-  readonly #triggers: EventfdSet;
+  readonly #triggers: IrqEventfds;
   /** Made with their first use: few devices have any. */
-  #masks: EventfdSet | undefined;
-  #unmasks: EventfdSet | undefined;
+  #masks: IrqEventfds | undefined;
+  #unmasks: IrqEventfds | undefined;
   #referenced = true;
   /** The device's registers are set up for the vectors. */
-  #hostApplied = false;
+  #isConfigured = false;
 
   /** @internal */
   constructor(group: IrqGroup, info: IrqInfo) {
@@ -111,7 +111,7 @@ export class IrqIndex {
    * (none without one) and for MSI-X no more than its table. 0 where the device has none.
    */
   get count(): number {
-    return this.#group.host.limit(this.index, this.reportedCount);
+    return this.#group.msiConfig.limit(this.index, this.reportedCount);
   }
 
   /** The server says that it signals by eventfd. Some take eventfds and do not say so: `enable` does not insist. */
@@ -229,15 +229,15 @@ export class IrqIndex {
   /** @internal Gives everything that is open to the server again. It is the group's turn. */
   async restore(options: CallOptions | undefined): Promise<void> {
     const subindexes = this.vectors.map((vector) => vector.subindex);
-    const { host } = this.#group;
-    if (this.#hostApplied) await host.prepare(this.index, options);
-    for (const set of this.#sets) await set.replay(options);
-    if (this.#hostApplied) await host.apply(this.index, subindexes, options);
+    const { msiConfig } = this.#group;
+    if (this.#isConfigured) await msiConfig.prepare(this.index, options);
+    for (const set of this.#sets) await set.restore(options);
+    if (this.#isConfigured) await msiConfig.apply(this.index, subindexes, options);
   }
 
   /** @internal */
-  cutOff(reason: VfioUserError): void {
-    for (const set of this.#sets) set.cutOff(reason);
+  disconnect(reason: VfioUserError): void {
+    for (const set of this.#sets) set.disconnect(reason);
   }
 
   /** @internal Also for vectors to come. */
@@ -246,12 +246,12 @@ export class IrqIndex {
     for (const set of this.#sets) set.setReferenced(on);
   }
 
-  get #sets(): EventfdSet[] {
+  get #sets(): IrqEventfds[] {
     return [this.#triggers, this.#masks, this.#unmasks].filter((set) => set !== undefined);
   }
 
-  #newSet(action: IrqAction): EventfdSet {
-    const set = new EventfdSet(this.#group.session, this.index, this.name, action);
+  #newSet(action: IrqAction): IrqEventfds {
+    const set = new IrqEventfds(this.#group.context, this.index, this.name, action);
     set.setReferenced(this.#referenced);
     return set;
   }
@@ -263,41 +263,41 @@ export class IrqIndex {
     this.#checkResize(fresh);
     await this.#disableRivals(options);
     const { host: wantsHost = true, ...call } = options;
-    const host = wantsHost ? this.#group.host : undefined;
-    await host?.prepare(this.index, call);
-    const armed = await triggers.arm(fresh, () => this.#applyHost(host, call), call);
+    const msiConfig = wantsHost ? this.#group.msiConfig : undefined;
+    await msiConfig?.prepare(this.index, call);
+    const armed = await triggers.arm(fresh, () => this.#configure(msiConfig, call), call);
     return inOrder([...present.values(), ...armed]);
   }
 
-  async #applyHost(host: HostInterrupts | undefined, call: CallOptions): Promise<void> {
-    if (host === undefined) return;
-    const first = !this.#hostApplied;
+  async #configure(msiConfig: MsiConfig | undefined, call: CallOptions): Promise<void> {
+    if (msiConfig === undefined) return;
+    const first = !this.#isConfigured;
     try {
-      this.#hostApplied = true;
-      await host.apply(
+      this.#isConfigured = true;
+      await msiConfig.apply(
         this.index,
         this.vectors.map(({ subindex }) => subindex),
         call,
       );
     } catch (error) {
-      if (first) await this.#undoHost({ timeoutMs: call.timeoutMs }).catch(() => undefined);
+      if (first) await this.#unconfigure({ timeoutMs: call.timeoutMs }).catch(() => undefined);
       throw error;
     }
   }
 
-  async #undoHost({ host, force: _force, ...call }: DisableOptions): Promise<void> {
-    const undo = this.#hostApplied && host !== false;
-    this.#hostApplied = false;
-    if (undo) await this.#group.host.undo(this.index, call);
+  async #unconfigure({ host, force: _force, ...call }: DisableOptions): Promise<void> {
+    const undo = this.#isConfigured && host !== false;
+    this.#isConfigured = false;
+    if (undo) await this.#group.msiConfig.undo(this.index, call);
   }
 
   async #disable(options: DisableOptions): Promise<void> {
     const told = this.#triggers.isArmed || options.force === true;
     try {
-      await this.#undoHost(options);
+      await this.#unconfigure(options);
     } finally {
       try {
-        if (told) await setIrqs(this.#group.session, disableRequest(this.index), null, options);
+        if (told) await setIrqs(this.#group.context, disableRequest(this.index), null, options);
       } finally {
         for (const set of this.#sets) set.clear();
       }
@@ -329,7 +329,7 @@ export class IrqIndex {
 
   async #events(
     caller: string,
-    set: EventfdSet,
+    set: IrqEventfds,
     range: number | IrqRange,
     options: IrqOptions,
   ): Promise<Vectors> {
@@ -351,11 +351,11 @@ export class IrqIndex {
     options: IrqOptions = {},
   ): Promise<void> {
     IRQ_OPTIONS.check(caller, options);
-    const { session } = this.#group;
+    const { context } = this.#group;
     if (typeof what === 'number') {
       const { start, count } = this.#check(caller, what, second === undefined ? 1 : second, options);
       await setIrqs(
-        session,
+        context,
         { index: this.index, start, count, flags: IRQ_SET_DATA_NONE | action },
         null,
         options,
@@ -364,7 +364,7 @@ export class IrqIndex {
     }
     if (!Array.isArray(what)) throw wrongType(`${caller}: start`, 'a number, or an array of booleans', what);
     const { start, count } = this.#check(caller, second === undefined ? 0 : second, what.length, options);
-    if (!session.mayTryOptional) {
+    if (!context.mayTryOptional) {
       throw new UnsupportedError(
         `${this.name}: the server answered minor 0, and such servers lose step at SET_IRQS with booleans (tryOptional sends it)`,
       );
@@ -373,7 +373,7 @@ export class IrqIndex {
       boolean(`which[${i}]`, chosen) ? 1 : 0,
     );
     await setIrqs(
-      session,
+      context,
       { index: this.index, start, count, flags: IRQ_SET_DATA_BOOL | action, data },
       null,
       options,

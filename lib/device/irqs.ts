@@ -4,9 +4,9 @@ import { Exclusive, type CallOptions, type Connection } from '../connection/inde
 import * as option from '../options.js';
 import { PciIrq } from '../protocol/constants.js';
 import type { IrqInfo } from '../protocol/irq-info.js';
-import { HostInterrupts, type HostAccess } from './host-interrupts.js';
+import { MsiConfig, type MsiConfigParts } from './msi-config.js';
 import { IrqIndex, type IrqGroup } from './irq-index.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 /** INTx to REQ: there whether or not the server knows them. */
 const PCI_INDEXES = 5;
@@ -19,23 +19,23 @@ export class Irqs implements Iterable<IrqIndex> {
   readonly err: IrqIndex;
   /** Signalled by the server when it wants the device back. */
   readonly req: IrqIndex;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #all: readonly IrqIndex[];
   readonly #exclusive = new Exclusive();
   /** The connection whose end the vectors will hear of. */
   #watched: Connection | undefined;
 
   /** @internal `infos` are what GET_IRQ_INFO said, in any order. */
-  constructor(session: Session, infos: readonly IrqInfo[], host: HostAccess) {
-    this.#session = session;
+  constructor(context: DeviceContext, infos: readonly IrqInfo[], parts: MsiConfigParts) {
+    this.#context = context;
     const byIndex = new Map(infos.map((info) => [info.index, info]));
     const all: IrqIndex[] = [];
     const group: IrqGroup = {
-      session,
-      host: new HostInterrupts(host),
+      context,
+      msiConfig: new MsiConfig(parts),
       exclusive: this.#exclusive,
       all,
-      isPci: host.isPci,
+      isPci: parts.isPci,
     };
     for (let index = 0; index < Math.max(PCI_INDEXES, infos.length); index++) {
       all.push(new IrqIndex(group, byIndex.get(index) ?? { index, flags: 0, count: 0 }));
@@ -87,11 +87,11 @@ export class Irqs implements Iterable<IrqIndex> {
   }
 
   #watchConnection(): void {
-    const { connection } = this.#session;
+    const { connection } = this.#context;
     if (connection === this.#watched) return;
     this.#watched = connection;
     void connection.closed.then((reason) => {
-      for (const index of this.#all) index.cutOff(reason);
+      for (const index of this.#all) index.disconnect(reason);
     });
   }
 }

@@ -12,7 +12,7 @@ import { F_SEAL_SHRINK, check, native, type FdInfo, type NativeMapping } from '.
 import type { MmapArea } from '../protocol/region-info.js';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { RegionDescription } from './region-description.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
@@ -34,7 +34,7 @@ export class MappedArea {
   readonly offset: number;
   /** In bytes. */
   readonly size: number;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #mapping: NativeMapping;
   /** Where the area begins in the mapping, which begins on a page. */
   readonly #lead: number;
@@ -48,13 +48,13 @@ export class MappedArea {
   readonly #quadSpans: BigUint64Array[] = [];
 
   /** @internal */
-  constructor(session: Session, mapping: NativeMapping, lead: number, offset: number, size: number) {
-    this.#session = session;
+  constructor(context: DeviceContext, mapping: NativeMapping, lead: number, offset: number, size: number) {
+    this.#context = context;
     this.#mapping = mapping;
     this.#lead = lead;
     this.offset = offset;
     this.size = size;
-    session.own(this);
+    context.addResource(this);
     forbidCloning(this, 'a MappedArea');
   }
 
@@ -150,9 +150,9 @@ export class MappedArea {
    * @internal The server has come back with another file: the same addresses, and so every view, show that one from now
    * on. False, and the area is closed, where the file cannot be mapped as the first one was.
    */
-  replaceFile({ fd, offset, size }: Pick<FilePart, 'fd' | 'offset' | 'size'>): boolean {
+  restoreFile({ fd, offset, size }: Pick<FilePart, 'fd' | 'offset' | 'size'>): boolean {
     const fits =
-      size === this.size && offset % PAGE_SIZE === this.#lead && mayMap(this.#session, fd, offset, size);
+      size === this.size && offset % PAGE_SIZE === this.#lead && mayMap(this.#context, fd, offset, size);
     if (fits && this.#mapping.remap(fd, offset - this.#lead) === 0) return true;
     this.close();
     return false;
@@ -161,7 +161,7 @@ export class MappedArea {
   /** Unmaps; idempotent. Every view is detached. */
   close(): void {
     this.#isClosed = true;
-    this.#session.disown(this);
+    this.#context.removeResource(this);
     this.#onClose?.(this);
     this.#onClose = undefined;
     this.#bytes = undefined;
@@ -233,15 +233,15 @@ export class MappedArea {
 
 /** Maps `[offset, offset + length)` of a region; see `Region.map`. */
 export function mapArea(
-  session: Session,
+  context: DeviceContext,
   description: RegionDescription,
   offset?: number,
   length?: number,
 ): MappedArea {
-  const { info, areas, whyNot } = description;
+  const { info, areas, unmappableReason } = description;
   if (offset !== undefined) integer('Region.map: offset', offset, 0, Number.MAX_SAFE_INTEGER);
   if (length !== undefined) integer('Region.map: length', length, 1, Number.MAX_SAFE_INTEGER);
-  if (whyNot !== undefined) throw new UnsupportedError(whyNot);
+  if (unmappableReason !== undefined) throw new UnsupportedError(unmappableReason);
   const area = findArea(info.index, areas, offset, length);
   const begin = offset ?? area.offset;
   const size = length ?? area.offset + area.size - begin;
@@ -250,15 +250,15 @@ export function mapArea(
   const readable = (info.flags & REGION_FLAG_READ) !== 0;
   const writable = (info.flags & REGION_FLAG_WRITE) !== 0;
   const what = `region ${info.index}, ${size} bytes from offset ${begin}`;
-  return mapFile(session, what, { ...file, size, readable, writable }, begin);
+  return mapFile(context, what, { ...file, size, readable, writable }, begin);
 }
 
 /** Maps what an area of the same place has behind it now; the area is closed where that cannot be. */
-export function mapAgain(description: RegionDescription, mapped: MappedArea): boolean {
+export function restoreArea(description: RegionDescription, mapped: MappedArea): boolean {
   const { offset, size } = mapped;
   const area = description.areas.find((a) => a.offset <= offset && offset + size <= a.offset + a.size);
   const file = area === undefined ? undefined : fileBehind(description, area, offset);
-  if (file !== undefined) return mapped.replaceFile({ ...file, size });
+  if (file !== undefined) return mapped.restoreFile({ ...file, size });
   mapped.close();
   return false;
 }
@@ -289,13 +289,18 @@ export interface FilePart {
 }
 
 /** Maps a part of a server's file, if the policy allows it; `areaOffset` is what the area says of itself. */
-export function mapFile(session: Session, what: string, part: FilePart, areaOffset: number): MappedArea {
+export function mapFile(
+  context: DeviceContext,
+  what: string,
+  part: FilePart,
+  areaOffset: number,
+): MappedArea {
   const { fd, offset, size, readable, writable } = part;
-  checkFile(session, fd, offset, size);
+  checkFile(context, fd, offset, size);
   const lead = offset % PAGE_SIZE;
   const mapping = native().map(fd, offset - lead, lead + size, readable, writable);
   if (typeof mapping === 'number') throw new TransportError('mmap', -mapping, what);
-  return new MappedArea(session, mapping, lead, areaOffset, size);
+  return new MappedArea(context, mapping, lead, areaOffset, size);
 }
 
 function findArea(index: number, areas: readonly MmapArea[], offset?: number, length?: number): MmapArea {
@@ -311,9 +316,9 @@ function findArea(index: number, areas: readonly MmapArea[], offset?: number, le
   );
 }
 
-function mayMap(session: Session, fd: number, offset: number, size: number): boolean {
+function mayMap(context: DeviceContext, fd: number, offset: number, size: number): boolean {
   try {
-    checkFile(session, fd, offset, size);
+    checkFile(context, fd, offset, size);
     return true;
   } catch {
     return false;
@@ -321,8 +326,8 @@ function mayMap(session: Session, fd: number, offset: number, size: number): boo
 }
 
 /** A file that is shorter than what the server said, or may become so, is mapped only as far as the policy allows. */
-function checkFile(session: Session, fd: number, offset: number, size: number): void {
-  const policy = session.options.mmap;
+function checkFile(context: DeviceContext, fd: number, offset: number, size: number): void {
+  const policy = context.options.mmap;
   if (policy === 'never') throw new UnsupportedError("the device was opened with mmap: 'never'");
   const info = check(native().fdInfo(fd), 'fstat') as FdInfo;
   const regular = (info.mode & S_IFMT) === S_IFREG;

@@ -19,7 +19,7 @@ import { ClosedError, MigrationError } from '../errors.js';
 import { MigrationState } from '../protocol/constants.js';
 import { MigrationCommands } from './migration-commands.js';
 import { explained, name, StepError, walk } from './migration-states.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING } = MigrationState;
 
@@ -59,20 +59,20 @@ class Budget implements CallOptions {
 
 /** Of one device. */
 export class Transfers {
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   /** A transfer begins, or the user changes the state: one after the other. */
   readonly #mutex = new Mutex();
   #active: Transfer | undefined;
   /** Where the device is to be taken when its server has come back. */
   #owed: MigrationState | undefined;
 
-  constructor(session: Session) {
-    this.#session = session;
+  constructor(context: DeviceContext) {
+    this.#context = context;
   }
 
   /** On the connection that users may use now. @throws ClosedError */
   get commands(): MigrationCommands {
-    return new MigrationCommands(this.#session.userConnection);
+    return new MigrationCommands(this.#context.userConnection);
   }
 
   /** Does what must not be done beside a transfer. @throws MigrationError where one is under way. */
@@ -106,7 +106,7 @@ export class Transfers {
    * @returns where the device is then; undefined where that is not known.
    */
   async leave(home: MigrationState, chunkBytes: number): Promise<MigrationState | undefined> {
-    const { connection } = this.#session;
+    const { connection } = this.#context;
     const commands = new MigrationCommands(connection);
     const budget = new Budget(LEAVE_MS, connection.timeoutMs);
     let target = home;
@@ -135,9 +135,9 @@ export class Transfers {
     const home = this.#owed;
     this.#owed = undefined;
     if (home === undefined) return;
-    const now = await new MigrationCommands(this.#session.connection).state().catch(() => undefined);
+    const now = await new MigrationCommands(this.#context.connection).state().catch(() => undefined);
     // Another process runs from the start, and knows nothing of a transfer.
-    if (now !== RUNNING) await this.leave(home, this.#session.maxDataXferSize);
+    if (now !== RUNNING) await this.leave(home, this.#context.maxDataXferSize);
   }
 
   /** Breaks off what is under way; resolves when the device has been left. Undefined where nothing is. */

@@ -21,7 +21,7 @@ import { openRestore, RESTORE_OPTIONS, type RestoreOptions } from './migration-r
 import { openSave, SAVE_OPTIONS, type SaveOptions } from './migration-save.js';
 import { explained, walk } from './migration-states.js';
 import { Transfers } from './migration-transfer.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 export type { RestoreOptions } from './migration-restore.js';
 export type { PreCopyLimits, SaveOptions } from './migration-save.js';
@@ -42,18 +42,18 @@ export interface Resettable {
 
 /** `device.migration`. A device makes one transfer at a time, a save or a restore. */
 export class Migration {
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #features: Features;
   readonly #device: Resettable;
   readonly #transfers: Transfers;
   #support: MigrationSupport | undefined;
 
   /** @internal */
-  constructor(session: Session, features: Features, device: Resettable) {
-    this.#session = session;
+  constructor(context: DeviceContext, features: Features, device: Resettable) {
+    this.#context = context;
     this.#features = features;
     this.#device = device;
-    this.#transfers = new Transfers(session);
+    this.#transfers = new Transfers(context);
     forbidCloning(this, 'a Migration');
   }
 
@@ -105,7 +105,7 @@ export class Migration {
    */
   save(options: SaveOptions = {}): Readable {
     SAVE_OPTIONS.check('Migration.save', options);
-    const { maxDataXferSize: maxChunkBytes } = this.#session;
+    const { maxDataXferSize: maxChunkBytes } = this.#context;
     const support = (call: CallOptions) => this.support(call);
     return openSave({ transfers: this.#transfers, support, maxChunkBytes }, options);
   }
@@ -121,7 +121,7 @@ export class Migration {
    */
   restore(options: RestoreOptions = {}): Writable {
     RESTORE_OPTIONS.check('Migration.restore', options);
-    const { maxDataXferSize, options: device } = this.#session;
+    const { maxDataXferSize, options: device } = this.#context;
     return openRestore(
       {
         transfers: this.#transfers,
@@ -134,7 +134,7 @@ export class Migration {
   }
 
   /** @internal The server has come back: what was under way is over, and the device is taken out of it. */
-  reconnected(): Promise<void> {
+  restoreAfterReconnect(): Promise<void> {
     return this.#transfers.restore();
   }
 

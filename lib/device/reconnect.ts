@@ -9,8 +9,8 @@ import { setMaxListeners } from 'node:events';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { withDeadline, type CallOptions, type Connection, type Negotiated } from '../connection/index.js';
 import { ClosedError, TimeoutError, TransportError, UnsupportedError, VfioUserError } from '../errors.js';
-import { interrogate, whatDiffers, type DeviceDescription } from './interrogate.js';
-import type { Session } from './session.js';
+import { discover, firstDifference, type DeviceDescription } from './discover.js';
+import type { DeviceContext } from './device-context.js';
 
 /**
  * A device that comes back is compared with what it was before it is given any memory: the protocol version, the device's
@@ -47,13 +47,13 @@ export interface ReconnectHooks {
 }
 
 export class Reconnector {
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #hooks: ReconnectHooks;
   readonly #timeoutMs: number;
   readonly #stop = new AbortController();
 
-  constructor(session: Session, hooks: ReconnectHooks, options: ReconnectOptions) {
-    this.#session = session;
+  constructor(context: DeviceContext, hooks: ReconnectHooks, options: ReconnectOptions) {
+    this.#context = context;
     this.#hooks = hooks;
     this.#timeoutMs = options.timeoutMs ?? DEFAULT_TIMEOUT_MS;
     // One listener for each call that is under way.
@@ -63,32 +63,32 @@ export class Reconnector {
 
   /** The owner closes the device: whatever is under way ends. */
   close(): void {
-    this.#stop.abort(byOwner());
+    this.#stop.abort(closedByOwner());
   }
 
   /** One round for each loss. Never rejects. */
   async #watch(): Promise<void> {
     for (;;) {
-      const reason = await this.#session.connection.closed;
+      const reason = await this.#context.connection.closed;
       if (this.#stop.signal.aborted) {
-        this.#session.end(reason);
+        this.#context.end(reason);
         return;
       }
       tell(() => this.#hooks.onLost(reason));
       try {
-        await this.#comeBack();
+        await this.#restore();
       } catch (error) {
-        this.#session.connection.close();
-        this.#session.end(this.#stop.signal.aborted ? byOwner() : lostForGood(error, reason));
+        this.#context.connection.close();
+        this.#context.end(this.#stop.signal.aborted ? closedByOwner() : lostForGood(error, reason));
         return;
       }
-      this.#session.openToUsers();
+      this.#context.resume();
       tell(() => this.#hooks.onReconnected());
     }
   }
 
   /** Tries until the device is set up again. @throws what ends trying. */
-  async #comeBack(): Promise<void> {
+  async #restore(): Promise<void> {
     const deadline = performance.now() + this.#timeoutMs;
     for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(LONGEST_PAUSE_MS, pause * 2)) {
       const left = deadline - performance.now();
@@ -97,7 +97,7 @@ export class Reconnector {
         return;
       } catch (error) {
         this.#stop.signal.throwIfAborted();
-        if (!mayPass(error) || performance.now() + pause > deadline) throw error;
+        if (!isTransient(error) || performance.now() + pause > deadline) throw error;
       }
       await sleep(pause, undefined, { signal: this.#stop.signal });
     }
@@ -106,7 +106,7 @@ export class Reconnector {
   async #attempt(options: CallOptions): Promise<void> {
     const { connection, negotiated } = await this.#hooks.dial(options);
     try {
-      const description = await interrogate(connection, options);
+      const description = await discover(connection, options);
       try {
         // Closed meanwhile: nothing may be opened any more.
         options.signal?.throwIfAborted();
@@ -115,7 +115,7 @@ export class Reconnector {
         for (const region of description.regions) region.close();
         throw error;
       }
-      this.#session.replaceConnection(connection, negotiated);
+      this.#context.restoreConnection(connection, negotiated);
       await this.#hooks.restore(description, options);
     } catch (error) {
       connection.close();
@@ -128,7 +128,7 @@ export class Reconnector {
     if (major !== majorBefore || minor !== minorBefore) {
       throw anotherDevice(`its protocol version was ${majorBefore}.${minorBefore} and is ${major}.${minor}`);
     }
-    const difference = whatDiffers(this.#hooks.description, description);
+    const difference = firstDifference(this.#hooks.description, description);
     if (difference !== undefined) throw anotherDevice(difference);
   }
 }
@@ -149,12 +149,12 @@ function tell(listeners: () => void): void {
   }
 }
 
-function byOwner(): ClosedError {
+function closedByOwner(): ClosedError {
   return new ClosedError('the device was closed by its owner');
 }
 
 /** A server that is not there yet, or goes again; not one that is there and wrong. */
-function mayPass(error: unknown): boolean {
+function isTransient(error: unknown): boolean {
   return error instanceof TransportError || error instanceof ClosedError || error instanceof TimeoutError;
 }
 

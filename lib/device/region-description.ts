@@ -12,7 +12,7 @@ export class RegionDescription {
   /** The areas that can be mapped: those of the sparse capability, the whole region without one, none without fds. */
   readonly areas: readonly MmapArea[];
   /** Why none of the areas can be mapped although files came for them. */
-  readonly whyNot: string | undefined;
+  readonly unmappableReason: string | undefined;
   /** By their index in the reply; those that no area is behind are closed. */
   #fds: ReadonlyMap<number, HeldFd>;
 
@@ -20,8 +20,8 @@ export class RegionDescription {
   constructor(info: RegionInfo, fds: number[]) {
     this.info = info;
     const areas = mappableAreas(info, fds.length);
-    this.whyNot = ambiguity(info, areas, fds);
-    this.areas = this.whyNot === undefined ? areas : [];
+    this.unmappableReason = ambiguity(info, areas, fds);
+    this.areas = this.unmappableReason === undefined ? areas : [];
     const used = new Set(this.areas.map((area) => area.fdIndex ?? 0));
     closeFds(fds.filter((_, index) => !used.has(index)));
     this.#fds = used.size === 0 ? NO_FDS : new Map([...used].map((index) => [index, holdFd(fds[index]!)]));

@@ -17,9 +17,9 @@ import { TimeoutError } from '../errors.js';
 import { notInteger, outOfRange } from '../fields.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
-import { AccessPieces, chunks, type Piece } from './access-pieces.js';
+import { AccessSplitter, chunks, type Chunk } from './split-access.js';
 import { getIoFds, type IoFds } from './io-fds.js';
-import { mapAgain, mapArea, type MappedArea } from './mapped-area.js';
+import { restoreArea, mapArea, type MappedArea } from './mapped-area.js';
 import {
   WAIT_OPTIONS,
   encodeValue,
@@ -42,7 +42,7 @@ import {
   type Width,
 } from './region-accesses.js';
 import type { RegionDescription } from './region-description.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 /** Between two reads of `waitFor`: none at first, since most registers answer at once. */
 const FIRST_PAUSE_MS = 0.05;
@@ -56,28 +56,28 @@ export class Region {
   readonly size: number;
   /** VFIO_REGION_INFO_FLAG_* bits. */
   readonly flags: number;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   /** How accesses have to be cut; undefined where the server takes any. */
-  readonly #pieces: AccessPieces | undefined;
-  readonly #isHost: boolean;
+  readonly #splitter: AccessSplitter | undefined;
+  readonly #isInternal: boolean;
   /** The areas that can be mapped; empty where none can. */
   readonly areas: readonly MmapArea[];
-  #forHost: Region | undefined;
+  #internal: Region | undefined;
   /** Made with the first: a process may have thousands of regions. */
   #mapped: Set<MappedArea> | undefined;
   #description: RegionDescription;
 
-  /** @internal See `forHost`: such a region works while the device is being set up again (reconnect), a user's does not. */
-  constructor(session: Session, description: RegionDescription, isHost = false) {
-    this.#session = session;
-    this.#isHost = isHost;
+  /** @internal With `isInternal` the region works while the device is being set up again (reconnect), a user's does not. */
+  constructor(context: DeviceContext, description: RegionDescription, isInternal = false) {
+    this.#context = context;
+    this.#isInternal = isInternal;
     this.#description = description;
     this.index = description.info.index;
     this.size = description.info.size;
     this.flags = description.info.flags;
     this.areas = description.areas;
-    const widths = session.options.accessWidths?.get(this.index);
-    this.#pieces = widths === undefined ? undefined : new AccessPieces(widths);
+    const widths = context.options.accessWidths?.get(this.index);
+    this.#splitter = widths === undefined ? undefined : new AccessSplitter(widths);
     forbidCloning(this, 'a Region');
   }
 
@@ -85,8 +85,8 @@ export class Region {
    * @internal The same region for what the library does as a host (config space, MSI-X table), which is done while the device
    * is being set up again, too. Made where it is needed: a process may have thousands of regions.
    */
-  get forHost(): Region {
-    return (this.#forHost ??= new Region(this.#session, this.#description, true));
+  get internal(): Region {
+    return (this.#internal ??= new Region(this.#context, this.#description, true));
   }
 
   /** @internal @throws TypeError, RangeError where so many bytes cannot be written there. */
@@ -96,7 +96,7 @@ export class Region {
 
   /** @internal Nothing narrower may be accessed, in bytes. */
   get leastWidth(): Width {
-    return this.#pieces?.least ?? 1;
+    return this.#splitter?.least ?? 1;
   }
 
   get readable(): boolean {
@@ -138,9 +138,9 @@ export class Region {
   #readInto(offset: number, target: Uint8Array, options: CallOptions | undefined): Promise<void> {
     const { length } = target;
     if (length === 0) return Promise.resolve();
-    const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
-    if (parts === undefined) return this.#access(readToOf(this.index, offset, target), options);
-    return this.#inParts(parts, options, (at, count, call) => {
+    const chunks = this.#chunksOf(offset, length, this.#context.maxDataXferSize);
+    if (chunks === undefined) return this.#access(readToOf(this.index, offset, target), options);
+    return this.#inChunks(chunks, options, (at, count, call) => {
       const part = partOf(target, length, at, count, Command.REGION_READ);
       return this.#access(readToOf(this.index, offset + at, part), call);
     });
@@ -162,9 +162,9 @@ export class Region {
   #write(offset: number, data: Uint8Array, options: CallOptions | undefined): Promise<void> {
     const { length } = data;
     if (length === 0) return Promise.resolve();
-    const parts = this.#parts(offset, length, this.#writeChunk());
-    if (parts === undefined) return this.#access(writeOf(this.index, offset, data), options);
-    return this.#inParts(parts, options, (at, count, call) => {
+    const chunks = this.#chunksOf(offset, length, this.#writeChunk());
+    if (chunks === undefined) return this.#access(writeOf(this.index, offset, data), options);
+    return this.#inChunks(chunks, options, (at, count, call) => {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
       return this.#access(writeOf(this.index, offset + at, part), call);
     });
@@ -220,13 +220,13 @@ export class Region {
   #readIntoSync(offset: number, target: Uint8Array, options: SyncCallOptions | undefined): void {
     const { length } = target;
     if (length === 0) return;
-    const parts = this.#parts(offset, length, this.#session.maxDataXferSize);
-    if (parts === undefined) {
+    const chunks = this.#chunksOf(offset, length, this.#context.maxDataXferSize);
+    if (chunks === undefined) {
       this.#accessSync(readToOf(this.index, offset, target), options);
       return;
     }
     const call = withDeadline(options);
-    for (const { at, count } of parts) {
+    for (const { at, count } of chunks) {
       const part = partOf(target, length, at, count, Command.REGION_READ);
       this.#accessSync(readToOf(this.index, offset + at, part), call);
     }
@@ -242,13 +242,13 @@ export class Region {
   #writeSync(offset: number, data: Uint8Array, options: SyncCallOptions | undefined): void {
     const { length } = data;
     if (length === 0) return;
-    const parts = this.#parts(offset, length, this.#writeChunk());
-    if (parts === undefined) {
+    const chunks = this.#chunksOf(offset, length, this.#writeChunk());
+    if (chunks === undefined) {
       this.#accessSync(writeOf(this.index, offset, data), options);
       return;
     }
     const call = withDeadline(options);
-    for (const { at, count } of parts) {
+    for (const { at, count } of chunks) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
       this.#accessSync(writeOf(this.index, offset + at, part), call);
     }
@@ -300,8 +300,8 @@ export class Region {
   #post(offset: number, data: Uint8Array): void {
     const { length } = data;
     if (length === 0) return;
-    const parts = this.#parts(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
-    for (const { at, count } of parts) {
+    const chunks = this.#chunksOf(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
+    for (const { at, count } of chunks) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
       this.#connection().post(writeOf(this.index, offset + at, part));
     }
@@ -330,7 +330,7 @@ export class Region {
     const { width = typeof mask === 'bigint' ? 8 : 4 } = options;
     const { bits, wanted } = waitTarget('Region.waitFor', mask, value, width);
     this.#require('Region.waitFor', offset, width, this.readable, 'read');
-    const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+    const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
     const deadline = performance.now() + timeoutMs;
     const longest = options.intervalMs ?? LONGEST_PAUSE_MS;
     let last: number | bigint | undefined;
@@ -355,7 +355,7 @@ export class Region {
    * @throws RangeError for what cannot be mapped, UnsupportedError where the `mmap` option or the file forbids it.
    */
   map(offset?: number, length?: number): MappedArea {
-    const area = mapArea(this.#session, this.#description, offset, length);
+    const area = mapArea(this.#context, this.#description, offset, length);
     const mapped = (this.#mapped ??= new Set());
     mapped.add(area);
     area.onClose(() => mapped.delete(area));
@@ -367,23 +367,23 @@ export class Region {
    * @throws UnsupportedError on a server that answered minor 0 (option `tryOptional`); ProtocolError.
    */
   ioFds(options?: CallOptions): Promise<IoFds> {
-    return getIoFds(this.#session, this, options);
+    return getIoFds(this.#context, this, options);
   }
 
   /** @internal The server has come back, with other fds: what was mapped shows those files from now on. */
-  redescribe(description: RegionDescription): void {
-    this.#session.disown(this.#description);
+  restore(description: RegionDescription): void {
+    this.#context.removeResource(this.#description);
     this.#description.close();
     this.#description = description;
-    for (const area of this.#mapped ?? []) mapAgain(description, area);
+    for (const area of this.#mapped ?? []) restoreArea(description, area);
   }
 
   #connection(): Connection {
-    return this.#isHost ? this.#session.connection : this.#session.userConnection;
+    return this.#isInternal ? this.#context.connection : this.#context.userConnection;
   }
 
   #writeChunk(): number {
-    return Math.min(this.#session.maxDataXferSize, this.#session.options.writeChunkBytes);
+    return Math.min(this.#context.maxDataXferSize, this.#context.options.writeChunkBytes);
   }
 
   #readWidth(offset: number, width: Width, options: CallOptions): Promise<number | bigint> {
@@ -402,7 +402,7 @@ export class Region {
     const problem =
       optionsProblem(caller, options) ?? this.#problem(caller, offset, width, this.readable, 'read');
     if (problem !== undefined) return Promise.reject(problem);
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
+    if (this.#splitter !== undefined && !this.#splitter.isOne(offset, width)) {
       const bytes = Buffer.allocUnsafeSlow(width);
       return this.#readInto(offset, bytes, options).then(() => valueOf(bytes) as T);
     }
@@ -417,7 +417,7 @@ export class Region {
     options: SyncCallOptions | undefined,
   ): T {
     this.#requireSync(caller, options, offset, width, this.readable, 'read');
-    if (this.#pieces !== undefined && !this.#pieces.isOne(offset, width)) {
+    if (this.#splitter !== undefined && !this.#splitter.isOne(offset, width)) {
       const bytes = Buffer.allocUnsafeSlow(width);
       this.#readIntoSync(offset, bytes, options);
       return valueOf(bytes) as T;
@@ -437,7 +437,7 @@ export class Region {
     const problem =
       optionsProblem(caller, options) ?? this.#problem(caller, offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
-    if (this.#pieces !== undefined) return this.#write(offset, bytes, options);
+    if (this.#splitter !== undefined) return this.#write(offset, bytes, options);
     return this.#access(writeOf(this.index, offset, bytes), options);
   }
 
@@ -454,8 +454,8 @@ export class Region {
   }
 
   #access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
-    const { gate, connection } = this.#session;
-    if (gate !== undefined && !this.#isHost) return Promise.reject(gate);
+    const { unavailable, connection } = this.#context;
+    if (unavailable !== undefined && !this.#isInternal) return Promise.reject(unavailable);
     return connection.access(access, options);
   }
 
@@ -464,9 +464,9 @@ export class Region {
   }
 
   /** The messages that an access takes, for the server's widths or of at most `chunk` bytes; undefined where one will do. */
-  #parts(offset: number, length: number, chunk: number): Iterable<Piece> | undefined {
-    const pieces = this.#pieces;
-    if (pieces !== undefined && !pieces.isOne(offset, length)) return pieces.cut(offset, length);
+  #chunksOf(offset: number, length: number, chunk: number): Iterable<Chunk> | undefined {
+    const splitter = this.#splitter;
+    if (splitter !== undefined && !splitter.isOne(offset, length)) return splitter.split(offset, length);
     return length <= chunk ? undefined : chunks(length, chunk);
   }
 
@@ -474,13 +474,13 @@ export class Region {
    * A few chunks are under way at a time, and each is made when there is room for it. The first failure fails the whole;
    * chunks that are under way then are waited for, so that the buffer is free.
    */
-  async #inParts(
-    parts: Iterable<Piece>,
+  async #inChunks(
+    chunks: Iterable<Chunk>,
     options: CallOptions | undefined,
     transfer: (at: number, count: number, call: CallOptions | undefined) => Promise<void>,
   ): Promise<void> {
     const call = withDeadline(options);
-    const rest = parts[Symbol.iterator]();
+    const rest = chunks[Symbol.iterator]();
     const failures: unknown[] = [];
     const takeTurns = async (): Promise<void> => {
       for (let next = rest.next(); !next.done && failures.length === 0; next = rest.next()) {
@@ -491,7 +491,7 @@ export class Region {
         }
       }
     };
-    await Promise.all(Array.from({ length: this.#session.options.chunksInFlight }, takeTurns));
+    await Promise.all(Array.from({ length: this.#context.options.chunksInFlight }, takeTurns));
     if (failures.length > 0) throw failures[0];
   }
 
@@ -545,7 +545,7 @@ export class Region {
       length >= 0 &&
       offset + length <= this.size;
     if (!allowed || !isWithin) return this.#refusal(caller, offset, length, allowed, verb);
-    return this.#pieces?.problem(this.index, offset, length);
+    return this.#splitter?.problem(this.index, offset, length);
   }
 
   #refusal(caller: string, offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): Error {
@@ -553,10 +553,10 @@ export class Region {
       if (!Number.isSafeInteger(value) || value < 0)
         return notInteger(`${caller}: ${name}`, value, 0, this.size);
     }
-    return outOfRange(`${caller}: ${this.#whyNot(offset, length, allowed, verb)}`);
+    return outOfRange(`${caller}: ${this.#refusalReason(offset, length, allowed, verb)}`);
   }
 
-  #whyNot(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
+  #refusalReason(offset: number, length: number, allowed: boolean, verb: 'read' | 'write'): string {
     const what = `region ${this.index}`;
     if (this.size === 0) return `${what} does not exist on this device`;
     if (!allowed) return `${what} cannot be ${verb === 'read' ? 'read' : 'written'}: its flags forbid it`;

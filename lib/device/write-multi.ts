@@ -11,7 +11,7 @@ import {
   encodeRegionWriteMulti,
   type RegionWrite,
 } from '../protocol/region-write-multi.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 const WRITE = new option.OptionTable<RegionWrite>(
   {
@@ -28,14 +28,14 @@ const WRITE_BYTES = 24;
 
 /** See `Device.writeMulti`. `checkAccess` throws where a region does not have the bytes of a write, or cannot be written. */
 export async function writeMulti(
-  session: Session,
+  context: DeviceContext,
   writes: readonly RegionWrite[],
   checkAccess: (write: RegionWrite) => void,
   options: CallOptions | undefined,
 ): Promise<void> {
   option.CALL_OPTIONS.check('Device.writeMulti', options);
   checkWrites(writes);
-  const { userConnection, negotiated } = session;
+  const { userConnection, negotiated } = context;
   const { writeMultiple, maxDataXferSize } = negotiated.capabilities;
   if (!writeMultiple) {
     throw new UnsupportedError('REGION_WRITE_MULTI: the server does not offer the capability write_multiple');

@@ -3,23 +3,23 @@ import fc from 'fast-check';
 import { ArenaSpace } from '../../lib/device/arena-space.js';
 
 describe('the space of an arena', () => {
-  test('the first place that is large enough is taken', () => {
+  test('the first allocation that is large enough is taken', () => {
     const space = new ArenaSpace(1000);
-    expect([space.take(100, 1), space.take(200, 1), space.take(100, 1)]).toEqual([0, 100, 300]);
-    space.release(0, 100);
-    space.release(100, 200);
-    expect(space.take(250, 1)).toBe(0);
-    expect(space.take(50, 1)).toBe(250);
-    expect(space.take(601, 1)).toBeUndefined();
-    expect(space.take(600, 1)).toBe(400);
+    expect([space.allocate(100, 1), space.allocate(200, 1), space.allocate(100, 1)]).toEqual([0, 100, 300]);
+    space.free(0, 100);
+    space.free(100, 200);
+    expect(space.allocate(250, 1)).toBe(0);
+    expect(space.allocate(50, 1)).toBe(250);
+    expect(space.allocate(601, 1)).toBeUndefined();
+    expect(space.allocate(600, 1)).toBe(400);
   });
 
-  test('what lies before an aligned place can still be taken', () => {
+  test('what lies before an aligned allocation can still be taken', () => {
     const space = new ArenaSpace(8192);
-    expect(space.take(1, 1)).toBe(0);
-    expect(space.take(4096, 4096)).toBe(4096);
-    expect(space.take(4095, 1)).toBe(1);
-    expect(space.take(1, 1)).toBeUndefined();
+    expect(space.allocate(1, 1)).toBe(0);
+    expect(space.allocate(4096, 4096)).toBe(4096);
+    expect(space.allocate(4095, 1)).toBe(1);
+    expect(space.allocate(1, 1)).toBeUndefined();
   });
 
   test.each([
@@ -29,11 +29,11 @@ describe('the space of an arena', () => {
     ['the middle first', [1, 0, 2]],
   ])('neighbours are joined: %s', (_, order) => {
     const space = new ArenaSpace(300);
-    for (let i = 0; i < 3; i++) space.take(100, 1);
+    for (let i = 0; i < 3; i++) space.allocate(100, 1);
     expect(space.isEmpty).toBe(false);
-    for (const i of order) space.release(100 * i, 100);
+    for (const i of order) space.free(100 * i, 100);
     expect(space.isEmpty).toBe(true);
-    expect(space.take(300, 1)).toBe(0);
+    expect(space.allocate(300, 1)).toBe(0);
   });
 
   test('whatever is taken and released: aligned, inside, never twice, and all of it there in the end', () => {
@@ -50,10 +50,10 @@ describe('the space of an arena', () => {
         for (const { release, which, size, bits } of steps) {
           if (release && taken.length > 0) {
             const [one] = taken.splice(which % taken.length, 1);
-            space.release(one!.offset, one!.size);
+            space.free(one!.offset, one!.size);
             continue;
           }
-          const offset = space.take(size, 2 ** bits);
+          const offset = space.allocate(size, 2 ** bits);
           if (offset === undefined) continue;
           expect(offset % 2 ** bits).toBe(0);
           expect(offset >= 0 && offset + size <= 16384).toBe(true);
@@ -62,7 +62,7 @@ describe('the space of an arena', () => {
           }
           taken.push({ offset, size });
         }
-        for (const { offset, size } of taken) space.release(offset, size);
+        for (const { offset, size } of taken) space.free(offset, size);
         expect(space.isEmpty).toBe(true);
       }),
     );

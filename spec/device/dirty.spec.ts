@@ -450,14 +450,14 @@ describe('a server that lies or is late', () => {
     expect(ranges.filter((range) => range.iova === iova)).toHaveLength(1);
   });
 
-  test('a mapping that takes several pieces: those that came, and the one that did not, whole', async () => {
+  test('a mapping that takes several chunks: those that came, and the one that did not, whole', async () => {
     let fails = false;
     let asked = 0;
-    const pieces: bigint[] = [];
+    const chunks: bigint[] = [];
     // 64 bytes of bitmap in a message: 512 pages.
     const device = await openLying(
       (data) => {
-        pieces.push(data.readBigUInt64LE(0));
+        chunks.push(data.readBigUInt64LE(0));
         if (fails && ++asked === 2) return 'silence';
         const bitmap = Buffer.alloc(Number(data.readBigUInt64LE(8)) / PAGE / 8);
         if (fails) bitmap[0] = 4;
@@ -467,11 +467,11 @@ describe('a server that lies or is late', () => {
     );
     const { iova } = await device.dma.alloc(6 * MIB);
     await device.dma.dirty.start();
-    // Whether it reports pieces at all was asked at the start.
-    expect(pieces.splice(0)).toEqual([iova]);
+    // Whether it reports chunks at all was asked at the start.
+    expect(chunks.splice(0)).toEqual([iova]);
     fails = true;
     await expect(device.dma.dirty.report({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
-    expect(pieces).toEqual([iova, iova + BigInt(2 * MIB)]);
+    expect(chunks).toEqual([iova, iova + BigInt(2 * MIB)]);
     fails = false;
     expect(await device.dma.dirty.report()).toEqual([
       { iova: iova + 2n * 4096n, length: PAGE },

@@ -5,7 +5,7 @@ import { Connection, negotiate } from '../../lib/connection/index.js';
 import { Dma } from '../../lib/device/dma.js';
 import { RegionDescription } from '../../lib/device/region-description.js';
 import { Region } from '../../lib/device/region.js';
-import { Session } from '../../lib/device/session.js';
+import { DeviceContext } from '../../lib/device/device-context.js';
 import { native } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { dmaReadRequest, dmaWriteRequest } from '../support/wire.js';
@@ -25,7 +25,7 @@ let worker: Worker;
 let ended: Promise<unknown>;
 let answers: Answer[];
 let connection: Connection;
-let session: Session;
+let context: DeviceContext;
 let dma: Dma;
 let region: Region;
 
@@ -44,7 +44,7 @@ async function open(twinSocket: boolean, requests: Buffer[]): Promise<void> {
   connection = new Connection(openFd(ours));
   const negotiated = await negotiate(connection, { twinSocket }, {});
   expect(negotiated.twinSocket).toBe(twinSocket);
-  session = new Session(connection, negotiated, {
+  context = new DeviceContext(connection, negotiated, {
     mmap: 'never',
     writeChunkBytes: 4096,
     chunksInFlight: 4,
@@ -52,10 +52,10 @@ async function open(twinSocket: boolean, requests: Buffer[]): Promise<void> {
     spinUs: 50,
     tryOptional: false,
   });
-  dma = new Dma(session);
+  dma = new Dma(context);
   const capabilities = { unknown: [] };
   const info = { index: 0, flags: 3, size: 4096, offset: 0, argsz: 32, truncated: false, capabilities };
-  region = new Region(session, new RegionDescription(info, []));
+  region = new Region(context, new RegionDescription(info, []));
 }
 
 /** All that the server had answered to it; it ends. */
@@ -67,7 +67,7 @@ async function takeAnswers(): Promise<Answer[]> {
 
 afterEach(async () => {
   connection.close();
-  session.closeResources();
+  context.closeResources();
   await ended;
 });
 

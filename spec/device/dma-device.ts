@@ -4,7 +4,7 @@
  */
 import { Connection, negotiate } from '../../lib/connection/index.js';
 import { Dma, type DmaOptions } from '../../lib/device/dma.js';
-import { Session } from '../../lib/device/session.js';
+import { DeviceContext } from '../../lib/device/device-context.js';
 import { native, type NativeMapping } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, type Received } from '../support/scripted-peer.js';
@@ -39,7 +39,7 @@ export class DmaDevice {
   readonly peer = new ScriptedPeer();
   readonly twin: ScriptedPeer | undefined;
   readonly connection: Connection;
-  session!: Session;
+  context!: DeviceContext;
   dma!: Dma;
   /** Commands in words: `MAP 0x100000000+0x400000 flags 3, 1 fds`. */
   readonly log: string[] = [];
@@ -71,7 +71,7 @@ export class DmaDevice {
     return this.log.splice(0);
   }
 
-  /** The server sends a request of its own; where, depends on the twin socket. In pieces, if their ends are given. */
+  /** The server sends a request of its own; where, depends on the twin socket. In chunks, if their ends are given. */
   async send(bytes: Buffer, cuts: readonly number[] = []): Promise<void> {
     const socket = this.twin ?? this.peer;
     const ends = [...cuts, bytes.byteLength];
@@ -107,7 +107,7 @@ export class DmaDevice {
   /** What `device.close` does. */
   close(): void {
     this.connection.close();
-    this.session.closeResources();
+    this.context.closeResources();
     this.peer.close();
     this.twin?.close();
     for (const mapping of this.#mappings.splice(0)) mapping.close();
@@ -123,7 +123,7 @@ export class DmaDevice {
     const negotiated = await negotiate(this.connection, { twinSocket: twin ?? false }, {});
     await greeting;
     this.peer.onMessage((received) => this.#serve(received));
-    this.session = new Session(this.connection, negotiated, {
+    this.context = new DeviceContext(this.connection, negotiated, {
       mmap: 'never',
       writeChunkBytes: 4096,
       chunksInFlight: 4,
@@ -131,7 +131,7 @@ export class DmaDevice {
       spinUs: 50,
       tryOptional: false,
     });
-    this.dma = new Dma(this.session, options);
+    this.dma = new Dma(this.context, options);
   }
 
   #serve(received: Received): void {

@@ -332,7 +332,7 @@ describe('what is wrong with a request', () => {
     ['a long write of nothing', (iova) => request(WRITE, payload(iova, 0, 50)), [32]],
     ['a write cut in its structure', (iova) => request(WRITE, payload(iova, 8, 7)), [17]],
     ['a read that looks long', (iova) => request(READ, payload(iova, 50_000, 50_000)), [32, 60]],
-  ])('%s, in pieces', async (_, make, cuts) => {
+  ])('%s, in chunks', async (_, make, cuts) => {
     expectRefused(await device.ask(make(buffer.iova), cuts), EINVAL);
     expect((await read(buffer.iova, 1)).flags).toBe(1);
   });

@@ -186,7 +186,7 @@ describe('alloc', () => {
     expect(device.takeLog()).toHaveLength(1);
   });
 
-  test('a large buffer has a mapping of its own, in 2 MiB pieces, which goes with it', async () => {
+  test('a large buffer has a mapping of its own, in 2 MiB chunks, which goes with it', async () => {
     await open();
     await device.dma.alloc(1);
     const large = await device.dma.alloc(5 * MIB + 1);

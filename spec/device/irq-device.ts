@@ -7,7 +7,7 @@ import { ConfigSpace } from '../../lib/device/config-space.js';
 import { Irqs } from '../../lib/device/irqs.js';
 import { RegionDescription } from '../../lib/device/region-description.js';
 import { Region } from '../../lib/device/region.js';
-import { Session } from '../../lib/device/session.js';
+import { DeviceContext } from '../../lib/device/device-context.js';
 import { native, type NativeEventFd } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, type Received } from '../support/scripted-peer.js';
@@ -44,7 +44,7 @@ export type Fate = number | 'silence' | undefined;
 export class IrqDevice {
   readonly peer = new ScriptedPeer();
   readonly connection: Connection;
-  session!: Session;
+  context!: DeviceContext;
   irqs!: Irqs;
   config: ConfigSpace | undefined;
   /** What the client changed: SET_IRQS in words, writes as `region offset = bytes`. */
@@ -97,7 +97,7 @@ export class IrqDevice {
 
   close(): void {
     this.connection.close();
-    this.session.closeResources();
+    this.context.closeResources();
     this.peer.close();
     for (const eventfd of this.#eventfds.values()) eventfd.close();
     this.#eventfds.clear();
@@ -109,7 +109,7 @@ export class IrqDevice {
     const negotiated = await negotiate(this.connection, {}, {});
     await greeting;
     this.peer.onMessage((received) => this.#serve(received));
-    this.session = new Session(this.connection, negotiated, {
+    this.context = new DeviceContext(this.connection, negotiated, {
       mmap: 'never',
       writeChunkBytes: 4096,
       chunksInFlight: 4,
@@ -123,7 +123,7 @@ export class IrqDevice {
       await this.config.refresh();
     }
     const infos = (this.#options.irqs ?? []).map(({ count, flags = 1 }, index) => ({ index, count, flags }));
-    this.irqs = new Irqs(this.session, infos, {
+    this.irqs = new Irqs(this.context, infos, {
       isPci: this.#options.isPci ?? true,
       config: this.config,
       region: (index) => {
@@ -146,7 +146,7 @@ export class IrqDevice {
       truncated: false,
       capabilities: { unknown: [] },
     };
-    return new Region(this.session, new RegionDescription(info, []));
+    return new Region(this.context, new RegionDescription(info, []));
   }
 
   #serve(received: Received): void {

@@ -2,7 +2,7 @@ import { PassThrough } from 'node:stream';
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
 import { Irqs } from '../../lib/device/irqs.js';
-import { Session } from '../../lib/device/session.js';
+import { DeviceContext } from '../../lib/device/device-context.js';
 import { ClosedError, RemoteError, TimeoutError, UnsupportedError, VfioUserError } from '../../lib/errors.js';
 import { DuplexTransport } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
@@ -179,8 +179,8 @@ describe('enable', () => {
     await open();
     const stream = new PassThrough();
     const connection = new Connection((handler) => new DuplexTransport(stream, 'the pipe', handler));
-    const session = new Session(connection, device.session.negotiated, device.session.options);
-    const irqs = new Irqs(session, [{ index: 0, count: 1, flags: 1 }], {
+    const context = new DeviceContext(connection, device.context.negotiated, device.context.options);
+    const irqs = new Irqs(context, [{ index: 0, count: 1, flags: 1 }], {
       isPci: true,
       config: undefined,
       region: () => {

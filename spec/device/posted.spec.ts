@@ -43,7 +43,7 @@ test('posted writes keep their turn among the others, also where those wait', as
   expect(await device.bar(0).readUInt32(RamRegister.SCRATCH_WRITES)).toBe(3);
 });
 
-test('the data may be used again at once; a long write goes in pieces', async () => {
+test('the data may be used again at once; a long write goes in chunks', async () => {
   const data = Buffer.alloc(100_000, 0x5a);
   device.bar(2).post(0, data);
   data.fill(0);

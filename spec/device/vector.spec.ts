@@ -1,7 +1,7 @@
 import { once } from 'node:events';
 import { Readable } from 'node:stream';
 import { afterEach, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
-import type { Vector } from '../../lib/device/vector.js';
+import type { Vector } from '../../lib/device/irq-vector.js';
 import { ClosedError, TimeoutError, TransportError } from '../../lib/errors.js';
 import { openFds } from '../support/fds.js';
 import { IrqDevice, turn } from './irq-device.js';

@@ -18,8 +18,8 @@ import {
   IRQ_SET_DATA_NONE,
 } from '../protocol/constants.js';
 import { encodeSetIrqs, type SetIrqs } from '../protocol/set-irqs.js';
-import type { Session } from './session.js';
-import { Vector } from './vector.js';
+import type { DeviceContext } from './device-context.js';
+import { Vector } from './irq-vector.js';
 
 /** Linux passes no more fds in one message (SCM_MAX_FD), whatever a server allows. */
 const MOST_FDS = 253;
@@ -47,12 +47,12 @@ function decodeNothing(): void {}
 
 /** Sends one SET_IRQS. */
 export function setIrqs(
-  session: Session,
+  context: DeviceContext,
   request: SetIrqs,
   fds: readonly number[] | null,
   options: CallOptions | undefined,
 ): Promise<void> {
-  return session.connection.call(
+  return context.connection.call(
     Command.DEVICE_SET_IRQS,
     encodeSetIrqs(request),
     fds,
@@ -61,8 +61,8 @@ export function setIrqs(
   );
 }
 
-export class EventfdSet {
-  readonly #session: Session;
+export class IrqEventfds {
+  readonly #context: DeviceContext;
   readonly #index: number;
   readonly #name: string;
   readonly #action: IrqAction;
@@ -72,8 +72,8 @@ export class EventfdSet {
   readonly #armed = new Set<number>();
   #referenced = true;
 
-  constructor(session: Session, index: number, name: string, action: IrqAction) {
-    this.#session = session;
+  constructor(context: DeviceContext, index: number, name: string, action: IrqAction) {
+    this.#context = context;
     this.#index = index;
     this.#name = name;
     this.#action = action;
@@ -101,7 +101,7 @@ export class EventfdSet {
 
   /** How many fds one message takes. @throws UnsupportedError where the transport or the server takes none. */
   groupSize(): number {
-    const { connection, maxMsgFds } = this.#session;
+    const { connection, maxMsgFds } = this.#context;
     if (!connection.passesFds) {
       throw new UnsupportedError(
         `${this.#name}: interrupts come by eventfd, and no file descriptor can be passed over ${connection.peer}`,
@@ -126,20 +126,20 @@ export class EventfdSet {
     const vectors = this.#make(subindexes);
     const progress: Progress = { sent: [], confirmed: [] };
     try {
-      await this.#give(vectors, progress, options);
+      await this.#assign(vectors, progress, options);
       await afterwards();
       for (const vector of vectors) vector.start();
       return vectors;
     } catch (error) {
       for (const vector of vectors) vector.close();
-      return await this.#takeBack(error, progress, wasArmed, options);
+      return await this.#unassign(error, progress, wasArmed, options);
     }
   }
 
   /** Gives the eventfds of the open vectors to the server again. */
-  async replay(options: CallOptions | undefined): Promise<void> {
+  async restore(options: CallOptions | undefined): Promise<void> {
     const vectors = this.vectors;
-    if (vectors.length > 0) await this.#give(vectors, { sent: [], confirmed: [] }, options);
+    if (vectors.length > 0) await this.#assign(vectors, { sent: [], confirmed: [] }, options);
     for (const vector of vectors) vector.start();
   }
 
@@ -149,8 +149,8 @@ export class EventfdSet {
     for (const vector of this.vectors) vector.close();
   }
 
-  cutOff(reason: VfioUserError): void {
-    for (const vector of this.vectors) vector.cutOff(reason);
+  disconnect(reason: VfioUserError): void {
+    for (const vector of this.vectors) vector.disconnect(reason);
   }
 
   setReferenced(on: boolean): void {
@@ -171,7 +171,7 @@ export class EventfdSet {
           name: `${this.#name} ${NOUNS[this.#action]} ${subindex}`,
           isTrigger: this.#action === IRQ_SET_ACTION_TRIGGER,
         };
-        const vector = new Vector(this.#session, identity, () => this.#forget(vector));
+        const vector = new Vector(this.#context, identity, () => this.#forget(vector));
         if (!this.#referenced) vector.unref();
         this.#vectors.set(subindex, vector);
         vectors.push(vector);
@@ -187,7 +187,7 @@ export class EventfdSet {
     if (this.#vectors.get(vector.subindex) === vector) this.#vectors.delete(vector.subindex);
   }
 
-  async #give(
+  async #assign(
     vectors: readonly Vector[],
     progress: Progress,
     options: CallOptions | undefined,
@@ -198,7 +198,7 @@ export class EventfdSet {
       progress.sent.push(...group);
       for (const { subindex } of group) this.#armed.add(subindex);
       try {
-        await setIrqs(this.#session, this.#request(group), fds, options);
+        await setIrqs(this.#context, this.#request(group), fds, options);
       } finally {
         closeFds(fds);
       }
@@ -206,8 +206,8 @@ export class EventfdSet {
     }
   }
 
-  /** Undoes `#give` and throws `error`, the one that matters: what fails here is only added to it. */
-  async #takeBack(
+  /** Undoes `#assign` and throws `error`, the one that matters: what fails here is only added to it. */
+  async #unassign(
     error: unknown,
     { sent, confirmed }: Progress,
     wasArmed: boolean,
@@ -231,12 +231,12 @@ export class EventfdSet {
 
   async #disarm(given: readonly Vector[], wasArmed: boolean, options: CallOptions): Promise<void> {
     if (!wasArmed && this.#action === IRQ_SET_ACTION_TRIGGER) {
-      await setIrqs(this.#session, disableRequest(this.#index), null, options);
+      await setIrqs(this.#context, disableRequest(this.#index), null, options);
       return;
     }
     // Without fds the message de-assigns its range.
     for (const group of consecutive(given, Infinity)) {
-      await setIrqs(this.#session, this.#request(group), null, options);
+      await setIrqs(this.#context, this.#request(group), null, options);
     }
   }
 

@@ -30,11 +30,11 @@ export async function enableDevice(
   options?: CallOptions,
 ): Promise<void> {
   await config.settle(options);
-  const homeless = config.bars.filter((bar) => bar.address === 0n && (regions[bar.index]?.size ?? 0) > 0);
-  if (homeless.length > 0) {
+  const unassigned = config.bars.filter((bar) => bar.address === 0n && (regions[bar.index]?.size ?? 0) > 0);
+  if (unassigned.length > 0) {
     // While a BAR is sized it must not answer to the addresses that it passes through.
     await config.update(PciConfig.COMMAND, 2, DECODE, 0, options);
-    await assignAddresses(config, regions, homeless, options);
+    await assignAddresses(config, regions, unassigned, options);
   }
   const wanted = DECODE | PciCommand.BUS_MASTER;
   await config.update(PciConfig.COMMAND, 2, wanted, wanted, options);
@@ -43,13 +43,13 @@ export async function enableDevice(
 async function assignAddresses(
   config: ConfigSpace,
   regions: readonly Region[],
-  homeless: readonly Bar[],
+  unassigned: readonly Bar[],
   options?: CallOptions,
 ): Promise<void> {
   const requests: BarRequest[] = config.bars
     .filter((bar) => bar.address !== 0n)
     .map((bar) => ({ ...bar, size: regions[bar.index]?.size ?? 0 }));
-  for (const bar of homeless) requests.push({ ...bar, size: await sizeBar(config, bar, options) });
+  for (const bar of unassigned) requests.push({ ...bar, size: await sizeBar(config, bar, options) });
   const { assignments, problems } = assignBars(requests);
   if (problems.length > 0) throw new UnsupportedError(problems.join('; '));
   for (const { index, kind, address } of assignments) {

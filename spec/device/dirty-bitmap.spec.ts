@@ -1,16 +1,16 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import { DirtySet } from '../../lib/device/dirty-set.js';
+import { DirtyBitmap } from '../../lib/device/dirty-bitmap.js';
 
 const PAGE = 4096;
 
-function pagesOf(set: DirtySet): number[] {
+function pagesOf(set: DirtyBitmap): number[] {
   return [...set.ranges()].flatMap(({ page, pages }) => Array.from({ length: pages }, (_, i) => page + i));
 }
 
 describe('a set of pages', () => {
   test('ranges are in order, and neighbours are one, also over the edges of blocks', () => {
-    const set = new DirtySet();
+    const set = new DirtyBitmap();
     set.mark(32_770, 1);
     set.mark(32_760, 10);
     set.mark(5, 1);
@@ -30,7 +30,7 @@ describe('a set of pages', () => {
     });
     fc.assert(
       fc.property(fc.array(mark, { maxLength: 20 }), (marks) => {
-        const set = new DirtySet();
+        const set = new DirtyBitmap();
         const plain = new Set<number>();
         for (const { page, pages } of marks) {
           set.mark(page, pages);
@@ -43,14 +43,14 @@ describe('a set of pages', () => {
   });
 
   test('rounds out to larger pages', () => {
-    const set = new DirtySet(4 * PAGE);
+    const set = new DirtyBitmap(4 * PAGE);
     set.mark(5, 1);
     set.mark(11, 2);
     expect([...set.ranges()]).toEqual([{ page: 4, pages: 12 }]);
   });
 
   test('what is taken is gone, and what is not wanted, too', () => {
-    const set = new DirtySet();
+    const set = new DirtyBitmap();
     set.mark(10, 10);
     set.mark(40, 1);
     expect(

@@ -8,7 +8,7 @@ const TURN_MS = 10;
 const CHECKED_EACH = 256;
 
 /** Calls `each` with every item, in order. */
-export async function paced<T>(items: Iterable<T>, each: (item: T) => void): Promise<void> {
+export async function yieldingForEach<T>(items: Iterable<T>, each: (item: T) => void): Promise<void> {
   let since = performance.now();
   let count = 0;
   for (const item of items) {

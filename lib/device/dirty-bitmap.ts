@@ -1,5 +1,5 @@
 /** Pages that were written, one bit each, in blocks that exist where a page was written. */
-import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
+import { PAGE_SIZE, addressOf, type PageRange } from './iova-map.js';
 
 /** Memory that may have been written. */
 export interface DirtyRange {
@@ -20,7 +20,7 @@ const WHOLE_BLOCK: Uint8Array = new Uint8Array(BLOCK_PAGES / 8).fill(0xff);
 
 type Blocks = ReadonlyMap<number, Uint8Array>;
 
-export class DirtySet {
+export class DirtyBitmap {
   #blocks = new Map<number, Uint8Array>();
   /** In pages of the table: what is marked is rounded out to it. */
   readonly #granule: number;

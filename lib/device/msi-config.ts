@@ -32,7 +32,7 @@ import type { ConfigSpace } from './config-space.js';
 import type { Region } from './region.js';
 
 /** The parts of a device that interrupts need. */
-export interface HostAccess {
+export interface MsiConfigParts {
   /** Whether the device is on PCI: what is done here is PCI's alone. */
   readonly isPci: boolean;
   readonly config: ConfigSpace | undefined;
@@ -48,12 +48,12 @@ const LAST_BAR = 5;
 type Msi = Extract<Capability, { kind: 'msi' }>;
 type Msix = Extract<Capability, { kind: 'msix' }>;
 
-export class HostInterrupts {
-  readonly #access: HostAccess;
+export class MsiConfig {
+  readonly #access: MsiConfigParts;
   /** The server refused the MSI-X table: it is not asked again. */
   #tableRefused = false;
 
-  constructor(access: HostAccess) {
+  constructor(access: MsiConfigParts) {
     this.#access = access;
   }
 

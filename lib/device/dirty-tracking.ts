@@ -22,17 +22,24 @@ import * as option from '../options.js';
 import { dirtyBitmapSize, isPageSize } from '../protocol/dirty-bitmap.js';
 import type { DmaUnmapReply } from '../protocol/dma-map.js';
 import { arenaMemory } from './arena.js';
-import { checkBitmap, isRefusal, legacyPageSize, mostPages, startLog, type DirtyLog } from './dirty-log.js';
-import { DirtySet, runsOf, type DirtyRange } from './dirty-set.js';
+import {
+  checkBitmap,
+  isRefusal,
+  legacyPageSize,
+  mostPages,
+  startLog,
+  type DirtyLog,
+} from './dirty-log-backends.js';
+import { DirtyBitmap, runsOf, type DirtyRange } from './dirty-bitmap.js';
 import type { DmaServer } from './dma-server.js';
-import { END_PAGE, PAGE_SIZE, pageOf, type DmaTable, type PageRange } from './dma-table.js';
-import type { DmaWindow } from './dma-window.js';
-import { hex, type DmaWindows, type UnmapBitmap, type UnmapWatcher } from './dma-windows.js';
+import { END_PAGE, PAGE_SIZE, pageOf, type IovaMap, type PageRange } from './iova-map.js';
+import type { DmaRegion } from './dma-region.js';
+import { hex, type DmaMapManager, type UnmapBitmap, type UnmapWatcher } from './dma-map-manager.js';
 import { Features } from './features.js';
-import { paced } from './paced.js';
-import type { Session } from './session.js';
+import { yieldingForEach } from './yielding-for-each.js';
+import type { DeviceContext } from './device-context.js';
 
-export type { DirtyRange } from './dirty-set.js';
+export type { DirtyRange } from './dirty-bitmap.js';
 
 export interface DirtyOptions extends CallOptions {
   /** What to watch, rounded out to pages; all memory by default. */
@@ -55,10 +62,10 @@ const DIRTY_OPTIONS = new option.OptionTable<DirtyOptions>({
 export type DirtyMethod = 'logging' | 'legacy' | 'unmap' | 'messages';
 
 interface DirtyParts {
-  session: Session;
-  table: DmaTable<DmaWindow>;
+  context: DeviceContext;
+  table: IovaMap<DmaRegion>;
   server: DmaServer;
-  windows: DmaWindows;
+  manager: DmaMapManager;
   /** No memory is ever shared with the server. */
   isSecure: boolean;
 }
@@ -69,7 +76,7 @@ interface Watch {
   readonly pageSize: number;
   readonly method: DirtyMethod;
   readonly log: DirtyLog | undefined;
-  readonly set: DirtySet;
+  readonly set: DirtyBitmap;
 }
 
 const MAX_PAGE_SIZE = 1 << 30;
@@ -90,7 +97,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /** @internal */
   constructor(parts: DirtyParts) {
     this.#parts = parts;
-    this.#features = new Features(parts.session, true);
+    this.#features = new Features(parts.context, true);
     forbidCloning(this, 'a DirtyPages');
   }
 
@@ -119,7 +126,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     await this.#mutex.runExclusive(async () => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
       this.#refuseWhileSetUp();
-      const watch = await this.#begin(watched, pageSize, new DirtySet(pageSize), call);
+      const watch = await this.#begin(watched, pageSize, new DirtyBitmap(pageSize), call);
       try {
         await this.#checkLongest(watch, call);
       } catch (error) {
@@ -140,13 +147,13 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       const watch = this.#started();
       this.#refuseWhileSetUp();
       const asked: Promise<void>[] = [];
-      for (const window of this.#parts.table) {
-        if (window.state === 'mapped' && isHidden(window)) asked.push(this.#fetch(watch, window, options));
+      for (const region of this.#parts.table) {
+        if (region.state === 'mapped' && isHidden(region)) asked.push(this.#fetch(watch, region, options));
       }
       for (const result of await Promise.allSettled(asked))
         if (result.status === 'rejected') throw result.reason;
       const ranges: DirtyRange[] = [];
-      await paced(watch.set.takeEach(watch.ranges), (range) => ranges.push(range));
+      await yieldingForEach(watch.set.takeEach(watch.ranges), (range) => ranges.push(range));
       return ranges;
     });
   }
@@ -168,7 +175,7 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   async #endLog(options: CallOptions | undefined): Promise<void> {
     const log = this.#watch?.log;
     this.#end();
-    if (log === undefined || this.#parts.session.connection.endReason !== undefined) return;
+    if (log === undefined || this.#parts.context.connection.endReason !== undefined) return;
     await log.stop(options);
     this.#mayBeLogging = false;
   }
@@ -176,55 +183,55 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   /** @internal The server has come back: it is told to watch again. */
   async restore(options: CallOptions | undefined): Promise<void> {
     this.#unmapRefused = false;
-    this.#features = new Features(this.#parts.session, true);
+    this.#features = new Features(this.#parts.context, true);
     await this.#mutex.runExclusive(async () => {
       this.#mayBeLogging = false;
       const before = this.#watch;
       if (before === undefined) return;
       await this.#begin(before.ranges, before.pageSize, before.set, options);
-      for (const window of this.#parts.table) if (isHidden(window)) this.#markAll(window);
+      for (const region of this.#parts.table) if (isHidden(region)) this.#markAll(region);
     });
   }
 
   async #begin(
     ranges: readonly PageRange[] | undefined,
     pageSize: number,
-    set: DirtySet,
+    set: DirtyBitmap,
     options: CallOptions | undefined,
   ): Promise<Watch> {
-    const { session, windows, server, isSecure } = this.#parts;
+    const { context, manager, server, isSecure } = this.#parts;
     let log: DirtyLog | undefined;
     let method: DirtyMethod = 'messages';
-    if (windows.canShare && !isSecure) {
+    if (manager.canShare && !isSecure) {
       const mayBeStarted = this.#mayBeLogging;
       this.#mayBeLogging = true;
-      log = await startLog(session, this.#features, ranges ?? [], pageSize, mayBeStarted, options);
+      log = await startLog(context, this.#features, ranges ?? [], pageSize, mayBeStarted, options);
       this.#mayBeLogging = log !== undefined;
       method = log?.method ?? (await this.#askUnmap(options));
     }
     const watch = { ranges, pageSize, method, log, set };
     this.#watch = watch;
     server.dirty = set;
-    windows.watcher = method === 'messages' ? undefined : this.#watcher;
+    manager.watcher = method === 'messages' ? undefined : this.#watcher;
     return watch;
   }
 
   /**
-   * A mapping whose bitmap does not fit a message has to be reported in pieces, and libvfio-user knows whole mappings only.
-   * Better to hear of that now than with the first report: the longest is asked for a piece, which is taken as any.
+   * A mapping whose bitmap does not fit a message has to be reported in chunks, and libvfio-user knows whole mappings only.
+   * Better to hear of that now than with the first report: the longest is asked for a chunk, which is taken as any.
    */
   async #checkLongest(watch: Watch, options: CallOptions | undefined): Promise<void> {
     const { log, ranges, set } = watch;
     if (log === undefined) return;
-    let longest: DmaWindow | undefined;
-    for (const window of this.#parts.table) {
-      const isWatched = window.state === 'mapped' && isHidden(window) && partsOf(window, ranges).length > 0;
-      if (isWatched && window.pages > (longest?.pages ?? log.mostPages)) longest = window;
+    let longest: DmaRegion | undefined;
+    for (const region of this.#parts.table) {
+      const isWatched = region.state === 'mapped' && isHidden(region) && partsOf(region, ranges).length > 0;
+      if (isWatched && region.pages > (longest?.pages ?? log.mostPages)) longest = region;
     }
     if (longest === undefined) return;
     if (log.method === 'legacy') throw this.#tooLong(watch, log, longest);
     try {
-      await fetchPieces(log, set, { page: longest.page, pages: log.mostPages }, options);
+      await fetchChunks(log, set, { page: longest.page, pages: log.mostPages }, options);
     } catch (error) {
       if (!isRefusal(error) || longest.state !== 'mapped') throw error;
       throw this.#tooLong(watch, log, longest, error);
@@ -232,16 +239,16 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   }
 
   /** What to do about a mapping that the server reports as a whole, or not at all. */
-  #tooLong({ pageSize }: Watch, log: DirtyLog, window: DmaWindow, cause?: unknown): UnsupportedError {
-    const { session } = this.#parts;
+  #tooLong({ pageSize }: Watch, log: DirtyLog, region: DmaRegion, cause?: unknown): UnsupportedError {
+    const { context } = this.#parts;
     let wanted = log.pageSize;
-    while (wanted <= MAX_PAGE_SIZE && mostPages(session, wanted) < window.pages) wanted *= 2;
+    while (wanted <= MAX_PAGE_SIZE && mostPages(context, wanted) < region.pages) wanted *= 2;
     // A server that has chosen smaller pages than it was asked for would do so again.
     const canBeAsked = log.method === 'logging' && wanted <= MAX_PAGE_SIZE && wanted > pageSize;
     const remedy = canBeAsked ? `start with a pageSize of ${wanted}, or map it` : 'map it';
     return new UnsupportedError(
-      `the server reports whole mappings only, and the bitmap of the ${window.size} bytes at ${hex(window.iova)}, in pages of ` +
-        `${log.pageSize}, is longer than a message of ${session.maxDataXferSize} bytes: ${remedy} in parts of at most ` +
+      `the server reports whole mappings only, and the bitmap of the ${region.size} bytes at ${hex(region.iova)}, in pages of ` +
+        `${log.pageSize}, is longer than a message of ${context.maxDataXferSize} bytes: ${remedy} in parts of at most ` +
         `${log.mostPages * PAGE_SIZE} bytes`,
       cause === undefined ? {} : { cause },
     );
@@ -250,13 +257,13 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   #end(): void {
     this.#watch = undefined;
     this.#parts.server.dirty = undefined;
-    this.#parts.windows.watcher = undefined;
+    this.#parts.manager.watcher = undefined;
   }
 
   /** A server that has come back is told to watch before it is asked. */
   #refuseWhileSetUp(): void {
-    const { gate } = this.#parts.session;
-    if (gate !== undefined) throw gate;
+    const { unavailable } = this.#parts.context;
+    if (unavailable !== undefined) throw unavailable;
   }
 
   #started(): Watch {
@@ -266,14 +273,14 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
 
   /** Whether DMA_UNMAP brings a bitmap is seen by unmapping a page that nobody uses. */
   async #askUnmap(options: CallOptions | undefined): Promise<'unmap'> {
-    const { session, windows } = this.#parts;
+    const { context, manager } = this.#parts;
     let isThere = false;
-    if (session.mayTryOptional) {
-      const page = windows.choosePage(windows.granule / PAGE_SIZE, 64);
-      const memory = arenaMemory(windows.granule, false);
+    if (context.mayTryOptional) {
+      const page = manager.choosePage(manager.granule / PAGE_SIZE, 64);
+      const memory = arenaMemory(manager.granule, false);
       const access = { readable: true, writable: true, shared: true };
-      const window = await windows.map(page, windows.granule / PAGE_SIZE, access, memory, 0, options);
-      windows.watcher = {
+      const region = await manager.map(page, manager.granule / PAGE_SIZE, access, memory, 0, options);
+      manager.watcher = {
         ...this.#watcher,
         bitmapFor: (asked) => this.#unmapBitmap(asked),
         collect: () => undefined,
@@ -283,9 +290,9 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
         onBitmapRefused: () => Promise.resolve(),
       };
       try {
-        await windows.unmap(window, options);
+        await manager.unmap(region, options);
       } finally {
-        windows.watcher = undefined;
+        manager.watcher = undefined;
       }
     }
     if (isThere) return 'unmap';
@@ -294,21 +301,21 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     );
   }
 
-  /** Asks for what the server knows of a window, and marks it. */
-  async #fetch(watch: Watch, window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+  /** Asks for what the server knows of a region, and marks it. */
+  async #fetch(watch: Watch, region: DmaRegion, options: CallOptions | undefined): Promise<void> {
     const { log, set, ranges } = watch;
     if (log === undefined) return;
-    for (const part of partsOf(window, ranges)) {
+    for (const part of partsOf(region, ranges)) {
       try {
-        await fetchPieces(log, set, part, options);
+        await fetchChunks(log, set, part, options);
       } catch (error) {
         if (!(error instanceof RemoteError)) throw error;
         // It was unmapped meanwhile, and what it had is collected there.
-        if (window.state !== 'mapped') return;
-        if (isRefusal(error) && window.pages > log.mostPages) throw this.#tooLong(watch, log, window, error);
-        if (part.pages === window.pages) throw error;
+        if (region.state !== 'mapped') return;
+        if (isRefusal(error) && region.pages > log.mostPages) throw this.#tooLong(watch, log, region, error);
+        if (part.pages === region.pages) throw error;
         // libvfio-user knows whole mappings only.
-        await fetchPieces(log, set, window, options);
+        await fetchChunks(log, set, region, options);
       }
     }
   }
@@ -318,94 +325,99 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
     this.#watch?.set.mark(page, pages);
   }
 
-  #unmapBitmap({ size }: DmaWindow): UnmapBitmap {
-    const pgsize = this.#watch?.log?.pageSize ?? legacyPageSize(this.#parts.session);
+  #unmapBitmap({ size }: DmaRegion): UnmapBitmap {
+    const pgsize = this.#watch?.log?.pageSize ?? legacyPageSize(this.#parts.context);
     return { pgsize, size: dirtyBitmapSize(BigInt(size), pgsize) };
   }
 
   /** What happens to memory that is unmapped while it is watched. */
   readonly #watcher: UnmapWatcher = {
-    bitmapFor: (window) => {
-      const bitmap = this.#unmapBitmap(window);
-      const fits = UNMAP_REPLY_BYTES + bitmap.size <= this.#parts.session.maxDataXferSize;
+    bitmapFor: (region) => {
+      const bitmap = this.#unmapBitmap(region);
+      const fits = UNMAP_REPLY_BYTES + bitmap.size <= this.#parts.context.maxDataXferSize;
       return fits && !this.#unmapRefused ? bitmap : undefined;
     },
-    collect: (window, options) => {
+    collect: (region, options) => {
       const watch = this.#watch;
       // A server that logs need not know DMA_UNMAP's bitmap. Where it does, that is what was written since.
-      if (watch?.method !== 'logging' && this.#watcher.bitmapFor(window) !== undefined) return undefined;
-      if (watch?.log === undefined) this.#markAll(window);
-      return watch?.log && this.#fetch(watch, window, options);
+      if (watch?.method !== 'logging' && this.#watcher.bitmapFor(region) !== undefined) return undefined;
+      if (watch?.log === undefined) this.#markAll(region);
+      return watch?.log && this.#fetch(watch, region, options);
     },
-    onUnmapped: (window, bitmap) => this.#takeBitmap(window, bitmap),
-    onBitmapRefused: async (window, error, options) => {
+    onUnmapped: (region, bitmap) => this.#takeBitmap(region, bitmap),
+    onBitmapRefused: async (region, error, options) => {
       if (!isRefusal(error)) {
         // It may have been done all the same, and then what it had to tell is gone.
-        this.#markAll(window);
+        this.#markAll(region);
         return;
       }
       this.#unmapRefused = true;
-      await this.#watcher.collect(window, options);
+      await this.#watcher.collect(region, options);
     },
-    onLost: (window) => this.#markAll(window),
+    onLost: (region) => this.#markAll(region),
   };
 
-  async #takeBitmap(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): Promise<void> {
+  async #takeBitmap(region: DmaRegion, bitmap: DmaUnmapReply['bitmap']): Promise<void> {
     const watch = this.#watch;
     if (watch === undefined) return;
     // A server that knows the flag and brings no bitmap: nobody knows.
     if (bitmap === undefined) {
-      this.#markAll(window);
+      this.#markAll(region);
       return;
     }
-    const { pgsize } = this.#unmapBitmap(window);
+    const { pgsize } = this.#unmapBitmap(region);
     if (bitmap.pgsize !== pgsize) {
       throw new ProtocolError(`DMA_UNMAP reply: a bitmap of pages of ${bitmap.pgsize}, not ${pgsize}, bytes`);
     }
-    const data = checkBitmap('DMA_UNMAP reply', bitmap.data, BigInt(window.size), pgsize);
-    await markBitmap(watch.set, window, data, pgsize);
+    const data = checkBitmap('DMA_UNMAP reply', bitmap.data, BigInt(region.size), pgsize);
+    await markBitmap(watch.set, region, data, pgsize);
   }
 }
 
-/** Each piece is marked as it comes; one that was asked for and does not come is marked whole. */
-async function fetchPieces(
+/** Each chunk is marked as it comes; one that was asked for and does not come is marked whole. */
+async function fetchChunks(
   log: DirtyLog,
-  set: DirtySet,
+  set: DirtyBitmap,
   range: PageRange,
   options: CallOptions | undefined,
 ): Promise<void> {
-  for (const piece of log.pieces(range)) {
+  for (const chunk of log.chunks(range)) {
     options?.signal?.throwIfAborted();
     let bitmap: Buffer;
     try {
-      bitmap = await log.report(piece, options);
+      bitmap = await log.report(chunk, options);
     } catch (error) {
-      if (!isRefusal(error)) set.mark(piece.page, piece.pages);
+      if (!isRefusal(error)) set.mark(chunk.page, chunk.pages);
       throw error;
     }
-    await markBitmap(set, piece, bitmap, log.pageSize);
+    await markBitmap(set, chunk, bitmap, log.pageSize);
   }
 }
 
 /** What the server can write without our seeing it. */
-function isHidden({ access }: DmaWindow): boolean {
+function isHidden({ access }: DmaRegion): boolean {
   return access.shared && access.writable;
 }
 
-/** The parts of a window that are watched. */
-function partsOf(window: PageRange, ranges: readonly PageRange[] | undefined): PageRange[] {
-  if (ranges === undefined) return [window];
+/** The parts of a region that are watched. */
+function partsOf(region: PageRange, ranges: readonly PageRange[] | undefined): PageRange[] {
+  if (ranges === undefined) return [region];
   return ranges.flatMap((range) => {
-    const page = Math.max(range.page, window.page);
-    const pages = Math.min(range.page + range.pages, window.page + window.pages) - page;
+    const page = Math.max(range.page, region.page);
+    const pages = Math.min(range.page + range.pages, region.page + region.pages) - page;
     return pages > 0 ? [{ page, pages }] : [];
   });
 }
 
 /** Marks what a bitmap of `range` says; a page of the server's may be more, or less, than one of ours. */
-async function markBitmap(set: DirtySet, range: PageRange, bitmap: Buffer, pageSize: number): Promise<void> {
+async function markBitmap(
+  set: DirtyBitmap,
+  range: PageRange,
+  bitmap: Buffer,
+  pageSize: number,
+): Promise<void> {
   const step = pageSize / PAGE_SIZE;
-  await paced(runsOf(bitmap), ({ from, to }) => {
+  await yieldingForEach(runsOf(bitmap), ({ from, to }) => {
     const first = Math.floor(from * step);
     const end = Math.min(range.pages, Math.ceil(to * step));
     if (first < end) set.mark(range.page + first, end - first);

@@ -38,7 +38,7 @@ export function addressOf(page: number): bigint {
   return BigInt(page) << BigInt(PAGE_BITS);
 }
 
-export class DmaTable<T extends PageRange> implements Iterable<T> {
+export class IovaMap<T extends PageRange> implements Iterable<T> {
   readonly #entries: T[] = [];
   /** The last one found: devices stay in one range for a while. */
   #last: T | undefined;

@@ -1,13 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import fc from 'fast-check';
-import {
-  DmaTable,
-  END_PAGE,
-  addressOf,
-  pageOf,
-  readPage,
-  readPageOffset,
-} from '../../lib/device/dma-table.js';
+import { IovaMap, END_PAGE, addressOf, pageOf, readPage, readPageOffset } from '../../lib/device/iova-map.js';
 
 const address = fc.bigInt({ min: 0n, max: 0xffff_ffff_ffff_ffffn });
 
@@ -31,7 +24,7 @@ describe('the table', () => {
   const range = (page: number, pages: number) => ({ page, pages });
 
   test('finds what has a page, and nothing beside it', () => {
-    const table = new DmaTable<{ page: number; pages: number }>();
+    const table = new IovaMap<{ page: number; pages: number }>();
     const ranges = [range(10, 5), range(15, 1), range(100, 1), range(END_PAGE - 2, 2)];
     for (const entry of [2, 0, 3, 1].map((i) => ranges[i]!)) table.insert(entry);
     for (const entry of ranges) {
@@ -43,7 +36,7 @@ describe('the table', () => {
   });
 
   test('forgets what was deleted, also what it found last', () => {
-    const table = new DmaTable<{ page: number; pages: number }>();
+    const table = new IovaMap<{ page: number; pages: number }>();
     const entry = range(10, 5);
     table.insert(entry);
     expect(table.find(12)).toBe(entry);
@@ -58,7 +51,7 @@ describe('the table', () => {
     const some = fc.tuple(fc.integer({ min: 0, max: 60 }), fc.integer({ min: 1, max: 8 }));
     fc.assert(
       fc.property(fc.array(some, { maxLength: 20 }), some, (wanted, [from, pages]) => {
-        const table = new DmaTable<{ page: number; pages: number }>();
+        const table = new IovaMap<{ page: number; pages: number }>();
         const plain: { page: number; pages: number }[] = [];
         const touches = (page: number, count: number) =>
           plain.filter((entry) => page < entry.page + entry.pages && entry.page < page + count);

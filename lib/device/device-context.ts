@@ -22,7 +22,7 @@ export interface Resource {
   close(): void;
 }
 
-export interface SessionOptions {
+export interface DeviceContextOptions {
   mmap: MmapPolicy;
   /** The most bytes of data in one REGION_WRITE. */
   writeChunkBytes: number;
@@ -41,13 +41,13 @@ export interface SessionOptions {
 /** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */
 const MAX_DATA_BYTES = 1 << 20;
 
-export class Session {
+export class DeviceContext {
   #connection: Connection;
-  #gate: ClosedError | undefined;
-  /** The gate does not open any more. */
+  #unavailable: ClosedError | undefined;
+  /** Why calls are refused for good: `resume` does not lift it. */
   #refusal: ClosedError | undefined;
   #negotiated: Negotiated;
-  readonly options: SessionOptions;
+  readonly options: DeviceContextOptions;
   /** Settles, never rejects, with the reason when the device is lost for good. */
   readonly ended: Promise<VfioUserError>;
   #settleEnded!: (reason: VfioUserError) => void;
@@ -55,7 +55,7 @@ export class Session {
   #isEnded = false;
   #isClosed = false;
 
-  constructor(connection: Connection, negotiated: Negotiated, options: SessionOptions) {
+  constructor(connection: Connection, negotiated: Negotiated, options: DeviceContextOptions) {
     this.#connection = connection;
     this.#negotiated = negotiated;
     this.options = options;
@@ -72,16 +72,16 @@ export class Session {
   }
 
   /** Why users may not reach the device just now, as an error of its own for each caller; undefined where they may. */
-  get gate(): ClosedError | undefined {
-    return this.#gate === undefined
+  get unavailable(): ClosedError | undefined {
+    return this.#unavailable === undefined
       ? undefined
-      : new ClosedError(this.#gate.message, { cause: this.#gate.cause });
+      : new ClosedError(this.#unavailable.message, { cause: this.#unavailable.cause });
   }
 
   /** The connection, for calls of the user. @throws ClosedError while the device is being set up again, or is lost. */
   get userConnection(): Connection {
-    const { gate } = this;
-    if (gate !== undefined) throw gate;
+    const { unavailable } = this;
+    if (unavailable !== undefined) throw unavailable;
     return this.#connection;
   }
 
@@ -89,27 +89,29 @@ export class Session {
     return this.#negotiated;
   }
 
-  /** The server has come back; users wait until `openToUsers`. */
-  replaceConnection(connection: Connection, negotiated: Negotiated): void {
-    this.#gate = new ClosedError('the server has come back, and the device is still being set up again');
+  /** The server has come back; users wait until `resume`. */
+  restoreConnection(connection: Connection, negotiated: Negotiated): void {
+    this.#unavailable = new ClosedError(
+      'the server has come back, and the device is still being set up again',
+    );
     this.#connection = connection;
     this.#negotiated = negotiated;
   }
 
-  openToUsers(): void {
-    this.#gate = this.#refusal;
+  resume(): void {
+    this.#unavailable = this.#refusal;
   }
 
   /** Its owner closes the device, which has something left to do: users may not reach it any more. */
-  refuseUsers(reason: ClosedError): void {
+  refuseCalls(reason: ClosedError): void {
     this.#refusal = reason;
-    this.#gate ??= reason;
+    this.#unavailable ??= reason;
   }
 
   /** The device is lost for good. */
   end(reason: VfioUserError): void {
     this.#isEnded = true;
-    this.#gate = new ClosedError(reason.message, { cause: reason });
+    this.#unavailable = new ClosedError(reason.message, { cause: reason });
     this.#settleEnded(reason);
   }
 
@@ -132,14 +134,14 @@ export class Session {
   }
 
   /** Closes `resource` with the device. */
-  own(resource: Resource): void {
+  addResource(resource: Resource): void {
     // What was under way when the device was closed must not outlive it.
     if (this.#isClosed) resource.close();
     else this.#resources.add(resource);
   }
 
   /** The resource was closed by its user. */
-  disown(resource: Resource): void {
+  removeResource(resource: Resource): void {
     this.#resources.delete(resource);
   }
 

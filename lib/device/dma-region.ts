@@ -11,22 +11,22 @@
  *    ▼ error reply, never sent                            the device's end
  *  closed
  * ```
- * A quarantined window is one of which nobody knows whether the server has it: its addresses are given to no other, and
+ * A quarantined region is one of which nobody knows whether the server has it: its addresses are given to no other, and
  * its memory stays where it is, until the connection is gone. In every state but `closed` the device's end closes it.
  *
- * With `reconnect` a window outlives connections: `toldOn` is the one whose server was told of it last. A new server is
+ * With `reconnect` a region outlives connections: `mapSentOn` is the one whose server was told of it last. A new server is
  * told late in setting up, and what is unmapped before then it never hears of.
  */
 import type { Connection } from '../connection/index.js';
 import { TransportError, type ClosedError } from '../errors.js';
 import { holdFd, type HeldFd, type NativeMapping } from '../native.js';
 import type { HandlerBacking } from './dma-handler.js';
-import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
+import { PAGE_SIZE, addressOf, type PageRange } from './iova-map.js';
 
-export type WindowState = 'mapping' | 'mapped' | 'unmapping' | 'quarantined' | 'closed';
+export type DmaRegionState = 'mapping' | 'mapped' | 'unmapping' | 'quarantined' | 'closed';
 
 /** What the device may do with the memory, and how it gets there. */
-export interface WindowAccess {
+export interface DmaRegionAccess {
   /** DMA may read. */
   readonly readable: boolean;
   /** DMA may write. */
@@ -37,10 +37,10 @@ export interface WindowAccess {
   readonly fileIo?: boolean;
 }
 
-export interface WindowMemory {
-  /** The window owns it; -1 where the caller's handler stands behind the addresses. */
+export interface DmaRegionMemory {
+  /** The region owns it; -1 where the caller's handler stands behind the addresses. */
   readonly fd: number;
-  /** Our own view, which the window owns; undefined for a file that cannot be mapped. */
+  /** Our own view, which the region owns; undefined for a file that cannot be mapped. */
   readonly mapping: NativeMapping | undefined;
   /** The memory is ours and cannot shrink: a raw view of it never faults. */
   readonly sealed: boolean;
@@ -53,24 +53,30 @@ export const MAX_VIEW_BYTES = 2 ** 32;
 const EBADF = 9;
 const EFAULT = 14;
 
-export class DmaWindow implements PageRange {
+export class DmaRegion implements PageRange {
   readonly page: number;
   readonly pages: number;
-  readonly access: WindowAccess;
-  state: WindowState = 'mapping';
+  readonly access: DmaRegionAccess;
+  state: DmaRegionState = 'mapping';
   /** The connection whose server was sent its DMA_MAP: no other server knows of it. */
-  toldOn: Connection | undefined;
+  mapSentOn: Connection | undefined;
   /** The DMA_UNMAP that is under way. */
   unmapping: Promise<void> | undefined;
   /** Where the memory begins in its file: what DMA_MAP says, now and when the server comes back. */
   readonly fileOffset: number;
-  readonly #memory: WindowMemory;
+  readonly #memory: DmaRegionMemory;
   readonly #held: HeldFd | undefined;
   #bytes: Buffer | undefined;
   readonly #onRelease = new Set<(reason: ClosedError) => void>();
 
   /** Owns what is in `memory` from here on. */
-  constructor(page: number, pages: number, access: WindowAccess, memory: WindowMemory, fileOffset: number) {
+  constructor(
+    page: number,
+    pages: number,
+    access: DmaRegionAccess,
+    memory: DmaRegionMemory,
+    fileOffset: number,
+  ) {
     this.fileOffset = fileOffset;
     this.page = page;
     this.pages = pages;
@@ -118,7 +124,7 @@ export class DmaWindow implements PageRange {
     return (this.#bytes = Buffer.from(this.view(0, this.size)));
   }
 
-  /** A part of our own memory as an ArrayBuffer of its own; detached when the window is closed. */
+  /** A part of our own memory as an ArrayBuffer of its own; detached when the region is closed. */
   view(offset: number, length: number): ArrayBuffer {
     const view = this.#memory.mapping?.view(offset, length) ?? -EBADF;
     if (typeof view === 'number')

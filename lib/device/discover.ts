@@ -22,7 +22,7 @@ export interface DeviceDescription {
 }
 
 /** Asks for everything. When it fails no fd is left over. */
-export async function interrogate(connection: Connection, options: CallOptions): Promise<DeviceDescription> {
+export async function discover(connection: Connection, options: CallOptions): Promise<DeviceDescription> {
   const info = await connection.call(
     Command.DEVICE_GET_INFO,
     encodeGetInfo(),
@@ -45,7 +45,7 @@ export async function interrogate(connection: Connection, options: CallOptions):
 }
 
 /** In what two descriptions are not of the same device; undefined where they are. Fds and file offsets may differ. */
-export function whatDiffers(before: DeviceDescription, after: DeviceDescription): string | undefined {
+export function firstDifference(before: DeviceDescription, after: DeviceDescription): string | undefined {
   const pairs: [what: string, before: unknown, after: unknown][] = [
     ['device flags', before.info.flags, after.info.flags],
     ['number of regions', before.info.numRegions, after.info.numRegions],

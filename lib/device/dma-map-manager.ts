@@ -1,8 +1,8 @@
 /**
- * The windows that the server has been told of, and the commands that tell it (specification: VFIO_USER_DMA_MAP,
+ * The regions that the server has been told of, and the commands that tell it (specification: VFIO_USER_DMA_MAP,
  * VFIO_USER_DMA_UNMAP).
  *
- * A window is in the table from before its DMA_MAP is sent until after its DMA_UNMAP is answered: the server may use it
+ * A region is in the table from before its DMA_MAP is sent until after its DMA_UNMAP is answered: the server may use it
  * as soon as it knows of it, and until it has said that it does not.
  */
 import {
@@ -28,9 +28,9 @@ import {
   type DmaUnmapReply,
 } from '../protocol/dma-map.js';
 import type { DmaServer } from './dma-server.js';
-import { PAGE_SIZE, addressOf, pageOf, type DmaTable } from './dma-table.js';
-import { DmaWindow, type WindowAccess, type WindowMemory } from './dma-window.js';
-import type { Session } from './session.js';
+import { PAGE_SIZE, addressOf, pageOf, type IovaMap } from './iova-map.js';
+import { DmaRegion, type DmaRegionAccess, type DmaRegionMemory } from './dma-region.js';
+import type { DeviceContext } from './device-context.js';
 
 /** Libraries and devices like their mappings on, and in, huge pages of this size (SPDK registers no other). */
 export const HUGE_PAGE_SIZE = 2 << 20;
@@ -44,77 +44,77 @@ const LOW_FROM = pageOf(BigInt(HUGE_PAGE_SIZE));
 const MSI_FROM = pageOf(0xfee0_0000n);
 const MSI_TO = pageOf(0xff00_0000n);
 
-/** How many mappings QEMU takes, whatever it says: nothing. */
-const UNTOLD_LIMIT = 16;
+/** QEMU accepts 16 mappings but does not advertise a limit. */
+const QEMU_MAP_LIMIT = 16;
 
 export type UnmapBitmap = NonNullable<DmaUnmap['bitmap']>;
 
 /** Wants to know what the device wrote to memory that is about to be unmapped. */
 export interface UnmapWatcher {
   /** The bitmap that DMA_UNMAP is to bring; undefined where it is to bring none. */
-  bitmapFor(window: DmaWindow): UnmapBitmap | undefined;
+  bitmapFor(region: DmaRegion): UnmapBitmap | undefined;
   /** What is asked before DMA_UNMAP is sent; undefined where nothing is. */
-  collect(window: DmaWindow, options: CallOptions | undefined): Promise<void> | undefined;
-  onUnmapped(window: DmaWindow, bitmap: DmaUnmapReply['bitmap']): void | Promise<void>;
+  collect(region: DmaRegion, options: CallOptions | undefined): Promise<void> | undefined;
+  onUnmapped(region: DmaRegion, bitmap: DmaUnmapReply['bitmap']): void | Promise<void>;
   /** DMA_UNMAP with a bitmap was answered with that error; it is sent without one when this is done. */
-  onBitmapRefused(window: DmaWindow, error: RemoteError, options: CallOptions | undefined): Promise<void>;
+  onBitmapRefused(region: DmaRegion, error: RemoteError, options: CallOptions | undefined): Promise<void>;
   /** It is gone, or kept from use, and nobody was told what the device wrote to it last. */
-  onLost(window: DmaWindow): void;
+  onLost(region: DmaRegion): void;
 }
 
-export class DmaWindows {
+export class DmaMapManager {
   watcher: UnmapWatcher | undefined;
-  readonly #session: Session;
-  readonly #table: DmaTable<DmaWindow>;
+  readonly #context: DeviceContext;
+  readonly #table: IovaMap<DmaRegion>;
   readonly #server: DmaServer;
-  /** Windows whose fd the server has not got. */
+  /** DMA regions whose fd the server has not got. */
   #unshared = 0;
-  /** Windows with asynchronous handlers. */
+  /** DMA regions with asynchronous handlers. */
   #asynchronous = 0;
   /** The server does not know DMA_UNMAP's ALL flag. */
   #allRefused = false;
   /** The connection whose server is told of memory: one that has come back is not before it has been looked at. */
-  #confidant: Connection;
+  #mappedOn: Connection;
   /** What `inFlightLimit` was before it had to be 1. */
   #inFlightBefore: number | undefined;
 
-  constructor(session: Session, table: DmaTable<DmaWindow>, server: DmaServer) {
-    this.#session = session;
+  constructor(context: DeviceContext, table: IovaMap<DmaRegion>, server: DmaServer) {
+    this.#context = context;
     this.#table = table;
     this.#server = server;
-    this.#confidant = session.connection;
+    this.#mappedOn = context.connection;
   }
 
   /** What addresses and sizes must be multiples of: the server's smallest page, and no less than ours. Bytes. */
   get granule(): number {
-    const { pgsizes } = this.#session.negotiated.capabilities;
+    const { pgsizes } = this.#context.negotiated.capabilities;
     return Math.max(PAGE_SIZE, Number(pgsizes & -pgsizes));
   }
 
   /** Whether the server can be given fds. */
   get canShare(): boolean {
-    return this.#session.maxMsgFds > 0;
+    return this.#context.maxMsgFds > 0;
   }
 
-  /** How many more windows the server takes; no more than one that does not say so would. */
+  /** How many more regions the server takes; no more than one that does not say so would. */
   get slotsLeft(): number {
-    return Math.min(this.#session.negotiated.capabilities.maxDmaMaps, UNTOLD_LIMIT) - this.#table.size;
+    return Math.min(this.#context.negotiated.capabilities.maxDmaMaps, QEMU_MAP_LIMIT) - this.#table.size;
   }
 
-  /** How many more windows the server says that it takes. */
-  get slotsToldLeft(): number {
-    return this.#session.negotiated.capabilities.maxDmaMaps - this.#table.size;
+  /** How many more regions the server says that it takes. */
+  get advertisedSlotsLeft(): number {
+    return this.#context.negotiated.capabilities.maxDmaMaps - this.#table.size;
   }
 
-  /** The window that has exactly these addresses. */
-  findExact(page: number, pages: number): DmaWindow | undefined {
-    const window = this.#table.find(page);
-    return window?.page === page && window.pages === pages ? window : undefined;
+  /** The region that has exactly these addresses. */
+  findExact(page: number, pages: number): DmaRegion | undefined {
+    const region = this.#table.find(page);
+    return region?.page === page && region.pages === pages ? region : undefined;
   }
 
   /**
    * Free addresses, on a huge page, that a device with `addressBits` address lines can reach.
-   * @throws RangeError where there are none; UnsupportedError where the server takes no more windows.
+   * @throws RangeError where there are none; UnsupportedError where the server takes no more regions.
    */
   choosePage(pages: number, addressBits: number): number {
     this.#checkRoom();
@@ -131,7 +131,7 @@ export class DmaWindows {
     );
   }
 
-  /** Refuses addresses that are in use. @throws RangeError; UnsupportedError where the server takes no more windows. */
+  /** Refuses addresses that are in use. @throws RangeError; UnsupportedError where the server takes no more regions. */
   checkFree(page: number, pages: number): void {
     this.#checkRoom();
     const other = this.#table.overlap(page, pages);
@@ -143,38 +143,38 @@ export class DmaWindows {
     );
   }
 
-  /** `begin`, awaited. */
-  async map(...of: Parameters<DmaWindows['begin']>): Promise<DmaWindow> {
-    const { window, mapped } = this.begin(...of);
+  /** `beginMap`, awaited. */
+  async map(...of: Parameters<DmaMapManager['beginMap']>): Promise<DmaRegion> {
+    const { region, mapped } = this.beginMap(...of);
     await mapped;
-    return window;
+    return region;
   }
 
   /**
    * DMA_MAP, sent at once; `mapped` settles with its reply. `page` has just been chosen, or found free. Owns what is in
    * `memory` from here on, also on failure. Rejects with RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
-  begin(
+  beginMap(
     page: number,
     pages: number,
-    access: WindowAccess,
-    memory: WindowMemory,
+    access: DmaRegionAccess,
+    memory: DmaRegionMemory,
     fileOffset: number,
     options: CallOptions | undefined,
-  ): { window: DmaWindow; mapped: Promise<void> } {
-    const window = new DmaWindow(page, pages, access, memory, fileOffset);
-    this.#add(window);
-    return { window, mapped: this.#confirm(window, options) };
+  ): { region: DmaRegion; mapped: Promise<void> } {
+    const region = new DmaRegion(page, pages, access, memory, fileOffset);
+    this.#add(region);
+    return { region, mapped: this.#completeMap(region, options) };
   }
 
   /**
-   * Undoes `withdraw`. What the server refuses is given back; with the connection gone it is mapped as it was, for the
+   * Undoes `beginUnmap`. What the server refuses is given back; with the connection gone it is mapped as it was, for the
    * server to be told when it comes back.
    * @throws RemoteError, TimeoutError; the signal's reason.
    */
-  async reinstate(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
+  async undoUnmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
     try {
-      await this.#confirm(window, options);
+      await this.#completeMap(region, options);
     } catch (error) {
       if (!(error instanceof ClosedError)) throw error;
     }
@@ -182,53 +182,53 @@ export class DmaWindows {
 
   /**
    * DMA_UNMAP, after which the memory is given back. Asked for again, it is the one that is under way; nothing is done
-   * where the window is closed or quarantined. With the connection gone, or a server that was not told of it yet, only the
+   * where the region is closed or quarantined. With the connection gone, or a server that was not told of it yet, only the
    * memory is given back.
    * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
    */
-  unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
-    if (window.state === 'closed' || window.state === 'quarantined') return Promise.resolve();
-    return (window.unmapping ??= this.#unmap(window, withDeadline(options)).finally(
-      () => (window.unmapping = undefined),
+  unmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
+    if (region.state === 'closed' || region.state === 'quarantined') return Promise.resolve();
+    return (region.unmapping ??= this.#unmap(region, withDeadline(options)).finally(
+      () => (region.unmapping = undefined),
     ));
   }
 
   /**
-   * The server has come back and knows of nothing: tells it of every window again. What was quarantined because of its
+   * The server has come back and knows of nothing: tells it of every region again. What was quarantined because of its
    * predecessor is free.
    * @throws RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async restore(options: CallOptions | undefined): Promise<void> {
-    this.#confidant = this.#session.connection;
+    this.#mappedOn = this.#context.connection;
     this.#inFlightBefore = undefined;
     this.#allRefused = false;
     this.#refuseSync();
-    const windows = [...this.#table];
-    for (const window of windows) if (window.state === 'quarantined') this.#remove(window);
+    const regions = [...this.#table];
+    for (const region of regions) if (region.state === 'quarantined') this.#remove(region);
     this.#adjustInFlight();
-    const untold = windows.filter((window) => window.state === 'mapped' && !this.#isKnown(window));
-    await Promise.all(untold.map((window) => this.#sendMap(window, options)));
+    const untold = regions.filter((region) => region.state === 'mapped' && !this.#isKnown(region));
+    await Promise.all(untold.map((region) => this.#sendMap(region, options)));
   }
 
   /** The device is closed: gives everything back. */
   close(): void {
     const reason = new ClosedError('the device was closed');
-    const windows = [...this.#table];
+    const regions = [...this.#table];
     // All of them before the first is taken: who looks at one of them may look at another.
-    for (const window of windows) window.announceRelease(reason);
-    for (const window of windows) this.#remove(window);
+    for (const region of regions) region.announceRelease(reason);
+    for (const region of regions) this.#remove(region);
   }
 
-  /** Whether the server was told of it: one that has come back knows of no window before `restore`. */
-  #isKnown({ toldOn }: DmaWindow): boolean {
-    const { connection } = this.#session;
-    return toldOn === connection && connection.endReason === undefined;
+  /** Whether the server was told of it: one that has come back knows of no region before `restore`. */
+  #isKnown({ mapSentOn }: DmaRegion): boolean {
+    const { connection } = this.#context;
+    return mapSentOn === connection && connection.endReason === undefined;
   }
 
-  #sendMap(window: DmaWindow, options: TrackedCallOptions | undefined): Promise<void> {
-    const { access, fileOffset, iova, size, fd } = window;
-    const { connection } = this.#session;
-    window.toldOn = connection;
+  #sendMap(region: DmaRegion, options: TrackedCallOptions | undefined): Promise<void> {
+    const { access, fileOffset, iova, size, fd } = region;
+    const { connection } = this.#context;
+    region.mapSentOn = connection;
     // The MMAP flag of newest servers is what an fd without it means; older ones refuse it.
     const flags =
       (access.readable ? DMA_MAP_FLAG_READ : 0) |
@@ -240,107 +240,107 @@ export class DmaWindows {
     return connection.call(Command.DMA_MAP, payload, fds, ignoreReply, options);
   }
 
-  /** Sends DMA_MAP for a window of the table, and gives it its state by the answer. */
-  async #confirm(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
-    const isNew = window.state === 'mapping';
+  /** Sends DMA_MAP for a region of the table, and gives it its state by the answer. */
+  async #completeMap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
+    const isNew = region.state === 'mapping';
     let abandoned = false;
     try {
       // Nobody is to be given memory before it is known who it is: what was there before is told of by `restore`.
-      const { gate, connection } = this.#session;
-      if (gate !== undefined && (isNew || this.#confidant !== connection)) throw gate;
-      await this.#sendMap(window, { ...options, onAbandoned: () => (abandoned = true) });
+      const { unavailable, connection } = this.#context;
+      if (unavailable !== undefined && (isNew || this.#mappedOn !== connection)) throw unavailable;
+      await this.#sendMap(region, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      if (window.isClosed) throw error;
-      if (abandoned) window.state = 'quarantined';
-      else if (!isNew && error instanceof ClosedError) window.state = 'mapped';
-      else this.#remove(window);
-      throw this.#explain(window, error);
+      if (region.isClosed) throw error;
+      if (abandoned) region.state = 'quarantined';
+      else if (!isNew && error instanceof ClosedError) region.state = 'mapped';
+      else this.#remove(region);
+      throw this.#explain(region, error);
     }
-    if (window.isClosed) throw new ClosedError('DMA_MAP: it was unmapped, or the device closed, meanwhile');
-    window.state = 'mapped';
+    if (region.isClosed) throw new ClosedError('DMA_MAP: it was unmapped, or the device closed, meanwhile');
+    region.state = 'mapped';
   }
 
   /** What a server may mean by refusing a mapping without saying why. */
-  #explain({ access }: DmaWindow, error: unknown): unknown {
+  #explain({ access }: DmaRegion, error: unknown): unknown {
     if (!(error instanceof RemoteError)) return error;
     const others = this.#table.size;
     const why =
       access.fileIo === true
         ? 'FILE_IO is known to the newest libvfio-user alone'
-        : others >= UNTOLD_LIMIT
-          ? `${others} mappings exist, and some servers, QEMU among them, take ${UNTOLD_LIMIT} without saying so`
+        : others >= QEMU_MAP_LIMIT
+          ? `${others} mappings exist, and some servers, QEMU among them, take ${QEMU_MAP_LIMIT} without saying so`
           : undefined;
     return why === undefined ? error : new RemoteError(error.command, error.errno, { cause: error }, why);
   }
 
-  async #unmap(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
-    await this.withdraw(window, options);
-    this.#remove(window);
+  async #unmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
+    await this.beginUnmap(region, options);
+    this.#remove(region);
   }
 
   /**
-   * DMA_UNMAP of a mapped window, which keeps its memory and its place in the table: `drop` or `reinstate` it then. With
+   * DMA_UNMAP of a mapped region, which keeps its memory and its place in the table: `finishUnmap` or `undoUnmap` it then. With
    * the connection gone, or to a server that was not told of it yet, nothing is sent.
    * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
    */
-  async withdraw(window: DmaWindow, options: CallOptions | undefined): Promise<void> {
-    window.state = 'unmapping';
-    window.announceRelease(new ClosedError('the DMA memory was unmapped'));
-    const watcher = this.#watcherOf(window);
-    if (!this.#isKnown(window)) {
-      watcher?.onLost(window);
+  async beginUnmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
+    region.state = 'unmapping';
+    region.announceRelease(new ClosedError('the DMA memory was unmapped'));
+    const watcher = this.#watcherOf(region);
+    if (!this.#isKnown(region)) {
+      watcher?.onLost(region);
       return;
     }
     let sent = false;
     let abandoned = false;
     try {
-      const collected = watcher?.collect(window, options);
+      const collected = watcher?.collect(region, options);
       // Not awaited for nothing: a transaction's commands leave in the order in which it was told.
       if (collected !== undefined) await collected;
       sent = true;
-      const bitmap = watcher?.bitmapFor(window);
-      await this.#sendUnmap(window, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
+      const bitmap = watcher?.bitmapFor(region);
+      await this.#sendUnmap(region, bitmap, { ...options, onAbandoned: () => (abandoned = true) });
     } catch (error) {
-      const isGone = window.isClosed || error instanceof ClosedError;
+      const isGone = region.isClosed || error instanceof ClosedError;
       // After a reply that makes no sense nobody knows either.
       const isUnclear = abandoned || (sent && error instanceof ProtocolError);
-      if (isGone || isUnclear) watcher?.onLost(window);
+      if (isGone || isUnclear) watcher?.onLost(region);
       if (isGone) return;
-      window.state = isUnclear ? 'quarantined' : 'mapped';
+      region.state = isUnclear ? 'quarantined' : 'mapped';
       throw error;
     }
   }
 
-  /** Gives a window back that was withdrawn. */
-  drop(window: DmaWindow): void {
-    this.#remove(window);
+  /** Frees the memory and the addresses of a region after `beginUnmap`. */
+  finishUnmap(region: DmaRegion): void {
+    this.#remove(region);
   }
 
   /**
-   * Unmaps every window: at once where the server knows the ALL flag (which frees what is quarantined, too) and nobody
+   * Unmaps every region: at once where the server knows the ALL flag (which frees what is quarantined, too) and nobody
    * watches what is written, else one by one.
    * @throws DmaBatchError where some were refused; TimeoutError, ProtocolError and the signal's reason.
    */
   async unmapAll(options: CallOptions | undefined): Promise<void> {
     const call = withDeadline(options);
-    const { negotiated } = this.#session;
+    const { negotiated } = this.#context;
     const reason = new ClosedError('the DMA memory was unmapped (unmapAll)');
-    for (const window of this.#table) window.announceRelease(reason);
+    for (const region of this.#table) region.announceRelease(reason);
     // What all of them were written last is not told at once.
-    const isWatched = [...this.#table].some((window) => this.#watcherOf(window) !== undefined);
-    const isTold = [...this.#table].every((window) => this.#isKnown(window));
+    const isWatched = [...this.#table].some((region) => this.#watcherOf(region) !== undefined);
+    const isTold = [...this.#table].every((region) => this.#isKnown(region));
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && isTold;
     if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(call))) return;
-    const windows = [...this.#table].filter((window) => window.state !== 'quarantined');
-    const results = await Promise.allSettled(windows.map((window) => this.unmap(window, call)));
+    const regions = [...this.#table].filter((region) => region.state !== 'quarantined');
+    const results = await Promise.allSettled(regions.map((region) => this.unmap(region, call)));
     const failures = results.flatMap((result, i) =>
       result.status === 'fulfilled'
         ? []
         : [
             {
               operation: 'DMA_UNMAP' as const,
-              iova: windows[i]!.iova,
-              size: windows[i]!.size,
+              iova: regions[i]!.iova,
+              size: regions[i]!.size,
               error: result.reason as unknown,
             },
           ],
@@ -350,103 +350,103 @@ export class DmaWindows {
 
   /** False where the server does not know how: nothing has changed then. */
   async #unmapAtOnce(options: CallOptions | undefined): Promise<boolean> {
-    const windows = [...this.#table].filter((window) => window.state === 'mapped');
-    const done = this.#sendUnmapAll(windows, options);
+    const regions = [...this.#table].filter((region) => region.state === 'mapped');
+    const done = this.#sendUnmapAll(regions, options);
     const settled = done.then(
       () => undefined,
       () => undefined,
     );
-    for (const window of windows) {
-      window.state = 'unmapping';
-      window.unmapping = settled;
+    for (const region of regions) {
+      region.state = 'unmapping';
+      region.unmapping = settled;
     }
     try {
       return await done;
     } finally {
-      for (const window of windows) window.unmapping = undefined;
+      for (const region of regions) region.unmapping = undefined;
     }
   }
 
-  async #sendUnmapAll(windows: readonly DmaWindow[], options: CallOptions | undefined): Promise<boolean> {
+  async #sendUnmapAll(regions: readonly DmaRegion[], options: CallOptions | undefined): Promise<boolean> {
     let abandoned = false;
     // The server drops what it was told of before it was told this.
     const known = [...this.#table];
     try {
       const payload = encodeDmaUnmap({ flags: DMA_UNMAP_FLAG_ALL, address: 0n, size: 0n });
-      await this.#session.connection.call(Command.DMA_UNMAP, payload, null, checkUnmapAllReply, {
+      await this.#context.connection.call(Command.DMA_UNMAP, payload, null, checkUnmapAllReply, {
         ...options,
         onAbandoned: () => (abandoned = true),
       } satisfies TrackedCallOptions);
     } catch (error) {
       const isGone = error instanceof ClosedError;
       const isUnclear = abandoned || error instanceof ProtocolError;
-      for (const window of windows) {
-        if (window.isClosed) continue;
-        if (isGone || isUnclear) this.#watcherOf(window)?.onLost(window);
-        if (isGone) this.#remove(window);
-        else window.state = isUnclear ? 'quarantined' : 'mapped';
+      for (const region of regions) {
+        if (region.isClosed) continue;
+        if (isGone || isUnclear) this.#watcherOf(region)?.onLost(region);
+        if (isGone) this.#remove(region);
+        else region.state = isUnclear ? 'quarantined' : 'mapped';
       }
       if (isGone) return true;
       if (!(error instanceof RemoteError)) throw error;
       this.#allRefused = true;
       return false;
     }
-    for (const window of known) {
+    for (const region of known) {
       // Watching may have begun meanwhile.
-      if (!window.isClosed) this.#watcherOf(window)?.onLost(window);
-      this.#remove(window);
+      if (!region.isClosed) this.#watcherOf(region)?.onLost(region);
+      this.#remove(region);
     }
     return true;
   }
 
   async #sendUnmap(
-    window: DmaWindow,
+    region: DmaRegion,
     bitmap: UnmapBitmap | undefined,
     options: TrackedCallOptions,
   ): Promise<void> {
-    const range = { address: window.iova, size: BigInt(window.size) };
+    const range = { address: region.iova, size: BigInt(region.size) };
     const decode = (bytes: Buffer, start: number, end: number): DmaUnmapReply | undefined =>
-      checkUnmapReply(window, bytes, start, end);
-    const { connection } = this.#session;
+      checkUnmapReply(region, bytes, start, end);
+    const { connection } = this.#context;
     if (bitmap !== undefined) {
       try {
         const flags = DMA_UNMAP_FLAG_GET_DIRTY_BITMAP;
         const payload = encodeDmaUnmap({ flags, ...range, bitmap });
         const reply = await connection.call(Command.DMA_UNMAP, payload, null, decode, options);
-        await this.watcher?.onUnmapped(window, reply?.bitmap);
+        await this.watcher?.onUnmapped(region, reply?.bitmap);
         return;
       } catch (error) {
         if (!(error instanceof RemoteError)) throw error;
-        await this.watcher?.onBitmapRefused(window, error, options);
+        await this.watcher?.onBitmapRefused(region, error, options);
       }
     }
     await connection.call(Command.DMA_UNMAP, encodeDmaUnmap({ flags: 0, ...range }), null, decode, options);
   }
 
   /** Only what the server maps and may write can it dirty unseen. */
-  #watcherOf({ access }: DmaWindow): UnmapWatcher | undefined {
+  #watcherOf({ access }: DmaRegion): UnmapWatcher | undefined {
     return access.shared && access.writable ? this.watcher : undefined;
   }
 
-  #add(window: DmaWindow): void {
-    this.#table.insert(window);
-    if (!window.access.shared) this.#unshared++;
-    this.#countAsync(window, 1);
+  #add(region: DmaRegion): void {
+    this.#table.insert(region);
+    if (!region.access.shared) this.#unshared++;
+    this.#countAsync(region, 1);
     this.#adjustInFlight();
   }
 
-  #remove(window: DmaWindow): void {
-    if (window.isClosed) return;
-    this.#table.delete(window);
-    this.#server.forget(window);
-    this.#session.connection.copyLentBodies();
-    window.close();
-    if (!window.access.shared) this.#unshared--;
-    this.#countAsync(window, -1);
+  #remove(region: DmaRegion): void {
+    if (region.isClosed) return;
+    this.#table.delete(region);
+    this.#server.forget(region);
+    this.#context.connection.copyLentBodies();
+    region.close();
+    if (!region.access.shared) this.#unshared--;
+    this.#countAsync(region, -1);
     this.#adjustInFlight();
   }
 
-  #countAsync({ handler }: DmaWindow, by: number): void {
+  #countAsync({ handler }: DmaRegion, by: number): void {
     if (handler?.isAsync !== true) return;
     this.#asynchronous += by;
     this.#refuseSync();
@@ -454,7 +454,7 @@ export class DmaWindows {
 
   /** A synchronous call blocks the thread in which an asynchronous handler would have to answer the server first. */
   #refuseSync(): void {
-    this.#session.connection.whyNotSync =
+    this.#context.connection.whyNotSync =
       this.#asynchronous === 0
         ? undefined
         : 'no synchronous call can be made while memory with an asynchronous handler is mapped';
@@ -465,7 +465,7 @@ export class DmaWindows {
    * finds a command there. Streams are at 1 anyway.
    */
   #adjustInFlight(): void {
-    const { connection, options } = this.#session;
+    const { connection, options } = this.#context;
     const alone = this.#unshared > 0 && !connection.hasTwin && connection.passesFds && !options.inFlightFixed;
     if (alone && this.#inFlightBefore === undefined) {
       this.#inFlightBefore = connection.inFlightLimit;
@@ -477,7 +477,7 @@ export class DmaWindows {
   }
 
   #checkRoom(): void {
-    const { maxDmaMaps } = this.#session.negotiated.capabilities;
+    const { maxDmaMaps } = this.#context.negotiated.capabilities;
     if (this.#table.size < maxDmaMaps) return;
     throw new UnsupportedError(
       `the server takes at most ${maxDmaMaps} DMA mappings at a time (max_dma_maps)`,
@@ -487,16 +487,16 @@ export class DmaWindows {
 
 /** Old servers answer with nothing, newer ones with the request. */
 function checkUnmapReply(
-  window: DmaWindow,
+  region: DmaRegion,
   bytes: Buffer,
   start: number,
   end: number,
 ): DmaUnmapReply | undefined {
   const reply = decodeDmaUnmapReply(bytes, start, end);
-  if (reply === undefined || (reply.address === window.iova && reply.size === BigInt(window.size)))
+  if (reply === undefined || (reply.address === region.iova && reply.size === BigInt(region.size)))
     return reply;
   throw new ProtocolError(
-    `DMA_UNMAP reply: ${reply.size} bytes at ${hex(reply.address)}, asked for ${window.size} at ${hex(window.iova)}`,
+    `DMA_UNMAP reply: ${reply.size} bytes at ${hex(reply.address)}, asked for ${region.size} at ${hex(region.iova)}`,
   );
 }
 

@@ -30,7 +30,7 @@ import { ClosedError, TimeoutError, type VfioUserError } from '../errors.js';
 import { integer, wrongType } from '../fields.js';
 import { check, native, type NativeEventFd } from '../native.js';
 import * as option from '../options.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 import { WaitIterator } from './wait-iterator.js';
 
 /** Hears of each count, at least 1, as it is read. */
@@ -69,7 +69,7 @@ export class Vector extends EventEmitter<VectorEvents> {
   readonly subindex: number;
   readonly #name: string;
   readonly #isTrigger: boolean;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #eventfd: NativeEventFd;
   readonly #onClose: (vector: Vector) => void;
   /** In the order in which they came. */
@@ -88,17 +88,17 @@ export class Vector extends EventEmitter<VectorEvents> {
    * @internal Makes the eventfd; `start` follows when the server has it.
    * @throws TransportError where there is no room for one more fd.
    */
-  constructor(session: Session, identity: VectorIdentity, onClose: (vector: Vector) => void) {
+  constructor(context: DeviceContext, identity: VectorIdentity, onClose: (vector: Vector) => void) {
     super();
     this.index = identity.index;
     this.subindex = identity.subindex;
     this.#name = identity.name;
     this.#isTrigger = identity.isTrigger;
-    this.#session = session;
+    this.#context = context;
     this.#onClose = onClose;
     const fd = check(native().eventfd(0), 'eventfd', identity.name);
     this.#eventfd = new (native().EventFd)(fd, (count) => this.#deliver(count));
-    session.own(this);
+    context.addResource(this);
     forbidCloning(this, 'a Vector');
   }
 
@@ -119,7 +119,7 @@ export class Vector extends EventEmitter<VectorEvents> {
 
   /**
    * The next count: at once where some is kept, else when the server signals. How waiters and listeners share counts
-   * stands at the top of vector.ts.
+   * stands at the top of irq-vector.ts.
    * @throws TimeoutError after `timeoutMs` (default: the device's), ClosedError when the vector is closed or the
    * connection ends, the signal's reason.
    */
@@ -127,7 +127,7 @@ export class Vector extends EventEmitter<VectorEvents> {
     const problem = option.CALL_OPTIONS.problem('Vector.wait', options);
     if (problem !== undefined) return Promise.reject(problem);
     return new Promise((resolve, reject) => {
-      const timeoutMs = timeoutOf(options, this.#session.connection.timeoutMs);
+      const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
       const signal = options?.signal;
       checkSignal(signal);
       if (this.#kept > 0) {
@@ -207,7 +207,7 @@ export class Vector extends EventEmitter<VectorEvents> {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    this.#session.disown(this);
+    this.#context.removeResource(this);
     this.#eventfd.close();
     this.#kept = 0;
     this.#onClose(this);
@@ -228,9 +228,9 @@ export class Vector extends EventEmitter<VectorEvents> {
   /** @internal The server has the eventfd. Nothing is read before: whoever enabled it can listen from the first count. */
   start(): void {
     if (this.#isClosed) return;
-    const ended = this.#session.connection.endReason;
+    const ended = this.#context.connection.endReason;
     if (ended !== undefined) {
-      this.cutOff(ended);
+      this.disconnect(ended);
       return;
     }
     this.#endReason = undefined;
@@ -238,7 +238,7 @@ export class Vector extends EventEmitter<VectorEvents> {
   }
 
   /** @internal The connection has ended. What was signalled before is still delivered. */
-  cutOff(reason: VfioUserError): void {
+  disconnect(reason: VfioUserError): void {
     if (this.#isClosed || this.#endReason !== undefined) return;
     this.#read();
     if (this.#isClosed) return;
@@ -255,7 +255,7 @@ export class Vector extends EventEmitter<VectorEvents> {
 
   #deliver(count: number): void {
     this.#count += count;
-    if (this.#isTrigger) this.#session.connection.tellInterrupt(this.index, this.subindex, count);
+    if (this.#isTrigger) this.#context.connection.tellInterrupt(this.index, this.subindex, count);
     if (this.#waiters.size === 0) this.#kept += count;
     else this.#wakeFirst(count);
     // Not `emit`: what one of them throws must not keep the others from hearing of it.

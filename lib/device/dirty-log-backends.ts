@@ -23,9 +23,9 @@ import {
   encodeDmaLoggingStart,
   encodeDmaLoggingStop,
 } from '../protocol/dma-logging.js';
-import { PAGE_SIZE, addressOf, type PageRange } from './dma-table.js';
+import { PAGE_SIZE, addressOf, type PageRange } from './iova-map.js';
 import type { Features } from './features.js';
-import type { Session } from './session.js';
+import type { DeviceContext } from './device-context.js';
 
 const { errno } = constants;
 
@@ -34,11 +34,11 @@ export interface DirtyLog {
   /** In bytes: what one bit of a bitmap stands for. */
   readonly pageSize: number;
   /** What reports of `range` are made of. */
-  pieces(range: PageRange): Iterable<PageRange>;
+  chunks(range: PageRange): Iterable<PageRange>;
   /** How many pages of ours one report may be of: those whose bitmap fits a message. */
   readonly mostPages: number;
-  /** The bitmap of a piece, in pages of `pageSize`; the server begins anew, also where its answer does not arrive. */
-  report(piece: PageRange, options: CallOptions | undefined): Promise<Buffer>;
+  /** The bitmap of a chunk, in pages of `pageSize`; the server begins anew, also where its answer does not arrive. */
+  report(chunk: PageRange, options: CallOptions | undefined): Promise<Buffer>;
   stop(options: CallOptions | undefined): Promise<void>;
 }
 
@@ -54,21 +54,21 @@ const REPLY_OVERHEAD = 64;
  * reason.
  */
 export async function startLog(
-  session: Session,
+  context: DeviceContext,
   features: Features,
   ranges: readonly PageRange[],
   pageSize: number,
   mayBeStarted: boolean,
   options: CallOptions | undefined,
 ): Promise<DirtyLog | undefined> {
-  if (!session.mayTryOptional) return undefined;
+  if (!context.mayTryOptional) return undefined;
   const hasStart = await features.probe(Feature.DMA_LOGGING_START, { set: true }, options);
   if (hasStart && (await features.probe(Feature.DMA_LOGGING_REPORT, { get: true }, options))) {
-    const log = new FeatureLog(session, features, pageSize);
+    const log = new FeatureLog(context, features, pageSize);
     if (mayBeStarted) await stopped(log, options);
     return log.start(ranges, options);
   }
-  const log = new LegacyLog(session);
+  const log = new LegacyLog(context);
   if (mayBeStarted) await stopped(log, options);
   return (await log.start(options)) ? log : undefined;
 }
@@ -85,11 +85,11 @@ async function stopped(log: DirtyLog, options: CallOptions | undefined): Promise
 class FeatureLog implements DirtyLog {
   readonly method = 'logging';
   readonly pageSize: number;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
   readonly #features: Features;
 
-  constructor(session: Session, features: Features, pageSize: number) {
-    this.#session = session;
+  constructor(context: DeviceContext, features: Features, pageSize: number) {
+    this.#context = context;
     this.#features = features;
     this.pageSize = pageSize;
   }
@@ -104,14 +104,14 @@ class FeatureLog implements DirtyLog {
     const chosen = await this.#features.request(payload, options, (bytes, start, end) =>
       decodeDmaLoggingStartReply(bytes, start, end),
     );
-    return new FeatureLog(this.#session, this.#features, chosen.pageSize);
+    return new FeatureLog(this.#context, this.#features, chosen.pageSize);
   }
 
   get mostPages(): number {
-    return mostPages(this.#session, this.pageSize);
+    return mostPages(this.#context, this.pageSize);
   }
 
-  *pieces({ page, pages }: PageRange): Generator<PageRange, void, undefined> {
+  *chunks({ page, pages }: PageRange): Generator<PageRange, void, undefined> {
     const most = this.mostPages;
     for (let done = 0; done < pages; done += most) {
       yield { page: page + done, pages: Math.min(most, pages - done) };
@@ -136,11 +136,11 @@ class FeatureLog implements DirtyLog {
 class LegacyLog implements DirtyLog {
   readonly method = 'legacy';
   readonly pageSize: number;
-  readonly #session: Session;
+  readonly #context: DeviceContext;
 
-  constructor(session: Session) {
-    this.#session = session;
-    this.pageSize = legacyPageSize(session);
+  constructor(context: DeviceContext) {
+    this.#context = context;
+    this.pageSize = legacyPageSize(context);
   }
 
   /** There is no way to ask whether there is one but to start it. */
@@ -156,11 +156,11 @@ class LegacyLog implements DirtyLog {
   }
 
   get mostPages(): number {
-    return mostPages(this.#session, this.pageSize);
+    return mostPages(this.#context, this.pageSize);
   }
 
   /** Servers of that time give bitmaps of whole mappings. */
-  pieces(range: PageRange): PageRange[] {
+  chunks(range: PageRange): PageRange[] {
     return [range];
   }
 
@@ -169,7 +169,7 @@ class LegacyLog implements DirtyLog {
     const size = BigInt(pages) * BigInt(PAGE_SIZE);
     const bitmap = { pgsize: this.pageSize, size: dirtyBitmapSize(size, this.pageSize) };
     const payload = encodeDirtyPages({ flags: DIRTY_PAGES_FLAG_GET_BITMAP, range: { iova, size, bitmap } });
-    return this.#session.connection.call(
+    return this.#context.connection.call(
       Command.DIRTY_PAGES,
       payload,
       null,
@@ -190,7 +190,7 @@ class LegacyLog implements DirtyLog {
 
   #control(flags: number, options: CallOptions | undefined): Promise<void> {
     const payload = encodeDirtyPages({ flags });
-    return this.#session.connection.call(Command.DIRTY_PAGES, payload, null, () => undefined, options);
+    return this.#context.connection.call(Command.DIRTY_PAGES, payload, null, () => undefined, options);
   }
 }
 
@@ -199,14 +199,14 @@ export function isRefusal(error: unknown): boolean {
 }
 
 /** The pages of ours whose bitmap, in pages of `pageSize`, fits a message. */
-export function mostPages({ maxDataXferSize }: Session, pageSize: number): number {
-  // Whole words of the bitmap, so that pieces begin where a page of the server's does.
+export function mostPages({ maxDataXferSize }: DeviceContext, pageSize: number): number {
+  // Whole words of the bitmap, so that chunks begin where a page of the server's does.
   const bitmapBytes = Math.max(8, Math.floor((maxDataXferSize - REPLY_OVERHEAD) / 8) * 8);
   return Math.max(1, Math.floor((bitmapBytes * 8 * pageSize) / PAGE_SIZE));
 }
 
 /** Servers of that time track in the page size that they named in VERSION's migration capability, and take no other. */
-export function legacyPageSize({ negotiated }: Session): number {
+export function legacyPageSize({ negotiated }: DeviceContext): number {
   return negotiated.capabilities.migration?.pgsize ?? PAGE_SIZE;
 }
 

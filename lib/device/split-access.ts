@@ -2,17 +2,17 @@
 import type { Width } from './region-accesses.js';
 
 /** A part of an access: where it begins, from the access's first byte, and how many bytes it has. */
-export interface Piece {
+export interface Chunk {
   at: number;
   count: number;
 }
 
 /** Parts of `chunk` bytes, the last one shorter. */
-export function* chunks(length: number, chunk: number): Generator<Piece, void, undefined> {
+export function* chunks(length: number, chunk: number): Generator<Chunk, void, undefined> {
   for (let at = 0; at < length; at += chunk) yield { at, count: Math.min(chunk, length - at) };
 }
 
-export class AccessPieces {
+export class AccessSplitter {
   /** The widest first. */
   readonly #widths: readonly Width[];
   /** All are powers of two: what is a multiple of the least can be cut. */
@@ -39,7 +39,7 @@ export class AccessPieces {
   }
 
   /** The accesses, in rising order, each as wide as can be. */
-  *cut(offset: number, length: number): Generator<Piece, void, undefined> {
+  *split(offset: number, length: number): Generator<Chunk, void, undefined> {
     for (let at = 0; at < length;) {
       const count = this.#widths.find((width) => (offset + at) % width === 0 && at + width <= length)!;
       yield { at, count };
