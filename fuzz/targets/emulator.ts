@@ -82,7 +82,7 @@ class Run {
     closeFds(this.#client.pipe.takeFds());
     await connection.ended;
     this.#check();
-    promise(this.#attached?.connected !== true, 'the device knows that its client has gone');
+    promise(this.#attached?.isConnected !== true, 'the device knows that its client has gone');
     promise((this.#attached?.dmaTable.size ?? 0) === 0, 'no mapping is kept of a client that has gone');
     await this.#device.reset?.(this.#attached!);
     this.#device.close();
@@ -171,11 +171,11 @@ class Run {
 
   #armed(): number {
     const client = this.#attached;
-    if (client?.connected !== true) return 0;
+    if (client?.isConnected !== true) return 0;
     const lines = this.#device.irqs.flatMap(({ index, count }) =>
       Array.from({ length: count }, (_, sub) => client.irq(index, sub)),
     );
-    return lines.filter(({ armed }) => armed).length;
+    return lines.filter(({ isArmed: armed }) => armed).length;
   }
 }
 

@@ -32,6 +32,7 @@ import { recognise } from './known-servers.js';
 import { EndpointUsed, ServerSource, type Subject } from './server-source.js';
 import { RawConnection } from './raw-connection.js';
 
+/** What `diagnose` can be told. */
 export interface DiagnoseOptions {
   /** Nothing is sent that changes the device: no write, reset, mapping or interrupt. Default true. */
   readOnly?: boolean | undefined;
@@ -53,6 +54,7 @@ export interface DiagnoseOptions {
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
+/** How far a diagnosis is. */
 export interface Progress {
   /** Probes that are over. */
   done: number;
@@ -104,8 +106,13 @@ class Unreachable extends Error {}
 /**
  * Tells of a server, rule by rule, whether it keeps the specification, and what else a client wants to know.
  *
- * @param subject where the server listens, or `{ start }`, which starts a new one for each probe (`spawner`).
+ * @param subject - where the server listens, or `{ start }`, which starts a new one for each probe (`spawner`).
  * @returns always a report, whatever the server does: what could not be tried is `not run`, and `incomplete` says why.
+ * @example
+ * ```ts
+ * const report = await diagnose('/run/dev.sock', { readOnly: false });
+ * console.log(toMarkdown(report));
+ * ```
  * @throws RangeError for options that make no sense, a name in `only` that nothing begins with among them; what `start`
  * throws.
  */

@@ -8,6 +8,7 @@ const SHOWN_BYTES = 48;
 // eslint-disable-next-line no-control-regex
 const UNPRINTABLE = /[\u0000-\u001f\u007f-\u009f\u200e\u200f\u2028-\u202e\u2066-\u2069]/g;
 
+/** A report as Markdown: quirks, rules by verdict, traits, and the bytes behind what is broken or unclear. */
 export function toMarkdown(report: DoctorReport): string {
   const parts = [
     `# Doctor's report: ${text(report.server)}`,

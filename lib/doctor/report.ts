@@ -10,6 +10,7 @@ import type { Quirks } from '../index.js';
  */
 export type Verdict = 'kept' | 'broken' | 'not applicable' | 'not run' | 'unclear';
 
+/** All verdicts, the most telling first. */
 export const VERDICTS: readonly Verdict[] = ['kept', 'broken', 'unclear', 'not applicable', 'not run'];
 
 /** One step of a conversation, in order. */
@@ -34,11 +35,13 @@ export interface RuleResult {
   rule: string;
   /** The section of the specification. */
   section: string;
+  /** Whether the server kept the rule. */
   verdict: Verdict;
   /** What was seen, in one sentence. */
   detail: string;
   /** The probe that tried it. */
   probe: string;
+  /** What was sent and received. */
   evidence: Evidence[];
 }
 
@@ -50,7 +53,9 @@ export interface Trait {
   title: string;
   /** What this server does. */
   value: string;
+  /** The probe that saw it. */
   probe: string;
+  /** What was sent and received. */
   evidence: Evidence[];
 }
 
@@ -68,31 +73,42 @@ export interface Recognised {
 
 /** What the server says of itself. */
 export interface Identity {
+  /** The version in the reply to a proposal of 0.2, `0.1`; null where VERSION was not answered. */
   version: string | null;
   /** The JSON of VERSION's reply, as it came. */
   capabilities: string | null;
+  /** From config space; null where that could not be read. */
   vendorId: number | null;
+  /** From config space; null where that could not be read. */
   deviceId: number | null;
   /** By index; sizes in bytes. */
   regions: { index: number; size: number; flags: string[] }[];
+  /** Types of interrupts, by index. */
   irqs: { index: number; count: number; flags: string[] }[];
 }
 
 /** A whole diagnosis. `format` is raised when members change their meaning. */
 export interface DoctorReport {
+  /** Of this structure. */
   format: 1;
   /** What the caller calls the server. */
   server: string;
+  /** Whether probes that change state were left out. */
   readOnly: boolean;
+  /** What the server says of itself. */
   identity: Identity;
+  /** Which implementation this looks like. */
   recognised: Recognised;
+  /** How many rules have each verdict. */
   summary: Record<Verdict, number>;
   /**
    * Why something that was wanted could not be tried: nobody listened, the server went away, the diagnosis was ended.
    * null where all of it was. What the options leave out was not wanted.
    */
   incomplete: string | null;
+  /** Every rule that was looked at, in the order of `RULES`. */
   rules: RuleResult[];
+  /** What the specification leaves open, in the order in which it was found. */
   traits: Trait[];
   /** What `connect` can be told: `connect(endpoint, { quirks })`. Empty where nothing is needed. */
   quirks: Quirks;

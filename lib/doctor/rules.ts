@@ -168,6 +168,7 @@ export const RULES = {
   'irqs.past-end': rule(SET_IRQS, 'An interrupt past the count of its index is an error.'),
 } as const satisfies Record<string, Rule>;
 
+/** The name of a rule, `version.minor`. */
 export type RuleId = keyof typeof RULES;
 
 export const RULE_IDS = Object.keys(RULES) as RuleId[];

@@ -10,8 +10,8 @@ import type { ServerRequests } from './server-requests.js';
 
 /** Devices interrupt from timers and the like, where what is thrown would end the process. */
 class NoLine implements IrqLine {
-  readonly armed = false;
-  readonly masked = false;
+  readonly isArmed = false;
+  readonly isMasked = false;
   readonly #name: string;
   readonly #onError: (error: unknown) => void;
 
@@ -47,7 +47,7 @@ export class ClientState implements ClientContext {
     this.#onError = settings.onError;
   }
 
-  get connected(): boolean {
+  get isConnected(): boolean {
     return this.#connected;
   }
 

@@ -41,6 +41,7 @@ export interface RegionModel {
   readonly size: number;
   /** `REGION_FLAG_READ` and `REGION_FLAG_WRITE`; both by default. */
   readonly flags?: number;
+  /** Answers accesses by message. Without it they read and write `memory`. */
   readonly handler?: RegionHandler;
   /**
    * Memory of `size` bytes. Where it has an fd, clients whose transport passes fds can map it; accesses to a mapping
@@ -55,7 +56,9 @@ export interface RegionModel {
 
 /** Parts of a region that are written by fd. `fdIndex` and `shadowFdIndex` are indexes of `fds`, the device's own. */
 export interface RegionIoFdOffer {
+  /** What each fd covers ("VFIO_USER_DEVICE_GET_REGION_IO_FDS"). */
   readonly subRegions: readonly SubRegion[];
+  /** The device's own fds, which stay open as long as it is served. */
   readonly fds: readonly number[];
 }
 
@@ -69,13 +72,17 @@ export interface RegionHandler {
 
 /** What lies behind a region: `SharedMemory`, or `{ bytes }` for memory that only messages reach. */
 export interface RegionMemory {
+  /** The memory, as this process sees it. */
   readonly bytes: Uint8Array;
+  /** The file that clients can map; without it they reach the memory by messages. */
   readonly fd?: number;
 }
 
+/** A type of interrupts ("VFIO_USER_DEVICE_GET_IRQ_INFO"). */
 export interface IrqModel {
   /** `PciIrq` numbers for a PCI device. */
   readonly index: number;
+  /** How many interrupts of this type there are. */
   readonly count: number;
   /** `IRQ_FLAG_…` bits; EVENTFD by default. */
   readonly flags?: number;
@@ -87,6 +94,7 @@ export interface IrqModel {
   readonly isRaised?: () => boolean;
 }
 
+/** A DEVICE_FEATURE command ("VFIO_USER_DEVICE_FEATURE"). */
 export interface FeatureRequest {
   /** `Feature` numbers. */
   readonly feature: number;
@@ -106,17 +114,23 @@ export interface MigrationData {
 
 /** A client, as long as it is connected. */
 export interface ClientContext {
-  readonly connected: boolean;
+  /** Whether the client is connected. Once it is not, its memory and interrupts are out of reach. */
+  readonly isConnected: boolean;
+  /** The client's memory. */
   readonly dma: ClientMemory;
-  /** One interrupt of the device. Where the device has no such, raising it tells `onError`, and nobody else. */
+  /**
+   * Interrupt `sub` (default 0) of type `index` (`PciIrq`). Where the device has no such interrupt, triggering the line
+   * calls `onError` with a RangeError and does nothing else.
+   */
   irq(index: number, sub?: number): IrqLine;
 }
 
 /** The way to interrupt a client. */
 export interface IrqLine {
   /** Whether the client has given an eventfd for it. */
-  readonly armed: boolean;
-  readonly masked: boolean;
+  readonly isArmed: boolean;
+  /** Whether the client has masked it (SET_IRQS with ACTION_MASK). */
+  readonly isMasked: boolean;
   /**
    * Signals the client. A masked interrupt is remembered, once, until it is unmasked; one that is not armed is lost.
    * True where an eventfd was signalled.

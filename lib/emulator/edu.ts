@@ -27,9 +27,11 @@ import type { ClientContext } from './device-model.js';
 import { msiCapability, PciConfigSpace } from './pci-config.js';
 import { PciDevice } from './pci-device.js';
 
+/** Size of BAR0, in bytes. */
 export const EDU_BAR_SIZE = 1 << 20;
 /** Where the buffer is in the device's own addresses, for DMA. */
 export const EDU_BUFFER_ADDRESS = 0x40000;
+/** Size of the device's DMA buffer, in bytes. */
 export const EDU_BUFFER_SIZE = 4096;
 
 /** Offsets in BAR0. */
@@ -54,6 +56,7 @@ export const EduDma = { START: 0x1, FROM_DEVICE: 0x2, INTERRUPT: 0x4 } as const;
 /** Bits that the device itself sets in the interrupt status register. */
 export const EduIrq = { FACTORIAL: 0x001, DMA: 0x100 } as const;
 
+/** What an `EduDevice` can be told. */
 export interface EduOptions {
   /** Refuses BAR accesses (EINVAL) and leaves out DMA until config space allows them, as QEMU does. */
   strict?: boolean;
@@ -77,6 +80,15 @@ const IDENTIFICATION = 0x010000edn;
 const ALL_ONES = (1n << 64n) - 1n;
 const FIRST_QWORD = 0x80;
 
+/**
+ * QEMU's educational device (docs/specs/edu.rst), 1234:11e8: a factorial register, interrupts, and DMA between the client's
+ * memory and a buffer of 4 KiB.
+ *
+ * @example
+ * ```ts
+ * await using server = await serve(new EduDevice(), { path: '/tmp/edu.sock' });
+ * ```
+ */
 export class EduDevice extends PciDevice {
   /** Why the last transfer moved nothing; undefined where it did. */
   lastDmaError: unknown;
@@ -124,6 +136,9 @@ export class EduDevice extends PciDevice {
     });
   }
 
+  /**
+   * DEVICE_RESET: registers and config space as they were at first; what is under way ends without an effect.
+   */
   override reset(): void {
     clearTimeout(this.#factorialTimer);
     clearTimeout(this.#dmaTimer);
@@ -293,7 +308,9 @@ export class EduDevice extends PciDevice {
   /** Config space enables MSI, or SET_IRQS does: hosts that follow VFIO need not send anything else. */
   get #usesMsi(): boolean {
     if (this.config.msiEnabled || this.#options.strict) return this.config.msiEnabled;
-    return [...this.clients].some((client) => client.irq(PciIrq.MSI).armed && !client.irq(PciIrq.INTX).armed);
+    return [...this.clients].some(
+      (client) => client.irq(PciIrq.MSI).isArmed && !client.irq(PciIrq.INTX).isArmed,
+    );
   }
 }
 

@@ -12,6 +12,7 @@ import { fdsForClients, mappingsForClients, queuedFdsFor } from '../process-limi
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;
 
+/** What a server can be told, whatever its clients connect by. */
 export interface EmulatorOptions {
   /** The highest minor version that is spoken, 0 to 2; 2 by default. */
   minor?: number;
@@ -63,7 +64,9 @@ const MAX_TIMER_MS = 0x7fff_ffff;
 export interface ConnectedClient {
   /** The reason, when the connection has ended. */
   readonly closed: Promise<VfioUserError>;
-  /** Ends it. */
+  /** Whether the connection has ended. */
+  readonly isClosed: boolean;
+  /** Ends the connection. Idempotent. */
   close(): void;
 }
 

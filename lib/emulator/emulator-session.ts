@@ -95,6 +95,10 @@ export class EmulatorSession implements TransportHandler {
     this.#queue = new PendingCommands(MAX_QUEUED / settings.maxQueuedFds);
   }
 
+  get isClosed(): boolean {
+    return this.#state === 'closed';
+  }
+
   /** Memory that waits for the client: commands that are not carried out yet, and what it has not taken. Bytes. */
   get kept(): { commands: number; replies: number } {
     return { commands: this.#queue.bytes, replies: this.#output.bytes };
@@ -299,7 +303,7 @@ export class EmulatorSession implements TransportHandler {
       fds,
       onSent: () => closeFds(fds),
     });
-    if (this.#client.connected) this.#tellDevice(() => device.attach?.(this.#client!));
+    if (this.#client.isConnected) this.#tellDevice(() => device.attach?.(this.#client!));
   }
 
   #makeTwin(): TwinSocket {

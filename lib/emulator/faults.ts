@@ -5,6 +5,7 @@ import { MOST_ERRNO } from './device-error.js';
 
 /** A command as it came, before anything of it was checked. */
 export interface InterceptedMessage {
+  /** The message id. */
   readonly id: number;
   /** `Command` numbers. */
   readonly command: number;

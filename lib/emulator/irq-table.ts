@@ -44,11 +44,11 @@ class Line implements IrqLine {
     this.#isRaised = isRaised;
   }
 
-  get armed(): boolean {
+  get isArmed(): boolean {
     return this.#events.trigger !== undefined;
   }
 
-  get masked(): boolean {
+  get isMasked(): boolean {
     return this.#masked;
   }
 

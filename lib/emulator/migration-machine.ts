@@ -113,7 +113,7 @@ export class MigrationMachine implements MigrationData {
   }
 
   #refuseOthers(client: ClientContext): void {
-    if (this.#owner !== undefined && this.#owner !== client && this.#owner.connected) {
+    if (this.#owner !== undefined && this.#owner !== client && this.#owner.isConnected) {
       throw new DeviceError(EBUSY, "the transfer is another client's");
     }
     if (this.#stopping !== undefined) throw new DeviceError(EBUSY, 'the device is being stopped');

@@ -49,7 +49,7 @@ export class MsixTable implements RegionHandler {
 
   /** Signals the client's eventfd, or sets the pending bit. */
   interrupt(client: ClientContext, vector: number): void {
-    if (!client.connected) return;
+    if (!client.isConnected) return;
     const pending = this.#pending.get(client);
     // Of a vector that there is not, the line tells.
     const isThere = Number.isInteger(vector) && vector >= 0 && vector < this.#layout.vectors;

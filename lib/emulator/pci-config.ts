@@ -31,27 +31,37 @@ export interface PciBar {
   readonly size: number;
   /** `memory32` by default. */
   readonly kind?: BarKind;
+  /** Bit 3 of a memory BAR; false by default. */
   readonly prefetchable?: boolean;
 }
 
 /** What follows the two bytes that every capability begins with. */
 export interface ConfigCapability {
+  /** The capability's id (`PciCapabilityId`). */
   readonly id: number;
+  /** Its registers from offset 2 on. */
   readonly body: Uint8Array;
   /** The bits of `body` that software can write. */
   readonly writable: Uint8Array;
 }
 
+/** What config space says of a device, and its capabilities. */
 export interface PciConfigOptions {
+  /** 16 bits. */
   readonly vendorId: number;
+  /** 16 bits. */
   readonly deviceId: number;
   /** Base class, sub-class and programming interface in 24 bits; 0xff0000, of no defined class, by default. */
   readonly classCode?: number;
+  /** 8 bits; 0 by default. */
   readonly revisionId?: number;
+  /** 16 bits; 0 by default. */
   readonly subsystemVendorId?: number;
+  /** 16 bits; 0 by default. */
   readonly subsystemId?: number;
   /** 1 to 4 for INTA to INTD; none by default. */
   readonly interruptPin?: number;
+  /** Base address registers; none by default. */
   readonly bars?: readonly PciBar[];
   /** In the order of the list. */
   readonly capabilities?: readonly ConfigCapability[];
@@ -104,7 +114,17 @@ const BAR_64 = 0x4;
 const BAR_PREFETCHABLE = 0x8;
 const DWORD = 0xffffffff;
 
+/**
+ * The config space of a PCI device with a header of type 0 (PCI Local Bus Specification 3.0, section 6.1). Software writes the
+ * bits that are writable; BARs can be sized and assigned.
+ *
+ * @example
+ * ```ts
+ * const config = new PciConfigSpace({ vendorId: 0x1234, deviceId: 1, bars: [{ index: 0, size: 4096 }] });
+ * ```
+ */
 export class PciConfigSpace implements RegionHandler {
+  /** In bytes, 256 or 4,096. */
   readonly size: number;
   /** Called after software wrote something. */
   onWrite: (() => void) | undefined;
@@ -133,10 +153,12 @@ export class PciConfigSpace implements RegionHandler {
     return this.#bytes.readUInt16LE(PciConfig.COMMAND);
   }
 
+  /** MSI Enable; false where there is no MSI capability. */
   get msiEnabled(): boolean {
     return (this.#control(PciCapabilityId.MSI) & MsiControl.ENABLE) !== 0;
   }
 
+  /** MSI-X Enable; false where there is no MSI-X capability. */
   get msixEnabled(): boolean {
     return (this.#control(PciCapabilityId.MSIX) & MsixControl.ENABLE) !== 0;
   }
@@ -185,10 +207,12 @@ export class PciConfigSpace implements RegionHandler {
     return address !== 0n && last < (bar.kind === 'memory64' ? (1n << 64n) - 1n : BigInt(DWORD));
   }
 
+  /** `count` bytes from `offset` on, as software reads them. */
   read(offset: number, count: number): Uint8Array {
     return this.#bytes.subarray(offset, offset + count);
   }
 
+  /** Writes as software does: bits that are not writable keep their value. Calls `onWrite`. */
   write(offset: number, data: Uint8Array): void {
     data.forEach((byte, i) => {
       const mask = this.#writable[offset + i]!;
@@ -197,6 +221,7 @@ export class PciConfigSpace implements RegionHandler {
     this.onWrite?.();
   }
 
+  /** Every register as it was at first. Does not call `onWrite`. */
   reset(): void {
     this.#initial.copy(this.#bytes);
   }

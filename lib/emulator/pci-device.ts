@@ -4,9 +4,26 @@ import { PciCommand } from '../pci/index.js';
 import type { ClientContext, DeviceModel, IrqModel, RegionModel } from './device-model.js';
 import type { PciConfigSpace } from './pci-config.js';
 
-/** Extend it: add regions in the constructor, and override `reset`, which DEVICE_RESET calls. */
+/**
+ * A base for PCI devices. Extend it: add regions in the constructor, and override `reset`, which DEVICE_RESET calls.
+ *
+ * @example
+ * ```ts
+ * class Counter extends PciDevice {
+ *   #value = 0;
+ *
+ *   constructor() {
+ *     super(new PciConfigSpace({ vendorId: 0x1234, deviceId: 1, bars: [{ index: 0, size: 4096 }] }), []);
+ *     const read = (_offset: number, count: number) => Buffer.alloc(count, ++this.#value);
+ *     this.addRegion({ index: 0, size: 4096, handler: { read, write: () => undefined } });
+ *   }
+ * }
+ * ```
+ */
 export class PciDevice implements DeviceModel {
+  /** The device's config space, region 7. */
   readonly config: PciConfigSpace;
+  /** The types of interrupts it has. */
   readonly irqs: readonly IrqModel[];
   readonly #regions: RegionModel[];
   readonly #clients = new Set<ClientContext>();
@@ -15,6 +32,7 @@ export class PciDevice implements DeviceModel {
   /** What is seen of it: nothing while the command register disables it. */
   #intxAsserted = false;
 
+  /** `config` and `irqs` are the device's from here on. */
   constructor(config: PciConfigSpace, irqs: readonly IrqModel[]) {
     this.config = config;
     const isRaised = () => this.#intxAsserted;
@@ -24,6 +42,7 @@ export class PciDevice implements DeviceModel {
     config.onWrite = () => this.configWritten();
   }
 
+  /** Config space, and what `addRegion` has added. */
   get regions(): readonly RegionModel[] {
     return this.#regions;
   }
@@ -33,10 +52,12 @@ export class PciDevice implements DeviceModel {
     return this.#clients;
   }
 
+  /** A client has negotiated: it is in `clients` from now on. */
   attach(client: ClientContext): void {
     this.#clients.add(client);
   }
 
+  /** The client has disconnected. */
   detach(client: ClientContext): void {
     this.#clients.delete(client);
   }

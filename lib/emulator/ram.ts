@@ -39,7 +39,7 @@ export const RamRegister = {
   SCRATCH: 0x04,
   /** Read-only: MSI-X vectors. */
   VECTORS: 0x08,
-  /** Triggers the interrupt `PciIrq` index << 16 | number. Reads 0. */
+  /** Triggers the interrupt `index << 16 | number`, `index` of `PciIrq`. Reads 0. */
   TRIGGER: 0x0c,
   /** Qwords: where the DMA engine copies from and to, both in the client's memory. */
   DMA_SOURCE: 0x10,
@@ -62,6 +62,7 @@ export const RamRegister = {
   SHADOW_DOORBELL: 0x3c,
 } as const;
 
+/** What IDENTIFICATION reads. */
 export const RAM_IDENTIFICATION = 0x314d4152;
 
 /** Bits of the DMA command. */
@@ -74,11 +75,13 @@ export const RamDma = {
   INTERRUPT: 0x4,
 } as const;
 
+/** DMA_STATUS; with FAILED bits 30:0 are an errno. */
 export const RamDmaStatus = { IDLE: 0, BUSY: 1, DONE: 2, FAILED: 0x80000000 } as const;
 
 /** Sizes that do not depend on options, bytes. */
 export const RAM_BARS = { registers: 0x1000, msix: 0x10000, msixPending: 0x8000 } as const;
 
+/** What a `RamDevice` can be told. */
 export interface RamOptions {
   /** Size of BAR1, a power of two of at least three pages; 64 KiB by default, 0 for none (it needs the addon). */
   sharedSize?: number;
@@ -117,6 +120,16 @@ const READ_ONLY: readonly number[] = [
   RamRegister.SHADOW_DOORBELL,
 ];
 
+/**
+ * A device of plain memory for tests: registers in BAR0, memory that clients can map in BAR1, memory by message in BAR2, MSI-X
+ * in BAR4; a DMA engine, migration, features and doorbells by option.
+ *
+ * @example
+ * ```ts
+ * using device = new RamDevice({ migration: 'stop-copy' });
+ * await using server = await serve(device, { path: '/tmp/ram.sock' });
+ * ```
+ */
 export class RamDevice extends PciDevice {
   /** BAR1's memory, as clients see it when they map it. */
   readonly shared: SharedMemory | undefined;
@@ -130,6 +143,7 @@ export class RamDevice extends PciDevice {
   readonly #engine = new RamDmaEngine();
   /** In STOP and the states around it: nothing is begun, nobody is interrupted. */
   #isStopped = false;
+  #isClosed = false;
 
   /** @throws TypeError and RangeError for options that make no sense. */
   constructor(options: RamOptions = {}) {
@@ -193,12 +207,19 @@ export class RamDevice extends PciDevice {
     });
   }
 
-  /** Gives BAR1's memory back. */
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Gives back the memory of BAR1 and of the doorbells. Idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.shared?.close();
     this.#doorbells?.close();
   }
 
+  /** MIG_DATA_READ and MIG_DATA_WRITE; undefined where it cannot migrate. */
   get migrationData(): MigrationData | undefined {
     return this.#migration;
   }
@@ -208,6 +229,9 @@ export class RamDevice extends PciDevice {
     return this.#migration?.state;
   }
 
+  /**
+   * DEVICE_FEATURE: those of migration, and those of the option `features`. @throws DeviceError ENOTSUP, EINVAL.
+   */
   feature(request: FeatureRequest, client: ClientContext): Uint8Array | Promise<Uint8Array> {
     const answer = this.#migration?.feature(request, client);
     if (answer !== undefined) return answer;
@@ -246,6 +270,7 @@ export class RamDevice extends PciDevice {
     };
   }
 
+  /** Does what `close` does. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -26,6 +26,7 @@ import { ClientListener } from './client-listener.js';
 import { RegionTable } from './region-table.js';
 import { EmulatorSession } from './emulator-session.js';
 
+/** What `serve` can be told. */
 export interface ServeOptions extends EmulatorOptions {
   /** Where to listen: a path, or an abstract name that begins with NUL. */
   path: string;
@@ -119,8 +120,15 @@ type Source =
 /**
  * A device being served; made by `serve`, `serveFd` and `serveStream`. It runs on the loop of the thread that made it:
  * a client in the same thread must not block it with synchronous calls.
+ *
+ * @example
+ * ```ts
+ * await using server = await serve(new EduDevice(), { path: '/tmp/edu.sock' });
+ * await server.closed;
+ * ```
  */
 export class EmulatorServer implements AsyncDisposable {
+  /** The device that is served. */
   readonly device: DeviceModel;
   /** Where it listens; undefined where it does not. */
   readonly path: string | undefined;
@@ -162,22 +170,30 @@ export class EmulatorServer implements AsyncDisposable {
     this.#listener.listen(source.socket.fd, source.path);
   }
 
+  /** Whether the server has ended. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
   /** Clients that are served at this moment, those that have not sent VERSION yet among them where there is a place. */
   get clientCount(): number {
     return this.#listener.count;
   }
 
   /** Lets the process end although the server runs. */
-  unref(): void {
+  unref(): this {
     this.#isReferenced = false;
     this.#listener.unref();
     for (const session of this.#sessions) session.unref();
+    return this;
   }
 
-  ref(): void {
+  /** Undoes `unref`. */
+  ref(): this {
     this.#isReferenced = true;
     this.#listener.ref();
     for (const session of this.#sessions) session.ref();
+    return this;
   }
 
   /** Ends all connections, stops listening and removes the socket file. The device stays as it is. Idempotent. */
@@ -186,6 +202,7 @@ export class EmulatorServer implements AsyncDisposable {
     await this.closed;
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
@@ -201,7 +218,13 @@ export class EmulatorServer implements AsyncDisposable {
 
   #tellOf(session: EmulatorSession): void {
     try {
-      this.#settings.onClient?.({ closed: session.closed, close: () => session.close() });
+      this.#settings.onClient?.({
+        closed: session.closed,
+        get isClosed() {
+          return session.isClosed;
+        },
+        close: () => session.close(),
+      });
     } catch (error) {
       this.#settings.onError(error);
     }

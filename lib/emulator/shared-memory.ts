@@ -6,8 +6,17 @@ import type { RegionMemory } from './device-model.js';
 
 const PAGE = 4096;
 
-/** A sealed memfd and our own view of it. Belongs to its device, which closes it. */
+/**
+ * Memory that clients can map: a sealed memfd, and this process's own view of it. It belongs to its device, which closes it.
+ *
+ * @example
+ * ```ts
+ * const memory = new SharedMemory(4096);
+ * this.addRegion({ index: 1, size: memory.size, memory });
+ * ```
+ */
 export class SharedMemory implements RegionMemory {
+  /** In bytes. */
   readonly size: number;
   /** The bytes that clients see when they map the memory. Empty once closed. */
   readonly bytes: Buffer;
@@ -40,12 +49,18 @@ export class SharedMemory implements RegionMemory {
     return this.#held.fd;
   }
 
-  /** Gives the memory back; what clients have mapped stays theirs. */
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.fd < 0;
+  }
+
+  /** Gives the memory back; what clients have mapped stays theirs. Idempotent. */
   close(): void {
     this.#mapping.close();
     this.#held.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.dispose](): void {
     this.close();
   }

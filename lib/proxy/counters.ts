@@ -2,7 +2,9 @@
 
 /** One way. */
 export interface WayCounters {
+  /** Whole messages. */
   messages: number;
+  /** Bytes, those of headers included. */
   bytes: number;
   /** File descriptors that were passed on. */
   fds: number;

@@ -9,11 +9,13 @@ export type Way = 'to-server' | 'to-client';
 
 /** Which messages a fault is for: all where nothing is said. Counting is over all clients, from 1. */
 export interface FaultSelection {
+  /** From client to server, or back; both where it is not given. */
   direction?: Way;
   /** `main`, or the `twin` socket that the server's own requests go through. */
   socket?: 'main' | 'twin';
   /** A name of the specification (`REGION_READ`) or a number. */
   command?: string | number;
+  /** Requests or replies; both where it is not given. */
   kind?: 'request' | 'reply';
   /** Only the n-th of the messages selected so far. */
   nth?: number;
@@ -44,11 +46,14 @@ export type FaultAction =
   /** The first so many `bytes` (0) of it arrive, and then both sides are disconnected. */
   | { fault: 'disconnect'; bytes?: number };
 
+/** Which messages, and what happens to them. */
 export type FaultSpec = FaultSelection & FaultAction;
 
 /** A list of faults and the seed of what is random in them (1). */
 export interface FaultPlanSpec {
+  /** Default 1. The same seed makes the same choices. */
   seed?: number;
+  /** Tried in this order for each message. */
   faults: readonly FaultSpec[];
 }
 

@@ -27,8 +27,11 @@ export type ServerAddress =
   | { vsock: VsockAddress }
   | { dial: (signal: AbortSignal) => Duplex | number | Promise<Duplex | number>; name?: string };
 
+/** What a proxy can be told. */
 export interface ProxyOptions extends TraceOptions {
+  /** Where clients connect to. */
   listen: ListenAddress;
+  /** Where the server is. */
   connect: ServerAddress;
   /** How long connecting to the server may take, in milliseconds; 5,000 by default. */
   timeoutMs?: number;
@@ -93,8 +96,9 @@ export interface ProxyCounters {
   open: number;
   /** Of them, those that no connection to the server could be had for. */
   refused: number;
-  /** Client to server, and back; the twin sockets included. */
+  /** Client to server; the twin sockets included. */
   toServer: WayCounters;
+  /** Server to client; the twin sockets included. */
   toClient: WayCounters;
   /** How often a fault has happened. */
   faults: number;

@@ -65,7 +65,15 @@ interface Parts {
   name: string;
 }
 
-/** A proxy that runs; made by `proxy`. It lives on the loop of the thread that made it. */
+/**
+ * A proxy that runs; made by `proxy`. It runs on the event loop of the thread that made it: a client or server in the same
+ * thread must not block it with synchronous calls.
+ *
+ * @example
+ * ```ts
+ * await using server = await proxy({ listen: '/tmp/front.sock', connect: '/run/dev.sock', trace: true });
+ * ```
+ */
 export class ProxyServer implements AsyncDisposable {
   /** Where it listens, as people write it: a path, `@name`, `127.0.0.1:4420`. */
   readonly address: string;
@@ -111,12 +119,20 @@ export class ProxyServer implements AsyncDisposable {
   }
 
   /** Lets the process end although the proxy waits for clients. Those that are there keep it. */
-  unref(): void {
+  unref(): this {
     this.#parts.listener.unref();
+    return this;
   }
 
-  ref(): void {
+  /** Undoes `unref`. */
+  ref(): this {
     this.#parts.listener.ref();
+    return this;
+  }
+
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#closing.signal.aborted;
   }
 
   /** Ends all connections, stops listening, removes the socket file and ends the capture. Idempotent. */
@@ -130,6 +146,7 @@ export class ProxyServer implements AsyncDisposable {
     this.#parts.tap.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -12,11 +12,13 @@ import type { RecordedMessage } from './exchange.js';
  */
 export type DifferenceKind = 'changed' | 'beyond' | 'answer' | 'silence' | 'skipped';
 
+/** A field that two messages have different values in. */
 export interface FieldDifference {
   /** Its name, `flags` or `capabilities.max_msg_fds`. */
   field: string;
   /** As text; undefined where the recorded message has no such field. */
   expected: string | undefined;
+  /** As text; undefined where the message that came has no such field. */
   received: string | undefined;
 }
 
@@ -26,13 +28,17 @@ export interface DataDifference {
   offset: number;
   /** Bytes of all data. */
   expectedLength: number;
+  /** Bytes of all data that came. */
   receivedLength: number;
   /** Up to 16 bytes from there on, in hexadecimal. */
   expected: string;
+  /** Up to 16 bytes from `offset` on of what came, in hexadecimal. */
   received: string;
 }
 
+/** Where a client did something else than is recorded. */
 export interface Difference {
+  /** What is different. */
   kind: DifferenceKind;
   /** Which message of the recording, as `capture show` counts them; undefined where there is none to compare with. */
   number: number | undefined;
@@ -42,6 +48,7 @@ export interface Difference {
   received: string | undefined;
   /** In the order of the message. */
   fields: readonly FieldDifference[];
+  /** Where the data differs; undefined where it does not, or is not compared. */
   data: DataDifference | undefined;
 }
 

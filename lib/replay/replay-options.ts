@@ -5,6 +5,7 @@ import * as option from '../options.js';
 import { Comparison } from './comparison.js';
 import type { MappingPolicy } from './placeholder-fds.js';
 
+/** What `replay` can be told. */
 export interface ReplayOptions {
   /** Where to listen: a path, or an abstract name that begins with NUL. Default: a path in a directory of its own. */
   path?: string | undefined;

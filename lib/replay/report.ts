@@ -4,6 +4,7 @@ import { describe, formatDescription } from '../trace/index.js';
 import { formatDifference, type Difference } from './difference.js';
 import type { RecordedMessage } from './exchange.js';
 
+/** How a client's session with a recording went. */
 export interface ReplayReport {
   /**
    * `complete`: all of the recording was played, and nothing else came. `different`: the client did something else.

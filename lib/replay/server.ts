@@ -60,6 +60,12 @@ export async function replay(
  * A recording being served; made by `replay`. Clients are served one after the other, each from the recording's
  * beginning. It runs on the loop of the thread that made it: a client in the same thread must not block it with
  * synchronous calls.
+ *
+ * @example
+ * ```ts
+ * await using server = await replay('fixtures/boot.pcapng');
+ * await using device = await connect(server.path);
+ * ```
  */
 export class ReplayServer implements AsyncDisposable {
   /** Where it listens. */
@@ -105,6 +111,11 @@ export class ReplayServer implements AsyncDisposable {
     });
     this.#listener.listen(socket.fd, path);
     forbidCloning(this, 'a ReplayServer');
+  }
+
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
   }
 
   /** How the sessions of the clients went that have left, in order: of the last 1,000. */
@@ -153,6 +164,7 @@ export class ReplayServer implements AsyncDisposable {
     return this;
   }
 
+  /** Undoes `unref`. */
   ref(): this {
     this.#isReferenced = true;
     this.#listener.ref();
@@ -176,6 +188,7 @@ export class ReplayServer implements AsyncDisposable {
     await this.closed;
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

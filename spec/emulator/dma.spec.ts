@@ -335,7 +335,7 @@ describe('by message', () => {
     client.reply(await client.command(DMA_READ), bad);
     await failed;
     await client.end();
-    expect(context.connected).toBe(false);
+    expect(context.isConnected).toBe(false);
   });
 
   test('ends the connection on a reply to nothing', async () => {

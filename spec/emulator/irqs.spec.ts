@@ -173,12 +173,12 @@ describe('the device', () => {
     const { device, context } = lines(3);
     const raw = await connected(device);
     const line = context().irq(0);
-    expect([line.armed, line.masked, line.trigger()]).toEqual([false, false, false]);
+    expect([line.isArmed, line.isMasked, line.trigger()]).toEqual([false, false, false]);
     const event = eventFd();
     await raw.answer(setIrqsRequest({ count: 1, flags: EVENTFD | TRIGGER }), [event.fd]);
-    expect([line.armed, line.masked, line.trigger()]).toEqual([true, false, true]);
+    expect([line.isArmed, line.isMasked, line.trigger()]).toEqual([true, false, true]);
     await raw.answer(setIrqsRequest({ count: 1, flags: NONE | MASK }));
-    expect([line.armed, line.masked, line.trigger()]).toEqual([true, true, false]);
+    expect([line.isArmed, line.isMasked, line.trigger()]).toEqual([true, true, false]);
     expect(event.count()).toBe(1);
   });
 
@@ -190,7 +190,7 @@ describe('the device', () => {
     expect([context().irq(0).trigger(), context().irq(0).trigger()]).toEqual([true, false]);
     expect(event.count()).toBe(1);
     await raw.answer(setIrqsRequest({ count: 1, flags: NONE | UNMASK }));
-    expect([event.count(), context().irq(0).masked]).toEqual([1, true]);
+    expect([event.count(), context().irq(0).isMasked]).toEqual([1, true]);
   });
 
   // An exception there would end the process of a device that interrupts from a timer.
@@ -199,7 +199,7 @@ describe('the device', () => {
     const errors: unknown[] = [];
     await connected(device, { onError: (error) => errors.push(error) });
     for (const line of [context().irq(0, 1), context().irq(2)]) {
-      expect([line.armed, line.masked, line.trigger()]).toEqual([false, false, false]);
+      expect([line.isArmed, line.isMasked, line.trigger()]).toEqual([false, false, false]);
     }
     expect(errors).toEqual([expect.any(RangeError), expect.any(RangeError)]);
   });

@@ -314,7 +314,7 @@ describe('when the client goes', () => {
     client.close();
     await server.closed;
     expect(events).toEqual(['attach', 'detach']);
-    expect([context!.connected, context!.irq(0).armed, context!.irq(0).trigger()]).toEqual([
+    expect([context!.isConnected, context!.irq(0).isArmed, context!.irq(0).trigger()]).toEqual([
       false,
       false,
       false,

@@ -7,30 +7,51 @@ import { check, native } from '../../native.js';
 
 const { ENOSYS, EOPNOTSUPP } = systemConstants.errno;
 
+/**
+ * Where a namespace keeps its blocks. The controller reads and writes within `size`, and several ranges at once.
+ */
 export interface BlockStore {
   /** In bytes. */
   readonly size: number;
+  /** `length` bytes from `offset` on. The controller copies them at once and keeps no reference. */
   read(offset: number, length: number): Buffer | Promise<Buffer>;
   /** `data` may be reused when the promise settles. */
   write(offset: number, data: Uint8Array): void | Promise<void>;
   /** The bytes read as zeroes from now on, and take no room where that can be: TRIM and Write Zeroes. */
   clear(offset: number, length: number): void | Promise<void>;
+  /** Flush: what was written is kept, also where the power fails. */
   flush(): void | Promise<void>;
+  /** Gives back what the store holds. Called when the device is closed. */
   close(): void | Promise<void>;
 }
 
 const CHUNK = 1 << 20;
 
-/** Memory, taken a MiB at a time where something is written. */
+/**
+ * Blocks in memory, allocated a MiB at a time where something is written. Nothing is kept once it is closed.
+ *
+ * @example
+ * ```ts
+ * const device = new NvmeDevice({ namespaces: [{ store: new MemoryStore(64 << 20) }] });
+ * ```
+ */
 export class MemoryStore implements BlockStore {
+  /** In bytes. */
   readonly size: number;
   readonly #chunks = new Map<number, Buffer>();
+  #isClosed = false;
 
   /** @throws RangeError. */
   constructor(size: number) {
     this.size = integer('MemoryStore: size', size, 1, Number.MAX_SAFE_INTEGER);
   }
 
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** See `BlockStore.read`. */
   read(offset: number, length: number): Buffer {
     const at = offset % CHUNK;
     const chunk = this.#chunks.get(Math.floor(offset / CHUNK));
@@ -43,6 +64,7 @@ export class MemoryStore implements BlockStore {
     return into;
   }
 
+  /** See `BlockStore.write`. */
   write(offset: number, data: Uint8Array): void {
     this.#each(offset, data.byteLength, (index, begin, end, done) => {
       let chunk = this.#chunks.get(index);
@@ -51,6 +73,7 @@ export class MemoryStore implements BlockStore {
     });
   }
 
+  /** See `BlockStore.clear`. Whole MiBs are given back. */
   clear(offset: number, length: number): void {
     const end = offset + length;
     // Of a large store little may be there: what is there is looked at.
@@ -67,10 +90,18 @@ export class MemoryStore implements BlockStore {
     }
   }
 
+  /** Does nothing: memory keeps nothing anyway. */
   flush(): void {}
 
+  /** Gives the memory back. Idempotent. */
   close(): void {
+    this.#isClosed = true;
     this.#chunks.clear();
+  }
+
+  /** Does what `close` does. */
+  [Symbol.dispose](): void {
+    this.close();
   }
 
   #each(
@@ -87,10 +118,20 @@ export class MemoryStore implements BlockStore {
   }
 }
 
-/** A file, which is made where there is none. */
+/**
+ * Blocks in a file.
+ *
+ * @example
+ * ```ts
+ * const store = await FileStore.open('/var/tmp/disk.img', 1 << 30);
+ * const device = new NvmeDevice({ namespaces: [{ store }] });
+ * ```
+ */
 export class FileStore implements BlockStore {
+  /** In bytes. */
   readonly size: number;
   readonly #file: FileHandle;
+  #isClosed = false;
 
   /**
    * Opens `path`. With `size` the file is made where there is none, and made larger where it is smaller; without it the
@@ -121,6 +162,15 @@ export class FileStore implements BlockStore {
     this.size = size;
   }
 
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /**
+   * See `BlockStore.read`.
+   * @throws RangeError where the file has become shorter; what the file system says.
+   */
   async read(offset: number, length: number): Promise<Buffer> {
     const into = Buffer.alloc(length);
     for (let done = 0; done < length;) {
@@ -132,6 +182,10 @@ export class FileStore implements BlockStore {
     return into;
   }
 
+  /**
+   * See `BlockStore.write`.
+   * @throws what the file system says.
+   */
   async write(offset: number, data: Uint8Array): Promise<void> {
     for (let done = 0; done < data.byteLength;) {
       const { bytesWritten } = await this.#file.write(data, done, data.byteLength - done, offset + done);
@@ -155,11 +209,19 @@ export class FileStore implements BlockStore {
     }
   }
 
+  /** fdatasync(2). @throws what the file system says. */
   flush(): Promise<void> {
     return this.#file.datasync();
   }
 
+  /** Closes the file. Idempotent. */
   close(): Promise<void> {
+    this.#isClosed = true;
     return this.#file.close();
+  }
+
+  /** Does what `close` does. */
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close();
   }
 }

@@ -3,7 +3,9 @@ import { outOfRange, wrongType } from '../../fields.js';
 import * as option from '../../options.js';
 import type { BlockStore } from './block-store.js';
 
+/** A namespace of an `NvmeDevice`. */
 export interface EmulatedNamespaceOptions {
+  /** Where its blocks are. The device closes it when it is closed. */
   store: BlockStore;
   /** 512, by default, to 4,096, a power of two. */
   blockSize?: number;
@@ -33,12 +35,19 @@ export const NAMESPACE_OPTIONS = new option.OptionTable<EmulatedNamespaceOptions
 /** The upper half of a locally administered EUI-64. */
 const LOCAL_EUI64 = '02ffffff';
 
+/** A namespace of an `NvmeDevice`; see `NvmeDevice.namespaces`. */
 export class EmulatedNamespace {
+  /** NSID. */
   readonly id: number;
+  /** Where its blocks are. */
   readonly store: BlockStore;
+  /** Bytes of a block. */
   readonly blockSize: number;
+  /** NSZE: how many blocks there are. */
   readonly blocks: number;
+  /** IEEE Extended Unique Identifier, 8 bytes (NVMe base specification, Identify Namespace). */
   readonly eui64: Buffer;
+  /** Namespace Globally Unique Identifier, 16 bytes; all zeros where there is none. */
   readonly nguid: Buffer;
 
   /** @throws TypeError and RangeError for options that make no sense. */

@@ -29,6 +29,7 @@ import type { NvmeIntercept } from './nvme-faults.js';
 import { CompletionRing, SubmissionRing } from './rings.js';
 import type { Sqe } from './sqe.js';
 
+/** What an `NvmeDevice` can be told. */
 export interface NvmeDeviceOptions {
   /** NSID 1 and on. The device closes their stores when it is closed. */
   namespaces: readonly EmulatedNamespaceOptions[];
@@ -44,7 +45,7 @@ export interface NvmeDeviceOptions {
   mdts?: number;
   /** MSI-X vectors; one more than queues by default. */
   vectors?: number;
-  /** CAP.DSTRD: bytes between doorbells are 4 << this; 0 by default. */
+  /** CAP.DSTRD, 0 to 8: doorbells are `4 << doorbellStride` bytes apart; 0 by default. */
   doorbellStride?: number;
   /** Whether clients can map the doorbells; true by default. It takes the addon. */
   mapDoorbells?: boolean;
@@ -88,6 +89,16 @@ const OPTIONS = new option.OptionTable<NvmeDeviceOptions>(
   ['namespaces'],
 );
 
+/**
+ * An NVMe controller (NVM Express base specification 2.0) with its namespaces: admin and I/O queues in the client's memory,
+ * MSI-X, asynchronous events, and faults by option.
+ *
+ * @example
+ * ```ts
+ * await using device = new NvmeDevice({ namespaces: [{ store: new MemoryStore(64 << 20) }] });
+ * await using server = await serve(device, { path: '/tmp/nvme.sock' });
+ * ```
+ */
 export class NvmeDevice extends PciDevice {
   readonly #namespaces: EmulatedNamespace[];
   /** Namespaces that were replaced since the host last read the Changed Namespace List. */
@@ -108,6 +119,7 @@ export class NvmeDevice extends PciDevice {
   /** The client that has enabled the controller. */
   #owner: ClientContext | undefined;
   #isStalled = false;
+  #isClosed = false;
   #commandCounts = { admin: 0, io: 0 };
 
   /** @throws TypeError and RangeError for what an NVMe controller cannot be. */
@@ -146,6 +158,7 @@ export class NvmeDevice extends PciDevice {
     this.#addBars(barSize);
   }
 
+  /** The namespaces, NSID 1 and on. */
   get namespaces(): readonly EmulatedNamespace[] {
     return this.#namespaces;
   }
@@ -186,6 +199,7 @@ export class NvmeDevice extends PciDevice {
     this.#admin?.raiseEvent(dword);
   }
 
+  /** The client has disconnected: where it had enabled the controller, that is disabled. */
   override detach(client: ClientContext): void {
     super.detach(client);
     this.#msix.detach(client);
@@ -195,6 +209,7 @@ export class NvmeDevice extends PciDevice {
     void this.#disable();
   }
 
+  /** DEVICE_RESET: the controller is disabled, registers and config space are as they were at first. */
   override async reset(): Promise<void> {
     await this.#disable();
     this.#registers = { intms: 0, cc: 0, csts: 0, aqa: 0, asq: 0n, acq: 0n };
@@ -202,17 +217,25 @@ export class NvmeDevice extends PciDevice {
     await super.reset();
   }
 
-  /** Gives the doorbells' memory back and closes the stores. */
+  /** Whether it was closed. */
+  get isClosed(): boolean {
+    return this.#isClosed;
+  }
+
+  /** Disables the controller, gives the doorbells' memory back and closes the stores. Idempotent. */
   async close(): Promise<void> {
+    this.#isClosed = true;
     await this.#disable();
     this.#doorbells.close();
     for (const { store } of this.namespaces) await store.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }
 
+  /** @internal */
   protected override configWritten(): void {
     super.configWritten();
     this.#msix.update();

@@ -6,8 +6,11 @@ export interface NvmeInterceptedCommand {
   readonly number: number;
   /** The submission queue; 0 is the admin queue. */
   readonly queue: number;
+  /** The command's opcode, CDW0 bits 7:0. */
   readonly opcode: number;
+  /** CID, CDW0 bits 31:16. */
   readonly commandId: number;
+  /** NSID. */
   readonly namespace: number;
   /** CDW10 and CDW11 as one number: the first block of commands that have blocks. */
   readonly lba: bigint;
