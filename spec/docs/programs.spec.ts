@@ -3,6 +3,7 @@ import { afterAll, expect, jest, test } from '@jest/globals';
 import { spawn } from 'node:child_process';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import type { EduDevice } from '../../lib/emulator/index.js';
 import { outcomeOf } from '../cli/cli.js';
 import { programs, ROOT } from './programs.js';
 import { HAS_OPENSSL, Surroundings } from './surroundings.js';
@@ -32,4 +33,7 @@ test.concurrent.each(all)('$name', async ({ name, source, output }) => {
   const { status, stdout, stderr } = await outcomeOf(child);
   expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
   if (output !== undefined) expect(stdout).toBe(output);
+  if (!name.startsWith('README.md')) return;
+  const { buffer } = surroundings.devices.get('edu.sock') as EduDevice;
+  expect(buffer.toString('utf8', 0, 13)).toBe('hello, device');
 });

@@ -38,6 +38,8 @@ exec sh -c "$command"`;
 export class Surroundings implements AsyncDisposable {
   readonly scratch = new Scratch();
   readonly env: NodeJS.ProcessEnv = { ...process.env, NODE_OPTIONS: '' };
+  /** The devices that were served, by the name of the socket. */
+  readonly devices = new Map<string, DeviceModel>();
   readonly #close: (() => unknown)[] = [];
 
   /** The program as it runs here: with addresses of this machine, in a directory of its own. */
@@ -45,7 +47,7 @@ export class Surroundings implements AsyncDisposable {
     let prepared = source;
     this.env['PATH'] = `${this.scratch.directory}:${process.env['PATH']}`;
     for (const [name, make] of Object.entries(DEVICES)) {
-      if (source.includes(`/tmp/${name}`)) await this.#serve(make(), this.scratch.path(name));
+      if (source.includes(`/tmp/${name}`)) await this.#serve(make(), name);
     }
     if (source.includes(`${LAB.host}:${LAB.tcp}`)) {
       const port = await this.#listen(createTcpServer((socket) => this.#serveStream(socket)));
@@ -77,8 +79,9 @@ export class Surroundings implements AsyncDisposable {
     chmodSync(this.scratch.path(name), 0o700);
   }
 
-  async #serve(device: DeviceModel, path: string): Promise<void> {
-    const server = await serve(device, { path, clients: 'many' });
+  async #serve(device: DeviceModel, name: string): Promise<void> {
+    const server = await serve(device, { path: this.scratch.path(name), clients: 'many' });
+    this.devices.set(name, device);
     this.#close.push(async () => {
       await server.close();
       if (device instanceof RamDevice || device instanceof NvmeDevice) await device.close();

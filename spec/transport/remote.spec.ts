@@ -189,18 +189,19 @@ withSsh('ssh (needs sshd)', () => {
     }
   });
 
-  /** The blocks of README.md that have `what` in them, as they are but for the names in them. */
-  function fromReadme(what: string, names: Record<string, string>): string {
-    const readme = readFileSync(new URL('../../README.md', import.meta.url), 'utf8');
-    const blocks = [...readme.matchAll(/```(?:js|sh)\n([^]*?)```/g)].map(([, block]) => block!);
+  /** The block of docs/remote-devices.md that has `what` in it, as it is but for the names in it. */
+  function fromGuide(what: string, names: Record<string, string>): string {
+    const guide = readFileSync(new URL('../../docs/remote-devices.md', import.meta.url), 'utf8');
+    const blocks = [...guide.matchAll(/```(?:js|sh)\n([^]*?)```/g)].map(([, block]) => block!);
     const [block, ...more] = blocks.filter((one) => one.includes(what));
-    if (block === undefined || more.length > 0) throw new Error(`README.md has not one block with ${what}`);
+    if (block === undefined || more.length > 0)
+      throw new Error(`docs/remote-devices.md has not one block with ${what}`);
     return Object.entries(names).reduce((text, [name, own]) => text.replaceAll(name, own), block);
   }
 
-  /** Runs a program of the README's in this package, where it finds 'vfio-user' and an ssh that knows our sshd. */
-  async function runReadme(source: string, env: NodeJS.ProcessEnv): Promise<string> {
-    const directory = mkdtempSync(fileURLToPath(new URL('../../build/readme-', import.meta.url)));
+  /** Runs a program of the guide's in this package, where it finds 'vfio-user' and an ssh that knows our sshd. */
+  async function runProgram(source: string, env: NodeJS.ProcessEnv): Promise<string> {
+    const directory = mkdtempSync(fileURLToPath(new URL('../../build/remote-', import.meta.url)));
     try {
       const file = `${directory}/program.mjs`;
       writeFileSync(file, source);
@@ -222,24 +223,27 @@ withSsh('ssh (needs sshd)', () => {
     return { ...process.env, PATH: `${scratch.path('bin')}:${process.env['PATH'] ?? ''}` };
   }
 
-  test("the README's example of ssh's stdio", async () => {
-    // nc is not everywhere.
+  test("the guide's example of ssh's stdio", async () => {
+    // socat is not everywhere.
     const relay = fileURLToPath(new URL('../support/unix-stdio.mjs', import.meta.url));
-    const names = { 'nc -U': `${process.execPath} ${relay}`, '/run/device.sock': socket, 'user@host': host };
-    expect(await runReadme(fromReadme("'nc -U", names), sshInPath())).toBe('1234\n');
+    const names = {
+      'socat STDIO UNIX-CONNECT:/tmp/edu.sock': `${process.execPath} ${relay} ${socket}`,
+      'user@lab': host,
+    };
+    expect(await runProgram(fromGuide("'socat STDIO", names), sshInPath())).toBe('1234\n');
   });
 
-  test("the README's example of ssh -L", async () => {
-    const local = scratch.path('readme');
-    const names = { '/run/device.sock': socket, 'user@host': host, '/tmp/device.sock': local };
+  test("the guide's example of ssh -L", async () => {
+    const local = scratch.path('local');
+    const names = { '/run/device.sock': socket, 'user@lab': host, '/tmp/edu.sock': local };
     const env = sshInPath();
-    const ssh = spawn('sh', ['-c', `exec ${fromReadme('ssh -N', names)}`], { env, stdio: 'inherit' });
+    const ssh = spawn('sh', ['-c', `exec ${fromGuide('ssh -N', names)}`], { env, stdio: 'inherit' });
     const exited = once(ssh, 'exit');
     try {
       for (let tries = 0; !existsSync(local) && tries < 500; tries++) {
         await new Promise((resolve) => setTimeout(resolve, 20));
       }
-      expect(await runReadme(fromReadme("net.connect('/tmp", names), env)).toBe('1234\n');
+      expect(await runProgram(fromGuide("net.connect('/tmp", names), env)).toBe('1234\n');
     } finally {
       ssh.kill();
       await exited;
