@@ -40,9 +40,9 @@ std::shared_ptr<Environment> Environment::Of(napi_env env) {
   return *static_cast<Holder*>(holder);
 }
 
-Napi::Value Environment::MakeQuick(Napi::Env env) {
+Napi::Value Environment::MakeFastPathBuffer(Napi::Env env) {
   auto holder = std::make_unique<Holder>(Of(env));
-  auto& memory = (*holder)->quick;
+  auto& memory = (*holder)->fast_path;
   napi_value buffer;
   const auto release = [](napi_env /*env*/, void* /*data*/, void* hint) {
     delete static_cast<Holder*>(hint);

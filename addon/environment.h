@@ -28,14 +28,14 @@ class Memory;
 class Socket;
 struct Poll;
 
-/// Memory of a socket's round trips: what one is told, and what it answers. JavaScript has it as a Buffer and writes there
-/// what it likes. Not arguments, as each of a native call takes some 10 ns between an answer and the next question.
-struct Quick {
-  uint8_t question[128];
-  uint8_t answer[8192];
+/// Memory of `roundTrip`: the request, the reply, its arguments and its result. JavaScript has it as a Buffer and may write
+/// anything there. They are not arguments, as each of a native call takes some 10 ns between a reply and the next request.
+struct FastPathMemory {
+  uint8_t request[128];
+  uint8_t reply[8192];
   /// Milliseconds.
   double waited;
-  /// 1 when the other socket was readable once the answer had come.
+  /// 1 when the other socket was readable once the reply had come.
   uint32_t other_is_readable;
   int32_t socket;
   uint32_t length;
@@ -44,18 +44,18 @@ struct Quick {
   int32_t result;
 };
 // Where lib/native.ts says that they are.
-static_assert(offsetof(Quick, answer) == 128 && offsetof(Quick, waited) == 128 + 8192 &&
-              offsetof(Quick, other_is_readable) == offsetof(Quick, waited) + 8 &&
-              offsetof(Quick, socket) == offsetof(Quick, waited) + 12 &&
-              offsetof(Quick, result) == offsetof(Quick, socket) + 16);
+static_assert(offsetof(FastPathMemory, reply) == 128 && offsetof(FastPathMemory, waited) == 128 + 8192 &&
+              offsetof(FastPathMemory, other_is_readable) == offsetof(FastPathMemory, waited) + 8 &&
+              offsetof(FastPathMemory, socket) == offsetof(FastPathMemory, waited) + 12 &&
+              offsetof(FastPathMemory, result) == offsetof(FastPathMemory, socket) + 16);
 
 class Environment {
  public:
   /// Makes the environment's instance; called once, while the addon is being loaded.
   static std::shared_ptr<Environment> Create(Napi::Env env);
   static std::shared_ptr<Environment> Of(napi_env env);
-  /// A Buffer over `quick`, which keeps it; undefined in hosts that allow no memory from outside.
-  static Napi::Value MakeQuick(Napi::Env env);
+  /// A Buffer over `fast_path`, which keeps it; undefined in hosts that allow no memory from outside.
+  static Napi::Value MakeFastPathBuffer(Napi::Env env);
 
   uv_loop_t* loop() const { return loop_; }
   /// Whether the environment is going: nothing may be started on the loop any more.
@@ -72,7 +72,7 @@ class Environment {
 
   /// The sockets that live.
   HandleTable<Socket> sockets;
-  alignas(64) Quick quick = {};
+  alignas(64) FastPathMemory fast_path = {};
   Napi::FunctionReference mapping_constructor;
   /// The memory that the Mapping under construction takes over.
   Memory* handed_over = nullptr;

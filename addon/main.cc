@@ -15,7 +15,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("Listener", vfio_user::Listener::Define(env));
   exports.Set("EventFd", vfio_user::EventFd::Define(env));
   exports.Set("map", Napi::Function::New(env, vfio_user::Mapping::Map, "map"));
-  exports.Set("quick", vfio_user::Environment::MakeQuick(env));
+  exports.Set("fastPath", vfio_user::Environment::MakeFastPathBuffer(env));
   vfio_user::ExportFiles(env, exports);
   return exports;
 }

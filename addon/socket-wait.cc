@@ -1,4 +1,4 @@
-// What a Socket does while it waits for an answer: how long, spinning or blocked, and for which of two sockets.
+// What a Socket does while it waits for a reply: for how long, spinning or blocked, and for which of two sockets.
 //
 //   roundTrip ── send ──┐
 //   recvWait ───────────┴──▶ spin (adaptive-spin.h) ──▶ block in recvmsg, or poll where there is another socket
@@ -24,7 +24,7 @@ constexpr int64_t kTick = 4'000'000;
 /// In the result of `roundTrip`: not all of it went out, but this less the result.
 constexpr int32_t kUnsent = -(1 << 16);
 /// Added to the result of `roundTrip` while fds wait for `takeFds`: more than any has bytes.
-constexpr int32_t kQuickWithFds = 1 << 20;
+constexpr int32_t kFastPathWithFds = 1 << 20;
 /// In the answer of `wait`: the other socket is readable.
 constexpr int kOtherReadable = 4;
 /// How long the rest of a message is waited for: before any of it, and in all. It holds up the loop.
@@ -72,7 +72,7 @@ template <bool with_fds>
   if (nanoseconds == 0) return Receive(into);
   const int64_t start = Now();
   const int64_t deadline = start + nanoseconds;
-  const int64_t spin_until = std::min(start + waits_.Begin(), deadline);
+  const int64_t spin_until = std::min(start + blocking_spin_.Begin(), deadline);
   int64_t now = start;
   for (unsigned turn = 1; now < spin_until; ++turn) {
     const int64_t result = with_fds ? Receive(into) : ReceiveBytes(into);
@@ -107,8 +107,8 @@ napi_value Socket::RecvWait(napi_env env, napi_callback_info info) {
 }
 
 /// Receives what comes within a moment, as long as that has lately paid.
-int64_t Socket::ReceiveSoon(Bytes into) {
-  const int64_t patience = looks_.Begin();
+int64_t Socket::ReceiveSpinning(Bytes into) {
+  const int64_t patience = awaiting_spin_.Begin();
   int64_t result = Receive(into);
   if (patience == 0) return result;
   const int64_t start = Now();
@@ -117,14 +117,14 @@ int64_t Socket::ReceiveSoon(Bytes into) {
     result = Receive(into);
     now = Now();
   }
-  looks_.End(result == -EAGAIN ? looks_.ceiling() : now - start);
+  awaiting_spin_.End(result == -EAGAIN ? awaiting_spin_.ceiling() : now - start);
   return result;
 }
 
 /// Receives all of `into`, as long as no pause before more of it is long: the rest of a message that is on its way.
 int64_t Socket::ReceiveRest(Bytes into) {
   const size_t fds_before = fds_.size();
-  const int64_t patience = std::min(kRestPatience, waits_.ceiling());
+  const int64_t patience = std::min(kRestPatience, blocking_spin_.ceiling());
   size_t have = 0;
   int64_t waited = 0;
   int64_t paused_at = 0;
@@ -233,30 +233,30 @@ napi_value Socket::RoundTrip(napi_env env, napi_callback_info info) {
   void* data;
   if (napi_get_cb_info(env, info, nullptr, nullptr, nullptr, &data) != napi_ok) return nullptr;
   auto& environment = *static_cast<Environment*>(data);
-  auto& quick = environment.quick;
-  Socket* const self = environment.sockets.Find(quick.socket);
+  auto& memory = environment.fast_path;
+  Socket* const self = environment.sockets.Find(memory.socket);
   const Socket* other =
-      quick.other == HandleTable<Socket>::kNone ? nullptr : environment.sockets.Find(quick.other);
-  if (self == nullptr || (other == nullptr && quick.other != HandleTable<Socket>::kNone)) {
+      memory.other == HandleTable<Socket>::kNone ? nullptr : environment.sockets.Find(memory.other);
+  if (self == nullptr || (other == nullptr && memory.other != HandleTable<Socket>::kNone)) {
     ThrowTypeError(env, "handle", "that of a Socket");
     return nullptr;
   }
-  if (quick.length > sizeof(quick.question)) {
+  if (memory.length > sizeof(memory.request)) {
     ThrowRangeError(env, "length", "out of range");
     return nullptr;
   }
   if (other != nullptr && other->fd() < 0) other = nullptr;
-  const int64_t timeout = std::min<int64_t>(quick.timeout_ms, kMaxWaitMs) * 1'000'000;
-  const int64_t sent = self->SendBytes({quick.question, quick.length});
-  if (sent != static_cast<int64_t>(quick.length)) {
-    quick.result = kUnsent - static_cast<int32_t>(std::max<int64_t>(sent, 0));
+  const int64_t timeout = std::min<int64_t>(memory.timeout_ms, kMaxWaitMs) * 1'000'000;
+  const int64_t sent = self->SendBytes({memory.request, memory.length});
+  if (sent != static_cast<int64_t>(memory.length)) {
+    memory.result = kUnsent - static_cast<int32_t>(std::max<int64_t>(sent, 0));
     return nullptr;
   }
-  const Bytes into = {quick.answer, sizeof(quick.answer)};
+  const Bytes into = {memory.reply, sizeof(memory.reply)};
   const auto result = static_cast<int32_t>(self->ReceiveWithin<false>(into, timeout, other));
-  quick.waited = static_cast<double>(self->last_wait_) * 1e-6;
-  quick.other_is_readable = other != nullptr && other->IsReadable() ? 1 : 0;
-  quick.result = result + (result > 0 && !self->fds_.empty() ? kQuickWithFds : 0);
+  memory.waited = static_cast<double>(self->last_wait_) * 1e-6;
+  memory.other_is_readable = other != nullptr && other->IsReadable() ? 1 : 0;
+  memory.result = result + (result > 0 && !self->fds_.empty() ? kFastPathWithFds : 0);
   return nullptr;
 }
 
@@ -265,15 +265,15 @@ void Socket::SetSpinCeiling(const Napi::CallbackInfo& info) {
   if (!ReadInteger(info.Env(), info[0], "microseconds", &microseconds, kMaxWaitMs * 1000)) return;
   const int64_t ceiling = static_cast<int64_t>(microseconds) * 1000;
   // What was learned under another ceiling says nothing.
-  if (ceiling == waits_.ceiling()) return;
-  waits_ = AdaptiveSpin(ceiling);
-  looks_ = AdaptiveSpin(std::min(ceiling, kLongestLook));
+  if (ceiling == blocking_spin_.ceiling()) return;
+  blocking_spin_ = AdaptiveSpin(ceiling);
+  awaiting_spin_ = AdaptiveSpin(std::min(ceiling, kMaxAwaitingSpin));
 }
 
 Napi::Value Socket::GetSpin(const Napi::CallbackInfo& info) {
   auto spin = Napi::Array::New(info.Env(), 2);
-  spin.Set(0u, static_cast<double>(waits_.interval()) / 1000);
-  spin.Set(1u, static_cast<double>(looks_.interval()) / 1000);
+  spin.Set(0u, static_cast<double>(blocking_spin_.interval()) / 1000);
+  spin.Set(1u, static_cast<double>(awaiting_spin_.interval()) / 1000);
   return spin;
 }
 

@@ -66,7 +66,7 @@ void Socket::Export(Napi::Env env, Napi::Object exports) {
   };
   add("send", Send);
   add("recv", Recv);
-  add("recvSoon", RecvSoon);
+  add("recvSpin", RecvSpin);
   add("recvWait", RecvWait);
   add("roundTrip", RoundTrip);
   add("wait", Wait);
@@ -241,7 +241,7 @@ int64_t Socket::Receive(Bytes into) {
   }
 }
 
-napi_value Socket::RecvSoon(napi_env env, napi_callback_info info) {
+napi_value Socket::RecvSpin(napi_env env, napi_callback_info info) {
   napi_value arguments[5];
   auto* self = ReadSocketCall(env, info, arguments);
   if (self == nullptr) return nullptr;
@@ -256,7 +256,7 @@ napi_value Socket::RecvSoon(napi_env env, napi_callback_info info) {
     ThrowRangeError(env, "length", "0");
     return nullptr;
   }
-  return self->Received(env, whole ? self->ReceiveRest(into) : self->ReceiveSoon(into));
+  return self->Received(env, whole ? self->ReceiveRest(into) : self->ReceiveSpinning(into));
 }
 
 /// Takes over the fds of a message. False when the kernel had to drop some: then the others are closed too,

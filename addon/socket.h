@@ -27,14 +27,15 @@ class Socket : public PolledObject<Socket> {
   ~Socket() override;
 
  private:
-  /// How long a wait spins at the most, in nanoseconds, where nothing else is said; and a look, which holds up the loop.
-  static constexpr int64_t kDefaultCeiling = 50'000;
-  static constexpr int64_t kLongestLook = 20'000;
+  /// The longest spins where nothing else is said, in nanoseconds: of a call that blocks, and while a reply is awaited, which
+  /// holds up the loop.
+  static constexpr int64_t kDefaultSpinCeiling = 50'000;
+  static constexpr int64_t kMaxAwaitingSpin = 20'000;
 
   static napi_value Send(napi_env env, napi_callback_info info);
   static napi_value RoundTrip(napi_env env, napi_callback_info info);
   static napi_value Recv(napi_env env, napi_callback_info info);
-  static napi_value RecvSoon(napi_env env, napi_callback_info info);
+  static napi_value RecvSpin(napi_env env, napi_callback_info info);
   static napi_value RecvWait(napi_env env, napi_callback_info info);
   static napi_value Wait(napi_env env, napi_callback_info info);
   Napi::Value GetHandle(const Napi::CallbackInfo& info) { return Napi::Number::New(info.Env(), handle_); }
@@ -64,7 +65,7 @@ class Socket : public PolledObject<Socket> {
   /// recvmsg with `flags`; EINTR is the caller's.
   int64_t ReceiveOnce(Bytes into, int flags);
   int64_t Receive(Bytes into);
-  int64_t ReceiveSoon(Bytes into);
+  int64_t ReceiveSpinning(Bytes into);
   int64_t ReceiveRest(Bytes into);
   int64_t ReceiveBlocking(Bytes into, int64_t now, int64_t deadline, bool with_fds);
   bool PrepareToBlock(int64_t nanoseconds);
@@ -76,7 +77,7 @@ class Socket : public PolledObject<Socket> {
   /// Notes how long a wait took. Gives `result` back.
   int64_t EndWait(int64_t took, int64_t result) {
     last_wait_ = took;
-    waits_.End(took);
+    blocking_spin_.End(took);
     return result;
   }
   int64_t ReceivePolling(Bytes into, int64_t deadline, const Socket* other);
@@ -90,9 +91,9 @@ class Socket : public PolledObject<Socket> {
 
   int32_t handle_ = HandleTable<Socket>::kNone;
   std::vector<int> fds_;
-  /// Of waits that block, and of looks between two turns of the loop.
-  AdaptiveSpin waits_{kDefaultCeiling};
-  AdaptiveSpin looks_{kLongestLook};
+  /// Of calls that block, and between two turns of the loop while a reply is awaited.
+  AdaptiveSpin blocking_spin_{kDefaultSpinCeiling};
+  AdaptiveSpin awaiting_spin_{kMaxAwaitingSpin};
   /// How long the last wait took, in nanoseconds.
   int64_t last_wait_ = 0;
   /// SO_RCVTIMEO as it was last set, in nanoseconds; 0 before.

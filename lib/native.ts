@@ -21,21 +21,21 @@ export const WRITABLE = 2;
 /** In the answer of `wait` only: the `other` socket is readable. */
 export const OTHER_READABLE = 4;
 
-/** Where in `Native.quick` answers go; what lies before is the request's. */
-export const QUICK_REPLY_AT = 128;
+/** Where in `Native.fastPath` replies go; what lies before is the request's. In bytes, as all of these. */
+export const FAST_PATH_REPLY_AT = 128;
 /** And where, behind 8 KiB for them, a double says how many milliseconds the last `roundTrip` has waited. */
-export const QUICK_WAITED_AT = QUICK_REPLY_AT + 8192;
+export const FAST_PATH_WAITED_AT = FAST_PATH_REPLY_AT + 8192;
 /** And where a word is 1 when the `other` socket was readable once the answer had come. */
-export const QUICK_OTHER_AT = QUICK_WAITED_AT + 8;
+export const FAST_PATH_OTHER_AT = FAST_PATH_WAITED_AT + 8;
 /**
  * And where five words are for `roundTrip`: socket and length; how long to wait, in whole milliseconds; the other socket;
  * and its result. Each argument of a native call would take some 10 ns, between an answer and the next question.
  */
-export const QUICK_CALL_AT = QUICK_OTHER_AT + 4;
+export const FAST_PATH_CALL_AT = FAST_PATH_OTHER_AT + 4;
 /** A result of `roundTrip` up to this: only `UNSENT - result` bytes have gone out. */
 export const UNSENT = -65_536;
 /** Added to the result of `roundTrip` while fds wait for `takeFds`: more than any has bytes. */
-export const QUICK_WITH_FDS = 2 ** 20;
+export const FAST_PATH_WITH_FDS = 2 ** 20;
 
 /** Added to the answer of a receive while fds wait for `takeFds`: more than any has bytes. */
 export const WITH_FDS = 2 ** 40;
@@ -58,10 +58,10 @@ export interface NativeSocket {
    * WRITABLE where that is watched. A watched object is not collected.
    */
   watch(events: number): number;
-  /** The most that a wait may spin, in microseconds; 0 never spins. `recvSoon` spins no more than 20 in any case. */
+  /** The most that a wait may spin, in microseconds; 0 never spins. `recvSpin` spins no more than 20 in any case. */
   setSpinCeiling(microseconds: number): void;
-  /** How long waits spin now, in microseconds: those that block, and `recvSoon`. */
-  spin(): [blocking: number, soon: number];
+  /** How long waits spin now, in microseconds: those that block, and `recvSpin`. */
+  spin(): [blocking: number, awaiting: number];
   /** Lets the kernel take up to `bytes` that the peer has not read yet, where its limits allow; never fewer than now. */
   growSendBuffer(bytes: number): void;
   /** Whether a watched socket keeps the process alive (it does at first). */
@@ -103,7 +103,7 @@ export interface SocketCalls {
    * `recv` that spins for bytes for a moment, as long as that has lately paid. With `whole` it goes on until it has `length`
    * bytes, a pause has been longer than 40 µs, or it has spun for 100 µs.
    */
-  readonly recvSoon: (
+  readonly recvSpin: (
     socket: number,
     into: Uint8Array,
     offset: number,
@@ -123,10 +123,10 @@ export interface SocketCalls {
     other: number,
   ) => number;
   /**
-   * Sends `quick[0..length)` and does as `recvWait` to `quick[QUICK_REPLY_AT..QUICK_WAITED_AT)`: a small synchronous call,
-   * in one call with little to look at. What it is told, and its result, stand at `QUICK_CALL_AT`. Where the socket does not
-   * take the whole message nothing is received, and the result is `UNSENT` less the bytes that went out; with none `send`
-   * says why. Fds that come are closed by the kernel, which has less to do then, or wait for `takeFds`.
+   * Sends `fastPath[0..length)` and does as `recvWait` to `fastPath[FAST_PATH_REPLY_AT..FAST_PATH_WAITED_AT)`. Its arguments
+   * and its result stand at `FAST_PATH_CALL_AT`. Where the socket does not take the whole message nothing is received, and
+   * the result is `UNSENT` less the bytes that went out; with none `send` says why. Fds that come are closed by the kernel,
+   * which has less to do then, or wait for `takeFds`.
    */
   readonly roundTrip: () => void;
   /** Waits up to `timeoutMs` (at most 50) for any of `events`, or for `other` to be readable. Returns the bits, 0 at the end. */
@@ -207,7 +207,7 @@ export interface Native extends SocketCalls {
   readonly Socket: new (fd: number, onEvent: (events: number) => void) => NativeSocket;
   readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
   /** This thread's memory for `roundTrip`; undefined in hosts that allow none from outside, as Electron. */
-  readonly quick: Buffer | undefined;
+  readonly fastPath: Buffer | undefined;
   readonly EventFd: new (fd: number, onCount: (count: number) => void) => NativeEventFd;
 
   /** Connects to a path, or to an abstract name when it begins with NUL. Returns a non-blocking CLOEXEC fd or -errno. */
@@ -256,15 +256,15 @@ export interface Native extends SocketCalls {
   releaseFd(fd: number): void;
 }
 
-/** `Native.quick` by bytes and by words: a word at once is an instruction, a field byte by byte five. */
-export interface QuickMemory {
+/** `Native.fastPath` by bytes and by words: a word at once is an instruction, a field byte by byte five. */
+export interface FastPathMemory {
   readonly bytes: Buffer;
   readonly words: Int32Array;
 }
 
 let loaded: Native | undefined;
 let calls: SocketCalls | undefined;
-let memory: QuickMemory | undefined;
+let memory: FastPathMemory | undefined;
 
 /** The addon, loaded at first use; an UnsupportedError that says why where it cannot be. */
 export function native(): Native {
@@ -277,19 +277,19 @@ export function native(): Native {
  */
 export function socketCalls(): SocketCalls {
   if (calls === undefined) {
-    const { send, recv, recvSoon, recvWait, wait, roundTrip } = native();
-    calls = { send, recv, recvSoon, recvWait, wait, roundTrip };
+    const { send, recv, recvSpin, recvWait, wait, roundTrip } = native();
+    calls = { send, recv, recvSpin, recvWait, wait, roundTrip };
   }
   return calls;
 }
 
 /** This thread's memory for `SocketCalls.roundTrip`; undefined in hosts that allow none from outside. */
-export function quickMemory(): QuickMemory | undefined {
-  const { quick } = native();
-  if (quick === undefined) return undefined;
+export function fastPathMemory(): FastPathMemory | undefined {
+  const { fastPath } = native();
+  if (fastPath === undefined) return undefined;
   return (memory ??= {
-    bytes: quick,
-    words: new Int32Array(quick.buffer, quick.byteOffset, quick.length >>> 2),
+    bytes: fastPath,
+    words: new Int32Array(fastPath.buffer, fastPath.byteOffset, fastPath.length >>> 2),
   });
 }
 

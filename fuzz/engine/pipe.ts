@@ -1,15 +1,15 @@
 /** A transport whose other end is the fuzzer: what comes is what it is given, and the socket is as full as it is told. */
 import { VfioUserError } from '../../lib/errors.js';
 import { Framer } from '../../lib/transport/framer.js';
-import type { Transport, TransportHandler } from '../../lib/transport/index.js';
+import type { OutgoingMessage, Transport, TransportHandler } from '../../lib/transport/index.js';
 
 export class Pipe implements Transport {
   readonly passesFds: boolean;
   readonly canBlock = false;
-  readonly canLook = false;
+  readonly canSpin = false;
   readonly spin = { blocking: 0, awaiting: 0 };
   readonly takesMany = false;
-  readonly quick = undefined;
+  readonly fastPath = undefined;
   readonly peer = 'fuzzer';
   readonly isServedHere = false;
   turn = 0;
@@ -33,13 +33,7 @@ export class Pipe implements Transport {
     this.#framer = new Framer(handler);
   }
 
-  trySend(
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    sent: number,
-    fds: readonly number[] | null = null,
-  ): number {
+  trySend({ head, headLength, body, fds }: OutgoingMessage, sent: number): number {
     if (this.ended) return 0;
     if (this.broken !== undefined) {
       this.end(this.broken);
@@ -55,7 +49,7 @@ export class Pipe implements Transport {
 
   serveHere(): void {}
 
-  look(): void {}
+  receiveSpinning(): void {}
 
   get begun(): number {
     return this.#framer.begun;

@@ -2,38 +2,83 @@
  * The calls of a connection that block the thread until they are answered.
  *
  * ```
- *   quiet, and few bytes ── one native call ──▶ the plain reply ──▶ value
- *        │ no                     │ anything else
- *        ▼                        ▼
- *      slot ── sent, or queued ── block, a slice at a time ──▶ value or error
- *                                   └ serves the server's requests, on both sockets; ends calls whose time is over
+ *   idle, and few bytes ── fast path ──▶ the expected reply ──▶ value
+ *        │ no                   │ anything else
+ *        ▼                      ▼
+ *      request ── sent, or queued ── block, a slice at a time ──▶ value or error
+ *                                      └ serves the server's requests, on both sockets; ends calls whose time is over
  * ```
  */
 import { performance } from 'node:perf_hooks';
 import { TimeoutError, UnsupportedError } from '../errors.js';
 import { commandName } from '../protocol/constants.js';
-import { QUICK_WAITED_AT, SLICE_MS, type MessageTap } from '../transport/index.js';
+import { SLICE_MS, type MessageTap } from '../transport/index.js';
 import { deadlineOf, hasDeadline, timeoutOf, type SyncCallOptions } from './call-options.js';
+import type { Statistics } from './counters.js';
 import { FastPath, type Unfinished } from './fast-path.js';
 import { FLAGS_COMMAND } from './header-flags.js';
-import type { Flow } from './request-scheduler.js';
-import { checkMemory, encodeAccess, type RegionAccess } from './region-access-codec.js';
-import type { Decoder, Slot } from './pending-request.js';
+import type { Call, Decoder, PendingRequest } from './pending-request.js';
+import { checkMemory, type AccessEncoder, type RegionAccess } from './region-access-codec.js';
+import type { RequestScheduler } from './request-scheduler.js';
+import type { EncodedMessage } from './send-queue.js';
+import type { ServerRequests } from './server-request.js';
+import type { Sockets } from './sockets.js';
+
+/** What blocking calls have to know of their connection. */
+export interface BlockingOptions {
+  sockets: Sockets;
+  scheduler: RequestScheduler;
+  serverRequests: ServerRequests;
+  encoder: AccessEncoder;
+  statistics: Statistics;
+  tap: MessageTap | undefined;
+  /** The deadline of calls that say nothing, in milliseconds. */
+  timeoutMs: number;
+}
+
+/** Who blocks looks here for how the call has ended. */
+class BlockedCaller {
+  isSettled = false;
+  #value: unknown;
+  #error: unknown;
+
+  readonly resolve = (value: unknown): void => {
+    this.isSettled = true;
+    this.#value = value;
+  };
+
+  readonly reject = (error: unknown): void => {
+    this.isSettled = true;
+    this.#error = error;
+  };
+
+  /** @throws what the call was rejected with. */
+  take(): unknown {
+    if (this.#error !== undefined) throw this.#error;
+    return this.#value;
+  }
+}
 
 export class BlockingCalls {
-  readonly #flow: Flow;
+  readonly #sockets: Sockets;
+  readonly #scheduler: RequestScheduler;
+  readonly #serverRequests: ServerRequests;
+  readonly #encoder: AccessEncoder;
   readonly #fastPath: FastPath | undefined;
   #whyNotSync: string | undefined;
   readonly #tap: MessageTap | undefined;
-  /** The deadline of calls that say nothing. */
   readonly #timeoutMs: number;
 
-  constructor(flow: Flow, tap: MessageTap | undefined, timeoutMs: number) {
-    this.#flow = flow;
-    const { quick } = flow.main.transport;
-    this.#fastPath = quick === undefined ? undefined : new FastPath(flow, quick, tap);
-    this.#tap = tap;
-    this.#timeoutMs = timeoutMs;
+  constructor(options: BlockingOptions) {
+    const { sockets } = options;
+    this.#sockets = sockets;
+    this.#scheduler = options.scheduler;
+    this.#serverRequests = options.serverRequests;
+    this.#encoder = options.encoder;
+    this.#tap = options.tap;
+    this.#timeoutMs = options.timeoutMs;
+    const socket = sockets.main.fastPath;
+    this.#fastPath = socket === undefined ? undefined : new FastPath({ ...options, socket });
   }
 
   /** Refuses calls with this explanation, until set to undefined. */
@@ -42,51 +87,44 @@ export class BlockingCalls {
     if (this.#fastPath !== undefined) this.#fastPath.isForbidden = reason !== undefined;
   }
 
-  /** See `FastPath.disturb`. */
-  disturb(): void {
-    this.#fastPath?.disturb();
+  /** See `FastPath.recheck`. */
+  recheckFastPath(): void {
+    this.#fastPath?.recheck();
   }
 
-  /** `Connection.call`, blocking; `head` is of the command and its payload. */
+  /** `Connection.call`, blocking. */
   call<T>(
     command: number,
-    head: Buffer,
-    payload: Uint8Array | null,
-    fds: readonly number[] | null,
+    message: EncodedMessage,
     decode: Decoder<T>,
     options: SyncCallOptions | undefined,
   ): T {
-    const slot = this.#open(command, options);
-    slot.decode = decode;
-    this.#hurry();
-    if (!slot.settled) this.#flow.submit(slot, head, payload, fds);
-    return this.#block(slot) as T;
+    this.#refuseWhereImpossible(command);
+    const caller = new BlockedCaller();
+    const request = this.#open(blockingCall(command, decode, caller), options);
+    if (!caller.isSettled) this.#scheduler.submit(request, message);
+    return this.#block(caller) as T;
   }
 
   /** `Connection.access`, blocking: the lowest latency. */
   access<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
-    const { command, body } = access;
     checkMemory(access);
     const fastPath = this.#fastPath;
     if (fastPath?.mayTake(access) === true) {
-      const timeoutMs = this.#leftOf(command, options);
+      const timeoutMs = this.#leftOf(access.command, options);
       return fastPath.run(access, timeoutMs, (unfinished) => {
-        // It has been sent: its time began before, and is not asked for again.
-        const slot = this.#open(command, { timeoutMs });
-        slot.timeoutMs = Math.ceil(timeoutOf(options, this.#timeoutMs));
-        slot.aim(access);
-        return this.#goOn(fastPath, slot, unfinished) as T;
+        const totalMs = timeoutOf(options, this.#timeoutMs);
+        return this.#goOn(fastPath, access, unfinished, timeoutMs, totalMs) as T;
       });
     }
-    const head = this.#flow.accessHead;
-    const slot = this.#open(command, options);
-    slot.aim(access);
-    this.#hurry();
-    if (!slot.settled) {
-      encodeAccess(head, access, FLAGS_COMMAND);
-      this.#flow.submit(slot, head, body, null);
+    const { command } = access;
+    this.#refuseWhereImpossible(command);
+    const caller = new BlockedCaller();
+    const request = this.#open(blockingCall(command, access, caller), options);
+    if (!caller.isSettled) {
+      this.#scheduler.submit(request, this.#encoder.encode(access, FLAGS_COMMAND));
     }
-    return this.#block(slot) as T;
+    return this.#block(caller) as T;
   }
 
   /** How long a call may take that is made now, in milliseconds. @throws TimeoutError where that is over. */
@@ -98,17 +136,20 @@ export class BlockingCalls {
     return left;
   }
 
-  #open(command: number, options: SyncCallOptions | undefined): Slot {
-    this.#flow.refuseWhenClosed(command);
-    const { canBlock, peer } = this.#flow.main.transport;
-    if (!canBlock) throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${peer}`);
-    if (this.#flow.isServedHere) {
+  /** @throws ClosedError, and UnsupportedError where nothing that blocks can be called now. */
+  #refuseWhereImpossible(command: number): void {
+    this.#scheduler.refuseWhenClosed(command);
+    const { main } = this.#sockets;
+    if (!main.canBlock) {
+      throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${main.peer}`);
+    }
+    if (main.isServedHere) {
       throw new UnsupportedError(
         `${commandName(command)}: no synchronous call can be made to a server on this thread's own event loop, which cannot ` +
           'answer while the call blocks it: call asynchronously, or serve in a worker thread or another process',
       );
     }
-    if (this.#flow.serving > 0) {
+    if (this.#serverRequests.isServing) {
       throw new UnsupportedError(
         `${commandName(command)}: no synchronous call can be made while a request of the server is served`,
       );
@@ -121,59 +162,60 @@ export class BlockingCalls {
     if (this.#whyNotSync !== undefined) {
       throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     }
-    return this.#flow.open(command, options, true);
   }
 
-  /** An access of the fast path becomes a call like any other. */
-  #goOn({ quick }: FastPath, slot: Slot, { id, size, came }: Unfinished): unknown {
-    const { main, deadlines } = this.#flow;
-    const { bytes } = quick.memory;
-    this.#flow.giveId(slot, id);
-    // What was not sent whole was not waited for: what stands there is of another call.
-    if (came >= 0 && slot.deadline !== 0) {
-      const deadline = slot.deadline - Math.floor(bytes.readDoubleLE(QUICK_WAITED_AT));
-      deadlines.remove(slot);
-      deadlines.add(slot, deadline, false);
-    }
-    if (came > 0) quick.handOver(came);
-    else if (came < 0) main.sendRest(slot, bytes, size, size + came);
-    return this.#block(slot);
+  /** A request, before which everything goes that was sent before. It may be settled by that. */
+  #open(call: Call, options: SyncCallOptions | undefined): PendingRequest {
+    const request = this.#scheduler.open(call, options);
+    this.#sockets.resumeReading();
+    this.#sockets.main.sendGathered();
+    return request;
   }
 
-  /** What the loop would do when it turns is done now: the calls that were made before come first. */
-  #hurry(): void {
-    this.#flow.main.hurry();
-    this.#flow.twin?.hurry();
-    this.#flow.main.outbox?.sendGathered();
+  /**
+   * A call that the fast path has begun becomes one like any other. `timeoutMs` are what was left of the `totalMs` that it
+   * may take.
+   */
+  #goOn<T>(
+    fastPath: FastPath,
+    access: RegionAccess<T>,
+    unfinished: Unfinished,
+    timeoutMs: number,
+    totalMs: number,
+  ): unknown {
+    const { id, message, sent, received, waitedMs } = unfinished;
+    const { command } = access;
+    this.#scheduler.refuseWhenClosed(command);
+    const caller = new BlockedCaller();
+    const call = blockingCall(command, access, caller);
+    const deadline = performance.now() - waitedMs + timeoutMs;
+    const started = { call, id, timeoutMs: totalMs, deadline };
+    if (sent < message.headLength) this.#scheduler.resumeSending(started, message, sent);
+    else this.#scheduler.resume(started);
+    if (received > 0) fastPath.handOver(unfinished);
+    return this.#block(caller);
   }
 
-  /** Blocks until a synchronous call is answered. Its slot is free when this returns or throws. */
-  #block(slot: Slot): unknown {
-    while (!slot.settled) this.#turn(slot);
-    const { error, value } = slot;
-    // A tombstone is released by its late reply; `close` forgets ids, so anything else goes back now.
-    if (slot.state !== 'tombstone') this.#flow.slots.release(slot);
-    if (error !== undefined) throw error;
-    return value;
+  /** Blocks until the caller is settled. */
+  #block(caller: BlockedCaller): unknown {
+    while (!caller.isSettled) this.#waitOnce(caller);
+    return caller.take();
   }
 
   /** One slice of a blocking wait: sends what is stuck, receives what comes, ends calls whose time is over. */
-  #turn(slot: Slot): void {
-    const { main, twin, deadlines } = this.#flow;
+  #waitOnce(caller: BlockedCaller): void {
     // No timer runs meanwhile, and what a call that ends leaves free is what this one may be waiting for.
-    deadlines.expire();
-    this.#flow.pump();
-    if (slot.settled) return;
-    const wait = Math.min(SLICE_MS, Math.max(0, Math.ceil(deadlines.earliest - performance.now())));
-    main.hurry();
-    twin?.hurry();
-    if (slot.settled) return;
-    const mainWaits = main.outbox?.isEmpty === false;
-    const twinWaits = twin?.outbox?.isEmpty === false;
-    // One wait watches one socket for room: where both are full they take short turns.
-    if (twinWaits) twin.transport.flushSync(mainWaits ? Math.min(1, wait) : wait, main.transport);
-    if (slot.settled) return;
-    if (mainWaits) main.transport.flushSync(twinWaits ? Math.min(1, wait) : wait, twin?.transport);
-    else if (!twinWaits) main.transport.receiveSync(wait, twin?.transport);
+    this.#scheduler.expire();
+    if (caller.isSettled) return;
+    const left = Math.ceil(this.#scheduler.earliestDeadline - performance.now());
+    this.#sockets.wait(Math.min(SLICE_MS, Math.max(0, left)), caller);
   }
+}
+
+function blockingCall(
+  command: number,
+  reply: RegionAccess<unknown> | Decoder<unknown>,
+  { resolve, reject }: BlockedCaller,
+): Call {
+  return { command, isBlocking: true, reply, resolve, reject, onAbandoned: undefined };
 }

@@ -4,10 +4,12 @@
  */
 import { commandName } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
+import { sizeOf } from '../transport/index.js';
+import type { EncodedMessage } from './send-queue.js';
 
-/** Whether `body` still has the bytes that the header promises. */
-export function isWhole(head: Buffer, body: Uint8Array | null): boolean {
-  return headerSize(head, 0) === head.length + (body === null ? 0 : body.length);
+/** Whether the message's body still has the bytes that its header promises. */
+export function isWhole(message: EncodedMessage): boolean {
+  return headerSize(message.head, 0) === sizeOf(message);
 }
 
 /** Why a call fails whose memory is not what it was. */

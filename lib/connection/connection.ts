@@ -6,15 +6,14 @@
  *   open ──── close(), end of stream, broken framing, too many tombstones ────▶ closed
  * ```
  * Each call that waits when the connection ends is rejected once with a ClosedError, whose `cause` is the reason that
- * `closed` settles with. The way of a call is drawn in pending-request.ts.
+ * `closed` settles with. The states of a call are drawn in pending-request.ts.
  *
- * The uncontended way, from `access` through `Channel.send` to `sendmsg`, awaits nothing and allocates nothing but the
- * caller's promise.
+ * An uncontended call goes from `access` through `Channel.send` to `sendmsg` without awaiting anything.
  */
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
-import { EINVAL, closeFds } from '../native.js';
+import { closeFds } from '../native.js';
 import {
   HEADER_FLAG_COMMAND,
   HEADER_FLAG_ERROR,
@@ -23,7 +22,14 @@ import {
   HEADER_SIZE,
   commandName,
 } from '../protocol/constants.js';
-import { headerCommand, headerErrno, headerFlags, headerId, writeHeaderId } from '../protocol/header.js';
+import {
+  headerCommand,
+  headerErrno,
+  headerFlags,
+  headerId,
+  writeHeader,
+  writeHeaderId,
+} from '../protocol/header.js';
 import {
   LANDING_PREFIX,
   withSpin,
@@ -41,15 +47,16 @@ import {
   type SyncCallOptions,
   type TrackedCallOptions,
 } from './call-options.js';
-import { Channel, REQUEST_WEIGHT, STRAY_WEIGHT, type ChannelHandler } from './channel.js';
-import { newCounters, type Counters } from './counters.js';
+import { Channel, STRAY_COST, type ChannelHandler } from './channel.js';
+import { Statistics, type Counters } from './counters.js';
 import { FLAGS_COMMAND, FLAGS_POSTED } from './header-flags.js';
-import { Flow, checkInFlight, encodeHead } from './request-scheduler.js';
-import type { OutboxOwner } from './send-queue.js';
-import { ServerRequest, type RequestHandler } from './server-request.js';
-import { checkMemory, decodeAccess, encodeAccess, type RegionAccess } from './region-access-codec.js';
+import { PendingRequest, type Decoder } from './pending-request.js';
 import { POSTED_ID_BASE } from './pending-requests.js';
-import { Slot, type Decoder } from './pending-request.js';
+import { AccessEncoder, checkMemory, type RegionAccess } from './region-access-codec.js';
+import { RequestScheduler, checkInFlight } from './request-scheduler.js';
+import type { EncodedMessage, SendQueueOwner } from './send-queue.js';
+import { ServerRequests, type RequestHandler } from './server-request.js';
+import { Sockets } from './sockets.js';
 
 const DEFAULT_IN_FLIGHT = 128;
 
@@ -63,7 +70,7 @@ export interface ConnectionOptions {
   inFlight?: number | undefined;
   /** The most that a wait on a Unix socket may spin, in microseconds; 0 never spins. Default 50. */
   spinUs?: number | undefined;
-  /** Hears of every message on this connection's sockets. */
+  /** Hears of every message on this connection's sockets, while it is active. */
   tap?: MessageTap | undefined;
 }
 
@@ -72,18 +79,20 @@ const NO_FDS: number[] = [];
 const NOTHING: ReadonlySet<number> = new Set();
 
 export class Connection implements ChannelHandler {
-  readonly #flow: Flow;
-  readonly counters: Counters = newCounters();
-  /** The deadline of messages of calls that say nothing. */
-  readonly timeoutMs: number;
+  readonly #sockets: Sockets;
+  readonly #scheduler: RequestScheduler;
+  readonly #statistics = new Statistics();
+  readonly #serverRequests = new ServerRequests(this.#statistics);
+  readonly #encoder = new AccessEncoder();
   readonly #blocking: BlockingCalls;
+  /** The deadline of messages of calls that say nothing, in milliseconds. */
+  readonly timeoutMs: number;
   readonly #tap: MessageTap | undefined;
   readonly #spinUs: number | undefined;
   /** Settles, never rejects, with the reason when the connection ends. */
   readonly closed: Promise<VfioUserError>;
   /** Guards what must not interleave on this socket: the handshake, transactions, read-modify-write. */
   readonly mutex = new Mutex();
-  #handler: RequestHandler | undefined;
   #postedId = POSTED_ID_BASE;
   #settleClosed!: (reason: VfioUserError) => void;
   /** Commands that this server is not sent: `call` refuses them. */
@@ -91,56 +100,75 @@ export class Connection implements ChannelHandler {
 
   constructor(open: OpenTransport, options: ConnectionOptions = {}) {
     this.timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
-    const inFlight = checkInFlight(options.inFlight ?? DEFAULT_IN_FLIGHT);
     this.closed = new Promise((resolve) => (this.#settleClosed = resolve));
     this.#tap = options.tap;
-    const { counters } = this;
     this.#spinUs = options.spinUs;
-    const { timeoutMs } = this;
-    const main = new Channel({ open: withSpin(open, this.#spinUs), handler: this, counters, tap: this.#tap });
-    this.#flow = new Flow({ main, counters, inFlight, timeoutMs, onOverdue: (reason) => this.close(reason) });
-    this.#blocking = new BlockingCalls(this.#flow, this.#tap, timeoutMs);
+    const inFlight = checkInFlight(options.inFlight ?? DEFAULT_IN_FLIGHT);
+    const sockets = new Sockets(this.#channel(open));
+    const scheduler = new RequestScheduler({
+      sockets,
+      inFlight,
+      timeoutMs: this.timeoutMs,
+      onOverdue: (reason) => this.close(reason),
+    });
+    this.#sockets = sockets;
+    this.#scheduler = scheduler;
+    this.#blocking = new BlockingCalls({
+      sockets,
+      scheduler,
+      serverRequests: this.#serverRequests,
+      encoder: this.#encoder,
+      statistics: this.#statistics,
+      tap: this.#tap,
+      timeoutMs: this.timeoutMs,
+    });
+  }
+
+  /** What it has done until now, and what waits. */
+  get counters(): Counters {
+    const { inFlight, queued, tombstones } = this.#scheduler;
+    return { ...this.#statistics, inFlight, queued, tombstones };
   }
 
   /** Why the connection ended; undefined while it is open. */
   get endReason(): VfioUserError | undefined {
-    return this.#flow.endReason;
+    return this.#scheduler.endReason;
   }
 
   get passesFds(): boolean {
-    return this.#flow.main.transport.passesFds;
+    return this.#sockets.main.passesFds;
   }
 
   /** Whether synchronous calls work on this kind of transport. */
   get canBlock(): boolean {
-    return this.#flow.main.transport.canBlock;
+    return this.#sockets.main.canBlock;
   }
 
   get peer(): string {
-    return this.#flow.main.transport.peer;
+    return this.#sockets.main.peer;
   }
 
   get hasTwin(): boolean {
-    return this.#flow.twin !== undefined;
+    return this.#sockets.hasTwin;
   }
 
   /** How long waits spin now. */
   get spin(): SpinState {
-    return this.#flow.main.transport.spin;
+    return this.#sockets.main.spin;
   }
 
   /** How many commands may wait for their replies at once; 1 where the server loses step otherwise. */
   get inFlightLimit(): number {
-    return this.#flow.inFlightLimit;
+    return this.#scheduler.inFlightLimit;
   }
 
   set inFlightLimit(limit: number) {
-    this.#flow.inFlightLimit = limit;
+    this.#scheduler.inFlightLimit = limit;
   }
 
   /** Who serves the server's DMA_READ and DMA_WRITE. Without one they are refused. */
   set requestHandler(handler: RequestHandler | undefined) {
-    this.#handler = handler;
+    this.#serverRequests.handler = handler;
   }
 
   /** Refuses synchronous calls with this explanation, until set to undefined. */
@@ -155,16 +183,10 @@ export class Connection implements ChannelHandler {
 
   /** The server's commands come on this socket as well from now on (VERSION's twin_socket). */
   attachTwin(open: OpenTransport): void {
-    this.#flow.refuseWhenClosed('twin_socket');
-    if (this.#flow.twin !== undefined) throw new ProtocolError('a second twin socket');
-    this.#blocking.disturb();
-    this.#flow.twin = new Channel({
-      open: withSpin(open, this.#spinUs),
-      handler: this,
-      counters: this.counters,
-      tap: this.#tap,
-      socket: `${this.peer} (twin)`,
-    });
+    this.#scheduler.refuseWhenClosed('twin_socket');
+    if (this.hasTwin) throw new ProtocolError('a second twin socket');
+    this.#blocking.recheckFastPath();
+    this.#sockets.attachTwin(this.#channel(open, `${this.peer} (twin)`));
   }
 
   /**
@@ -181,13 +203,10 @@ export class Connection implements ChannelHandler {
     options?: TrackedCallOptions,
   ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
-      const head = this.#encodeCall(command, payload, fds);
-      const slot = this.#flow.open(command, options, false);
-      slot.decode = decode;
-      slot.resolve = resolve;
-      slot.reject = reject;
-      slot.onAbandoned = options?.onAbandoned;
-      this.#flow.submit(slot, head, payload, fds);
+      const message = this.#encodeCall(command, payload, fds);
+      const onAbandoned = options?.onAbandoned;
+      const call = { command, isBlocking: false, reply: decode, resolve, reject, onAbandoned };
+      this.#scheduler.submit(this.#scheduler.open(call, options), message);
     });
   }
 
@@ -199,8 +218,8 @@ export class Connection implements ChannelHandler {
     decode: Decoder<T>,
     options?: SyncCallOptions,
   ): T {
-    const head = this.#encodeCall(command, payload, fds);
-    return this.#blocking.call(command, head, payload, fds, decode, options);
+    const message = this.#encodeCall(command, payload, fds);
+    return this.#blocking.call(command, message, decode, options);
   }
 
   /**
@@ -211,13 +230,10 @@ export class Connection implements ChannelHandler {
   access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       checkMemory(access);
-      const head = this.#flow.accessHead;
-      encodeAccess(head, access, FLAGS_COMMAND);
-      const slot = this.#flow.open(access.command, options, false);
-      slot.resolve = resolve;
-      slot.reject = reject;
-      slot.aim(access);
-      this.#flow.submit(slot, head, access.body, null);
+      const message = this.#encoder.encode(access, FLAGS_COMMAND);
+      const { command } = access;
+      const call = { command, isBlocking: false, reply: access, resolve, reject, onAbandoned: undefined };
+      this.#scheduler.submit(this.#scheduler.open(call, options), message);
     });
   }
 
@@ -228,49 +244,36 @@ export class Connection implements ChannelHandler {
 
   /** REGION_WRITE with No_reply, in its turn among the calls. An error of it is only counted. */
   post(access: RegionAccess<void>): void {
-    const { queue, main, accessHead: head } = this.#flow;
-    this.#flow.refuseWhenClosed(access.command);
-    encodeAccess(head, access, FLAGS_POSTED);
-    writeHeaderId(head, 0, this.#postedId);
+    this.#scheduler.refuseWhenClosed(access.command);
+    const message = this.#encoder.encode(access, FLAGS_POSTED);
+    writeHeaderId(message.head, 0, this.#postedId);
     this.#postedId = this.#postedId === 0xffff ? POSTED_ID_BASE : this.#postedId + 1;
-    if (queue.first === undefined) {
-      main.send(undefined, head, head.length, access.body, null, false);
-    } else {
-      this.#flow.enqueue({
-        slot: undefined,
-        head: Buffer.from(head),
-        body: Buffer.from(access.body!),
-        fds: null,
-        previous: undefined,
-        next: undefined,
-      });
-    }
+    this.#scheduler.post(message);
   }
 
   /** Opening, a burst of calls, is over: a process may have thousands of connections that are idle now. */
   trim(): void {
-    this.#flow.slots.trim();
+    this.#scheduler.trim();
   }
 
   /** Memory that answers were lent from is about to change or to go: what waits of them is copied. */
   copyLentBodies(): void {
-    this.#flow.main.outbox?.copyBodies();
-    this.#flow.twin?.outbox?.copyBodies();
+    this.#sockets.copyBodies();
   }
 
   /** Whether the loop stays alive for this connection's sake. */
   ref(): void {
-    this.#flow.setReferenced(true);
+    this.#setReferenced(true);
   }
 
   unref(): void {
-    this.#flow.setReferenced(false);
+    this.#setReferenced(false);
   }
 
   /** Ends the connection; idempotent. Every call that waits is rejected with a ClosedError whose cause is `reason`. */
   close(reason: VfioUserError = new ClosedError('the connection was closed by its owner')): void {
-    if (this.#flow.endReason !== undefined) return;
-    this.#flow.end(reason);
+    if (this.endReason !== undefined) return;
+    this.#scheduler.end(reason);
     this.#settleClosed(reason);
   }
 
@@ -281,19 +284,19 @@ export class Connection implements ChannelHandler {
     } else {
       if (fds !== undefined) closeFds(fds);
       if (type !== HEADER_FLAG_COMMAND) throw new ProtocolError(`a message of unknown type ${type}`);
-      this.#onRequest(channel, bytes, start, end, undefined);
+      this.#serverRequests.serve(channel, bytes, start, end, undefined);
     }
   }
 
   findLanding(channel: Channel, bytes: Buffer, start: number): Landing | undefined {
     const flags = headerFlags(bytes, start);
     if ((flags & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_COMMAND)
-      return this.#handler?.findLanding?.(bytes, start);
+      return this.#serverRequests.findLanding(bytes, start);
     // An error reply has no data; anything but a plain reply is assembled and looked at. And replies come on the main
-    // socket: were a slot lent to both, one message could end in memory of the slot's next call.
-    if (flags !== HEADER_FLAG_REPLY || channel !== this.#flow.main) return undefined;
-    const slot = this.#flow.slots.get(headerId(bytes, start));
-    return slot?.state === 'sent' && slot.command === headerCommand(bytes, start) ? slot : undefined;
+    // socket: were a request lent to both, one message could end in memory of another's.
+    if (flags !== HEADER_FLAG_REPLY || channel !== this.#sockets.main) return undefined;
+    const request = this.#scheduler.find(headerId(bytes, start));
+    return request?.call.command === headerCommand(bytes, start) ? request : undefined;
   }
 
   onLanded(
@@ -303,20 +306,20 @@ export class Connection implements ChannelHandler {
     landing: Landing,
     fds: number[] | undefined,
   ): void {
-    if (landing instanceof Slot) {
+    if (landing instanceof PendingRequest) {
       this.#onReply(channel, bytes, start, start + LANDING_PREFIX, fds, true);
     } else {
       if (fds !== undefined) closeFds(fds);
-      this.#onRequest(channel, bytes, start, start + LANDING_PREFIX, landing);
+      this.#serverRequests.serve(channel, bytes, start, start + LANDING_PREFIX, landing);
     }
   }
 
-  onSent(owner: OutboxOwner): void {
-    this.#flow.onSent(owner);
+  onSent(owner: SendQueueOwner): void {
+    this.#scheduler.onSent(owner);
   }
 
   onEnd(channel: Channel, reason: VfioUserError): void {
-    if (channel === this.#flow.twin && reason instanceof ClosedError) {
+    if (this.#sockets.isTwin(channel) && reason instanceof ClosedError) {
       const error = new ClosedError('the server closed the connection (its twin socket first)', {
         cause: reason,
       });
@@ -324,8 +327,23 @@ export class Connection implements ChannelHandler {
     } else this.close(reason);
   }
 
-  /** The header of a command, which may be sent to this server. */
-  #encodeCall(command: number, payload: Uint8Array | null, fds: readonly number[] | null): Buffer {
+  #channel(open: OpenTransport, socket?: string): Channel {
+    return new Channel({
+      open: withSpin(open, this.#spinUs),
+      handler: this,
+      statistics: this.#statistics,
+      tap: this.#tap,
+      socket,
+    });
+  }
+
+  #setReferenced(on: boolean): void {
+    this.#sockets.setReferenced(on);
+    this.#scheduler.setReferenced(on);
+  }
+
+  /** A command that may be sent to this server, with id 0. */
+  #encodeCall(command: number, payload: Uint8Array | null, fds: readonly number[] | null): EncodedMessage {
     if (this.forbidden.has(command)) {
       throw new UnsupportedError(`${commandName(command)} must not be sent to this server (quirk doNotSend)`);
     }
@@ -334,7 +352,10 @@ export class Connection implements ChannelHandler {
         `${commandName(command)}: no file descriptor can be passed over ${this.peer}`,
       );
     }
-    return encodeHead(command, payload);
+    const head = Buffer.allocUnsafe(HEADER_SIZE);
+    const size = HEADER_SIZE + (payload === null ? 0 : payload.length);
+    writeHeader(head, 0, 0, command, size, FLAGS_COMMAND, 0);
+    return { head, headLength: HEADER_SIZE, body: payload, fds };
   }
 
   #onReply(
@@ -346,72 +367,40 @@ export class Connection implements ChannelHandler {
     landed: boolean,
   ): void {
     const id = headerId(bytes, start);
-    const slot = this.#flow.slots.get(id);
-    if (slot === undefined || slot.state !== 'sent') {
+    const request = this.#scheduler.find(id);
+    if (request === undefined) {
       if (fds !== undefined) closeFds(fds);
-      this.#onStrayReply(channel, id, slot);
+      this.#onStrayReply(channel, id);
       return;
     }
     const command = headerCommand(bytes, start);
-    if (command !== slot.command) {
+    const { call } = request;
+    if (command !== call.command) {
       if (fds !== undefined) closeFds(fds);
       throw new ProtocolError(
-        `a reply to ${commandName(slot.command)} says that it is one to ${commandName(command)}`,
+        `a reply to ${commandName(call.command)} says that it is one to ${commandName(command)}`,
       );
     }
-    this.counters.inFlight--;
-    this.#flow.unlink(slot);
-    this.#flow.onAnswered();
+    this.#scheduler.onReply(request);
     const own = fds ?? NO_FDS;
-    try {
-      if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
-        this.#flow.answer(slot, new RemoteError(commandName(command), headerErrno(bytes, start)), undefined);
-      } else {
-        const payload = start + HEADER_SIZE;
-        const value =
-          slot.access === undefined
-            ? slot.decode(bytes, payload, end, own)
-            : decodeAccess(slot.access, slot.target, landed, bytes, payload, end);
-        this.#flow.answer(slot, undefined, value);
+    if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
+      call.reject(new RemoteError(commandName(command), headerErrno(bytes, start)));
+    } else {
+      try {
+        call.resolve(request.decode(bytes, start + HEADER_SIZE, end, own, landed) as never);
+      } catch (error) {
+        call.reject(error);
       }
-    } catch (error) {
-      this.#flow.answer(slot, error, undefined);
     }
     for (const fd of own) if (fd >= 0) closeFds([fd]);
-    this.#flow.pump();
+    this.#scheduler.pump();
   }
 
   /** A reply that nobody waits for: late, or never asked for. Neither is worth the connection. */
-  #onStrayReply(channel: Channel, id: number, slot: Slot | undefined): void {
-    channel.weigh(STRAY_WEIGHT);
-    if (slot !== undefined) {
-      this.counters.late++;
-      this.counters.tombstones--;
-      this.#flow.slots.release(slot);
-      this.#flow.onAnswered();
-      this.#flow.pump();
-    } else if (id >= POSTED_ID_BASE) this.counters.postedErrors++;
-    else this.counters.unknown++;
-  }
-
-  #onRequest(
-    channel: Channel,
-    bytes: Buffer,
-    start: number,
-    end: number,
-    landing: Landing | undefined,
-  ): void {
-    channel.weigh(REQUEST_WEIGHT);
-    const request = new ServerRequest(channel, this.counters, bytes, start, end);
-    if (this.#handler === undefined) {
-      request.refuse(EINVAL);
-      return;
-    }
-    this.#flow.serving++;
-    try {
-      this.#handler.serve(request, landing);
-    } finally {
-      this.#flow.serving--;
-    }
+  #onStrayReply(channel: Channel, id: number): void {
+    channel.chargeUnsolicited(STRAY_COST);
+    if (this.#scheduler.onLateReply(id)) this.#statistics.late++;
+    else if (id >= POSTED_ID_BASE) this.#statistics.postedErrors++;
+    else this.#statistics.unknown++;
   }
 }

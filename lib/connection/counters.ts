@@ -1,68 +1,59 @@
+/** What a connection counts. Nothing is decided by it. */
 import type { SpinState } from '../transport/index.js';
 
-/** What a connection has done so far. */
+/** What a connection has done until a moment, and what waits then. */
 export interface Counters {
   /** Messages sent, replies to the server's requests included. */
-  sent: number;
+  readonly sent: number;
   /** Messages received. */
-  received: number;
-  bytesSent: number;
-  bytesReceived: number;
+  readonly received: number;
+  /** Bytes of the messages sent, headers included. */
+  readonly bytesSent: number;
+  /** Bytes of the messages received, headers included. */
+  readonly bytesReceived: number;
   /** Commands that wait for their replies. */
-  inFlight: number;
-  /** Calls that wait for room in flight. */
-  queued: number;
+  readonly inFlight: number;
+  /** Messages that wait for room in flight. */
+  readonly queued: number;
   /** Replies that came after their call had been given up. */
-  late: number;
-  /** Calls given up whose replies have not come. */
-  tombstones: number;
+  readonly late: number;
+  /** Calls that were given up and whose replies have not come. */
+  readonly tombstones: number;
   /** Replies that no call waited for; dropped. */
-  unknown: number;
+  readonly unknown: number;
   /** Error replies to posted writes, whose callers cannot be told. */
-  postedErrors: number;
+  readonly postedErrors: number;
   /** The server's requests that were answered with success. */
-  served: number;
+  readonly served: number;
   /** The server's requests that were answered with an error. */
-  refused: number;
+  readonly refused: number;
 }
 
-/** What a device's connection has done until a moment. */
-export interface DeviceCounters extends Readonly<Counters> {
+/** What a device's connection has done until a moment, as `Device.counters` gives it: a snapshot. */
+export interface DeviceCounters extends Counters {
   /** How long waits spun then. */
   readonly spin: SpinState;
 }
 
-export function countSent(counters: Counters, bytes: number): void {
-  counters.sent++;
-  counters.bytesSent += bytes;
-}
+/** The part of `Counters` that only grows. */
+export class Statistics {
+  sent = 0;
+  received = 0;
+  bytesSent = 0;
+  bytesReceived = 0;
+  late = 0;
+  unknown = 0;
+  postedErrors = 0;
+  served = 0;
+  refused = 0;
 
-export function countReceived(counters: Counters, bytes: number): void {
-  counters.received++;
-  counters.bytesReceived += bytes;
-}
+  countSent(bytes: number): void {
+    this.sent++;
+    this.bytesSent += bytes;
+  }
 
-/** A message and its answer. */
-export function countRoundTrip(counters: Counters, sent: number, received: number): void {
-  counters.sent++;
-  counters.received++;
-  counters.bytesSent += sent;
-  counters.bytesReceived += received;
-}
-
-export function newCounters(): Counters {
-  return {
-    sent: 0,
-    received: 0,
-    bytesSent: 0,
-    bytesReceived: 0,
-    inFlight: 0,
-    queued: 0,
-    late: 0,
-    tombstones: 0,
-    unknown: 0,
-    postedErrors: 0,
-    served: 0,
-    refused: 0,
-  };
+  countReceived(bytes: number): void {
+    this.received++;
+    this.bytesReceived += bytes;
+  }
 }

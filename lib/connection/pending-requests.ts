@@ -1,47 +1,57 @@
-/** Who waits for what: slots by message id, and the ids given out. */
+/** Which request has which message id, and the ids given out. */
 import { LinkedList } from './linked-list.js';
-import { Slot, clearSlot } from './pending-request.js';
+import type { PendingRequest } from './pending-request.js';
 
 /** Calls use the lower half of the id space, posted writes the upper: some servers answer errors even to those. */
 export const POSTED_ID_BASE = 0x8000;
 
-/** Room for as many ids at first; a power of two, as it always is. */
+/** Room for so many ids at first; a power of two, as it always is. */
 const FIRST_PLACES = 8;
-const KEPT_SLOTS = 256;
+
+/** In the place of a request that was given up after it had been sent: its late reply is known by it. */
+export class Tombstone {
+  readonly id: number;
+
+  constructor(id: number) {
+    this.id = id;
+  }
+}
+
+type Holder = PendingRequest | Tombstone;
 
 /**
  * A process may have a thousand connections, each of which calls now and then: what a call touches here is little, and lies
  * close together, since most of it has to be fetched from memory.
  */
-export class SlotTable {
-  /** The slot that was given an id while no other had one, as most are: it needs no place. */
-  #alone: Slot | undefined;
+export class PendingRequests {
+  /** Who was given an id while no other had one, as most are: that one needs no place. */
+  #alone: Holder | undefined;
   #taken = 0;
   #nextId = 0;
-  /** Slots that no call uses, by `next`. Of this connection alone: a mistake with one must not reach another server's calls. */
-  #spare: Slot | undefined;
-  #spareCount = 0;
   /** Calls that somebody waits for, in their order. */
-  readonly #waiting = new LinkedList<Slot>();
-  /** The other slots by their ids modulo its length. Ids count up, passing over those whose place is taken. */
+  readonly #waiting = new LinkedList<PendingRequest>();
+  /** The other holders by their ids modulo its length. Ids count up, passing over those whose place is taken. */
   #places = newPlaces(FIRST_PLACES);
 
-  /** The slot that a reply's id names, if any call or tombstone has it. */
-  get(id: number): Slot | undefined {
+  /** Who has the id. */
+  get(id: number): Holder | undefined {
     if (this.#alone?.id === id) return this.#alone;
-    const slot = this.#places[id & (this.#places.length - 1)];
-    return slot?.id === id ? slot : undefined;
+    const holder = this.#places[id & (this.#places.length - 1)];
+    return holder?.id === id ? holder : undefined;
   }
 
-  /** A slot for a new call, in the list of those that wait. */
-  take(): Slot {
-    const slot = this.#takeSpare() ?? new Slot();
-    this.#waiting.push(slot);
-    return slot;
+  /** The call that waits longest. */
+  get first(): PendingRequest | undefined {
+    return this.#waiting.first;
+  }
+
+  /** Somebody waits for the request. */
+  add(request: PendingRequest): void {
+    this.#waiting.push(request);
   }
 
   /**
-   * The id for the next call, which `adopt` follows, or nothing where there is none after all. It is used again after all
+   * The id for the next request, which `give` follows, or nothing where there is none after all. It is used again after all
    * others: so a reply that is sent twice, or far too late, is seen to be one.
    */
   borrowId(): number {
@@ -54,68 +64,58 @@ export class SlotTable {
     return id;
   }
 
-  /** The slot has the id from now on, which was borrowed. */
-  adopt(slot: Slot, id: number): void {
-    slot.id = id;
-    if (this.#taken === 0) this.#alone = slot;
-    else this.#places[id & (this.#places.length - 1)] = slot;
+  /** The request has the id from now on, which was borrowed. */
+  give(request: PendingRequest, id: number): void {
+    request.id = id;
+    if (this.#taken === 0) this.#alone = request;
+    else this.#places[id & (this.#places.length - 1)] = request;
     this.#taken++;
   }
 
-  /** Nobody waits for the slot any more: it was given up, or its reply has come. */
-  unlink(slot: Slot): void {
-    this.#waiting.remove(slot);
+  /** Nobody waits for the request any more: its reply has come, or it was not sent. Its id, if any, is free. */
+  remove(request: PendingRequest): void {
+    this.#waiting.remove(request);
+    if (request.id < 0) return;
+    this.free(request);
+    request.id = -1;
   }
 
-  /** The slot and its id may be used again. */
-  release(slot: Slot): void {
-    if (slot.id >= 0) {
-      if (slot === this.#alone) this.#alone = undefined;
-      else this.#places[slot.id & (this.#places.length - 1)] = undefined;
-      this.#taken--;
-    }
-    clearSlot(slot);
-    if (this.#spareCount === KEPT_SLOTS) return;
-    slot.next = this.#spare;
-    this.#spare = slot;
-    this.#spareCount++;
+  /** Nobody waits for the request any more, which was sent: its id stays taken until `free` of the tombstone. */
+  bury(request: PendingRequest): void {
+    this.#waiting.remove(request);
+    const tombstone = new Tombstone(request.id);
+    if (request === this.#alone) this.#alone = tombstone;
+    else this.#places[request.id & (this.#places.length - 1)] = tombstone;
   }
 
-  /** The call that waits longest. */
-  get first(): Slot | undefined {
-    return this.#waiting.first;
+  /** The holder's id may be used again. */
+  free(holder: Holder): void {
+    if (holder === this.#alone) this.#alone = undefined;
+    else this.#places[holder.id & (this.#places.length - 1)] = undefined;
+    this.#taken--;
   }
 
-  /** Lets go of what no call uses: a burst is over. */
+  /** Gives back what no id needs: a burst is over. */
   trim(): void {
-    this.#spare = undefined;
-    this.#spareCount = 0;
     if (this.#taken === 0) this.#places = newPlaces(FIRST_PLACES);
   }
 
-  #takeSpare(): Slot | undefined {
-    const slot = this.#spare;
-    if (slot === undefined) return undefined;
-    this.#spare = slot.next;
-    this.#spareCount--;
-    slot.next = undefined;
-    return slot;
-  }
-
-  /** Places of which half are free, unless there is one for each id: then more are than calls may be in flight. */
-  #roomyPlaces(): (Slot | undefined)[] {
+  /** Places of which half are free, unless there is one for each id: then there are more than calls may be in flight. */
+  #roomyPlaces(): (Holder | undefined)[] {
     const { length } = this.#places;
     if (this.#taken * 2 >= length && length < POSTED_ID_BASE) {
       const places = newPlaces(length * 2);
-      for (const slot of this.#places) if (slot !== undefined) places[slot.id & (places.length - 1)] = slot;
+      for (const holder of this.#places) {
+        if (holder !== undefined) places[holder.id & (places.length - 1)] = holder;
+      }
       this.#places = places;
     }
     return this.#places;
   }
 }
 
-function newPlaces(length: number): (Slot | undefined)[] {
-  return new Array<Slot | undefined>(length).fill(undefined);
+function newPlaces(length: number): (Holder | undefined)[] {
+  return new Array<Holder | undefined>(length).fill(undefined);
 }
 
 function successor(id: number): number {

@@ -8,6 +8,7 @@ import {
   writeRegionAccess,
 } from '../protocol/region-access.js';
 import { lostMemory } from './callers-memory.js';
+import type { EncodedMessage } from './send-queue.js';
 
 /** What is accessed. The arrays stay the connection's until the call settles. */
 export interface Access {
@@ -37,12 +38,18 @@ export function checkMemory({ command, count, body, target }: Access): void {
   if (memory !== undefined && memory.length !== count) throw lostMemory(command);
 }
 
-/** Encodes all but the data, and with id 0. @throws TypeError, RangeError for what a field cannot hold. */
-export function encodeAccess(into: Buffer, access: Access, flags: number): void {
-  const { command, region, offset, count, body } = access;
-  const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
-  writeHeader(into, 0, 0, command, size, flags, 0);
-  writeRegionAccess(into, HEADER_SIZE, offset, region, count);
+/** Encodes accesses into memory of its own, one at a time: each message is sent, or copied, before the next is encoded. */
+export class AccessEncoder {
+  readonly #head = Buffer.alloc(ACCESS_HEAD_SIZE);
+
+  /** The message, with id 0. @throws TypeError, RangeError for what a field cannot hold. */
+  encode({ command, region, offset, count, body }: Access, flags: number): EncodedMessage {
+    const head = this.#head;
+    const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
+    writeHeader(head, 0, 0, command, size, flags, 0);
+    writeRegionAccess(head, HEADER_SIZE, offset, region, count);
+    return { head, headLength: ACCESS_HEAD_SIZE, body, fds: null };
+  }
 }
 
 /**

@@ -1,39 +1,34 @@
 /**
- * What is under way on a connection: its sockets, the calls that somebody waits for, and the messages that wait for room
- * in flight. Here is decided who is sent when, who is answered, and what becomes of a call that is given up; the way of a
- * call is drawn in pending-request.ts.
+ * The calls that somebody waits for, and the messages that wait for room in flight. Here is decided who is sent when, and what
+ * becomes of a call that is given up; the states of a call are drawn in pending-request.ts.
  */
 import { performance } from 'node:perf_hooks';
 import type { VfioUserError } from '../errors.js';
 import { ClosedError, TimeoutError } from '../errors.js';
-import { Command, HEADER_SIZE, commandName } from '../protocol/constants.js';
-import { writeHeader, writeHeaderId } from '../protocol/header.js';
+import { Command, commandName } from '../protocol/constants.js';
+import { writeHeaderId } from '../protocol/header.js';
 import { checkSignal, listenForAbort } from './abort-listeners.js';
 import { deadlineOf, hasDeadline, timeoutOf, type CallOptions } from './call-options.js';
-import type { Channel } from './channel.js';
-import type { Counters } from './counters.js';
-import { Deadlines, type Timed } from './deadlines.js';
-import { FLAGS_COMMAND } from './header-flags.js';
-import { LinkedList } from './linked-list.js';
 import { isWhole, lostMemory } from './callers-memory.js';
-import type { OutboxOwner } from './send-queue.js';
-import { ACCESS_HEAD_SIZE } from './region-access-codec.js';
-import { SlotTable } from './pending-requests.js';
-import { Slot, forgetCaller, type QueuedMessage } from './pending-request.js';
+import { Deadlines, type Timed } from './deadlines.js';
+import { LinkedList } from './linked-list.js';
+import { PendingRequest, RequestDeadline, type Call, type QueuedMessage } from './pending-request.js';
+import { PendingRequests, Tombstone } from './pending-requests.js';
+import type { EncodedMessage, SendQueueOwner } from './send-queue.js';
+import type { Sockets } from './sockets.js';
 import { StallWatch } from './stall-watch.js';
 
 /** The most calls that may be given up before their replies have come. They take no room, until there are so many. */
 const MAX_TOMBSTONES = 1_024;
-/** With so many under way a read may wait until the loop turns, and go with others. */
+/** With so many in flight a read may wait until the loop turns, and go with others. */
 const GATHER_FROM = 4;
-/** With so few under way an answer is looked for before the loop goes to sleep: with more there is always one to come. */
-const FEW = 2;
+/** With so few in flight the loop spins for a reply before it sleeps: with more there is always one to come. */
+const SPIN_UP_TO = 2;
 /** The largest `inFlight`: ids must suffice for these and the tombstones. */
 export const MAX_IN_FLIGHT = 16_384;
 
-export interface FlowOptions {
-  main: Channel;
-  counters: Counters;
+export interface SchedulerOptions {
+  sockets: Sockets;
   inFlight: number;
   /** The deadline of calls that say nothing, in milliseconds. */
   timeoutMs: number;
@@ -41,20 +36,26 @@ export interface FlowOptions {
   onOverdue: (reason: VfioUserError) => void;
 }
 
-export class Flow {
-  readonly counters: Counters;
-  readonly main: Channel;
-  /** The server's commands come on this one as well, where there is one. */
-  twin: Channel | undefined;
-  readonly slots = new SlotTable();
+/** A call whose message the fast path has sent, whole or in part. */
+export interface StartedCall {
+  readonly call: Call;
+  readonly id: number;
+  /** How long it was to take. In milliseconds. */
+  readonly timeoutMs: number;
+  /** When it is given up, on `performance.now()`'s clock. */
+  readonly deadline: number;
+}
+
+export class RequestScheduler {
+  readonly #sockets: Sockets;
+  readonly #requests = new PendingRequests();
   /** Of calls, and of the watch for a stalled server. */
-  readonly deadlines: Deadlines<Timed>;
-  readonly queue = new LinkedList<QueuedMessage>();
-  /** How deep we are in handlers of the server's requests. */
-  serving = 0;
-  /** Region accesses are encoded here: header and access structure. Sent, or copied, before the next one is. */
-  readonly accessHead = Buffer.alloc(ACCESS_HEAD_SIZE);
-  #isServedHere: boolean | undefined;
+  readonly #deadlines: Deadlines<Timed>;
+  /** What waits for room in flight. */
+  readonly #queue = new LinkedList<QueuedMessage>();
+  #queued = 0;
+  #inFlight = 0;
+  #tombstones = 0;
   #inFlightLimit: number;
   #endReason: VfioUserError | undefined;
   /** Room became free, and is used before the code that is running returns to the loop. */
@@ -64,14 +65,13 @@ export class Flow {
   readonly #onOverdue: (reason: VfioUserError) => void;
 
   /** @throws RangeError for what is no limit of the commands in flight. */
-  constructor({ main, counters, inFlight, timeoutMs, onOverdue }: FlowOptions) {
-    this.main = main;
-    this.counters = counters;
+  constructor({ sockets, inFlight, timeoutMs, onOverdue }: SchedulerOptions) {
+    this.#sockets = sockets;
     this.#inFlightLimit = checkInFlight(inFlight);
     this.#timeoutMs = timeoutMs;
     this.#onOverdue = onOverdue;
-    this.deadlines = new Deadlines<Timed>(this.#onExpired, () => this.pump());
-    this.#stall = new StallWatch(this.deadlines, timeoutMs);
+    this.#deadlines = new Deadlines<Timed>(this.#onExpired, () => this.pump());
+    this.#stall = new StallWatch(this.#deadlines, timeoutMs);
   }
 
   /** Why it has ended; undefined before. */
@@ -79,28 +79,29 @@ export class Flow {
     return this.#endReason;
   }
 
-  /** Nothing is under way, waits to go or is being served: a message that goes now is the next, and what comes is new. */
-  get isQuiet(): boolean {
-    const { counters, main, twin } = this;
+  /** Commands that wait for their replies. */
+  get inFlight(): number {
+    return this.#inFlight;
+  }
+
+  /** Messages that wait for room in flight. */
+  get queued(): number {
+    return this.#queued;
+  }
+
+  /** Calls that were given up and whose replies have not come. */
+  get tombstones(): number {
+    return this.#tombstones;
+  }
+
+  /** It has not ended, and nothing is in flight or waits for it. */
+  get isIdle(): boolean {
     return (
-      counters.inFlight === 0 &&
-      counters.tombstones === 0 &&
-      this.serving === 0 &&
+      this.#inFlight === 0 &&
+      this.#tombstones === 0 &&
       this.#endReason === undefined &&
-      this.queue.first === undefined &&
-      main.isQuiet &&
-      (twin === undefined || twin.isQuiet)
+      this.#queue.first === undefined
     );
-  }
-
-  /** The server is in this thread, which cannot wait for itself. Asked for once, by the first call that would block. */
-  get isServedHere(): boolean {
-    return (this.#isServedHere ??= this.main.transport.isServedHere);
-  }
-
-  /** Serves what the server has sent on the twin socket. */
-  receiveFromTwin(): void {
-    this.twin?.transport.receiveSync(0, undefined);
   }
 
   /** How many commands may wait for their replies at once; 1 where the server loses step otherwise. */
@@ -113,26 +114,27 @@ export class Flow {
     this.pump();
   }
 
+  /** When the first call is given up, on `performance.now()`'s clock; Infinity where none is. */
+  get earliestDeadline(): number {
+    return this.#deadlines.earliest;
+  }
+
   /** Nothing goes any more, and everybody who waits is told `reason`. Once. */
   end(reason: VfioUserError): void {
     this.#endReason = reason;
-    this.main.close();
-    this.twin?.close();
-    this.queue.clear();
-    this.deadlines.close();
-    this.counters.inFlight = 0;
-    this.counters.queued = 0;
-    this.counters.tombstones = 0;
+    this.#sockets.close();
+    this.#queue.clear();
+    this.#deadlines.close();
+    this.#inFlight = 0;
+    this.#queued = 0;
+    this.#tombstones = 0;
     // One error for all calls of a command: with thousands of them, making one for each would hold up the loop.
     const errors = new Map<number, ClosedError>();
-    for (let slot = this.slots.first; slot !== undefined; slot = this.slots.first) {
-      let error = errors.get(slot.command);
-      if (error === undefined) {
-        error = closedError(commandName(slot.command), reason);
-        errors.set(slot.command, error);
-      }
-      this.unlink(slot);
-      this.answer(slot, error, undefined);
+    for (let request = this.#requests.first; request !== undefined; request = this.#requests.first) {
+      const { command } = request.call;
+      let error = errors.get(command);
+      if (error === undefined) errors.set(command, (error = closedError(commandName(command), reason)));
+      this.#fail(request, error);
     }
   }
 
@@ -142,123 +144,213 @@ export class Flow {
     throw closedError(typeof what === 'number' ? commandName(what) : what, this.#endReason);
   }
 
-  /** Whether one more command may be in flight. */
-  hasRoom(): boolean {
-    const { inFlight, tombstones } = this.counters;
-    const limit = this.#inFlightLimit;
-    if (inFlight >= limit) return false;
-    // Where only one command may be under way, one whose reply is late still is.
-    const mostUnanswered = limit === 1 ? 1 : Math.max(limit, MAX_TOMBSTONES);
-    return inFlight + tombstones < mostUnanswered;
-  }
-
   /**
-   * A slot for a new call. A deadline of the caller's own begins now, the default one when the message is sent.
+   * A request for a new call; `submit` follows. A deadline of the caller's own begins now, the default one when the message
+   * is sent.
    * @throws ClosedError, TimeoutError where the time is over already, the signal's reason; TypeError and RangeError for
    * options that make no sense.
    */
-  open(command: number, options: CallOptions | undefined, isSync: boolean): Slot {
-    this.refuseWhenClosed(command);
+  open(call: Call, options: CallOptions | undefined): PendingRequest {
+    this.refuseWhenClosed(call.command);
     if (options?.signal !== undefined) checkSignal(options.signal);
     const isDefault = options?.timeoutMs === undefined;
     // In whole milliseconds: V8 keeps a fraction in memory of its own.
     const timeoutMs = Math.ceil(isDefault ? this.#timeoutMs : timeoutOf(options, Infinity));
     const deadline = isDefault || timeoutMs === Infinity ? Infinity : deadlineOf(options, timeoutMs);
     if (hasDeadline(options) && deadline <= performance.now()) {
-      throw new TimeoutError(commandName(command), timeoutMs);
+      throw new TimeoutError(commandName(call.command), timeoutMs);
     }
-    const slot = this.slots.take();
-    slot.command = command;
-    slot.synchronous = isSync;
-    slot.timeoutMs = timeoutMs;
-    slot.startsWhenSent = isDefault && timeoutMs !== Infinity;
-    if (deadline !== Infinity) this.deadlines.add(slot, deadline, !isSync);
-    if (options?.signal !== undefined) this.#watchSignal(slot, options.signal);
-    return slot;
+    const request = new PendingRequest(call, timeoutMs, isDefault && timeoutMs !== Infinity);
+    this.#requests.add(request);
+    if (deadline !== Infinity) this.#deadlines.add(request.deadline, deadline, !call.isBlocking);
+    if (options?.signal !== undefined) this.#watchSignal(request, options.signal);
+    return request;
   }
 
-  /** Sends the slot's message now, or when it is its turn. */
-  submit(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
-    if (this.hasRoom() && this.counters.queued === 0) {
-      this.dispatch(slot, head, body, fds);
+  /** Sends the request's message now, or when it is its turn. */
+  submit(request: PendingRequest, message: EncodedMessage): void {
+    if (this.#hasRoom() && this.#queued === 0) this.#dispatch(request, message);
+    else this.#enqueue(request, { ...message, head: Buffer.from(message.head) });
+  }
+
+  /** Sends a message that has no reply, in its turn among the calls. */
+  post(message: EncodedMessage): void {
+    if (this.#queue.first === undefined) {
+      this.#sockets.main.send(undefined, message, false);
       return;
     }
-    const message = { slot, head: Buffer.from(head), body, fds, previous: undefined, next: undefined };
-    slot.state = 'queued';
-    slot.message = message;
-    this.#hold(slot);
-    this.enqueue(message);
+    const { head, headLength, body, fds } = message;
+    this.#enqueue(undefined, {
+      head: Buffer.from(head),
+      headLength,
+      body: body === null ? null : Buffer.from(body),
+      fds,
+    });
   }
 
-  /** The message is sent when it is its turn. */
-  enqueue(message: QueuedMessage): void {
-    this.counters.queued++;
-    this.queue.push(message);
+  /** An id that the fast path sends a message with; `resume` follows where it cannot finish the call. */
+  borrowId(): number {
+    return this.#requests.borrowId();
   }
 
-  /** Sends the slot's message: it is its turn, and there is room. */
-  dispatch(slot: Slot, head: Buffer, body: Uint8Array | null, fds: readonly number[] | null): void {
-    // Only reads: of a write the caller may look for what it does, without a turn of the loop.
-    const gather =
-      slot.command === Command.REGION_READ && !slot.synchronous && this.counters.inFlight >= GATHER_FROM;
-    this.giveId(slot, this.slots.borrowId());
-    writeHeaderId(head, 0, slot.id);
-    if (gather) this.main.sendSoon(slot, head);
-    else this.main.send(slot, head, head.length, body, fds, false);
-    // It waits for room in the socket. Sending may also have ended the connection, or brought the answer.
-    if (slot.entry !== undefined) this.#hold(slot);
-    else if (!gather && !slot.synchronous && this.counters.inFlight <= FEW && this.#endReason === undefined) {
-      this.main.lookSoon();
-    }
+  /** A call that the fast path has begun goes on as any other. */
+  resume({ call, id, timeoutMs, deadline }: StartedCall): PendingRequest {
+    const request = new PendingRequest(call, Math.ceil(timeoutMs), false);
+    this.#requests.add(request);
+    if (deadline !== Infinity) this.#deadlines.add(request.deadline, deadline, !call.isBlocking);
+    this.#putInFlight(request, id);
+    return request;
+  }
+
+  /** `resume`, where only the first `sent` bytes of the message have gone. */
+  resumeSending(started: StartedCall, message: EncodedMessage, sent: number): PendingRequest {
+    const request = this.resume(started);
+    this.#sockets.main.sendRest(request, message, sent);
+    if (request.entry !== undefined) this.#hold(request, 'sending');
+    return request;
+  }
+
+  /** The request with this id that waits for its reply; undefined where none does. */
+  find(id: number): PendingRequest | undefined {
+    const holder = this.#requests.get(id);
+    return holder instanceof Tombstone ? undefined : holder;
+  }
+
+  /** The request's reply has come: it is settled next, and then `pump` follows. */
+  onReply(request: PendingRequest): void {
+    this.#inFlight--;
+    this.#remove(request);
+    this.#stall.onReply();
+  }
+
+  /** A reply has come that nobody waits for any more. Returns whether it was one that is late. */
+  onLateReply(id: number): boolean {
+    const holder = this.#requests.get(id);
+    if (!(holder instanceof Tombstone)) return false;
+    this.#tombstones--;
+    this.#requests.free(holder);
+    this.#stall.onReply();
+    this.pump();
+    return true;
   }
 
   /** All of a message has gone that had to wait for room in the socket. */
-  onSent(owner: OutboxOwner): void {
-    if (owner instanceof Slot && owner.state === 'sent') this.startDeadline(owner);
+  onSent(owner: SendQueueOwner): void {
+    if (owner instanceof PendingRequest && owner.state === 'sending') this.#markSent(owner);
   }
 
-  /** The message has gone: its default deadline begins. */
-  startDeadline(slot: Slot): void {
-    this.#unhold(slot);
-    if (!slot.startsWhenSent || slot.deadline !== 0) return;
-    this.deadlines.add(slot, performance.now() + slot.timeoutMs, !slot.synchronous);
-  }
-
-  /** The slot's message is sent with this id. */
-  giveId(slot: Slot, id: number): void {
-    this.slots.adopt(slot, id);
-    slot.state = 'sent';
-    this.counters.inFlight++;
-    this.startDeadline(slot);
+  /** Ends the calls whose time is over, and sends what waits for their room. */
+  expire(): void {
+    this.#deadlines.expire();
+    this.pump();
   }
 
   /** Sends what waits, as far as there is room. */
   pump(): void {
-    if (this.queue.first === undefined) return;
+    if (this.#queue.first === undefined) return;
     const now = performance.now();
-    for (let message = this.queue.first; message !== undefined; message = this.queue.first) {
-      const { slot, head, body, fds } = message;
-      if (slot !== undefined && !this.hasRoom()) return;
-      // Of calls that are over nothing is sent. There may be more of them than a turn may take: the timer goes on then.
-      if (slot !== undefined && slot.deadline !== 0 && slot.deadline <= now) {
-        if (this.deadlines.expire()) continue;
-        return;
+    for (let item = this.#queue.first; item !== undefined; item = this.#queue.first) {
+      const { request, message } = item;
+      if (request !== undefined) {
+        if (!this.#hasRoom()) return;
+        const { deadline } = request.deadline;
+        // Of calls that are over nothing is sent. There may be more of them than a turn may take: the timer goes on then.
+        if (deadline !== 0 && deadline <= now) {
+          if (this.#deadlines.expire()) continue;
+          return;
+        }
       }
-      this.queue.remove(message);
-      this.counters.queued--;
-      if (slot === undefined) {
-        this.main.send(undefined, head, head.length, body, null, true);
-        continue;
-      }
-      slot.message = undefined;
-      if (isWhole(head, body)) this.dispatch(slot, head, body, fds);
-      else this.#fail(slot, lostMemory(slot.command));
+      this.#dequeue(item);
+      if (request === undefined) this.#sockets.main.send(undefined, message, true);
+      else if (isWhole(message)) this.#dispatch(request, message);
+      else this.#fail(request, lostMemory(request.call.command));
     }
+  }
+
+  /** Opening, a burst of calls, is over: a process may have thousands of connections that are idle now. */
+  trim(): void {
+    this.#requests.trim();
+  }
+
+  /** Whether the loop stays alive for the calls' sake. */
+  setReferenced(on: boolean): void {
+    this.#deadlines.setReferenced(on);
+  }
+
+  /** Whether one more command may be in flight. */
+  #hasRoom(): boolean {
+    const limit = this.#inFlightLimit;
+    if (this.#inFlight >= limit) return false;
+    // Where only one command may be in flight, one whose reply is late still is.
+    const mostUnanswered = limit === 1 ? 1 : Math.max(limit, MAX_TOMBSTONES);
+    return this.#inFlight + this.#tombstones < mostUnanswered;
+  }
+
+  /** Sends the request's message: it is its turn, and there is room. */
+  #dispatch(request: PendingRequest, message: EncodedMessage): void {
+    const { command, isBlocking } = request.call;
+    const { main } = this.#sockets;
+    // Only reads: of a write the caller may look for what it does, without a turn of the loop.
+    const gather = command === Command.REGION_READ && !isBlocking && this.#inFlight >= GATHER_FROM;
+    const id = this.#requests.borrowId();
+    this.#putInFlight(request, id);
+    writeHeaderId(message.head, 0, id);
+    if (gather) main.sendSoon(request, message);
+    else main.send(request, message, false);
+    // Sending may also have ended the connection, or brought the reply.
+    if (request.entry !== undefined) this.#hold(request, 'sending');
+    else if (!gather && !isBlocking && this.#inFlight <= SPIN_UP_TO && this.#endReason === undefined) {
+      main.scheduleSpin();
+    }
+  }
+
+  #putInFlight(request: PendingRequest, id: number): void {
+    this.#requests.give(request, id);
+    this.#inFlight++;
+    this.#markSent(request);
+  }
+
+  /** The message has gone, or is about to: its default deadline begins. */
+  #markSent(request: PendingRequest): void {
+    this.#setState(request, 'sent');
+    const { deadline } = request;
+    if (!deadline.startsWhenSent || deadline.deadline !== 0) return;
+    this.#deadlines.add(deadline, performance.now() + deadline.timeoutMs, !request.call.isBlocking);
+  }
+
+  /** The message has to wait before it is sent. */
+  #hold(request: PendingRequest, state: 'queued' | 'sending'): void {
+    this.#setState(request, state);
+    if (request.deadline.startsWhenSent) this.#deadlines.remove(request.deadline);
+  }
+
+  #setState(request: PendingRequest, state: PendingRequest['state']): void {
+    const wasHeld = request.isHeld;
+    request.state = state;
+    if (wasHeld === request.isHeld) return;
+    if (wasHeld) this.#stall.remove();
+    else this.#stall.add();
+  }
+
+  /** The message is sent when it is its turn. */
+  #enqueue(request: PendingRequest | undefined, message: EncodedMessage): void {
+    const item: QueuedMessage = { request, message, previous: undefined, next: undefined };
+    this.#queued++;
+    this.#queue.push(item);
+    if (request === undefined) return;
+    request.message = item;
+    this.#hold(request, 'queued');
+  }
+
+  #dequeue(item: QueuedMessage): void {
+    this.#queue.remove(item);
+    this.#queued--;
+    if (item.request !== undefined) item.request.message = undefined;
   }
 
   /** `pump`, when the code that is running returns to the loop: several calls that are aborted together make room once. */
   #pumpSoon(): void {
-    if (this.#pumpsSoon || this.queue.first === undefined) return;
+    if (this.#pumpsSoon || this.#queue.first === undefined) return;
     this.#pumpsSoon = true;
     queueMicrotask(() => {
       this.#pumpsSoon = false;
@@ -270,136 +362,90 @@ export class Flow {
    * The caller waits no longer: takes the message back if it has not gone, else keeps its id until the reply comes.
    * `pump` follows, once all are given up that end together: what is about to be given up is not sent before.
    */
-  giveUp(slot: Slot, reason: unknown): void {
-    if (slot.state === 'sent') {
-      this.counters.inFlight--;
-      if (this.main.outbox?.takeBack(slot) !== true) {
-        this.#leaveTombstone(slot, reason);
+  #giveUp(request: PendingRequest, reason: unknown): void {
+    if (request.isInFlight) {
+      this.#inFlight--;
+      if (!this.#sockets.main.takeBack(request)) {
+        this.#bury(request, reason);
         return;
       }
     }
-    if (slot.message !== undefined) {
-      this.queue.remove(slot.message);
-      slot.message = undefined;
-      this.counters.queued--;
-    }
-    this.#fail(slot, reason);
-  }
-
-  /** Nobody waits for the slot any more: it is being answered or given up. */
-  unlink(slot: Slot): void {
-    this.slots.unlink(slot);
-    this.deadlines.remove(slot);
-    this.#unhold(slot);
-  }
-
-  /** The slot's reply has come, in time or late. */
-  onAnswered(): void {
-    this.#stall.onAnswer();
-  }
-
-  /** Why the slot is given up when its time is over. */
-  timeoutError(slot: Slot): TimeoutError {
-    const { command, state, entry, timeoutMs } = slot;
-    const { inFlight, tombstones } = this.counters;
-    const isWaiting = state === 'queued' || (entry !== undefined && entry.sent === 0);
-    const where = isWaiting ? ` (not sent: ${inFlight + tombstones} commands without an answer)` : '';
-    return new TimeoutError(`${commandName(command)}${where}`, timeoutMs);
+    if (request.message !== undefined) this.#dequeue(request.message);
+    this.#fail(request, reason);
   }
 
   /** The message has gone, its caller too. */
-  #leaveTombstone(slot: Slot, reason: unknown): void {
-    this.unlink(slot);
-    slot.state = 'tombstone';
-    slot.target = undefined;
-    this.counters.tombstones++;
-    slot.onAbandoned?.();
-    this.#answerOnly(slot, reason, undefined);
-    if (this.counters.tombstones > MAX_TOMBSTONES) this.#endOverdue(slot.timeoutMs);
+  #bury(request: PendingRequest, reason: unknown): void {
+    this.#requests.bury(request);
+    this.#settle(request);
+    request.target = undefined;
+    this.#tombstones++;
+    request.call.onAbandoned?.();
+    request.call.reject(reason);
+    if (this.#tombstones > MAX_TOMBSTONES) this.#endOverdue(request.deadline.timeoutMs);
+  }
+
+  #fail(request: PendingRequest, reason: unknown): void {
+    this.#remove(request);
+    request.call.reject(reason);
+  }
+
+  /** Nobody waits for the request any more, and no reply will come to it. */
+  #remove(request: PendingRequest): void {
+    this.#requests.remove(request);
+    this.#settle(request);
+  }
+
+  /** The request is over. */
+  #settle(request: PendingRequest): void {
+    this.#setState(request, 'settled');
+    this.#deadlines.remove(request.deadline);
+    request.abortListener?.remove();
+    request.entry = undefined;
   }
 
   /** The server is not merely slow. */
   #endOverdue(timeoutMs: number): void {
-    const { inFlight, tombstones } = this.counters;
-    this.#onOverdue(new TimeoutError(`${inFlight + tombstones} commands without a reply`, timeoutMs));
-  }
-
-  #fail(slot: Slot, reason: unknown): void {
-    this.unlink(slot);
-    this.answer(slot, reason, undefined);
+    const unanswered = this.#inFlight + this.#tombstones;
+    this.#onOverdue(new TimeoutError(`${unanswered} commands without a reply`, timeoutMs));
   }
 
   readonly #onExpired = (item: Timed): void => {
-    if (item instanceof Slot) this.giveUp(item, this.timeoutError(item));
+    if (item instanceof RequestDeadline) this.#giveUp(item.request, this.#timeoutError(item));
     else if (this.#stall.isStalled()) this.#onStalled();
   };
 
+  /** Why a request is given up when its time is over. */
+  #timeoutError({ request, timeoutMs }: RequestDeadline): TimeoutError {
+    const { call, state, entry } = request;
+    const isUnsent = state === 'queued' || (state === 'sending' && entry?.sent === 0);
+    const unanswered = this.#inFlight + this.#tombstones;
+    const where = isUnsent ? ` (not sent: ${unanswered} commands without an answer)` : '';
+    return new TimeoutError(`${commandName(call.command)}${where}`, timeoutMs);
+  }
+
   /** Nothing at all was answered for one default deadline while calls waited to be sent. */
   #onStalled(): void {
-    if (this.#inFlightLimit > 1 && this.counters.tombstones >= MAX_TOMBSTONES) {
+    if (this.#inFlightLimit > 1 && this.#tombstones >= MAX_TOMBSTONES) {
       this.#endOverdue(this.#timeoutMs);
       return;
     }
     // By their deadlines, which are now: there may be more than one turn of the loop may end.
     const now = performance.now();
-    for (let slot = this.slots.first; slot !== undefined; slot = slot.next) {
-      if (slot.isHeld && slot.startsWhenSent && slot.deadline === 0) this.deadlines.add(slot, now);
+    for (let request = this.#requests.first; request !== undefined; request = request.next) {
+      const { deadline } = request;
+      if (request.isHeld && deadline.startsWhenSent && deadline.deadline === 0) {
+        this.#deadlines.add(deadline, now);
+      }
     }
   }
 
-  /** The slot's message has to wait before it is sent. */
-  #hold(slot: Slot): void {
-    if (slot.isHeld) return;
-    slot.isHeld = true;
-    if (slot.startsWhenSent) this.deadlines.remove(slot);
-    this.#stall.add();
-  }
-
-  /** Undoes `#hold`. */
-  #unhold(slot: Slot): void {
-    if (!slot.isHeld) return;
-    slot.isHeld = false;
-    this.#stall.remove();
-  }
-
-  #watchSignal(slot: Slot, signal: AbortSignal): void {
-    slot.abortListener = listenForAbort(signal, (reason) => {
-      this.giveUp(slot, reason);
+  #watchSignal(request: PendingRequest, signal: AbortSignal): void {
+    request.abortListener = listenForAbort(signal, (reason) => {
+      this.#giveUp(request, reason);
       this.#pumpSoon();
     });
   }
-
-  /** Answers the caller; the slot is free, but for a synchronous caller, who looks into it first. */
-  answer(slot: Slot, error: unknown, value: unknown): void {
-    this.#answerOnly(slot, error, value);
-    if (!slot.synchronous) this.slots.release(slot);
-  }
-
-  #answerOnly(slot: Slot, error: unknown, value: unknown): void {
-    const { resolve, reject } = slot;
-    forgetCaller(slot);
-    if (slot.synchronous) {
-      slot.settled = true;
-      slot.error = error;
-      slot.value = value;
-    } else if (error !== undefined) reject(error);
-    else resolve(value as never);
-  }
-
-  /** Whether the loop stays alive for the connection's sake. */
-  setReferenced(on: boolean): void {
-    this.main.setReferenced(on);
-    this.twin?.setReferenced(on);
-    this.deadlines.setReferenced(on);
-  }
-}
-
-/** A header with id 0, before `payload`. */
-export function encodeHead(command: number, payload: Uint8Array | null): Buffer {
-  const head = Buffer.allocUnsafe(HEADER_SIZE);
-  const size = HEADER_SIZE + (payload === null ? 0 : payload.length);
-  writeHeader(head, 0, 0, command, size, FLAGS_COMMAND, 0);
-  return head;
 }
 
 function closedError(what: string, reason: VfioUserError): ClosedError {

@@ -1,10 +1,11 @@
-/** A command that the server sent to us, and the way to answer it. */
-import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './header-flags.js';
-import type { Channel } from './channel.js';
-import type { Counters } from './counters.js';
+/** Commands that the server sends to us, and the way to answer them. */
+import { EINVAL } from '../errno.js';
 import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
 import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Landing } from '../transport/index.js';
+import { REQUEST_COST, type Channel } from './channel.js';
+import type { Statistics } from './counters.js';
+import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './header-flags.js';
 
 /** Serves what the server asks. It answers through the request: with data at once, with an errno also later. */
 export interface RequestHandler {
@@ -25,19 +26,19 @@ export class ServerRequest {
   readonly start: number;
   readonly end: number;
   readonly #channel: Channel;
-  readonly #counters: Counters;
-  /** Whether an answer is still owed; a command with No_reply wants none. */
-  #owed: boolean;
+  readonly #statistics: Statistics;
+  /** A reply is still due; a command with No_reply wants none. */
+  #isOwed: boolean;
 
-  constructor(channel: Channel, counters: Counters, bytes: Buffer, start: number, end: number) {
+  constructor(channel: Channel, statistics: Statistics, bytes: Buffer, start: number, end: number) {
     this.#channel = channel;
-    this.#counters = counters;
+    this.#statistics = statistics;
     this.command = headerCommand(bytes, start);
     this.id = headerId(bytes, start);
     this.bytes = bytes;
     this.start = start + HEADER_SIZE;
     this.end = end;
-    this.#owed = (headerFlags(bytes, start) & HEADER_FLAG_NO_REPLY) === 0;
+    this.#isOwed = (headerFlags(bytes, start) & HEADER_FLAG_NO_REPLY) === 0;
   }
 
   /**
@@ -56,22 +57,61 @@ export class ServerRequest {
 
   /** Answers with an errno: a bare header, since servers leave a payload of an error reply undrained. */
   refuse(errno: number): void {
-    this.#counters.refused++;
-    if (!this.#owed) return;
-    this.#owed = false;
+    this.#statistics.refused++;
+    if (!this.#isOwed) return;
+    this.#isOwed = false;
     const head = this.#channel.replyHead;
     writeHeader(head, 0, this.id, this.command, HEADER_SIZE, FLAGS_ERROR_REPLY, errno);
-    this.#channel.send(undefined, head, HEADER_SIZE, null, null, true);
+    this.#channel.send(undefined, { head, headLength: HEADER_SIZE, body: null, fds: null }, true);
   }
 
   #answer(from: Buffer, at: number, length: number, body: Uint8Array | null, stable: boolean): void {
-    this.#counters.served++;
-    if (!this.#owed) return;
-    this.#owed = false;
+    this.#statistics.served++;
+    if (!this.#isOwed) return;
+    this.#isOwed = false;
     const head = this.#channel.replyHead;
     const size = HEADER_SIZE + length + (body === null ? 0 : body.length);
     writeHeader(head, 0, this.id, this.command, size, FLAGS_REPLY, 0);
     from.copy(head, HEADER_SIZE, at, at + length);
-    this.#channel.send(undefined, head, HEADER_SIZE + length, body, null, stable);
+    this.#channel.send(undefined, { head, headLength: HEADER_SIZE + length, body, fds: null }, stable);
+  }
+}
+
+/** Has the server's requests served. */
+export class ServerRequests {
+  readonly #statistics: Statistics;
+  /** How deep we are in handlers: one that blocks serves others. */
+  #depth = 0;
+  /** Without one every request is refused. */
+  handler: RequestHandler | undefined;
+
+  constructor(statistics: Statistics) {
+    this.#statistics = statistics;
+  }
+
+  /** A request is being served by the code that is running. */
+  get isServing(): boolean {
+    return this.#depth > 0;
+  }
+
+  /** See `RequestHandler.findLanding`. */
+  findLanding(bytes: Buffer, start: number): Landing | undefined {
+    return this.handler?.findLanding?.(bytes, start);
+  }
+
+  /** A request has come on `channel`, in `bytes[start, end)`; see `RequestHandler.serve`. */
+  serve(channel: Channel, bytes: Buffer, start: number, end: number, landing: Landing | undefined): void {
+    channel.chargeUnsolicited(REQUEST_COST);
+    const request = new ServerRequest(channel, this.#statistics, bytes, start, end);
+    if (this.handler === undefined) {
+      request.refuse(EINVAL);
+      return;
+    }
+    this.#depth++;
+    try {
+      this.handler.serve(request, landing);
+    } finally {
+      this.#depth--;
+    }
   }
 }

@@ -5,17 +5,22 @@
  */
 import type { VfioUserError } from '../errors.js';
 import { headerSize } from '../protocol/header.js';
-import { LANDING_PREFIX, type Landing, type MessageTap, type Transport } from '../transport/index.js';
+import {
+  LANDING_PREFIX,
+  sizeOf,
+  wholeMessage,
+  type Landing,
+  type MessageTap,
+  type OutgoingMessage,
+  type Transport,
+} from '../transport/index.js';
 
 export class SocketTap {
   readonly #tap: MessageTap;
   /** Its name. */
   readonly #socket: string;
   /** The message that is being handed to the socket, until the tap has heard of it. */
-  #head: Uint8Array | undefined;
-  #headLength = 0;
-  #body: Uint8Array | null = null;
-  #fds: readonly number[] | null = null;
+  #message: OutgoingMessage | undefined;
 
   constructor(tap: MessageTap, socket: string) {
     this.#tap = tap;
@@ -23,22 +28,12 @@ export class SocketTap {
   }
 
   /** `transport.trySend`. */
-  trySend(
-    transport: Transport,
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    sent: number,
-    fds: readonly number[] | null,
-  ): number {
-    this.#head = head;
-    this.#headLength = headLength;
-    this.#body = body;
-    this.#fds = fds;
-    const took = transport.trySend(head, headLength, body, sent, fds);
+  trySend(transport: Transport, message: OutgoingMessage, sent: number): number {
+    this.#message = message;
+    const took = transport.trySend(message, sent);
     // Told when all of it has gone, and not before: who listens may send, and the rest of this one comes first.
-    if (sent + took === headLength + (body === null ? 0 : body.length)) this.#tellSent();
-    else this.#head = undefined;
+    if (sent + took === sizeOf(message)) this.#tellSent();
+    else this.#message = undefined;
     return took;
   }
 
@@ -61,22 +56,19 @@ export class SocketTap {
    * still hears of the question first.
    */
   #tellSent(): void {
-    const head = this.#head;
-    if (head === undefined) return;
-    const body = this.#body;
-    const fds = this.#fds;
-    this.#head = undefined;
-    this.#body = null;
-    this.#fds = null;
-    if (body !== null) {
-      this.#tap.sent(this.#socket, head, this.#headLength, body, fds);
-      return;
-    }
-    // They may be several, which were gathered before anybody listened.
-    for (let at = 0; at < this.#headLength;) {
-      const bytes = Buffer.from(head.buffer, head.byteOffset + at, this.#headLength - at);
-      const size = headerSize(bytes, 0);
-      this.#tap.sent(this.#socket, bytes, size, null, at === 0 ? fds : null);
+    const message = this.#message;
+    if (message === undefined) return;
+    this.#message = undefined;
+    if (message.body === null) this.#tellEach(message);
+    else this.#tap.sent(this.#socket, message);
+  }
+
+  /** It may be several messages, which were gathered before anybody listened. */
+  #tellEach({ head, headLength, fds }: OutgoingMessage): void {
+    const bytes = Buffer.from(head.buffer, head.byteOffset, headLength);
+    for (let at = 0; at < headLength;) {
+      const size = headerSize(bytes, at);
+      this.#tap.sent(this.#socket, wholeMessage(bytes.subarray(at, at + size), at === 0 ? fds : null));
       at += size;
     }
   }

@@ -38,7 +38,7 @@ export class StallWatch implements Timed {
   }
 
   /** The server answered something. */
-  onAnswer(): void {
+  onReply(): void {
     if (this.#waiting > 0) this.#since = performance.now();
   }
 

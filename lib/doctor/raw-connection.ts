@@ -12,6 +12,7 @@ import {
   HEADER_SIZE,
 } from '../protocol/constants.js';
 import { headerCommand, headerErrno, headerFlags, headerId } from '../protocol/header.js';
+import { wholeMessage } from '../transport/index.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
 import { message } from './raw-messages.js';
 import type { Evidence } from './report.js';
@@ -157,8 +158,7 @@ export class RawConnection implements TransportHandler {
     this.#note({ direction: 'sent', ...shown(bytes), fds: fds.length });
     let sent = 0;
     while (this.#ended === undefined) {
-      const carried = sent === 0 && fds.length > 0 ? fds : null;
-      sent += this.#transport.trySend(bytes, bytes.byteLength, null, sent, carried);
+      sent += this.#transport.trySend(wholeMessage(bytes, fds), sent);
       if (sent >= bytes.byteLength) return true;
       if (!(await this.#pause(this.leftMs))) {
         this.event(`only ${sent} of ${bytes.byteLength} bytes could be sent`);
@@ -171,7 +171,7 @@ export class RawConnection implements TransportHandler {
   /** What can be sent now and no more: bytes taken. */
   sendNow(bytes: Uint8Array): number {
     if (this.#ended !== undefined) return 0;
-    return this.#transport.trySend(bytes, bytes.byteLength, null, 0, null);
+    return this.#transport.trySend(wholeMessage(bytes), 0);
   }
 
   setReading(on: boolean): void {
@@ -282,7 +282,7 @@ export class RawConnection implements TransportHandler {
     const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
     const refusal = message({ id, command, flags, errno: ENOTSUP });
     this.#note({ direction: 'sent', ...shown(refusal), fds: 0 });
-    this.#transport.trySend(refusal, refusal.byteLength, null, 0, null);
+    this.#transport.trySend(wholeMessage(refusal), 0);
   }
 
   #newId(): number {

@@ -1,12 +1,10 @@
 /** What leaves through one socket, in order; what the socket does not take at once is kept here. */
 import { Fifo } from '../fifo.js';
-import type { Transport } from '../transport/index.js';
+import { sizeOf, type OutgoingMessage, type Transport } from '../transport/index.js';
 
 interface Entry {
-  head: Uint8Array;
-  body: Uint8Array | null;
+  message: OutgoingMessage;
   sent: number;
-  fds: readonly number[] | null;
   onSent: (() => void) | undefined;
 }
 
@@ -43,9 +41,10 @@ export class OutputQueue {
     fds: readonly number[] | null = null,
     onSent?: () => void,
   ): void {
-    const total = headLength + (body?.byteLength ?? 0);
+    const message = { head, headLength, body, fds };
+    const total = sizeOf(message);
     const isFirst = this.#entries.length === 0;
-    const sent = isFirst ? this.#transport.trySend(head, headLength, body, 0, fds) : 0;
+    const sent = isFirst ? this.#transport.trySend(message, 0) : 0;
     if (sent === total) {
       onSent?.();
       return;
@@ -57,10 +56,13 @@ export class OutputQueue {
     }
     // Both may be Buffers, whose `slice` does not copy.
     this.#entries.push({
-      head: Uint8Array.prototype.slice.call(head, 0, headLength),
-      body: body === null ? null : Uint8Array.prototype.slice.call(body),
+      message: {
+        head: Uint8Array.prototype.slice.call(head, 0, headLength),
+        headLength,
+        body: body === null ? null : Uint8Array.prototype.slice.call(body),
+        fds,
+      },
       sent,
-      fds,
       onSent,
     });
     this.#bytes += total - sent + ENTRY_BYTES;
@@ -82,13 +84,10 @@ export class OutputQueue {
       const entry = this.#entries.peek();
       if (entry === undefined) return true;
       if (i === FLUSHED_A_TURN) return false;
-      const total = entry.head.byteLength + (entry.body?.byteLength ?? 0);
-      // The first byte has taken the fds along.
-      const fds = entry.sent === 0 ? entry.fds : null;
-      const taken = this.#transport.trySend(entry.head, entry.head.byteLength, entry.body, entry.sent, fds);
+      const taken = this.#transport.trySend(entry.message, entry.sent);
       entry.sent += taken;
       this.#bytes -= taken;
-      if (entry.sent < total) return true;
+      if (entry.sent < sizeOf(entry.message)) return true;
       // Sending may have ended the connection, and with it all that waited.
       if (this.#entries.peek() !== entry) return true;
       this.#entries.shift();

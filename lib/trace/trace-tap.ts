@@ -8,6 +8,7 @@ import * as option from '../options.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { MessageTap } from '../transport/message-tap.js';
+import type { OutgoingMessage } from '../transport/transport.js';
 import { captureName } from './capture-name.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './format-line.js';
@@ -113,13 +114,7 @@ export class TraceTap implements MessageTap {
     return this.#telling;
   }
 
-  sent(
-    socket: string,
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    fds: readonly number[] | null,
-  ): void {
+  sent(socket: string, { head, headLength, body, fds }: OutgoingMessage): void {
     const start = Buffer.from(head.buffer, head.byteOffset, headLength);
     this.#message(socket, 'sent', body === null ? start : Buffer.concat([start, body]), fds ?? NO_FDS);
   }

@@ -6,7 +6,14 @@ import type { Duplex } from 'node:stream';
 import { ClosedError, ProtocolError, UnsupportedError, type VfioUserError } from '../errors.js';
 import { Framer } from './framer.js';
 import { serveHere } from './served-here.js';
-import { NO_SPIN, endOf, type Transport, type TransportHandler } from './transport.js';
+import {
+  NO_SPIN,
+  endOf,
+  sizeOf,
+  type OutgoingMessage,
+  type Transport,
+  type TransportHandler,
+} from './transport.js';
 
 /** Streams that hold a handle of the loop (sockets, child processes) can be referenced and not. */
 interface Referable {
@@ -22,10 +29,10 @@ interface Handled {
 export class DuplexTransport implements Transport {
   readonly passesFds = false;
   readonly canBlock = false;
-  readonly canLook = false;
+  readonly canSpin = false;
   readonly spin = NO_SPIN;
   readonly takesMany = false;
-  readonly quick = undefined;
+  readonly fastPath = undefined;
   /** Nothing can block for it. */
   readonly isServedHere = false;
   readonly peer: string;
@@ -53,20 +60,15 @@ export class DuplexTransport implements Transport {
     stream.on('close', this.#onClose);
   }
 
-  trySend(
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    _sent: number,
-    fds: readonly number[] | null,
-  ): number {
+  /** A stream takes a message whole or not at all: `sent` is 0. */
+  trySend(outgoing: OutgoingMessage): number {
     if (this.#ended || this.#full) return 0;
+    const { head, headLength, body, fds } = outgoing;
     if (fds !== null && fds.length > 0) {
       throw new UnsupportedError(`file descriptors cannot be passed over ${this.peer}`);
     }
-    const bodyLength = body === null ? 0 : body.length;
     // The stream keeps what it is given until it is written: a copy, in one piece so that one write is one message.
-    const message = Buffer.allocUnsafe(headLength + bodyLength);
+    const message = Buffer.allocUnsafe(sizeOf(outgoing));
     message.set(head.subarray(0, headLength));
     if (body !== null) message.set(body, headLength);
     try {
@@ -85,7 +87,7 @@ export class DuplexTransport implements Transport {
   }
 
   /** The stream hands over what it has by itself. */
-  look(): void {}
+  receiveSpinning(): void {}
 
   flushSync(): void {
     throw new UnsupportedError(`synchronous calls need a Unix socket; this is ${this.peer}`);

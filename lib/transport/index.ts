@@ -1,8 +1,20 @@
-export type { Landing, QuickFace, SpinState, Transport, TransportHandler } from './transport.js';
-export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE } from './transport.js';
+export type {
+  FastPathSocket,
+  Landing,
+  OutgoingMessage,
+  SpinState,
+  Transport,
+  TransportHandler,
+} from './transport.js';
+export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE, sizeOf, wholeMessage } from './transport.js';
 export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';
-export { QUICK_OTHER_AT, QUICK_REPLY_AT, QUICK_WAITED_AT, type QuickMemory } from '../native.js';
+export {
+  FAST_PATH_OTHER_AT,
+  FAST_PATH_REPLY_AT,
+  FAST_PATH_WAITED_AT,
+  type FastPathMemory,
+} from '../native.js';
 export { serveHere } from './served-here.js';
 export { SLICE_MS, UnixTransport, withSpin } from './unix.js';
 export { listeningPath, parseAddress, shownPath, unixPath, type Address } from './address.js';

@@ -1,5 +1,6 @@
 /** What hears of the messages of a connection. It is below the trace, which implements it, and knows message bytes alone. */
 import type { VfioUserError } from '../errors.js';
+import type { OutgoingMessage } from './transport.js';
 
 /**
  * Hears of every message, in the order on the wire, and changes nothing. `socket` is the name of the socket that it goes
@@ -10,14 +11,8 @@ export interface MessageTap {
   readonly active: boolean;
   /** One of the functions below is running: what is called from there must not block for a message. */
   readonly telling: boolean;
-  /** `head[0, headLength) + body` has gone out, all of it. */
-  sent(
-    socket: string,
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    fds: readonly number[] | null,
-  ): void;
+  /** The message has gone out, all of it. */
+  sent(socket: string, message: OutgoingMessage): void;
   /**
    * A message has come and is about to be handled: `bytes[start, end)`, followed by `rest` where its data went to
    * memory of its own. It is shorter than its header says where that memory was taken back meanwhile.

@@ -3,7 +3,7 @@
  * size field and nothing else of the protocol.
  */
 import { ClosedError, VfioUserError } from '../errors.js';
-import type { QuickMemory } from '../native.js';
+import type { FastPathMemory } from '../native.js';
 
 /**
  * Memory that the rest of a long message goes to directly. Whoever lends it may take it back (`target = undefined`), and so
@@ -48,46 +48,68 @@ export function endOf(thrown: unknown): VfioUserError {
 }
 
 /**
- * The short way of a small synchronous call: one native call sends it, from memory that the thread's connections share, and
- * brings what comes next there. It is for whoever has nothing else to mind on the transport, and goes past whoever listens
- * to it.
+ * The fast path of a small synchronous call: one native call sends a message from memory that the thread's connections
+ * share, and receives what comes next into it. Usable only while the connection is idle; it bypasses taps.
  */
-export interface QuickFace {
-  readonly memory: QuickMemory;
+export interface FastPathSocket {
+  readonly memory: FastPathMemory;
   /**
-   * Nothing has gone through the transport, other than by `roundTrip` with the answer that was expected, and nothing has
-   * changed about it since its user set this: what was true of it then still is. The transport clears it.
+   * The user of the fast path has found the connection idle, and since then nothing but round trips with the expected reply
+   * has gone through this transport. The user sets it, the transport clears it.
    */
-  isUndisturbed: boolean;
+  isKnownIdle: boolean;
   /** Whether what comes next is the beginning of a message, and may be received. */
   readonly canRoundTrip: boolean;
   /**
-   * Sends `memory[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for what comes, on this
-   * transport or the `other`. Returns how many bytes of it stand at `memory[QUICK_REPLY_AT)`: nobody has looked at them
-   * yet. Where that is not what was expected, `afterRoundTrip` follows.
+   * Sends `memory[0, length)`, a message without fds, and waits up to `timeoutMs` (one slice) for bytes on this transport or
+   * the `other`. Returns how many bytes were received to `memory[FAST_PATH_REPLY_AT)`; they have not been looked at. Where
+   * that is not what was expected, `afterRoundTrip` follows.
    */
-  roundTrip(length: number, timeoutMs: number, other: QuickFace | undefined): number;
+  roundTrip(length: number, timeoutMs: number, other: FastPathSocket | undefined): number;
   /**
-   * What `roundTrip` of `length` bytes answered, where it was not expected: how many bytes stand there, which the caller
-   * looks at, or has `handOver` treat as any others. Fds that came with them are closed. 0 where nothing came, the other
-   * transport had something first, or the transport has ended; -n where the last n bytes could not be sent. Where it is
-   * not negative the double at `memory[QUICK_WAITED_AT)` says how long that took, in milliseconds, and where it is
-   * positive the word at `memory[QUICK_OTHER_AT)` is not 0 when the other transport has something to receive.
+   * Interprets an unexpected `result` of `roundTrip` of `length` bytes. Positive: that many bytes were received, which the
+   * caller parses or has `handOver` treat as any others; fds that came with them are closed. 0: nothing came, the other
+   * transport had something first, or the transport has ended. -n: the last n bytes could not be sent.
+   *
+   * Unless the answer is negative, the double at `memory[FAST_PATH_WAITED_AT)` is how long that took, in milliseconds; where
+   * it is positive, the word at `memory[FAST_PATH_OTHER_AT)` is not 0 when the other transport has something to receive.
    */
-  afterRoundTrip(answer: number, length: number): number;
+  afterRoundTrip(result: number, length: number): number;
   /** Treats `count` bytes that `roundTrip` has received as any others. */
   handOver(count: number): void;
 }
 
-/** How long waits spin now, in microseconds: `spinUs` at the most, 0 while spinning does not pay. */
+/**
+ * How long waits spin now. The intervals adapt between 0, while spinning does not pay, and `spinUs`
+ * (`ConnectOptions.spinUs`).
+ */
 export interface SpinState {
-  /** Before a synchronous call blocks. */
+  /** Before a synchronous call blocks, in microseconds: 0 to `spinUs`. */
   readonly blocking: number;
-  /** Before the event loop goes on while an answer is awaited: 20 at the most. */
+  /** Before the event loop sleeps while a reply is awaited, in microseconds: 0 to `spinUs`, at most 20. */
   readonly awaiting: number;
 }
 
 export const NO_SPIN: SpinState = { blocking: 0, awaiting: 0 };
+
+/** A message to send: `head[0, headLength)`, then `body`. */
+export interface OutgoingMessage {
+  readonly head: Uint8Array;
+  readonly headLength: number;
+  readonly body: Uint8Array | null;
+  /** They go with the first byte, and must stay open until it has gone. */
+  readonly fds: readonly number[] | null;
+}
+
+/** A message that stands in one piece of memory. */
+export function wholeMessage(bytes: Uint8Array, fds: readonly number[] | null = null): OutgoingMessage {
+  return { head: bytes, headLength: bytes.length, body: null, fds };
+}
+
+/** How many bytes a message has. */
+export function sizeOf({ headLength, body }: OutgoingMessage): number {
+  return body === null ? headLength : headLength + body.length;
+}
 
 /** One stream of messages. */
 export interface Transport {
@@ -95,8 +117,8 @@ export interface Transport {
   readonly passesFds: boolean;
   /** Whether the functions named Sync work. */
   readonly canBlock: boolean;
-  /** Whether `look` does anything. */
-  readonly canLook: boolean;
+  /** Whether `receiveSpinning` does anything. */
+  readonly canSpin: boolean;
   /** Whether one `trySend` may have several messages; it changes with what listens to them. */
   readonly takesMany: boolean;
   /** What a person would call the other end. */
@@ -105,29 +127,21 @@ export interface Transport {
   readonly isServedHere: boolean;
   /** What comes is answered on this thread's event loop, as a server does it. */
   serveHere(): void;
-  /** Undefined where there is none. Its user sees to it that `canRoundTrip` is true, and nobody listens. */
-  readonly quick: QuickFace | undefined;
+  /** Undefined where there is none. */
+  readonly fastPath: FastPathSocket | undefined;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */
   readonly turn: number;
 
   /**
-   * Sends as much as goes out without waiting of the message `head[0, headLength) + body`, whose first `sent` bytes
-   * went out before. Takes nothing by reference: `head` may be reused at once, `body` too. Returns the bytes taken;
-   * less than the rest means that `onWritable` will tell when to go on.
+   * Sends as much as goes out without waiting of a message whose first `sent` bytes went out before. Takes nothing by
+   * reference: `head` and `body` may be reused at once. Returns the bytes taken; less than the rest means that `onWritable`
+   * will tell when to go on.
    */
-  trySend(
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    sent: number,
-    fds: readonly number[] | null,
-  ): number;
+  trySend(message: OutgoingMessage, sent: number): number;
 
-  /**
-   * Receives what comes within a moment, as long as that pays: to leave for the loop and be woken takes longer.
-   */
-  look(): void;
-  /** How long waits spin now, in microseconds. */
+  /** Receives, and spins a moment for it where that has lately paid: to sleep and be woken takes longer. */
+  receiveSpinning(): void;
+  /** How long waits spin now. */
   readonly spin: SpinState;
   /** Waits up to `timeoutMs` for the socket to take bytes again, receiving what comes meanwhile. */
   flushSync(timeoutMs: number, other: Transport | undefined): void;

@@ -10,9 +10,9 @@ import {
   EPIPE,
   ECTRUNC,
   NO_SOCKET,
-  QUICK_CALL_AT,
-  QUICK_REPLY_AT,
-  QUICK_WITH_FDS,
+  FAST_PATH_CALL_AT,
+  FAST_PATH_REPLY_AT,
+  FAST_PATH_WITH_FDS,
   READABLE,
   UNSENT,
   WITH_FDS,
@@ -20,47 +20,55 @@ import {
   check,
   closeFds,
   native,
-  quickMemory,
+  fastPathMemory,
   socketCalls,
   type NativeSocket,
-  type QuickMemory,
+  type FastPathMemory,
   type SocketCalls,
 } from '../native.js';
 import { Framer } from './framer.js';
 import { isServedHere, serveHere } from './served-here.js';
 import { borrowSlab, returnSlab } from './slab-pool.js';
-import { endOf, type QuickFace, type SpinState, type Transport, type TransportHandler } from './transport.js';
+import {
+  endOf,
+  sizeOf,
+  type FastPathSocket,
+  type OutgoingMessage,
+  type SpinState,
+  type Transport,
+  type TransportHandler,
+} from './transport.js';
 
 /** `recvmsg` calls in one turn of the loop: a peer that floods gets its share and no more. */
 const RECEIVES_PER_TURN = 16;
 
 /** Of a message that has at least this much to come the rest is on its way: it is waited for without leaving. */
 const EAGER_FROM = 16 * 1024;
-/** A peer that was answered within a turn may speak again at once: how often a turn waits for that. */
-const LOOKS_PER_TURN = 4;
+/** A peer that was answered within a turn may send its next request at once: how often a turn spins for that. */
+const SPINS_PER_TURN = 4;
 
 /** The longest message that we send leaves without waiting for the peer to read, where the system lets it. */
-const SEND_BUFFER = 1 << 20;
+const SEND_BUFFER_SIZE = 1 << 20;
 
 /** A blocking wait is cut into slices of at most this, or a worker thread could not be terminated. */
 export const SLICE_MS = 50;
 
-/** Of `QuickMemory.words`. */
-const CALL_SOCKET = QUICK_CALL_AT >>> 2;
+/** Of `FastPathMemory.words`: see `FAST_PATH_CALL_AT`. */
+const CALL_SOCKET = FAST_PATH_CALL_AT >>> 2;
 const CALL_LENGTH = CALL_SOCKET + 1;
 const CALL_TIMEOUT = CALL_SOCKET + 2;
 const CALL_OTHER = CALL_SOCKET + 3;
 const CALL_RESULT = CALL_SOCKET + 4;
 
-export class UnixTransport implements Transport, QuickFace {
+export class UnixTransport implements Transport, FastPathSocket {
   #ended = false;
   /** `receiveSync` is at work. */
   #isBlocking = false;
   /** Something went out in this turn. */
-  #spoke = false;
-  /** See `QuickFace`. */
-  isUndisturbed = false;
-  readonly #memory = quickMemory();
+  #hasSent = false;
+  /** See `FastPathSocket`. */
+  isKnownIdle = false;
+  readonly #memory = fastPathMemory();
   readonly #calls: SocketCalls = socketCalls();
   /** Of `#socket`, for `#calls`. */
   readonly #handle: number;
@@ -71,10 +79,10 @@ export class UnixTransport implements Transport, QuickFace {
   #restIsLate = false;
   /** The last receive stopped before the socket was empty. */
   #hasMore = false;
-  readonly quick: QuickFace | undefined;
+  readonly fastPath: FastPathSocket | undefined;
   readonly passesFds: boolean;
   readonly canBlock = true;
-  readonly canLook = true;
+  readonly canSpin = true;
   readonly takesMany = true;
   readonly peer: string;
   readonly #handler: TransportHandler;
@@ -87,10 +95,10 @@ export class UnixTransport implements Transport, QuickFace {
     this.peer = peer;
     this.#handler = handler;
     const { Socket } = native();
-    this.quick = this.#memory === undefined ? undefined : this;
+    this.fastPath = this.#memory === undefined ? undefined : this;
     this.#socket = new Socket(fd, (events) => this.#onEvent(events));
     this.#handle = this.#socket.handle;
-    this.#socket.growSendBuffer(SEND_BUFFER);
+    this.#socket.growSendBuffer(SEND_BUFFER_SIZE);
     this.#framer = new Framer(handler);
     check(this.#socket.watch(this.#interest), 'epoll_ctl');
   }
@@ -105,16 +113,11 @@ export class UnixTransport implements Transport, QuickFace {
     return { blocking, awaiting };
   }
 
-  trySend(
-    head: Uint8Array,
-    headLength: number,
-    body: Uint8Array | null,
-    sent: number,
-    fds: readonly number[] | null,
-  ): number {
+  trySend(message: OutgoingMessage, sent: number): number {
     if (this.#ended) return 0;
-    this.#spoke = true;
-    this.isUndisturbed = false;
+    this.#hasSent = true;
+    this.isKnownIdle = false;
+    const { head, headLength, body, fds } = message;
     const bodyLength = body === null ? 0 : body.length;
     const result = this.#calls.send(this.#handle, head, headLength, body, 0, bodyLength, sent, fds);
     if (result < 0) {
@@ -127,11 +130,11 @@ export class UnixTransport implements Transport, QuickFace {
       else this.#fail(new TransportError('sendmsg', -result, this.peer));
       return 0;
     }
-    if (sent + result < headLength + bodyLength) this.#watch(this.#interest | WRITABLE);
+    if (sent + result < sizeOf(message)) this.#watch(this.#interest | WRITABLE);
     return result;
   }
 
-  get memory(): QuickMemory {
+  get memory(): FastPathMemory {
     return this.#memory!;
   }
 
@@ -150,35 +153,35 @@ export class UnixTransport implements Transport, QuickFace {
     return words[CALL_RESULT]!;
   }
 
-  afterRoundTrip(answer: number, length: number): number {
-    this.isUndisturbed = false;
+  afterRoundTrip(result: number, length: number): number {
+    this.isKnownIdle = false;
     this.turn++;
-    if (answer >= QUICK_WITH_FDS) {
+    if (result >= FAST_PATH_WITH_FDS) {
       // Nobody waits for any, and the kernel closes them as well where they come early.
       closeFds(this.#socket.takeFds());
-      return answer - QUICK_WITH_FDS;
+      return result - FAST_PATH_WITH_FDS;
     }
-    if (answer > 0) return answer;
-    if (answer > UNSENT) {
-      this.#onNothing(answer);
+    if (result > 0) return result;
+    if (result > UNSENT) {
+      this.#onNothing(result);
       return 0;
     }
-    const sent = UNSENT - answer;
+    const sent = UNSENT - result;
     if (sent > 0) this.#watch(this.#interest | WRITABLE);
     return sent - length;
   }
 
-  look(): void {
+  receiveSpinning(): void {
     if (!this.#isReading() || this.#framer.isPaused) return;
     this.turn++;
     if (this.#receiveOnce(0, NO_SOCKET, true) > 0 && this.#hasMore) this.#receive(RECEIVES_PER_TURN);
   }
 
   handOver(count: number): void {
-    // Whoever handles these messages may make a quick call of another connection, which uses the same memory.
+    // Who handles these messages may call on another connection, whose fast path uses the same memory.
     const slab = borrowSlab();
     try {
-      this.memory.bytes.copy(slab, 0, QUICK_REPLY_AT, QUICK_REPLY_AT + count);
+      this.memory.bytes.copy(slab, 0, FAST_PATH_REPLY_AT, FAST_PATH_REPLY_AT + count);
       this.#framer.push(slab, 0, count, undefined);
     } catch (error) {
       this.#onThrown(error);
@@ -214,7 +217,7 @@ export class UnixTransport implements Transport, QuickFace {
   }
 
   setReading(on: boolean): void {
-    this.isUndisturbed = false;
+    this.isKnownIdle = false;
     this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
     if (!on) {
       this.#framer.pause();
@@ -253,7 +256,7 @@ export class UnixTransport implements Transport, QuickFace {
 
   close(): void {
     this.#ended = true;
-    this.isUndisturbed = false;
+    this.isKnownIdle = false;
     this.#framer.stop();
     this.#stopServing?.();
     this.#socket.close();
@@ -287,21 +290,21 @@ export class UnixTransport implements Transport, QuickFace {
 
   /** Receives until the socket is empty and no answer is about to come, or the turn's share is used up. */
   #receive(times: number): void {
-    let looks = LOOKS_PER_TURN;
-    this.#spoke = false;
+    let spins = SPINS_PER_TURN;
+    this.#hasSent = false;
     for (let i = 0; i < times && this.#isReading(); i++) {
       if (this.#receiveOnce(0, NO_SOCKET, false) > 0 && this.#hasMore) continue;
-      if (!this.#spoke || looks === 0 || this.#framer.inMessage || !this.#isReading()) return;
-      this.#spoke = false;
-      looks--;
+      if (!this.#hasSent || spins === 0 || this.#framer.inMessage || !this.#isReading()) return;
+      this.#hasSent = false;
+      spins--;
       // What comes now waited for us before it went on: that is no flood, and is weighed as another turn's.
       this.turn++;
       if (this.#receiveOnce(0, NO_SOCKET, true) === 0) return;
     }
   }
 
-  /** One receive, which waits for `waitMs`, or a moment where it comes `soon`, where there is nothing. Returns its bytes. */
-  #receiveOnce(waitMs: number, other: number, soon: boolean): number {
+  /** One receive, which waits up to `waitMs`, or `spins` a moment, where there is nothing. Returns how many bytes came. */
+  #receiveOnce(waitMs: number, other: number, spins: boolean): number {
     if (this.#framer.isPaused) return 0;
     const direct = this.#framer.direct();
     const slab = direct === undefined ? borrowSlab() : undefined;
@@ -313,15 +316,15 @@ export class UnixTransport implements Transport, QuickFace {
       const came =
         waitMs > 0
           ? this.#calls.recvWait(this.#handle, into, offset, wanted, waitMs, other)
-          : isRest || soon
-            ? this.#calls.recvSoon(this.#handle, into, offset, wanted, isRest)
+          : isRest || spins
+            ? this.#calls.recvSpin(this.#handle, into, offset, wanted, isRest)
             : this.#calls.recv(this.#handle, into, offset, wanted);
       if (came <= 0) {
         this.#restIsLate ||= isRest;
         this.#onNothing(came);
         return 0;
       }
-      this.isUndisturbed = false;
+      this.isKnownIdle = false;
       const fds = came < WITH_FDS ? undefined : this.#socket.takeFds();
       const count = fds === undefined ? came : came - WITH_FDS;
       // recvmsg stops after a buffer that carries fds, however much is behind it.

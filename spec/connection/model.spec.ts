@@ -202,9 +202,14 @@ class Run {
   }
 
   async #settle(): Promise<void> {
-    const { counters } = this.connection;
     do await new Promise((resolve) => setImmediate(resolve));
-    while (!this.#isOver && (counters.sent !== this.#received || counters.received !== this.#sent));
+    while (!this.#isOver && this.#isOnItsWay());
+  }
+
+  /** A message has been sent, by either side, and has not come. */
+  #isOnItsWay(): boolean {
+    const { sent, received } = this.connection.counters;
+    return sent !== this.#received || received !== this.#sent;
   }
 
   /** Whether one more call may be in flight. */

@@ -1,7 +1,7 @@
-/** The outbox over a stream that brings news while it takes a message, as any Duplex may. */
+/** The send queue over a stream that brings news while it takes a message, as any Duplex may. */
 import { Duplex } from 'node:stream';
 import { expect, test } from '@jest/globals';
-import { Outbox } from '../../lib/connection/send-queue.js';
+import { SendQueue } from '../../lib/connection/send-queue.js';
 import { DuplexTransport } from '../../lib/transport/index.js';
 
 const MANY = 1_000;
@@ -14,7 +14,7 @@ test('the connection may end while a message that waited is being taken', async 
     read: () => undefined,
     write: (chunk: Buffer, _encoding, done) => {
       written.push(chunk.toString());
-      if (written.length === 2) outbox.close();
+      if (written.length === 2) sendQueue.close();
       goOn = done;
     },
   });
@@ -22,19 +22,23 @@ test('the connection may end while a message that waited is being taken', async 
     onMessage: () => undefined,
     findLanding: () => undefined,
     onLanded: () => undefined,
-    onWritable: () => void outbox.flush(MANY),
+    onWritable: () => void sendQueue.flush(MANY),
     onEnd: () => undefined,
   });
-  const outbox: Outbox = new Outbox(transport);
+  const sendQueue: SendQueue = new SendQueue(transport);
   // As long as a header is.
   const texts = ['first', 'second', 'third'].map((text) => text.padEnd(16));
   for (const text of texts) {
-    outbox.send(undefined, Buffer.from(text), text.length, null, null, false);
+    sendQueue.send(
+      undefined,
+      { head: Buffer.from(text), headLength: text.length, body: null, fds: null },
+      false,
+    );
   }
-  expect(outbox.isEmpty).toBe(false);
+  expect(sendQueue.isEmpty).toBe(false);
   goOn!();
   await new Promise((resolve) => setImmediate(resolve));
   expect(written).toEqual(texts.slice(0, 2));
-  expect(outbox.isEmpty).toBe(true);
+  expect(sendQueue.isEmpty).toBe(true);
   transport.close();
 });

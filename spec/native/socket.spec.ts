@@ -260,7 +260,7 @@ describe('fds', () => {
   test('are announced by every receive until they are taken', () => {
     const receives = [
       (into: Buffer) => native().recv(pair.right.handle, into, 0, 1),
-      (into: Buffer) => native().recvSoon(pair.right.handle, into, 0, 1, false),
+      (into: Buffer) => native().recvSpin(pair.right.handle, into, 0, 1, false),
       (into: Buffer) => native().recvWait(pair.right.handle, into, 0, 1, 50, NO_SOCKET),
     ];
     for (const receive of receives) {

@@ -5,9 +5,9 @@ import {
   NO_SOCKET,
   native,
   OTHER_READABLE,
-  QUICK_CALL_AT,
-  QUICK_OTHER_AT,
-  QUICK_REPLY_AT,
+  FAST_PATH_CALL_AT,
+  FAST_PATH_OTHER_AT,
+  FAST_PATH_REPLY_AT,
   READABLE,
   UNSENT,
   WRITABLE,
@@ -160,18 +160,20 @@ describe.each([0, 50, 10_000])('recvWait that may spin for %d µs', (ceiling) =>
 });
 
 describe('roundTrip', () => {
-  const quick = native().quick!;
+  const memory = native().fastPath!;
 
   /** What the addon is told, and its result. */
   function call(length: number, timeoutMs = 50, other = NO_SOCKET, socket = pair.right.handle): number {
-    [socket, length, timeoutMs, other].forEach((word, i) => quick.writeInt32LE(word, QUICK_CALL_AT + 4 * i));
+    [socket, length, timeoutMs, other].forEach((word, i) =>
+      memory.writeInt32LE(word, FAST_PATH_CALL_AT + 4 * i),
+    );
     native().roundTrip();
-    return quick.readInt32LE(QUICK_CALL_AT + 16);
+    return memory.readInt32LE(FAST_PATH_CALL_AT + 16);
   }
 
   function roundTrip(question: string, timeoutMs = 50, other = NO_SOCKET): string | number {
-    const result = call(quick.write(question), timeoutMs, other);
-    return result > 0 ? quick.toString('utf8', QUICK_REPLY_AT, QUICK_REPLY_AT + result) : result;
+    const result = call(memory.write(question), timeoutMs, other);
+    return result > 0 ? memory.toString('utf8', FAST_PATH_REPLY_AT, FAST_PATH_REPLY_AT + result) : result;
   }
 
   test('sends the question and brings the answer', () => {
@@ -201,7 +203,7 @@ describe('roundTrip', () => {
   });
 
   test('ends when another socket has something, and says with an answer whether it has', () => {
-    const isReadable = () => quick.readUInt32LE(QUICK_OTHER_AT);
+    const isReadable = () => memory.readUInt32LE(FAST_PATH_OTHER_AT);
     sendText(pair.left, 'answer');
     expect(roundTrip('question', 50, other.right.handle)).toBe('answer');
     expect(isReadable()).toBe(0);
@@ -226,7 +228,7 @@ describe('roundTrip', () => {
   });
 
   test('takes no more than there is memory for', () => {
-    expect(thrownName(() => call(QUICK_REPLY_AT + 1))).toBe('RangeError');
+    expect(thrownName(() => call(FAST_PATH_REPLY_AT + 1))).toBe('RangeError');
     expect(thrownName(() => call(-1))).toBe('RangeError');
   });
 

@@ -21,7 +21,7 @@ import {
   type MessageEvent,
   type TracedMessage,
 } from '../../lib/trace/index.js';
-import { DuplexTransport, openFd } from '../../lib/transport/index.js';
+import { DuplexTransport, openFd, wholeMessage } from '../../lib/transport/index.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
 import { dmaReadRequest, regionReadReply } from '../support/wire.js';
 
@@ -248,7 +248,7 @@ describe('what listens', () => {
       close: () => undefined,
     };
     const tap = new TraceTap([failing, { ...failing, message: () => void lines.push('heard') }]);
-    tap.sent('socket', message(1, 13, 0, 0, Buffer.alloc(0)), 16, null, null);
+    tap.sent('socket', wholeMessage(message(1, 13, 0, 0, Buffer.alloc(0))));
     nextTick.mockRestore();
     expect(lines).toEqual(['heard']);
     expect(tap.telling).toBe(false);
