@@ -1,6 +1,9 @@
 /**
  * What can go wrong, by kind. Misuse of the API is a plain `TypeError` or `RangeError`, and an aborted call
  * rejects with its signal's reason, as everywhere in Node; everything else is one of these.
+ *
+ * A program may have this package twice, and errors come from other realms (`vm`, test runners): so `instanceof` looks for a
+ * brand, a registered symbol on the prototype, and not for one of the classes in memory.
  */
 import { constants } from 'node:os';
 
@@ -21,28 +24,65 @@ export function errnoName(errno: number): string {
   return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
 }
 
-/** The root of every error that this library makes itself. `code` is stable and made for programs. */
+/** @internal Names the class, and has `instanceof` recognise what another copy of it has made. */
+export function brand(errorClass: { readonly prototype: Error }, name: string): void {
+  const symbol = Symbol.for(`vfio-user.error.${name}`);
+  errorClass.prototype.name = name;
+  Object.defineProperty(errorClass.prototype, symbol, { value: true });
+  Object.defineProperty(errorClass, Symbol.hasInstance, {
+    // A class of a user's that extends one of these has no brand of its own.
+    value(this: { readonly prototype: object }, value: unknown): boolean {
+      if (typeof value !== 'object' || value === null) return false;
+      if (!Object.hasOwn(this.prototype, symbol)) return isInPrototypes(this.prototype, value);
+      return (value as Record<symbol, unknown>)[symbol] === true;
+    },
+  });
+}
+
+function isInPrototypes(prototype: object, value: object): boolean {
+  return Object.prototype.isPrototypeOf.call(prototype, value);
+}
+
+/**
+ * The root of every error that this library makes itself. Match `code`: it is stable, while messages are for people.
+ * `instanceof` works across copies of the package and across realms.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await connect('/run/device.sock');
+ * } catch (error) {
+ *   if (error instanceof VfioUserError && error.code === 'ECONNREFUSED') console.error('the server is not running');
+ *   else throw error;
+ * }
+ * ```
+ */
 export class VfioUserError extends Error {
   /** An errno's name (`ECONNREFUSED`) or one of the library's own (`ERR_VFIO_USER_PROTOCOL`, …). */
   readonly code: string;
 
+  /**
+   * @param code - stable, for programs
+   * @param message - for people
+   */
   constructor(code: string, message: string, options?: ErrorOptions) {
     super(message, options);
     this.code = code;
   }
 
   static {
-    this.prototype.name = 'VfioUserError';
+    brand(this, 'VfioUserError');
   }
 }
 
-/** A system call failed on our side. `code` is the errno's name. */
+/** A system call failed on our side. `code` is the errno's name, for example `ECONNREFUSED`. */
 export class TransportError extends VfioUserError {
   /** The positive errno. */
   readonly errno: number;
   /** The system call that failed, for example `connect`. */
   readonly syscall: string;
 
+  /** @param errno - positive */
   constructor(syscall: string, errno: number, detail?: string, options?: ErrorOptions) {
     const name = errnoName(errno);
     super(name, `${syscall}: ${name}${detail === undefined ? '' : ` (${detail})`}`, options);
@@ -51,7 +91,7 @@ export class TransportError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'TransportError';
+    brand(this, 'TransportError');
   }
 }
 
@@ -62,7 +102,7 @@ export class ProtocolError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'ProtocolError';
+    brand(this, 'ProtocolError');
   }
 }
 
@@ -85,12 +125,13 @@ export class RemoteError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'RemoteError';
+    brand(this, 'RemoteError');
   }
 }
 
 /** What was waited for did not come in time, mostly an answer. `code` is `ETIMEDOUT`. */
 export class TimeoutError extends VfioUserError {
+  /** How long was waited at the most, in milliseconds. */
   readonly timeoutMs: number;
 
   /** `missing` is what did not come, or what came instead. */
@@ -100,7 +141,7 @@ export class TimeoutError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'TimeoutError';
+    brand(this, 'TimeoutError');
   }
 }
 
@@ -111,18 +152,18 @@ export class UnsupportedError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'UnsupportedError';
+    brand(this, 'UnsupportedError');
   }
 }
 
-/** The connection has ended; `cause` says why. `code` is `ERR_VFIO_USER_CLOSED`. */
+/** The connection has ended; `cause` says why. Every call that waited is rejected with one. `code` is `ERR_VFIO_USER_CLOSED`. */
 export class ClosedError extends VfioUserError {
   constructor(message = 'the connection is closed', options?: ErrorOptions) {
     super('ERR_VFIO_USER_CLOSED', message, options);
   }
 
   static {
-    this.prototype.name = 'ClosedError';
+    brand(this, 'ClosedError');
   }
 }
 
@@ -137,16 +178,19 @@ export class MigrationError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'MigrationError';
+    brand(this, 'MigrationError');
   }
 }
 
 /** One of the commands that failed together with others. */
 export interface DmaFailure {
+  /** The command that failed. */
   readonly operation: 'DMA_MAP' | 'DMA_UNMAP';
+  /** Where the range begins in the device's address space. */
   readonly iova: bigint;
-  /** In bytes. */
+  /** How long the range is, in bytes. */
   readonly size: number;
+  /** What the command failed with. */
   readonly error: unknown;
 }
 
@@ -155,6 +199,7 @@ export interface DmaFailure {
  * one's error. `code` is `ERR_VFIO_USER_DMA_BATCH`.
  */
 export class DmaBatchError extends VfioUserError {
+  /** What failed, in the order in which it was asked for. */
   readonly failures: readonly DmaFailure[];
   /** What could not be undone either; empty where all is as it was. */
   readonly undoFailures: readonly DmaFailure[];
@@ -168,7 +213,7 @@ export class DmaBatchError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'DmaBatchError';
+    brand(this, 'DmaBatchError');
   }
 }
 
@@ -187,7 +232,7 @@ export class DmaHandlerError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'DmaHandlerError';
+    brand(this, 'DmaHandlerError');
   }
 }
 

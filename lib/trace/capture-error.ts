@@ -1,4 +1,4 @@
-import { VfioUserError } from '../errors.js';
+import { VfioUserError, brand } from '../errors.js';
 
 /** A capture file is not what it should be. `code` is `ERR_VFIO_USER_CAPTURE`. */
 export class CaptureError extends VfioUserError {
@@ -12,6 +12,6 @@ export class CaptureError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'CaptureError';
+    brand(this, 'CaptureError');
   }
 }

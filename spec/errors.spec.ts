@@ -1,0 +1,137 @@
+/** Errors are recognised across copies of the package and across realms. */
+import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
+import { execFileSync } from 'node:child_process';
+import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import path from 'node:path';
+import { fileURLToPath, pathToFileURL } from 'node:url';
+import * as errors from '../lib/errors.js';
+
+const ROOT = fileURLToPath(new URL('..', import.meta.url));
+const CLASSES = [
+  'VfioUserError',
+  'TransportError',
+  'ProtocolError',
+  'RemoteError',
+  'TimeoutError',
+  'UnsupportedError',
+  'ClosedError',
+  'MigrationError',
+  'DmaBatchError',
+  'DmaHandlerError',
+] as const;
+
+/** The package once more, as a program has it whose dependencies want two versions of it. */
+let copy: string;
+
+beforeAll(() => {
+  copy = mkdtempSync(path.join(tmpdir(), 'vfio-user-'));
+  cpSync(path.join(ROOT, 'dist'), path.join(copy, 'dist'), { recursive: true });
+  cpSync(path.join(ROOT, 'package.json'), path.join(copy, 'package.json'));
+  symlinkSync(path.join(ROOT, 'node_modules'), path.join(copy, 'node_modules'));
+});
+
+afterAll(() => rmSync(copy, { recursive: true }));
+
+/** What a program prints, as JSON, that has `ours` and `theirs`, the index of the package and of its copy. */
+function inProgram(code: string): unknown {
+  const [ours, theirs] = [ROOT, copy].map((root) => pathToFileURL(path.join(root, 'dist/index.js')).href);
+  const program = `
+    import * as ours from '${ours}';
+    import * as theirs from '${theirs}';
+    ${code}`;
+  const args = ['--experimental-vm-modules', '--no-warnings', '--input-type=module', '-e', program];
+  return JSON.parse(execFileSync(process.execPath, args, { encoding: 'utf8' }));
+}
+
+describe('instanceof', () => {
+  test('knows the errors of another copy of the package, each as what it is and nothing else', () => {
+    const found = inProgram(`
+      const failed = { operation: 'DMA_MAP', iova: 0n, size: 1, error: new Error('x') };
+      const made = {
+        VfioUserError: new theirs.VfioUserError('ECODE', 'x'),
+        TransportError: new theirs.TransportError('connect', 2),
+        ProtocolError: new theirs.ProtocolError('x'),
+        RemoteError: new theirs.RemoteError('REGION_READ', 22),
+        TimeoutError: new theirs.TimeoutError('x', 1),
+        UnsupportedError: new theirs.UnsupportedError('x'),
+        ClosedError: new theirs.ClosedError(),
+        MigrationError: new theirs.MigrationError('x', 'STOP'),
+        DmaBatchError: new theirs.DmaBatchError('x', [failed]),
+        DmaHandlerError: new theirs.DmaHandlerError(5),
+      };
+      const names = Object.keys(made);
+      const kinds = (error) => names.filter((name) => error instanceof ours[name]);
+      console.log(JSON.stringify(Object.fromEntries(names.map((name) => [name, kinds(made[name])]))));`);
+    expect(found).toEqual(
+      Object.fromEntries(
+        CLASSES.map((name) => [name, name === 'VfioUserError' ? [name] : ['VfioUserError', name]]),
+      ),
+    );
+  });
+
+  test('knows those of another realm', () => {
+    const file = path.join(ROOT, 'dist/errors.js');
+    const found = inProgram(`
+      import { readFileSync } from 'node:fs';
+      import vm from 'node:vm';
+      const context = vm.createContext({});
+      const module = new vm.SourceTextModule(readFileSync('${file}', 'utf8'), { context });
+      await module.link(async (name) => {
+        const namespace = await import(name.startsWith('.') ? new URL(name, 'file://${file}').href : name);
+        return new vm.SyntheticModule(Object.keys(namespace), function () {
+          for (const key of Object.keys(namespace)) this.setExport(key, namespace[key]);
+        }, { context });
+      });
+      await module.evaluate();
+      const error = new module.namespace.ClosedError('x');
+      console.log(JSON.stringify([
+        error instanceof Error,
+        error instanceof ours.VfioUserError,
+        error instanceof ours.ClosedError,
+        error instanceof ours.ProtocolError,
+        error.code,
+      ]));`);
+    expect(found).toEqual([false, true, true, false, 'ERR_VFIO_USER_CLOSED']);
+  });
+
+  test('takes nothing else for one, and classes that extend one for themselves', () => {
+    class OwnError extends errors.ProtocolError {}
+    for (const value of [undefined, null, 'x', 1, {}, new Error('x'), Object.create(null)]) {
+      expect(value instanceof errors.VfioUserError).toBe(false);
+    }
+    const own = new OwnError('x');
+    expect(own).toBeInstanceOf(OwnError);
+    expect(own).toBeInstanceOf(errors.ProtocolError);
+    expect(new errors.ProtocolError('x')).not.toBeInstanceOf(OwnError);
+    expect(own.name).toBe('ProtocolError');
+  });
+});
+
+test('every error has a code', () => {
+  const failed = { operation: 'DMA_MAP' as const, iova: 0n, size: 1, error: new Error('x') };
+  const codes = [
+    new errors.TransportError('connect', 2),
+    new errors.ProtocolError('x'),
+    new errors.RemoteError('REGION_READ', 22),
+    new errors.RemoteError('REGION_READ', 0),
+    new errors.TimeoutError('x', 1),
+    new errors.UnsupportedError('x'),
+    new errors.ClosedError(),
+    new errors.MigrationError('x', 'STOP'),
+    new errors.DmaBatchError('x', [failed]),
+    new errors.DmaHandlerError(5),
+  ].map(({ code }) => code);
+  expect(codes).toEqual([
+    'ENOENT',
+    'ERR_VFIO_USER_PROTOCOL',
+    'EINVAL',
+    'ERR_VFIO_USER_REMOTE',
+    'ETIMEDOUT',
+    'ERR_VFIO_USER_UNSUPPORTED',
+    'ERR_VFIO_USER_CLOSED',
+    'ERR_VFIO_USER_MIGRATION',
+    'ERR_VFIO_USER_DMA_BATCH',
+    'EIO',
+  ]);
+});
