@@ -14,7 +14,7 @@ import { TransportError } from '../errors.js';
 import { check, EAGAIN, ECONNREFUSED, native } from '../native.js';
 import { listeningPath, shownPath } from './address.js';
 
-const { EADDRINUSE } = constants.errno;
+const { EADDRINUSE, ENOENT } = constants.errno;
 /** Flags of /proc/net/unix: __SO_ACCEPTCON. */
 const LISTENING = '00010000';
 /** Others have the lock for a moment each. Milliseconds. */
@@ -30,9 +30,9 @@ export interface ListeningSocket {
 
 /**
  * Listens at `path`, an abstract name where it begins with `@` or NUL. A socket file that nobody listens on is replaced; of
- * several that do so at the same moment one listens.
+ * several that do so at the same moment one listens. Where the directory cannot be locked, no file is replaced.
  *
- * @throws TransportError EADDRINUSE where somebody listens or the file is no socket, EAGAIN where the directory stays
+ * @throws TransportError EADDRINUSE where somebody listens or the file is not to be replaced, EAGAIN where the directory stays
  * locked, and whatever bind(2) says.
  */
 export async function listenAt(path: string, backlog: number, mode: number): Promise<ListeningSocket> {
@@ -41,52 +41,64 @@ export async function listenAt(path: string, backlog: number, mode: number): Pro
     const fd = check(native().listenUnix(address, backlog, mode), 'bind', shownPath(address));
     return { fd, removeFile: () => undefined };
   }
-  const unlock = await lock(dirname(resolve(address)));
+  const lock = await lockDirectory(dirname(address));
   try {
     // Nothing in here waits: others that wait for the lock may be of this thread.
-    return listenLocked(address, backlog, mode);
+    return listenLocked(address, backlog, mode, lock !== undefined);
   } finally {
-    unlock();
+    lock?.release();
   }
 }
 
-function listenLocked(path: string, backlog: number, mode: number): ListeningSocket {
+function listenLocked(path: string, backlog: number, mode: number, isLocked: boolean): ListeningSocket {
   let fd = native().listenUnix(path, backlog, mode);
   if (fd === -EADDRINUSE) {
-    removeStale(path);
+    removeStale(path, isLocked);
     fd = native().listenUnix(path, backlog, mode);
   }
   check(fd, 'bind', path);
   return { fd, removeFile: remover(path) };
 }
 
-/** Where the directory cannot be opened there is no lock: it may be written all the same, and bind(2) says if not. */
-async function lock(directory: string): Promise<() => void> {
-  let fd: number;
-  try {
-    fd = openSync(directory, 'r');
-  } catch {
-    return () => undefined;
-  }
-  const unlock = (): void => closeSync(fd);
+interface DirectoryLock {
+  release(): void;
+}
+
+/** Undefined where there is no lock: the directory cannot be read, or its file system has none. */
+async function lockDirectory(directory: string): Promise<DirectoryLock | undefined> {
   const deadline = performance.now() + LOCK_PATIENCE_MS;
   for (;;) {
-    const result = native().lockFile(fd);
-    // Not every file system has locks.
-    if (result !== -EAGAIN) return unlock;
+    const lock = tryToLock(directory);
+    if (lock !== 'taken') return lock;
     if (performance.now() > deadline) {
-      unlock();
       throw new TransportError('flock', EAGAIN, `another process keeps ${directory} locked`);
     }
     await sleep(LOCK_PAUSE_MS);
   }
 }
 
-function removeStale(path: string): void {
+function tryToLock(directory: string): DirectoryLock | 'taken' | undefined {
+  let fd: number;
+  try {
+    fd = openSync(directory, 'r');
+  } catch {
+    return undefined;
+  }
+  const result = native().lockFile(fd);
+  if (result === 0) return { release: () => closeSync(fd) };
+  closeSync(fd);
+  return result === -EAGAIN ? 'taken' : undefined;
+}
+
+function removeStale(path: string, isLocked: boolean): void {
   const stats = statOf(path);
   if (stats === undefined) return;
   if (!stats.isSocket()) throw new TransportError('bind', EADDRINUSE, `${path} is not a socket`);
   if (isListenedOn(path)) throw new TransportError('bind', EADDRINUSE, `somebody listens at ${path}`);
+  if (!isLocked) {
+    const why = 'its directory cannot be locked against others who begin to listen there';
+    throw new TransportError('bind', EADDRINUSE, `nobody listens at ${path}, but ${why}: remove it yourself`);
+  }
   unlink(path);
 }
 
@@ -99,7 +111,8 @@ function isListenedOn(path: string): boolean {
   }
   const fd = native().connectUnix(path);
   if (fd >= 0) native().closeFd(fd);
-  return fd !== -ECONNREFUSED;
+  // Whoever listened may have removed it just now.
+  return fd !== -ECONNREFUSED && fd !== -ENOENT;
 }
 
 function listOfSockets(): string {
@@ -110,11 +123,21 @@ function listOfSockets(): string {
   }
 }
 
+/**
+ * What is there is ours where it is our inode, whose number nobody else gets while the socket is open: so the file goes
+ * before the socket is closed. The lock keeps others from putting theirs there between the look and the removal.
+ */
 function remover(path: string): () => void {
   const ours = statOf(path);
   return () => {
-    const there = statOf(path);
-    if (ours !== undefined && there?.ino === ours.ino && there.dev === ours.dev) unlink(path);
+    const lock = tryToLock(dirname(path));
+    try {
+      const there = statOf(path);
+      if (ours !== undefined && there?.ino === ours.ino && there.dev === ours.dev) unlink(path);
+    } finally {
+      // Whoever has it sees that we still listen.
+      if (lock !== 'taken') lock?.release();
+    }
   };
 }
 

@@ -1,8 +1,18 @@
 /** What one client can have of a server, and all of them of its process. */
 import { constants } from 'node:os';
-import { mkdtempSync, openSync, closeSync, readFileSync, rmSync, statSync } from 'node:fs';
+import {
+  chmodSync,
+  chownSync,
+  closeSync,
+  existsSync,
+  mkdtempSync,
+  openSync,
+  readFileSync,
+  rmSync,
+  statSync,
+} from 'node:fs';
 import { tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { describe, expect, test } from '@jest/globals';
 import { FileStore, RamDevice, serve } from '../../lib/emulator/index.js';
 import { native, type NativeMapping } from '../../lib/native.js';
@@ -17,7 +27,7 @@ import {
 import { cleanup, connected, eventFd, memory } from './fixture.js';
 import { RawClient } from './raw-client.js';
 
-const { EAGAIN, EMFILE, ENOMEM, ENOSPC } = constants.errno;
+const { EADDRINUSE, EAGAIN, EMFILE, ENOMEM, ENOSPC } = constants.errno;
 const PAGE = 4096;
 const ALL = 2;
 
@@ -177,6 +187,40 @@ describe('a socket file that nobody listens on', () => {
     const before = openFds();
     await expect(serve(ram(), { path })).rejects.toMatchObject({ syscall: 'flock', errno: EAGAIN });
     expect(openFds()).toBe(before);
+  });
+
+  const asNobody = process.geteuid?.() === 0 ? test : test.skip;
+  asNobody('stays where the directory cannot be locked, and a free name is taken', async () => {
+    const path = stale();
+    chownSync(path, 65534, 65534);
+    chownSync(dirname(path), 65534, 65534);
+    chmodSync(dirname(path), 0o300);
+    process.seteuid!(65534);
+    try {
+      const begun = serve(ram(), { path });
+      await expect(begun).rejects.toMatchObject({
+        errno: EADDRINUSE,
+        message: expect.stringContaining('nobody listens at'),
+      });
+      const server = await serve(ram(), { path: `${path}.new` });
+      await server.close();
+      expect([existsSync(path), existsSync(`${path}.new`)]).toEqual([true, false]);
+    } finally {
+      process.seteuid!(0);
+    }
+  });
+
+  test('of another server that came after ours was removed by hand stays when ours closes', async () => {
+    const path = stale();
+    const first = await serve(ram(), { path });
+    rmSync(path);
+    const second = await serve(ram(), { path });
+    await first.close();
+    const raw = RawClient.connect(path);
+    await raw.negotiate();
+    raw.close();
+    await second.close();
+    expect(existsSync(path)).toBe(false);
   });
 });
 
