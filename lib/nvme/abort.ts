@@ -5,9 +5,9 @@
 import { setTimeout as sleep } from 'node:timers/promises';
 import { Mutex } from 'async-mutex';
 import type { Region } from '../index.js';
-import type { Admin } from './admin.js';
+import type { AdminCommands } from './admin-commands.js';
 import { readStatus } from './enable.js';
-import type { CommandQueue } from './command-queue.js';
+import type { OutstandingCommand } from './queue-pair.js';
 import { ControllerStatus } from './registers.js';
 
 /**
@@ -17,53 +17,50 @@ import { ControllerStatus } from './registers.js';
 const MOST_GRACE_MS = 1_000;
 const GRACE_PARTS = 4;
 const PAUSE_MS = 2;
+const ADMIN_QUEUE = 0;
 
-export interface AborterHost {
-  readonly admin: Admin;
-  readonly timeoutMs: number;
-  readonly isLive: boolean;
+export interface AborterOptions {
+  /** BAR 0. */
+  bar: Region;
+  admin: AdminCommands;
+  /** The deadline of commands, milliseconds. */
+  timeoutMs: number;
+  isLive: () => boolean;
+  /** Never rejects: a controller that cannot be reset has failed. */
+  resetOrFail: () => Promise<void>;
 }
 
 export class Aborter {
-  readonly #bar: Region;
-  readonly #host: AborterHost;
-  readonly #resetOrFail: () => Promise<void>;
+  readonly #options: AborterOptions;
+  readonly #graceMs: number;
   /** One command after the other: a controller has few Aborts at a time, and one reset helps all. */
   readonly #mutex = new Mutex();
 
-  /** `resetOrFail` never rejects: a controller that cannot be reset has failed. */
-  constructor(bar: Region, host: AborterHost, resetOrFail: () => Promise<void>) {
-    this.#bar = bar;
-    this.#host = host;
-    this.#resetOrFail = resetOrFail;
+  constructor(options: AborterOptions) {
+    this.#options = options;
+    this.#graceMs = Math.max(1, Math.min(MOST_GRACE_MS, options.timeoutMs / GRACE_PARTS));
   }
 
-  /** Gets the slot of an overdue command back. Never rejects. */
-  async rescue(queue: CommandQueue, slot: number, claim: number): Promise<void> {
+  /** Gets the slot of an overdue command back: by Abort, or by a reset. `poll` takes completions. Never rejects. */
+  async getBack(command: OutstandingCommand, poll: () => void): Promise<void> {
+    const { isLive, resetOrFail } = this.#options;
     await this.#mutex.runExclusive(async () => {
-      const isStuck = () => this.#host.isLive && queue.pair.isOut(slot, claim);
-      if (!isStuck()) return;
+      if (!isLive() || !command.isOut()) return;
       // Admin commands are not worth an Abort that has to go the same way.
-      const worthTrying = queue.pair.id !== 0 && (await this.#isRunning());
-      if (
-        worthTrying &&
-        (await this.#abort(queue, slot, claim)) &&
-        (await this.#cameBack(queue, slot, claim))
-      ) {
-        return;
-      }
-      if (isStuck()) await this.#resetOrFail();
+      const isWorthTrying = command.queueId !== ADMIN_QUEUE && (await this.#isRunning());
+      if (isWorthTrying && (await this.#abort(command)) && (await this.#cameBack(command, poll))) return;
+      if (isLive() && command.isOut()) await resetOrFail();
     });
   }
 
   /** The caller does not wait any more: tells the controller, whatever comes of it. */
-  unwanted(queue: CommandQueue, slot: number, claim: number): void {
-    if (queue.pair.id !== 0) void this.#abort(queue, slot, claim);
+  abort(command: OutstandingCommand): void {
+    if (command.queueId !== ADMIN_QUEUE) void this.#abort(command);
   }
 
   async #isRunning(): Promise<boolean> {
     try {
-      const status = await readStatus(this.#bar);
+      const status = await readStatus(this.#options.bar);
       return (status & (ControllerStatus.CFS | ControllerStatus.RDY)) === ControllerStatus.RDY;
     } catch {
       return false;
@@ -71,29 +68,25 @@ export class Aborter {
   }
 
   /** Whether the controller has answered; what it answered does not matter. */
-  async #abort(queue: CommandQueue, slot: number, claim: number): Promise<boolean> {
-    const { pair } = queue;
-    if (!pair.isOut(slot, claim)) return true;
+  async #abort(command: OutstandingCommand): Promise<boolean> {
+    if (!command.isOut()) return true;
     try {
-      await this.#host.admin.abort(pair.id, pair.commandIds[slot]!, { timeoutMs: this.#graceMs });
+      const { queueId, commandId } = command;
+      await this.#options.admin.abort(queueId, commandId, { timeoutMs: this.#graceMs });
       return true;
     } catch {
       return false;
     }
   }
 
-  async #cameBack(queue: CommandQueue, slot: number, claim: number): Promise<boolean> {
+  async #cameBack(command: OutstandingCommand, poll: () => void): Promise<boolean> {
     const deadline = performance.now() + this.#graceMs;
     for (;;) {
       // The caller may be one that has to poll, and does not.
-      queue.look();
-      if (!queue.pair.isOut(slot, claim)) return true;
-      if (performance.now() >= deadline || !this.#host.isLive) return false;
+      poll();
+      if (!command.isOut()) return true;
+      if (performance.now() >= deadline || !this.#options.isLive()) return false;
       await sleep(PAUSE_MS);
     }
-  }
-
-  get #graceMs(): number {
-    return Math.max(1, Math.min(MOST_GRACE_MS, this.#host.timeoutMs / GRACE_PARTS));
   }
 }

@@ -54,7 +54,7 @@ export class AsyncEvents {
     let listener!: (event: number) => void;
     const came = new Promise<number>((resolve) => this.#waiting.add((listener = resolve)));
     const timer = timeoutMs === Infinity ? undefined : setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS));
-    const looking = setInterval(() => void this.#queue.lookSafely(), LOOK_MS);
+    const looking = setInterval(() => void this.#queue.pollSafely(), LOOK_MS);
     signal?.addEventListener('abort', stop, { once: true });
     try {
       const event = await Promise.race([came, stopped]);

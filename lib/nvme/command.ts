@@ -2,13 +2,13 @@
 import { ClosedError, type DmaBuffer } from '../index.js';
 import { field } from './command-fields.js';
 import type { NvmeNamespace } from './namespace.js';
+import { PendingCall } from './pending-call.js';
 import type { Transfer } from './transfer.js';
-import { Waiting } from './waiting.js';
 
 /** `Command.answer` until something else is set: the promise gives dword 0 of the completion. */
 export const RESULT: unique symbol = Symbol('dword 0 of the completion');
 
-export class Command extends Waiting {
+export class Command extends PendingCall {
   readonly opcode: number;
   readonly namespace: number;
   override answer: unknown = RESULT;

@@ -19,7 +19,7 @@ const LONGEST_PAUSE_MS = 10;
 /** CAP.TO counts in these; a controller that says 0 gets one. */
 const READY_STEP_MS = 500;
 
-export interface AdminQueues {
+export interface AdminQueueAddresses {
   entries: number;
   sqAddress: bigint;
   cqAddress: bigint;
@@ -43,7 +43,7 @@ export async function disable(bar: Region, capabilities: ControllerCapabilities)
 export async function enable(
   bar: Region,
   capabilities: ControllerCapabilities,
-  queues: AdminQueues,
+  queues: AdminQueueAddresses,
   pageSize: number,
 ): Promise<void> {
   await bar.writeUInt32(NvmeRegister.AQA, adminQueueAttributes(queues.entries));

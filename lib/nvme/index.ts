@@ -7,7 +7,14 @@
  * const queue = await controller.createQueue();
  * const data = await queue.read(0, 8);
  * ```
- * Where to start reading: controller.ts, then queue.ts; the rings themselves are in queue-pair.ts.
+ * What it is made of:
+ *
+ * ```
+ *   NvmeController ── ControllerLifecycle (states) ── ControllerSetup (start, shutdown)
+ *     ├ AdminQueue ───── CommandQueue ── QueuePair
+ *     └ IoQueues ─┬───── IoQueuePair ─── CommandQueue ── QueuePair ── SubmissionQueue, CompletionQueue, CommandSlots
+ *                 └───── NvmeQueue ──── BlockCommands (promises), SubmitPoll
+ * ```
  */
 export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type {
@@ -17,8 +24,10 @@ export type {
   GetFeatureOptions,
   LogPageOptions,
   SetFeatureOptions,
-} from './admin.js';
-export { NvmeController, type ControllerState } from './controller.js';
+} from './admin-options.js';
+export type { BlockRange, NvmeData } from './block-commands.js';
+export { NvmeController } from './controller.js';
+export type { ControllerState } from './controller-lifecycle.js';
 export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
 export type { DoorbellKind } from './doorbells.js';
 export { NvmeControllerError, NvmeNamespaceError, NvmeResetError } from './errors.js';
@@ -42,16 +51,9 @@ export {
   type FirmwareLog,
   type SmartLog,
 } from './log-pages.js';
+export type { IoOptions, TransferOptions, WriteZeroesOptions } from './io-options.js';
 export { NvmeNamespace } from './namespace.js';
 export { AdminOpcode, ALL_NAMESPACES, FeatureId, IdentifyCns, LogPageId, NvmOpcode } from './opcodes.js';
-export {
-  NvmeQueue,
-  type BlockRange,
-  type Data,
-  type IoOptions,
-  type TransferOptions,
-  type WriteZeroesOptions,
-} from './queue.js';
+export { NvmeQueue } from './queue.js';
 export type { ControllerCapabilities } from './registers.js';
 export { decodeStatus, NvmeStatusError, statusName, StatusCodeType, type NvmeStatus } from './status.js';
-export { SubmitQueue } from './submit-queue.js';

@@ -1,6 +1,6 @@
 /** The namespaces of a controller (NVM Express Base 2.0, section 5.17.2): which there are, and what each is. */
 import { ProtocolError, UnsupportedError, type CallOptions } from '../index.js';
-import type { Admin } from './admin.js';
+import type { AdminCommands } from './admin-commands.js';
 import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify-namespace.js';
 import { NvmeNamespace } from './namespace.js';
 import { IdentifyCns } from './opcodes.js';
@@ -10,7 +10,7 @@ import { NvmeStatusError } from './status.js';
 const MOST_NAMESPACES = 1 << 16;
 
 export class Namespaces {
-  readonly #admin: Admin;
+  readonly #admin: AdminCommands;
   /**
    * Those that were asked for and are what they were, by number, the newest last: where one has grown there are several, as
    * queues and callers still have the earlier ones.
@@ -20,7 +20,7 @@ export class Namespaces {
   readonly #onChanged: (namespace: NvmeNamespace, change: string) => void;
 
   /** `onChanged` hears of namespaces that are not what they were. */
-  constructor(admin: Admin, onChanged: (namespace: NvmeNamespace, change: string) => void) {
+  constructor(admin: AdminCommands, onChanged: (namespace: NvmeNamespace, change: string) => void) {
     this.#admin = admin;
     this.#onChanged = onChanged;
   }
@@ -64,7 +64,7 @@ export class Namespaces {
    * Asks for all that are known again: those that are not what they were are given up, with whatever uses them.
    * @throws what commands throw, but for a status: a namespace that cannot be identified is gone.
    */
-  async verify(admin: Admin): Promise<void> {
+  async verify(admin: AdminCommands): Promise<void> {
     for (const nsid of [...this.#known.keys()]) {
       try {
         const now = await this.#identify(admin, nsid);
@@ -76,7 +76,7 @@ export class Namespaces {
     }
   }
 
-  async #identify(admin: Admin, nsid: number, options?: CallOptions): Promise<NvmeNamespace> {
+  async #identify(admin: AdminCommands, nsid: number, options?: CallOptions): Promise<NvmeNamespace> {
     const bytes = await admin.identify(IdentifyCns.NAMESPACE, nsid, options);
     return new NvmeNamespace(nsid, decodeNamespaceIdentity(bytes), this);
   }

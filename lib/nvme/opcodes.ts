@@ -52,3 +52,6 @@ export const FeatureId = {
 
 /** For log pages and features that are the controller's own, and for Flush of all namespaces. */
 export const ALL_NAMESPACES = 0xffff_ffff;
+
+/** Of one command: NLB has 16 bits. */
+export const MAX_BLOCKS_A_COMMAND = 65_536;

@@ -3,9 +3,9 @@
  * as there is room for them, so it takes memory for what is in flight, whatever its length.
  */
 import type { Command } from './command.js';
-import { Waiting } from './waiting.js';
+import { PendingCall } from './pending-call.js';
 
-export class Transfer extends Waiting {
+export class Transfer extends PendingCall {
   /** Parts that were sent, or wait to be sent again. */
   outCount = 0;
   /** Made, and waiting for room. */

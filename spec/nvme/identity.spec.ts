@@ -5,7 +5,12 @@ import { tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
 import { MemoryStore, NvmeDevice, serve, type NvmeDeviceOptions } from '../../lib/emulator/index.js';
 import { connect } from '../../lib/index.js';
-import { NvmeController, NvmeControllerError, NvmeNamespaceError } from '../../lib/nvme/index.js';
+import {
+  AdminOpcode,
+  NvmeController,
+  NvmeControllerError,
+  NvmeNamespaceError,
+} from '../../lib/nvme/index.js';
 import { cleanup, errorOf, NAMESPACE_BYTES, opened, pattern, until } from './fixture.js';
 
 type Options = Partial<NvmeDeviceOptions>;
@@ -192,6 +197,40 @@ describe('a namespace that changes while the controller runs', () => {
     await queue.write(0, pattern(512));
     expect((await queue.read(0, 1)).equals(pattern(512))).toBe(true);
     expect((await controller.namespace(1, { refresh: true })).blocks).toBe(16_384);
+  });
+
+  test('a completion ring that fills meanwhile has room again', async () => {
+    // What is read comes when the driver asks which namespaces have changed, and sends nothing else.
+    let goOn!: () => void;
+    const isAsked = new Promise<void>((resolve) => (goOn = resolve));
+    const slow = new MemoryStore(NAMESPACE_BYTES);
+    const store = {
+      size: NAMESPACE_BYTES,
+      read: (offset: number, length: number) => isAsked.then(() => slow.read(offset, length)),
+      write: () => undefined,
+      clear: () => undefined,
+      flush: () => undefined,
+      close: () => undefined,
+    };
+    const { emulated, controller } = await opened({ emulated: { namespaces: [{ store }] } });
+    const queue = await controller.createQueue({ entries: 4 });
+    const opcodes = new Set<number>();
+    emulated.intercept = ({ queue: id, opcode }) => {
+      if (id > 0) return 'pass';
+      opcodes.add(opcode);
+      if (opcode !== AdminOpcode.GET_LOG_PAGE) return 'pass';
+      goOn();
+      return { delayMs: 300 };
+    };
+    const event = controller.adminCommand({ opcode: AdminOpcode.ASYNC_EVENT_REQUEST });
+    const reads = Array.from({ length: queue.depth }, (_, i) => queue.read(i, 1));
+    await until(() => emulated.commandCount === queue.depth);
+    emulated.replaceNamespace(1, { store });
+    await Promise.all([event, ...reads]);
+    for (let i = 0; i < 8; i++) await queue.read(0, 1);
+    // Nothing had to be brought back.
+    expect(opcodes).not.toContain(AdminOpcode.ABORT);
+    expect(opcodes).not.toContain(AdminOpcode.CREATE_IO_CQ);
   });
 
   test('an event that nobody sends is waited for no longer than the caller says', async () => {

@@ -1,7 +1,8 @@
 import { describe, expect, test } from '@jest/globals';
 import type { ProtocolError } from '../../lib/index.js';
+import { SLOT_OWNED, SLOT_TAGGED } from '../../lib/nvme/command-slots.js';
 import type { Doorbell } from '../../lib/nvme/doorbells.js';
-import { QueuePair, SLOT_OWNED, SLOT_TAGGED } from '../../lib/nvme/queue-pair.js';
+import { QueuePair } from '../../lib/nvme/queue-pair.js';
 
 /** A doorbell that remembers. */
 class Bell implements Doorbell {
@@ -31,7 +32,7 @@ class Bench {
     this.sq = new Uint32Array(entries * 16);
     this.cq = new Uint32Array(entries * 4);
     const { sq, cq } = this;
-    this.pair = new QueuePair({ id: 3, entries, slots, sq, cq, tellsHeadAtOnce });
+    this.pair = new QueuePair({ id: 3, slots, sq, cq, tellsHeadAtOnce });
     this.pair.onViolation = (error) => this.violations.push(error);
     this.pair.onCompletion = (slot, status, result) => this.owned.push([slot, status, result]);
     this.pair.open(this.tail, this.head);
@@ -39,7 +40,7 @@ class Bench {
 
   /** The controller completes the command that is in the slot. */
   complete(slot: number, status = 0, result = 0): void {
-    this.completeId(this.pair.commandIds[slot] ?? slot, status, result);
+    this.completeId(this.pair.slots.commandIds[slot] ?? slot, status, result);
   }
 
   completeId(commandId: number, status = 0, result = 0): void {
@@ -50,10 +51,10 @@ class Bench {
   }
 
   submit(tag: number): number {
-    const slot = this.pair.claim(SLOT_TAGGED, tag);
+    const slot = this.pair.slots.claim(SLOT_TAGGED, tag);
     if (slot < 0) return slot;
-    const at = this.pair.entry();
-    for (let i = 0; i < 16; i++) this.pair.sq[at + i] = tag * 16 + i;
+    const at = this.pair.sq.next();
+    for (let i = 0; i < 16; i++) this.pair.sq.entries[at + i] = tag * 16 + i;
     return slot;
   }
 }
@@ -61,9 +62,9 @@ class Bench {
 describe('slots', () => {
   test('each is given out once, until it is reported', () => {
     const { pair } = new Bench(4);
-    const slots = [1, 2, 3].map((tag) => pair.claim(SLOT_TAGGED, tag));
+    const slots = [1, 2, 3].map((tag) => pair.slots.claim(SLOT_TAGGED, tag));
     expect(new Set(slots).size).toBe(3);
-    expect(pair.claim(SLOT_OWNED, 0)).toBe(-1);
+    expect(pair.slots.claim(SLOT_OWNED, 0)).toBe(-1);
     expect(pair.inFlight).toBe(3);
   });
 
@@ -75,7 +76,7 @@ describe('slots', () => {
   test('none while the pair is closed', () => {
     const { pair } = new Bench(4);
     pair.close();
-    expect(pair.claim(SLOT_TAGGED, 1)).toBe(-1);
+    expect(pair.slots.claim(SLOT_TAGGED, 1)).toBe(-1);
   });
 });
 
@@ -152,6 +153,20 @@ describe('rings', () => {
     expect(bench.head.values).toEqual([4]);
   });
 
+  test('while the pair is paused, too: the controller keeps the queue', () => {
+    const bench = new Bench(4);
+    const slots = [1, 2, 3].map((tag) => bench.submit(tag));
+    bench.pair.pause();
+    expect(bench.tail.values).toEqual([3]);
+    for (const slot of slots) bench.complete(slot);
+    expect(bench.pair.pollOwned()).toBe(3);
+    expect(bench.head.values).toEqual([3]);
+    expect(bench.submit(4)).toBe(-1);
+    bench.pair.resume();
+    expect(bench.pair.poll()).toBe(3);
+    expect(bench.submit(4)).toBeGreaterThanOrEqual(0);
+  });
+
   test('or at once', () => {
     const bench = new Bench(8, { tellsHeadAtOnce: true });
     bench.complete(bench.submit(0));
@@ -163,7 +178,7 @@ describe('rings', () => {
 describe('completions', () => {
   test('go to their owners, with status and result', () => {
     const bench = new Bench(8);
-    const slot = bench.pair.claim(SLOT_OWNED, 0);
+    const slot = bench.pair.slots.claim(SLOT_OWNED, 0);
     bench.complete(slot, 0x4281, 77);
     bench.complete(bench.submit(9), 0x7fff);
     expect(bench.pair.poll()).toBe(1);
@@ -171,10 +186,10 @@ describe('completions', () => {
     expect(bench.owned).toEqual([[slot, 0x4281, 77]]);
   });
 
-  test('of tagged commands are kept by reap for the next poll, and their slots', () => {
+  test('of tagged commands are kept by pollOwned for the next poll, and their slots', () => {
     const bench = new Bench(4);
     for (let i = 0; i < 3; i++) bench.complete(bench.submit(i + 10), i);
-    expect(bench.pair.reap()).toBe(3);
+    expect(bench.pair.pollOwned()).toBe(3);
     expect(bench.submit(1)).toBe(-1);
     expect(bench.pair.poll(2)).toBe(2);
     expect([...bench.pair.completedTags.subarray(0, 2)]).toEqual([10, 11]);
@@ -201,20 +216,20 @@ describe('a controller that breaks the rules', () => {
   ])('by completing %s', (_, slot) => {
     const bench = new Bench(8, { slots: 4 });
     bench.submit(1);
-    bench.complete(slot === 2 ? bench.pair.slots - 2 : slot);
+    bench.complete(slot === 2 ? bench.pair.slots.count - 2 : slot);
     expect(bench.pair.poll()).toBe(0);
     expect(bench.violations).toHaveLength(1);
     expect(bench.violations[0]).toMatchObject({ code: 'ERR_VFIO_USER_PROTOCOL' });
     expect(bench.pair.isOpen).toBe(false);
     bench.pair.poll();
-    bench.pair.reap();
+    bench.pair.pollOwned();
     expect(bench.violations).toHaveLength(1);
   });
 
   test('by completing a command again when its slot is in use by another one', () => {
     const bench = new Bench(8, { slots: 1 });
     const slot = bench.submit(1);
-    const first = bench.pair.commandIds[slot]!;
+    const first = bench.pair.slots.commandIds[slot]!;
     bench.complete(slot);
     bench.pair.poll();
     expect(bench.submit(2)).toBe(slot);
@@ -232,7 +247,7 @@ describe('a controller that breaks the rules', () => {
       const bench = new Bench(slots + 1);
       const before = new Set<number>();
       for (let round = 0; round < 3; round++) {
-        const ids = Array.from({ length: slots }, (_, i) => bench.pair.commandIds[bench.submit(i)]!);
+        const ids = Array.from({ length: slots }, (_, i) => bench.pair.slots.commandIds[bench.submit(i)]!);
         bench.pair.abandon();
         bench.pair.poll();
         expect(new Set(ids).size).toBe(slots);
@@ -249,7 +264,7 @@ describe('a controller that breaks the rules', () => {
     const slot = bench.submit(1);
     bench.complete(slot);
     bench.complete(slot);
-    expect(bench.pair.reap()).toBe(1);
+    expect(bench.pair.pollOwned()).toBe(1);
     expect(bench.violations).toHaveLength(1);
   });
 });
@@ -257,7 +272,7 @@ describe('a controller that breaks the rules', () => {
 describe('the end of all commands', () => {
   test('tells owners their slots, and reports tags as aborted by the host', () => {
     const bench = new Bench(8);
-    const owned = bench.pair.claim(SLOT_OWNED, 0);
+    const owned = bench.pair.slots.claim(SLOT_OWNED, 0);
     bench.submit(5);
     bench.pair.close();
     expect(bench.pair.abandon()).toEqual([owned]);
@@ -284,7 +299,7 @@ describe('the end of all commands', () => {
     bench.complete(bench.submit(1));
     bench.pair.end();
     expect(bench.pair.poll()).toBe(0);
-    expect(bench.pair.reap()).toBe(0);
+    expect(bench.pair.pollOwned()).toBe(0);
     expect(bench.pair.inFlight).toBe(0);
     expect(bench.violations).toEqual([]);
   });
@@ -294,16 +309,16 @@ describe('overdue commands', () => {
   test('are those out for so many epochs, and each has an identity', () => {
     const bench = new Bench(8);
     const slot = bench.submit(1);
-    const claim = bench.pair.claimOf(slot);
-    bench.pair.epoch += 2;
+    const command = bench.pair.outstanding(slot);
+    bench.pair.slots.epoch += 2;
     bench.submit(2);
-    expect(bench.pair.overdue(2)).toEqual([slot]);
-    expect(bench.pair.isOut(slot, claim)).toBe(true);
+    expect(bench.pair.slots.overdue(2)).toEqual([slot]);
+    expect(command.isOut()).toBe(true);
     bench.complete(slot);
     bench.pair.poll();
-    expect(bench.pair.isOut(slot, claim)).toBe(false);
+    expect(command.isOut()).toBe(false);
     while (bench.submit(3) !== slot);
-    expect(bench.pair.isOut(slot, claim)).toBe(false);
-    expect(bench.pair.overdue(2)).toEqual([]);
+    expect(command.isOut()).toBe(false);
+    expect(bench.pair.slots.overdue(2)).toEqual([]);
   });
 });

@@ -1,119 +1,27 @@
 /** Admin commands (NVM Express Base 2.0, section 5), each as one function. */
-import { outOfRange, UINT32_MAX, wrongType } from '../fields.js';
+import { outOfRange, wrongType } from '../fields.js';
 import { TimeoutError, UnsupportedError, type CallOptions } from '../index.js';
-import * as option from '../options.js';
+import type {
+  AdminCommand,
+  AdminResult,
+  GetFeatureOptions,
+  LogPageOptions,
+  SetFeatureOptions,
+} from './admin-options.js';
 import { Command } from './command.js';
 import type { CommandOrigin, CommandQueue } from './command-queue.js';
 import { field } from './command-fields.js';
+import type { ControllerInfo } from './controller-info.js';
 import { IDENTIFY_SIZE } from './identify-controller.js';
 import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
 
 /** The most data of one admin command. */
 export const ADMIN_TRANSFER_BYTES = 64 * 1024;
 /** Longer log pages are read in such parts, where the controller can. */
-const LOG_CHUNK_BYTES = 4096;
+const LOG_PART_BYTES = 4096;
 /** CDW11 of queue creation: physically contiguous; of completion queues: interrupts enabled. */
 const CONTIGUOUS = 1;
 const INTERRUPTS_ENABLED = 2;
-
-/** A command in the caller's own words. Dwords that are not given are 0. */
-export interface AdminCommand {
-  opcode: number;
-  /** Default 0. */
-  namespace?: number | undefined;
-  cdw10?: number | undefined;
-  cdw11?: number | undefined;
-  cdw12?: number | undefined;
-  cdw13?: number | undefined;
-  cdw14?: number | undefined;
-  cdw15?: number | undefined;
-  /** Data to the controller, at most 64 KiB. */
-  send?: Uint8Array | undefined;
-  /** How many bytes come from the controller, at most 64 KiB. */
-  receive?: number | undefined;
-}
-
-export interface AdminResult {
-  /** Dword 0 of the completion. */
-  result: number;
-  /** What came, `receive` bytes. */
-  data: Buffer;
-}
-
-export interface LogPageOptions extends CallOptions {
-  /** Default: the controller's own. */
-  namespace?: number | undefined;
-  /** Where to begin, a multiple of 4. Default 0. */
-  offset?: number | undefined;
-  /** LSP, log specific field. Default 0. */
-  specific?: number | undefined;
-}
-
-export interface FeatureOptions extends CallOptions {
-  /** Default 0: features of the controller. */
-  namespace?: number | undefined;
-  cdw11?: number | undefined;
-}
-
-export interface GetFeatureOptions extends FeatureOptions {
-  /** Which value: 0 current, 1 default, 2 saved, 3 what is supported. Default 0. */
-  select?: 0 | 1 | 2 | 3 | undefined;
-  /** How many bytes of data the feature has. Default 0. */
-  receive?: number | undefined;
-}
-
-export interface SetFeatureOptions extends FeatureOptions {
-  /** Keeps the value over resets, where the feature can. Default false. */
-  save?: boolean | undefined;
-  send?: Uint8Array | undefined;
-}
-
-/** A dword, by the name that the specification has for it. */
-function dword(called: string): option.Check {
-  const check = option.wholeNumber(0, UINT32_MAX);
-  return (value, caller) => check(value, caller, called);
-}
-
-/** @internal */
-export const ADMIN_COMMAND = new option.OptionTable<AdminCommand>(
-  {
-    opcode: option.wholeNumber(0, 0xff),
-    namespace: dword('NSID'),
-    cdw10: dword('CDW10'),
-    cdw11: dword('CDW11'),
-    cdw12: dword('CDW12'),
-    cdw13: dword('CDW13'),
-    cdw14: dword('CDW14'),
-    cdw15: dword('CDW15'),
-    send: option.bytes,
-    receive: option.wholeNumber(),
-  },
-  ['opcode'],
-);
-/** @internal */
-export const LOG_PAGE_OPTIONS = new option.OptionTable<LogPageOptions>({
-  ...option.CALL_CHECKS,
-  namespace: option.wholeNumber(0, UINT32_MAX),
-  offset: option.wholeNumber(),
-  specific: (value, caller) => option.wholeNumber(0, 0x7f)(value, caller, 'log specific field'),
-});
-const FEATURE_CHECKS = {
-  ...option.CALL_CHECKS,
-  namespace: option.wholeNumber(0, UINT32_MAX),
-  cdw11: option.wholeNumber(0, UINT32_MAX),
-} as const;
-/** @internal */
-export const GET_FEATURE_OPTIONS = new option.OptionTable<GetFeatureOptions>({
-  ...FEATURE_CHECKS,
-  select: option.oneOf(0, 1, 2, 3),
-  receive: option.wholeNumber(),
-});
-/** @internal */
-export const SET_FEATURE_OPTIONS = new option.OptionTable<SetFeatureOptions>({
-  ...FEATURE_CHECKS,
-  save: option.boolean,
-  send: option.bytes,
-});
 
 export interface QueueCreation {
   id: number;
@@ -121,24 +29,16 @@ export interface QueueCreation {
   address: bigint;
 }
 
-/** What the controller says of its admin commands. */
-export interface AdminTraits {
-  /** LPA bit 2: log pages can be read in parts. */
-  hasLogOffsets: boolean;
-}
-
 /** The admin commands of one origin: see `CommandOrigin`. */
-export class Admin {
-  readonly queue: CommandQueue;
-
+export class AdminCommands {
+  readonly #queue: CommandQueue;
   readonly #origin: CommandOrigin;
+  readonly #info: Pick<ControllerInfo, 'hasLogOffsets'>;
 
-  readonly #traits: AdminTraits;
-
-  constructor(queue: CommandQueue, origin: CommandOrigin, traits: AdminTraits) {
-    this.queue = queue;
+  constructor(queue: CommandQueue, origin: CommandOrigin, info: Pick<ControllerInfo, 'hasLogOffsets'>) {
+    this.#queue = queue;
     this.#origin = origin;
-    this.#traits = traits;
+    this.#info = info;
   }
 
   async execute(request: AdminCommand, options?: CallOptions): Promise<AdminResult> {
@@ -171,23 +71,23 @@ export class Admin {
     const { offset = 0 } = options;
     checkDwords('length', length, 4);
     checkDwords('offset', offset, 0);
-    const chunk = this.#traits.hasLogOffsets ? LOG_CHUNK_BYTES : ADMIN_TRANSFER_BYTES;
-    if (!this.#traits.hasLogOffsets && (offset > 0 || length > chunk)) {
+    const part = this.#info.hasLogOffsets ? LOG_PART_BYTES : ADMIN_TRANSFER_BYTES;
+    if (!this.#info.hasLogOffsets && (offset > 0 || length > part)) {
       throw new UnsupportedError(
-        `the controller gives log pages from their beginning only, ${chunk} bytes at most`,
+        `the controller gives log pages from their beginning only, ${part} bytes at most`,
       );
     }
     const data = Buffer.alloc(length);
     const { timeoutMs } = options;
     const begin = performance.now();
-    for (let at = 0; at < length; at += chunk) {
+    for (let at = 0; at < length; at += part) {
       // A deadline that the caller gives is for all parts together.
       let left = timeoutMs;
       if (at > 0 && timeoutMs !== undefined) {
         left = timeoutMs - (performance.now() - begin);
         if (left <= 0) throw new TimeoutError(`Get Log Page 0x${hex(page)}`, timeoutMs);
       }
-      await this.#logPart(page, data.subarray(at, at + chunk), offset + at, { ...options, timeoutMs: left });
+      await this.#logPart(page, data.subarray(at, at + part), offset + at, { ...options, timeoutMs: left });
     }
     return data;
   }
@@ -289,7 +189,7 @@ export class Admin {
   }
 
   #run(command: Command, options?: CallOptions): Promise<number> {
-    return this.queue.execute<number>(command, options, this.#origin);
+    return this.#queue.execute<number>(command, options, this.#origin);
   }
 }
 

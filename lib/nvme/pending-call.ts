@@ -2,7 +2,7 @@
 import type { Due } from './deadlines.js';
 import type { Linked, LinkedList } from './linked-list.js';
 
-export class Waiting implements Linked<Waiting>, Due {
+export class PendingCall implements Linked<PendingCall>, Due {
   /** For errors: what was asked for. */
   readonly name: string;
   /** What the promise gives. */
@@ -14,19 +14,19 @@ export class Waiting implements Linked<Waiting>, Due {
   /** The caller has an answer; a command's slot may still be in use. */
   isSettled = false;
   /** Why the caller gets an error whatever comes, when there is one. */
-  verdict: unknown = undefined;
+  failure: unknown = undefined;
   /** The epoch in which it began to wait for room. */
   epoch = 0;
   /** The caller gave a deadline, for the whole call. */
   hasOwnDeadline = false;
-  /** How long that is. */
+  /** How long that is, milliseconds. */
   timeoutMs = 0;
   due = 0;
   heapIndex = -1;
   signal: AbortSignal | undefined = undefined;
-  list: LinkedList<Waiting> | undefined = undefined;
-  previous: Waiting | undefined = undefined;
-  next: Waiting | undefined = undefined;
+  list: LinkedList<PendingCall> | undefined = undefined;
+  previous: PendingCall | undefined = undefined;
+  next: PendingCall | undefined = undefined;
 
   constructor(name: string) {
     this.name = name;

@@ -1,0 +1,265 @@
+/**
+ * The states of a controller, and what leads from one to the next.
+ *
+ * ```
+ *   opening ──▶ live ◀──▶ resetting ──▶ failed         commands in flight are sent again, or answered, after a reset
+ *      │          │            │           │
+ *      └──▶ failed└── close(), or the device is closed ──▶ closed
+ * ```
+ * One transition at a time, under one mutex: a reset, the creation or deletion of a queue, the shutdown. A reset first
+ * answers the admin commands of whoever has the mutex, so it never waits for a controller that does not answer; what it
+ * interrupted begins again after it.
+ *
+ * Memory that the controller may still write to is not given back: that of a controller that cannot be disabled stays
+ * reserved until somebody can, or the device is closed. When the memory is taken away by others, everyone who waits is
+ * answered first.
+ */
+import { Mutex } from 'async-mutex';
+import { ClosedError, TransportError, type Device } from '../index.js';
+import type { ControllerSetup } from './controller-setup.js';
+import { NvmeControllerError, NvmeResetError } from './errors.js';
+import { UncertainChange } from './io-queue-pair.js';
+
+/**
+ * What a controller is doing: `opening` until `NvmeController.open` resolves; `live`; `resetting` from a reset's beginning
+ * to its end, also while a lost connection is made again; `failed` where it could not be brought back, or lost its memory;
+ * `closed` after `close`, or with its device.
+ */
+export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
+
+/** How often a change of queues begins again because of a reset. */
+const MOST_TRIES = 8;
+
+export class ControllerLifecycle {
+  /** Settles with the reason when the controller has failed or is closed. */
+  readonly closed: Promise<Error>;
+  readonly #device: Device;
+  readonly #setup: ControllerSetup;
+  /** Held by whoever changes the controller's state or its queues. */
+  readonly #mutex = new Mutex();
+  #state: ControllerState = 'opening';
+  #resetting: Promise<void> | undefined;
+  /** Those that have begun. */
+  #resets = 0;
+  #closing: Promise<void> | undefined;
+  /** What users get in `failed` and `closed`. */
+  #endError: (() => Error) | undefined;
+  #resolveClosed!: (reason: Error) => void;
+  /** Losses of the connection, of a device that reconnects. */
+  #losses = 0;
+  /** While the connection is lost: settles when it is back, or the controller has ended. */
+  #back: Promise<void> | undefined;
+  #resolveBack: (() => void) | undefined;
+
+  constructor(device: Device, setup: ControllerSetup) {
+    this.#device = device;
+    this.#setup = setup;
+    this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
+    void device.closed.then((reason) => {
+      const text = `the connection has ended: ${reason.message}`;
+      this.#end('closed', () => new ClosedError(text, { cause: reason }));
+      setup.giveBackBuffers();
+    });
+    device.on('lost', this.#onLost);
+    device.on('reconnected', this.#onReconnected);
+  }
+
+  get state(): ControllerState {
+    return this.#state;
+  }
+
+  /** `close` was called, or the controller has ended. */
+  get isClosed(): boolean {
+    return this.#closing !== undefined || this.#endError !== undefined;
+  }
+
+  throwIfEnded(): void {
+    if (this.#endError !== undefined) throw this.#endError();
+  }
+
+  /** @throws ClosedError, too, where `close` was called. */
+  throwIfClosing(): void {
+    this.throwIfEnded();
+    if (this.#closing !== undefined) throw new ClosedError('the controller is being closed');
+  }
+
+  /** @throws NvmeControllerError where the controller does not come up; it has failed then, and its memory is given back. */
+  async open(): Promise<void> {
+    try {
+      await this.#mutex.runExclusive(async () => {
+        await this.#setup.start(() => this.throwIfEnded());
+        this.#enter('live');
+      });
+    } catch (error) {
+      await sameTurn();
+      const failure = this.fail(this.#setup.explain(error));
+      await this.#mutex.runExclusive(() => this.#setup.free());
+      throw failure;
+    }
+  }
+
+  /** Several at a time are one. @throws NvmeControllerError, ClosedError. */
+  async reset(): Promise<void> {
+    this.throwIfClosing();
+    await this.#resetOnce();
+  }
+
+  /** Never rejects: a controller that cannot be reset has failed. */
+  async resetOrFail(): Promise<void> {
+    if (this.#state === 'live' || this.#state === 'resetting') await this.#resetOnce().catch(() => undefined);
+  }
+
+  /**
+   * Runs while nobody else changes the controller, and it is live; again where a reset comes between. What the controller
+   * did not answer is followed by a reset, and tried once more.
+   * @throws what ended the controller, and what `run` throws.
+   */
+  async whenLive<T>(run: () => Promise<T>): Promise<T> {
+    for (let tries = 1; ; tries++) {
+      const resets = this.#resets;
+      await this.#resetting?.catch(() => undefined);
+      try {
+        return await this.#mutex.runExclusive(async () => {
+          this.throwIfEnded();
+          if (this.#resetting !== undefined) throw new NvmeResetError('the controller is being reset');
+          return run();
+        });
+      } catch (error) {
+        await sameTurn();
+        // What was under way when it ended has failed because of that, whatever it failed with.
+        this.throwIfEnded();
+        if (error instanceof UncertainChange) {
+          await this.resetOrFail();
+          if (tries > 1) throw error.cause;
+        } else if (!isInterruption(error) || resets === this.#resets || tries === MOST_TRIES) throw error;
+      }
+    }
+  }
+
+  /** Idempotent. @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same. */
+  close(): Promise<void> {
+    return (this.#closing ??= this.#close());
+  }
+
+  /** Fails the controller for that reason, unless it has ended already; what its users get from here on. */
+  fail(cause: unknown): Error {
+    const message = cause instanceof Error ? cause.message : String(cause);
+    const error = () => new NvmeControllerError(`the controller has failed: ${message}`, { cause });
+    if (this.#endError !== undefined) return this.#endError();
+    this.#end('failed', error);
+    // When whoever has the mutex, and may be about to enable it, is done.
+    void this.#mutex.runExclusive(() => this.#setup.disable());
+    return error();
+  }
+
+  /** The device is closed, or all its memory unmapped: whoever waits is answered before the memory is gone. */
+  onMemoryLost(reason: Error): void {
+    const isNew = this.#endError === undefined;
+    const text = `the controller has lost its memory: ${reason.message}`;
+    this.#end('failed', () => new ClosedError(text, { cause: reason }));
+    this.#setup.giveBackBuffers();
+    if (!isNew) return;
+    // It leaves before whatever takes the memory away; and again when nobody can enable it any more.
+    this.#setup.disableAtOnce();
+    void this.#mutex.runExclusive(() => this.#setup.disable());
+  }
+
+  #resetOnce(): Promise<void> {
+    return (this.#resetting ??= this.#reset().finally(() => (this.#resetting = undefined)));
+  }
+
+  async #reset(): Promise<void> {
+    this.#enter('resetting');
+    this.#resets++;
+    this.#setup.suspend();
+    await this.#mutex.runExclusive(async () => {
+      for (;;) {
+        await this.#back;
+        this.throwIfEnded();
+        const losses = this.#losses;
+        try {
+          await this.#setup.start(() => this.throwIfEnded());
+          this.#enter('live');
+          return;
+        } catch (error) {
+          await sameTurn();
+          // What a loss of the connection interrupted begins again when the device is back.
+          if (losses === this.#losses || this.#endError !== undefined) throw this.fail(error);
+          this.#setup.suspend();
+        }
+      }
+    });
+  }
+
+  /** A server that comes back may be a new one: the controller is set up from the beginning. */
+  readonly #onLost = (): void => {
+    this.#losses++;
+    this.#back ??= new Promise((resolve) => (this.#resolveBack = resolve));
+    void this.resetOrFail();
+  };
+
+  readonly #onReconnected = (): void => {
+    this.#setup.unmapDoorbells();
+    this.#endLoss();
+  };
+
+  #endLoss(): void {
+    this.#back = undefined;
+    this.#resolveBack?.();
+  }
+
+  async #close(): Promise<void> {
+    if (this.#endError === undefined) await this.#setup.drain();
+    const closed = () => new ClosedError('the controller is closed');
+    // While the connection is lost there is nothing to wait for: a reset that waits for it ends.
+    if (this.#back !== undefined) this.#end('closed', closed);
+    let failure: unknown;
+    await this.#mutex.runExclusive(async () => {
+      if (this.#endError === undefined) failure = await this.#shutDown();
+      this.#end('closed', closed);
+      await this.#setup.free();
+    });
+    if (failure !== undefined) throw failure;
+  }
+
+  /** Disabling comes next, whatever comes of this: what went wrong, if anything did. */
+  async #shutDown(): Promise<unknown> {
+    await this.#setup.deleteQueues();
+    if (this.#endError !== undefined) return undefined;
+    const losses = this.#losses;
+    try {
+      await this.#setup.shutDown();
+    } catch (error) {
+      await sameTurn();
+      // Whoever lost the connection knows, and there is nothing to shut down.
+      return this.#endError === undefined && losses === this.#losses ? error : undefined;
+    }
+    return undefined;
+  }
+
+  #enter(state: 'live' | 'resetting'): void {
+    this.throwIfEnded();
+    this.#state = state;
+  }
+
+  #end(state: 'failed' | 'closed', error: () => Error): void {
+    if (this.#state !== 'closed') this.#state = state;
+    if (this.#endError !== undefined) return;
+    this.#endError = error;
+    this.#setup.end(error);
+    this.#device.off('lost', this.#onLost);
+    this.#device.off('reconnected', this.#onReconnected);
+    this.#endLoss();
+    this.#resolveClosed(error());
+  }
+}
+
+/** Calls that a reset, or the loss of the connection, has ended. */
+function isInterruption(error: unknown): boolean {
+  return error instanceof NvmeResetError || error instanceof ClosedError || error instanceof TransportError;
+}
+
+/** Settles when whatever ended a call has been told to everyone: who sees it first must not take it for something else. */
+function sameTurn(): Promise<void> {
+  return new Promise((resolve) => setImmediate(resolve));
+}
