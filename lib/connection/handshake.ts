@@ -17,9 +17,11 @@ export interface HandshakeOptions {
   version?: { major: number; minor: number } | undefined;
 }
 
-/** What both sides agreed on. */
+/** What both sides agreed on (specification: VFIO_USER_VERSION). */
 export interface Negotiated {
+  /** The protocol's major version: 0. */
   readonly major: number;
+  /** The protocol's minor version, as the server chose it: 0 to 2. */
   readonly minor: number;
   /** The server's capabilities, the specification's defaults filled in. */
   readonly capabilities: Capabilities;

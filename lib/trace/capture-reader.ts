@@ -25,13 +25,20 @@ function isSource(source: unknown): boolean {
  *
  * What a format does not hold is not there: classic pcap has no names of sockets, fds or notes, simple packets of pcapng
  * no times either (0n). A direction that is not said is that of a client's request or of a reply to it.
+ *
+ * @example
+ * ```ts
+ * for await (const message of new CaptureReader('dev.pcapng')) {
+ *   console.log(message.direction, describe(message.bytes).command);
+ * }
+ * ```
  */
 export class CaptureReader implements AsyncIterable<TracedMessage> {
   readonly #source: CaptureSource;
   #cutBytes = 0;
   #skipped = 0;
 
-  /** @param source the path of a file, or its bytes, `process.stdin` for example */
+  /** @param source - the path of a file, or its bytes, `process.stdin` for example */
   constructor(source: CaptureSource) {
     if (!isSource(source)) {
       throw wrongType('CaptureReader: source', 'the path of a file, or an async iterable of bytes', source);

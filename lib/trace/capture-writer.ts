@@ -26,6 +26,7 @@ import * as option from '../options.js';
 import { isMessage, type TracedEvent } from './traced-message.js';
 import { interfaceDescription, interruptParts, packetParts, sectionHeader } from './pcapng.js';
 
+/** Where a capture goes. */
 export interface CaptureOptions {
   /**
    * The file: a new one, for its owner alone, takes the place of what had the name. Only one capture of a thread can have
@@ -33,9 +34,11 @@ export interface CaptureOptions {
    * slowly slows down what is captured.
    */
   path: string;
-  /** A file that would grow beyond this many bytes is renamed to `path.1` and a new one begun. Default: never. */
+  /**
+   * A file that would grow beyond this many bytes, 4,096 or more, is renamed to `path.1` and a new one begun. Default: never.
+   */
   rotateBytes?: number | undefined;
-  /** How many renamed files are kept, `path.1` the newest. Default 9. */
+  /** How many renamed files are kept, 0 to 9,999, `path.1` the newest. Default 9. */
   rotateFiles?: number | undefined;
 }
 
@@ -59,6 +62,17 @@ const openFile = promisify(openCallback);
 /** Where captures of this thread go at the moment: two in one file are a file that nobody can read. */
 const taken = new Set<string>();
 
+/**
+ * Writes messages and interrupts to a pcapng file, which Wireshark reads with the dissector in `tools/wireshark`. The file can
+ * be read at any time while it is written.
+ *
+ * @example
+ * ```ts
+ * const writer = await CaptureWriter.open({ path: 'copy.pcapng' });
+ * for await (const event of new CaptureReader('dev.pcapng').events()) writer.write(event);
+ * writer.close();
+ * ```
+ */
 export class CaptureWriter {
   /** The file itself, where a link was named: rotated files lie beside it. */
   readonly #path: string;
@@ -119,7 +133,10 @@ export class CaptureWriter {
     taken.add(this.#place);
   }
 
-  /** @throws what the file system throws; the file then ends with the last whole block. Nothing once closed. */
+  /**
+   * Writes one message or interrupt before it returns.
+   * @throws what the file system throws; the file then ends with the last whole block. Nothing once closed.
+   */
   write(event: TracedEvent): void {
     if (this.#fd < 0) return;
     this.#takeName();
@@ -137,7 +154,7 @@ export class CaptureWriter {
     return this.#fd >= 0 && this.#unnamed === undefined && fstatSync(this.#fd).nlink === 0;
   }
 
-  /** Idempotent. */
+  /** Closes the file; idempotent. */
   close(): void {
     this.#closeFile();
     if (this.#place !== undefined) taken.delete(this.#place);

@@ -27,12 +27,15 @@ import { describePayload } from './payload-decoders.js';
 
 export type { Fields, FieldValue } from './payload-fields.js';
 
+/** What a message says, as a plain object: for people and for JSON. */
 export interface Description {
   /** `REGION_READ`; `command 99` where the number has no name. */
   command: string;
+  /** Whether it is a command or the reply to one. */
   kind: 'request' | 'reply';
+  /** The message id of the header: a reply has that of its request. */
   id: number;
-  /** Bytes of the whole message, as its header says. */
+  /** Of the whole message, as its header says, in bytes. */
   size: number;
   /** The names of the header's flags; a bit without name as a hexadecimal number. */
   flags: string[];
@@ -58,13 +61,17 @@ export interface Preview {
   preview: string;
 }
 
+/** What `describe` is told besides the bytes. */
 export interface DescribeOptions {
+  /** Who sent the message. */
   direction?: Direction | undefined;
+  /** The numbers of the fds that came with it. Default none. */
   fds?: readonly number[] | undefined;
-  /** The most bytes of data that are shown. Default 32. */
+  /** The most bytes of data that are shown. Default 32; `Infinity` for all. */
   previewBytes?: number | undefined;
 }
 
+/** How many bytes of data `describe` shows where nothing is said. */
 export const DEFAULT_PREVIEW_BYTES = 32;
 
 const OPTIONS = new option.OptionTable<DescribeOptions>({
@@ -73,7 +80,16 @@ const OPTIONS = new option.OptionTable<DescribeOptions>({
   previewBytes: option.limit,
 });
 
-/** Describes the message that `bytes` are, from its header to its end. */
+/**
+ * Describes the message that `bytes` are, from its header to its end. It does not throw for what they say.
+ * @throws TypeError and RangeError for arguments that make no sense.
+ *
+ * @example
+ * ```ts
+ * const { command, kind, fields } = describe(message.bytes);
+ * console.log(command, kind, fields); // REGION_READ request { offset: 28n, region: 0, count: 4 }
+ * ```
+ */
 export function describe(bytes: Uint8Array, options: DescribeOptions = {}): Description {
   byteArray('describe: bytes', bytes);
   OPTIONS.check('describe', options);

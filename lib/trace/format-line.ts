@@ -15,8 +15,9 @@ import { LatencyTracker } from './latency.js';
 import type { TracedInterrupt, TracedMessage } from './traced-message.js';
 import type { Fields, FieldValue } from './payload-fields.js';
 
+/** How lines are made. */
 export interface LineOptions {
-  /** The most bytes of data in a line. Default 32. */
+  /** The most bytes of data in a line. Default 32; `Infinity` for all. */
   previewBytes?: number | undefined;
 }
 
@@ -47,7 +48,15 @@ const MAX_TEXT = 1_000;
 /** Said in other words than by their names. */
 const IMPLIED_FLAGS = new Set(['REPLY', 'ERROR']);
 
-/** Makes lines of the messages of one connection, or of one capture: times count from the first. */
+/**
+ * Makes lines of the messages of one connection, or of one capture: times count from the first.
+ *
+ * @example
+ * ```ts
+ * const formatter = new LineFormatter();
+ * for await (const message of new CaptureReader('dev.pcapng')) console.log(formatter.format(message));
+ * ```
+ */
 export class LineFormatter {
   readonly #previewBytes: number;
   readonly #latencies = new LatencyTracker();

@@ -12,10 +12,25 @@ import type { TracedMessage } from './traced-message.js';
 /** Requests that are remembered; ids are 16 bits, so no real connection has more. The oldest are forgotten. */
 const MAX_PENDING = 65536;
 
+/**
+ * Pairs replies with their requests, and tells how long each took.
+ *
+ * @example
+ * ```ts
+ * const tracker = new LatencyTracker();
+ * for await (const message of new CaptureReader('dev.pcapng')) {
+ *   const nanoseconds = tracker.latencyOf(message);
+ *   if (nanoseconds !== undefined) console.log(describe(message.bytes).command, nanoseconds);
+ * }
+ * ```
+ */
 export class LatencyTracker {
   readonly #pending = new Map<string, bigint>();
 
-  /** To be asked once for each message, in order: nanoseconds since the request where this is its reply. */
+  /**
+   * The nanoseconds since the request where `message` is its reply; undefined for any other message. To be called once for
+   * each message, in order.
+   */
   latencyOf(message: TracedMessage): bigint | undefined {
     const { socket, direction, bytes, time } = message;
     if (bytes.length < HEADER_SIZE) return undefined;

@@ -1,8 +1,10 @@
 /** What describing a payload comes to, whatever the command. */
 
+/** The value of a field. */
 export type FieldValue = number | bigint | string | boolean | null | readonly FieldValue[] | Fields;
 /** Fields by their names. Addresses and other values of 64 bits are bigints, sizes that the codec bounds numbers. */
 export interface Fields {
+  /** By the specification's name, for example `offset`. */
   readonly [name: string]: FieldValue;
 }
 

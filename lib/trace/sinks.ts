@@ -102,8 +102,9 @@ export const MESSAGE_CHANNEL = 'vfio-user:message';
 
 /** What is published for each message. It is the subscriber's to keep. */
 export interface MessageEvent extends TracedMessage {
+  /** What the message says. */
   description: Description;
-  /** Nanoseconds from the request to this reply. */
+  /** Nanoseconds from the request to this reply; undefined for requests. */
   latency?: bigint;
 }
 

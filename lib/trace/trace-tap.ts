@@ -18,6 +18,7 @@ import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Lines, typ
 
 export type { CaptureOptions } from './capture-writer.js';
 
+/** Where the messages of a device, or of what a proxy passes on, are shown and kept. */
 export interface TraceOptions {
   /**
    * One line of text for each message: `true` for stderr, a function that is given each line, or a stream. Where nothing
@@ -92,6 +93,17 @@ function linesTo(trace: TraceOptions['trace']): Lines | undefined {
   return new LineWriter(trace === true ? process.stderr : trace);
 }
 
+/**
+ * Hears of the messages of one device or proxy, and hands them to lines, a capture and the subscribers of `MESSAGE_CHANNEL`.
+ * `openTap` makes one.
+ *
+ * @example
+ * ```ts
+ * const tap = await openTap({ trace: true, capture: 'dev.pcapng' });
+ * tap.passed('dev', 'sent', bytes, [], undefined);
+ * tap.close();
+ * ```
+ */
 export class TraceTap implements MessageTap {
   #sinks: readonly Sink[];
   #telling = false;
@@ -106,19 +118,26 @@ export class TraceTap implements MessageTap {
     this.#note(false);
   }
 
+  /** Whether anybody listens now: while it is false nothing needs to be told. */
   get active(): boolean {
     return this.#isBusy || hasSubscribers();
   }
 
+  /** A listener is being called: what it calls must not block for a message. */
   get telling(): boolean {
     return this.#telling;
   }
 
+  /** A message has gone out on `socket`, all of it. Its memory is lent. */
   sent(socket: string, { head, headLength, body, fds }: OutgoingMessage): void {
     const start = Buffer.from(head.buffer, head.byteOffset, headLength);
     this.#message(socket, 'sent', body === null ? start : Buffer.concat([start, body]), fds ?? NO_FDS);
   }
 
+  /**
+   * A message has come on `socket`: `bytes[start, end)`, followed by `rest` where its data went to memory of its own. The
+   * memory is lent.
+   */
   received(
     socket: string,
     bytes: Buffer,
@@ -147,11 +166,13 @@ export class TraceTap implements MessageTap {
     this.#message(socket, direction, bytes, fds, note);
   }
 
+  /** An interrupt's eventfd had `count`: the interrupt `subindex` of `index`. */
   interrupt(socket: string, index: number, subindex: number, count: number): void {
     const interrupt = { socket, time: now(), index, subindex, count };
     this.#tell((sink) => sink.interrupt?.(interrupt));
   }
 
+  /** The stream has ended, other than by our closing it. */
   ended(socket: string, reason: Error): void {
     const time = now();
     this.#tell((sink) => sink.ended(socket, time, reason));

@@ -3,11 +3,13 @@
 /** `sent` by whoever traces or captures, `received` by them. Through a proxy the client is who sends. */
 export type Direction = 'sent' | 'received';
 
+/** A message as it went over a socket. */
 export interface TracedMessage {
   /** The name of the socket that it went through. */
   readonly socket: string;
+  /** Which way it went. */
   readonly direction: Direction;
-  /** Nanoseconds since 1970. */
+  /** When, in nanoseconds since 1970. */
   readonly time: bigint;
   /** The whole message from its header on; less than `size` where not all of it was there to be taken. */
   readonly bytes: Buffer;
@@ -36,6 +38,7 @@ export interface TracedInterrupt {
 /** What a capture has. A message has `bytes`. */
 export type TracedEvent = TracedMessage | TracedInterrupt;
 
+/** Whether the event is a message, and not an interrupt. */
 export function isMessage(event: TracedEvent): event is TracedMessage {
   return 'bytes' in event;
 }

@@ -2,10 +2,11 @@
 import { TimeoutError, TransportError } from '../errors.js';
 import { WRITABLE, check, native } from '../native.js';
 
-/** A port of AF_VSOCK. */
+/** A port of AF_VSOCK (vsock(7)). */
 export interface VsockAddress {
-  /** The context: 2 is the host, 1 this machine itself where the kernel has vsock loopback. */
+  /** The context id, 0 to 2^32-1: 2 is the host, 1 this machine itself where the kernel has vsock loopback. */
   cid: number;
+  /** The port, 0 to 2^32-1. */
   port: number;
 }
 
