@@ -121,8 +121,13 @@ export class NvmeController {
   }
 
   /** Settles, never rejects, with the reason when the controller has failed or is closed. */
-  get ended(): Promise<Error> {
+  get closed(): Promise<Error> {
     return this.#lifecycle.closed;
+  }
+
+  /** Whether `close` has been called, or the controller has failed, or its device is closed. */
+  get isClosed(): boolean {
+    return this.#lifecycle.isClosed;
   }
 
   /** CAP. */

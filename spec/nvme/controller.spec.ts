@@ -299,10 +299,14 @@ describe('shutdown', () => {
     const { controller, device } = await opened();
     const queue = await controller.createQueue();
     await queue.write(0, Buffer.alloc(512, 7));
-    await Promise.all([controller.close(), controller.close()]);
+    expect([controller.isClosed, queue.isClosed]).toEqual([false, false]);
+    const closing = [controller.close(), controller.close()];
+    expect(controller.isClosed).toBe(true);
+    await Promise.all(closing);
+    expect(queue.isClosed).toBe(true);
     expect(controller.state).toBe('closed');
     expect(await device.bar(0).readUInt32(CSTS)).toBe(0);
-    expect((await controller.ended).name).toBe('ClosedError');
+    expect((await controller.closed).name).toBe('ClosedError');
     await expect(queue.read(0, 1)).rejects.toMatchObject({ name: 'ClosedError' });
     await expect(controller.smartLog()).rejects.toMatchObject({ name: 'ClosedError' });
     expect(() => queue.poll()).toThrow('closed');

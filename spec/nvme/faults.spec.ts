@@ -232,7 +232,8 @@ describe('a stalled controller', () => {
     expect(late).toBeInstanceOf(NvmeControllerError);
     expect(late).not.toBe(error);
     expect(() => queue.poll()).toThrow(NvmeControllerError);
-    expect(await controller.ended).toBeInstanceOf(NvmeControllerError);
+    expect(await controller.closed).toBeInstanceOf(NvmeControllerError);
+    expect([controller.isClosed, queue.isClosed]).toEqual([true, true]);
     await controller.close();
   });
 

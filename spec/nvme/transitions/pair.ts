@@ -152,7 +152,7 @@ async function checkAfter(rig: Rig, pair: Pair): Promise<void> {
 /** The controller says that it is closed, whatever is asked of it. */
 async function checkClosed({ controller, main }: Rig): Promise<void> {
   if (controller.state !== 'closed') throw new Error(`the controller is closed, and ${controller.state}`);
-  const reason = await bounded('controller.ended', controller.ended);
+  const reason = await bounded('controller.closed', controller.closed);
   if (!(reason instanceof ClosedError)) throw new Error(`the controller has ended: ${String(reason)}`);
   await mustBeClosed('createQueue()', controller.createQueue());
   await mustBeClosed('reset()', controller.reset());
