@@ -8,10 +8,8 @@
  * A place is taken by who has spoken: who says nothing keeps nobody out. Those that wait are served in the order in which
  * they spoke. Who has a place keeps it.
  */
-import { constants } from 'node:os';
 import { TransportError, type VfioUserError } from './errors.js';
-
-const { ETIMEDOUT } = constants.errno;
+import { ETIMEDOUT } from './system-numbers.js';
 
 /** Those that may be there without a place. */
 const WAITING = 64;

@@ -6,6 +6,7 @@
  * brand, a registered symbol on the prototype, and not for one of the classes in memory.
  */
 import { constants } from 'node:os';
+import { ETOOMANYREFS } from './system-numbers.js';
 
 const ERRNO_NAMES = new Map<number, string>();
 for (const [name, value] of Object.entries(constants.errno)) {
@@ -16,7 +17,7 @@ for (const [name, value] of Object.entries(constants.errno)) {
 ERRNO_NAMES.set(constants.errno.ENOTSUP, 'ENOTSUP');
 ERRNO_NAMES.set(constants.errno.EAGAIN, 'EAGAIN');
 // Numbers that Node has no name for and that this library or servers use.
-ERRNO_NAMES.set(109, 'ETOOMANYREFS');
+ERRNO_NAMES.set(ETOOMANYREFS, 'ETOOMANYREFS');
 ERRNO_NAMES.set(524, 'ENOTSUPP');
 
 /** The name of a positive errno, `errno 9999` where it has none. */

@@ -12,8 +12,9 @@
  */
 import { createRequire } from 'node:module';
 import { fileURLToPath } from 'node:url';
-import { constants, endianness } from 'node:os';
+import { endianness } from 'node:os';
 import { TransportError, UnsupportedError } from './errors.js';
+import { ETOOMANYREFS } from './system-numbers.js';
 
 /** Bits of readiness, for `watch` and `wait`. */
 export const READABLE = 1;
@@ -41,7 +42,7 @@ export const FAST_PATH_WITH_FDS = 2 ** 20;
 export const WITH_FDS = 2 ** 40;
 
 /** `recvmsg` had to drop fds (MSG_CTRUNC); those that came are closed. recvmsg itself never returns this errno. */
-export const ECTRUNC = 109; // ETOOMANYREFS
+export const ECTRUNC = ETOOMANYREFS;
 
 /** A connected stream socket: its fd and readiness. What messages take is in `SocketCalls`. */
 export interface NativeSocket {
@@ -358,4 +359,4 @@ export function closeFds(fds: readonly number[]): void {
 }
 
 /** Positive errno numbers that the layers above compare with. */
-export const { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, ENOTCONN, EPIPE } = constants.errno;
+export { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, ENOTCONN, EPIPE } from './system-numbers.js';

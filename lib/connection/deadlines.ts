@@ -3,6 +3,7 @@
  * of how many there are. Where thousands end together they are ended a few at a time, so that the loop is not held up.
  */
 import { performance } from 'node:perf_hooks';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** Something that waits until a time. */
 export interface Timed {
@@ -16,8 +17,6 @@ export interface Timed {
 const TURN_MS = 10;
 /** The clock is looked at once in so many. */
 const CHECKED_EACH = 16;
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 export class Deadlines<T extends Timed> {
   readonly #heap: T[] = [];

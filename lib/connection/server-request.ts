@@ -1,5 +1,5 @@
 /** Commands that the server sends to us, and the way to answer them. */
-import { EINVAL } from '../errno.js';
+import { EINVAL } from '../system-numbers.js';
 import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
 import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Landing } from '../transport/index.js';

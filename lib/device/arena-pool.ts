@@ -13,6 +13,7 @@ import { Arena, arenaMemory, type ArenaKind } from './arena.js';
 import { PAGE_SIZE, alignUp } from './iova-map.js';
 import { HUGE_PAGE_SIZE, type DmaMapManager } from './dma-map-manager.js';
 import type { DeviceContext } from './device-context.js';
+import { ENOMEM, MAX_TIMER_MS } from '../system-numbers.js';
 
 /** Memory of an arena that a buffer has. */
 export interface Allocation {
@@ -31,10 +32,6 @@ interface BegunArena {
 /** With no more slots than this left, arenas grow. */
 const FEW_SLOTS = 8;
 const LARGEST_ARENA_BYTES = 256 << 20;
-const ENOMEM = 12;
-
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 export class ArenaPool {
   readonly #context: DeviceContext;

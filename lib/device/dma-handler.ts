@@ -1,5 +1,6 @@
 /** DMA addresses behind which there is no memory, but functions of the caller's: a bridge to hardware, a simulator. */
 import { DmaHandlerError } from '../errors.js';
+import { EIO } from '../system-numbers.js';
 
 /**
  * What the server's DMA_READ and DMA_WRITE come to. One call is one request, or the part of it that lies in the mapping:
@@ -14,7 +15,6 @@ export interface DmaHandler {
   write(address: bigint, bytes: Buffer): void | Promise<void>;
 }
 
-const EIO = 5;
 /** libvfio-user takes these for the end of its client: ENOMSG, ECONNRESET. */
 const NEVER_ANSWERED = new Set([42, 104]);
 

@@ -4,6 +4,7 @@ import { UINT64_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import type { DmaHandler } from './dma-handler.js';
 import { HUGE_PAGE_SIZE } from './dma-map-manager.js';
+import { MAX_FD } from '../system-numbers.js';
 
 export interface DmaOptions {
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
@@ -83,7 +84,7 @@ const MAP_OPTIONS = new option.OptionTable<DmaMapOptions>(
     writable: option.boolean,
     share: option.boolean,
     addressBits: ADDRESS_BITS,
-    fd: option.wholeNumber(0, 0x7fff_ffff),
+    fd: option.wholeNumber(0, MAX_FD),
     offset: option.wholeNumber(),
     size: option.wholeNumber(1),
     iova: option.bigInteger(0n, UINT64_MAX),

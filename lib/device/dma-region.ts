@@ -22,6 +22,7 @@ import { TransportError, type ClosedError } from '../errors.js';
 import { holdFd, type HeldFd, type NativeMapping } from '../native.js';
 import type { HandlerBacking } from './dma-handler.js';
 import { PAGE_SIZE, addressOf, type PageRange } from './iova-map.js';
+import { EBADF, EFAULT } from '../system-numbers.js';
 
 export type DmaRegionState = 'mapping' | 'mapped' | 'unmapping' | 'quarantined' | 'closed';
 
@@ -49,9 +50,6 @@ export interface DmaRegionMemory {
 
 /** The most bytes behind one ArrayBuffer. */
 export const MAX_VIEW_BYTES = 2 ** 32;
-
-const EBADF = 9;
-const EFAULT = 14;
 
 export class DmaRegion implements PageRange {
   readonly page: number;

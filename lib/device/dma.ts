@@ -33,6 +33,7 @@ import { TransactionBuffers, TransactionLog, type DmaTransaction } from './dma-t
 import { MAX_VIEW_BYTES, type DmaRegion, type DmaRegionAccess, type DmaRegionMemory } from './dma-region.js';
 import { DmaMapManager, HUGE_PAGE_SIZE, hex } from './dma-map-manager.js';
 import type { DeviceContext } from './device-context.js';
+import { EINVAL, ENODEV } from '../system-numbers.js';
 
 export { DmaBuffer } from './dma-buffer.js';
 export { DirtyPages, type DirtyMethod, type DirtyOptions, type DirtyRange } from './dirty-tracking.js';
@@ -51,9 +52,6 @@ const DEFAULT_ARENA_BYTES = 4 << 20;
 const DEFAULT_ALIGNMENT = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
-/** What mmap says of files that cannot be mapped (some dma-bufs): the server may still know what to do with them. */
-const ENODEV = 19;
-const EINVAL = 22;
 
 export class Dma {
   /** Which memory the device has written. */
@@ -301,6 +299,7 @@ function callersMemory(fd: number, offset: number, size: number, access: DmaRegi
   const own = check(native().dupFd(fd), 'fcntl', `fd ${fd}`);
   const mapping = native().map(own, offset, size, access.readable, access.writable);
   if (typeof mapping !== 'number') return { fd: own, mapping, sealed: false };
+  // Files that cannot be mapped, as some dma-bufs: the server may still know what to do with them.
   if (access.shared && (mapping === -ENODEV || mapping === -EINVAL))
     return { fd: own, mapping: undefined, sealed: false };
   native().closeFd(own);

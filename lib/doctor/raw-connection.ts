@@ -16,6 +16,7 @@ import { wholeMessage } from '../transport/index.js';
 import type { Transport, TransportHandler } from '../transport/index.js';
 import { message } from './raw-messages.js';
 import type { Evidence } from './report.js';
+import { ENOTSUP } from '../system-numbers.js';
 
 /** A message is shown up to here. */
 const SHOWN_BYTES = 96;
@@ -28,8 +29,6 @@ const MOST_WAITING_BYTES = 16 << 20;
 const MOST_FDS = 64;
 /** Of the time that is left: what an answer gets, so that the next step has some too. */
 const PATIENCE = 0.6;
-/** To requests of the server: probes have no memory for it. */
-const ENOTSUP = 95;
 
 interface ReplyFields {
   kind: 'reply';
@@ -280,6 +279,7 @@ export class RawConnection implements TransportHandler {
   #refuse({ id, command }: Reply): void {
     this.serverRequests++;
     const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
+    // Probes have no memory for what the server asks.
     const refusal = message({ id, command, flags, errno: ENOTSUP });
     this.#note({ direction: 'sent', ...shown(refusal), fds: 0 });
     this.#transport.trySend(wholeMessage(refusal), 0);

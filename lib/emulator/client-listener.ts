@@ -2,15 +2,13 @@
  * Where clients come in, before there is a session for them (`lib/admission-queue.ts` says who is served when). A client
  * takes a place when it has sent VERSION, whole; but a message that has begun must end in time.
  */
-import { constants } from 'node:os';
 import { Acceptor } from '../acceptor.js';
 import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
 import { closeFds } from '../native.js';
 import { UnixTransport, type Landing, type Transport, type TransportHandler } from '../transport/index.js';
 import { AdmissionQueue, type WaitingClient } from '../admission-queue.js';
 import { MessageDeadline } from './message-deadline.js';
-
-const { ETIMEDOUT } = constants.errno;
+import { ETIMEDOUT } from '../system-numbers.js';
 
 export type OpenTransport = (handler: TransportHandler) => Transport;
 

@@ -26,6 +26,7 @@ import { DeviceError, EINVAL } from './device-error.js';
 import type { ClientContext } from './device-model.js';
 import { msiCapability, PciConfigSpace } from './pci-config.js';
 import { PciDevice } from './pci-device.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** Size of BAR0, in bytes. */
 export const EDU_BAR_SIZE = 1 << 20;
@@ -68,7 +69,6 @@ export interface EduOptions {
   factorialDelayMs?: number;
 }
 
-const MAX_TIMER_MS = 0x7fff_ffff;
 const OPTIONS = new option.OptionTable<EduOptions>({
   strict: option.boolean,
   dmaMask: option.bigInteger(0n, UINT64_MAX),

@@ -8,6 +8,7 @@ import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 import { fdsForClients, mappingsForClients, queuedFdsFor } from '../process-limits.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;
@@ -58,7 +59,6 @@ export interface EmulatorOptions {
 
 const MOST_DMA_MAPS = 0xffff_ffff;
 const MOST_FDS = 0x7fff_ffff;
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 /** A connection, for those who watch a server. */
 export interface ConnectedClient {

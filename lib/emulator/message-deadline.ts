@@ -1,9 +1,7 @@
 /** A deadline for the rest of a message that has begun: half a message must not keep its sender's place for ever. */
-import { constants } from 'node:os';
 import { TransportError, type VfioUserError } from '../errors.js';
 import type { Transport } from '../transport/index.js';
-
-const { ETIMEDOUT } = constants.errno;
+import { ETIMEDOUT } from '../system-numbers.js';
 
 export class MessageDeadline {
   readonly #timeoutMs: number;

@@ -7,12 +7,12 @@ import { TimeoutError, type CallOptions } from '../index.js';
 import { Command } from './command.js';
 import type { CommandQueue } from './command-queue.js';
 import { AdminOpcode } from './opcodes.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** Asynchronous event type, bits 2:0 of dword 0: a notice. Information, bits 15:8: namespace attributes have changed. */
 const TYPE_MASK = 7;
 const NOTICE = 2;
 const NAMESPACE_ATTRIBUTE_CHANGED = 0;
-const MAX_TIMER_MS = 0x7fff_ffff;
 /** How often events are looked for while somebody waits for one. */
 const LOOK_MS = 5;
 /** No more events than one each so many milliseconds: a controller must not keep the loop busy with them. */

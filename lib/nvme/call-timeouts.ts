@@ -13,10 +13,10 @@ import type { CommandsInFlight } from './commands-in-flight.js';
 import type { PendingCall } from './pending-call.js';
 import type { OutstandingCommand, QueuePair } from './queue-pair.js';
 import { Transfer } from './transfer.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** The default deadline is looked at that many times while it passes. */
 const EPOCHS = 8;
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 export interface CallTimeoutsOptions {
   pair: QueuePair;

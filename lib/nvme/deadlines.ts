@@ -3,6 +3,7 @@
  * those that are due together are reported in slices.
  */
 import { inSlices } from './slices.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 export interface Due {
   /** On the clock of `performance.now()`, milliseconds. */
@@ -10,9 +11,6 @@ export interface Due {
   /** Where it is in the heap; -1 where it is in none. */
   heapIndex: number;
 }
-
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 export class Deadlines<T extends Due> {
   readonly #heap: T[] = [];

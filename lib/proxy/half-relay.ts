@@ -12,7 +12,6 @@
  *      └──────────────── the target has gone ──────────────────────────────────▶ done
  * ```
  */
-import { constants } from 'node:os';
 import { TransportError, VfioUserError } from '../errors.js';
 import { EPIPE, closeFds, native } from '../native.js';
 import { HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protocol/constants.js';
@@ -25,8 +24,8 @@ import { MessageCutter } from './message-cutter.js';
 import { applyFaults, type FaultedMessage } from './apply-faults.js';
 import type { WayCounters } from './counters.js';
 import { TurnShare } from '../turn-share.js';
+import { ECONNRESET } from '../system-numbers.js';
 
-const { ECONNRESET } = constants.errno;
 const NO_FDS: readonly number[] = [];
 
 /** What a pipe needs to know of its surroundings. */

@@ -2,15 +2,13 @@
  * A client that has come and not got a place yet: its first message is kept until it has. Only then there is a connection
  * to the server, so that one who says nothing, or never ends its first message, is no trouble to the server.
  */
-import { constants } from 'node:os';
 import { ClosedError, TransportError, type VfioUserError } from '../errors.js';
 import { closeFds } from '../native.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { WaitingClient } from '../admission-queue.js';
 import type { Peer, PeerHandler, OpenPeer } from './peer.js';
-
-const { ETIMEDOUT } = constants.errno;
+import { ETIMEDOUT } from '../system-numbers.js';
 
 /** VERSION is shorter. Who says more than that without an end is taken for one who has spoken. */
 const LONGEST_FIRST = 16 << 10;

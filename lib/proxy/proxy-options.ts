@@ -10,6 +10,7 @@ import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
 import type { WayCounters } from './counters.js';
 import { FaultPlan } from './fault-plan.js';
 import { checkPlan, type FaultPlanSpec, type FaultSpec } from './fault-spec.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /**
  * Where clients come: a Unix socket's path or the `@name` of an abstract one, with the permission bits of its file (0o600);
@@ -132,7 +133,6 @@ const MOST_FDS = 0x7fff_ffff;
 const DEFAULT_MAX_CLIENTS = 64;
 const MOST_CLIENTS = 1_024;
 const MOST_MESSAGE_BYTES = 1 << 30;
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 const VSOCK = new option.OptionTable<VsockAddress>(
   { cid: option.wholeNumber(0, UINT32_MAX), port: option.wholeNumber(0, UINT32_MAX) },

@@ -4,6 +4,7 @@ import { UINT32_MAX } from '../fields.js';
 import * as option from '../options.js';
 import { Comparison } from './comparison.js';
 import type { MappingPolicy } from './placeholder-fds.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** What `replay` can be told. */
 export interface ReplayOptions {
@@ -61,7 +62,6 @@ export interface ReplaySettings {
 const DEFAULT_ANSWER_TIMEOUT_MS = 5_000;
 const DEFAULT_VERSION_TIMEOUT_MS = 5_000;
 const DEFAULT_MESSAGE_TIMEOUT_MS = 10_000;
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 const OPTIONS = new option.OptionTable<ReplayOptions>({
   path: option.path,

@@ -38,6 +38,7 @@ import type { ReplaySettings } from './replay-options.js';
 import type { Recording } from './recording.js';
 import { nextOf, type ReplayReport } from './report.js';
 import { PlaceholderFds } from './placeholder-fds.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** A client's request, in memory of its own. */
 interface Request {
@@ -64,7 +65,6 @@ const MAX_DIFFERENCES = 100;
 const MAX_ID = 0xffff;
 /** Times below are as good as none: a timer's. */
 const LEAST_PAUSE_NS = 1_000_000n;
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 export class ReplaySession implements TransportHandler {
   /** Settles when the connection has ended. */

@@ -7,6 +7,7 @@ import { connect as connectSocket, type Socket } from 'node:net';
 import { constants } from 'node:os';
 import { TimeoutError, TransportError } from '../errors.js';
 import { wrongType } from '../fields.js';
+import { MAX_FD, MAX_TIMER_MS } from '../system-numbers.js';
 
 export type Address =
   { kind: 'unix'; path: string } | { kind: 'tcp'; host: string; port: number } | { kind: 'fd'; fd: number };
@@ -14,11 +15,8 @@ export type Address =
 const LOOPBACK = '127.0.0.1';
 const TCP = /^tcp:(?:(?:\[(?<ipv6>[^\]]+)\]|(?<host>[^:]+)):)?(?<port>\d{1,5})$/;
 const MAX_PORT = 65535;
-const MAX_FD = 0x7fff_ffff;
 /** 0 to 2 are the terminal's, or the caller's pipes. */
 const FIRST_INHERITED_FD = 3;
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 /** sun_path of unix(7), without the NUL at its end. */
 const MAX_PATH_BYTES = 107;
 

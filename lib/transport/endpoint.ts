@@ -13,6 +13,7 @@ import { checkSocketPermissions, type PermissionOptions } from './socket-permiss
 import type { Transport, TransportHandler } from './transport.js';
 import { UnixTransport } from './unix.js';
 import { connectVsock, type VsockAddress } from './vsock.js';
+import { MAX_FD } from '../system-numbers.js';
 
 export type { VsockAddress } from './vsock.js';
 
@@ -45,7 +46,7 @@ const ADDRESS = new option.OptionTable<VsockAddress>(
 /** By what an endpoint has: all that it may have. */
 const ENDPOINTS = {
   path: new option.OptionTable<{ path: string }>({ path: option.string }, ['path']),
-  fd: new option.OptionTable<{ fd: number }>({ fd: option.wholeNumber(0, 0x7fff_ffff) }, ['fd']),
+  fd: new option.OptionTable<{ fd: number }>({ fd: option.wholeNumber(0, MAX_FD) }, ['fd']),
   vsock: new option.OptionTable<{ vsock: VsockAddress }>({ vsock: option.options(ADDRESS) }, ['vsock']),
   stream: new option.OptionTable<{ stream: Duplex; name?: string }>(
     { stream: option.duplex, name: option.string },

@@ -2,12 +2,10 @@
 import type { Duplex } from 'node:stream';
 import { TimeoutError } from '../errors.js';
 import * as option from '../options.js';
+import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /** Opens a stream; the signal says that nobody waits for it any more. */
 export type Dial = (signal: AbortSignal) => Duplex | Promise<Duplex>;
-
-/** The longest time that Node's timers take. */
-const MAX_TIMER_MS = 0x7fff_ffff;
 
 /** @throws what `dial` throws, TimeoutError, the signal's reason. */
 export async function openDialled(

@@ -7,14 +7,13 @@
  * second finds a socket that is listened on. The lock goes with its process, and leaves no file.
  */
 import { closeSync, lstatSync, openSync, readFileSync, unlinkSync, type Stats } from 'node:fs';
-import { constants } from 'node:os';
 import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TransportError } from '../errors.js';
 import { check, EAGAIN, ECONNREFUSED, native } from '../native.js';
 import { listeningPath, shownPath } from './address.js';
+import { EADDRINUSE, ENOENT } from '../system-numbers.js';
 
-const { EADDRINUSE, ENOENT } = constants.errno;
 /** Flags of /proc/net/unix: __SO_ACCEPTCON. */
 const LISTENING = '00010000';
 /** Others have the lock for a moment each. Milliseconds. */

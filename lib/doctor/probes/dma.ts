@@ -17,13 +17,13 @@ import {
   type Answer,
   type RawConnection,
 } from '../raw-connection.js';
+import { EEXIST } from '../../system-numbers.js';
 
 /** 2 MiB, and aligned: some servers register nothing else. */
 const SIZE = 2 << 20;
 const ADDRESS = 0x1_0000_0000n;
 const UNMAPPED_ADDRESS = ADDRESS + 0x1000_0000n;
 const PAGE = 4096;
-const EEXIST = 17;
 const READ_WRITE = DMA_MAP_FLAG_READ | DMA_MAP_FLAG_WRITE;
 
 function mapPayload(address: bigint, size: number): Buffer {

@@ -25,3 +25,9 @@ export const {
 
 /** ETOOMANYREFS, for which Node has no name. */
 export const ETOOMANYREFS = 109;
+
+/** The longest delay that Node's timers take, in milliseconds: a longer one would fire at once. */
+export const MAX_TIMER_MS = 0x7fff_ffff;
+
+/** The largest number that an fd may have. */
+export const MAX_FD = 0x7fff_ffff;
