@@ -233,6 +233,7 @@ export class Device extends EventEmitter<DeviceEvents> {
       this.#context.addResource(description);
       this.regions[description.info.index]?.restore(description);
     }
+    this.features.forget();
     await this.dma.restore(options);
     if (this.#enabled) await this.enable(options);
     else await this.irqs.restore(options);

@@ -35,7 +35,7 @@ export class Features {
   readonly #context: DeviceContext;
   /** What is asked on the user's behalf works while the device is being set up again. */
   readonly #isInternal: boolean;
-  /** Answers to probes; a server does not learn. */
+  /** Answers to probes; a server does not learn, but another one may have come in its place. */
   #known: Map<string, boolean> | undefined;
 
   /** @internal */
@@ -50,7 +50,7 @@ export class Features {
     return this.#context.mayTryOptional;
   }
 
-  /** Whether the device supports the feature, with all of these methods. Asked once and remembered. */
+  /** Whether the device supports the feature, with all of these methods. Asked once and remembered, until a reconnect. */
   async probe(feature: number, methods: FeatureMethods = {}, options?: CallOptions): Promise<boolean> {
     const problem = METHODS.find('Features.probe', 'methods.', methods);
     if (problem !== undefined) throw problem;
@@ -96,6 +96,11 @@ export class Features {
     return this.request(payload, options, (bytes, start, end) => {
       return decodeDeviceFeatureReply(bytes, start, end, feature, DEVICE_FEATURE_SET).data;
     });
+  }
+
+  /** @internal The server has come back: it is asked again. */
+  forget(): void {
+    this.#known = undefined;
   }
 
   /** @internal A DEVICE_FEATURE command whose payload and reply are somebody else's. */

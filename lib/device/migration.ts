@@ -28,7 +28,7 @@ export type { PreCopyLimits, SaveOptions } from './migration-save.js';
 
 /** What the device can do. */
 export interface MigrationSupport {
-  /** The state can be read while the device is stopped. */
+  /** The state can be read while the device is stopped: every device that migrates can. */
   stopCopy: boolean;
   /** It can be read while the device runs, too. */
   preCopy: boolean;
@@ -57,7 +57,7 @@ export class Migration {
     forbidCloning(this, 'a Migration');
   }
 
-  /** What the device can do; undefined where it cannot migrate. Asked once. */
+  /** What the device can do; undefined where it cannot migrate. Asked once, and again after a reconnect. */
   async support(options?: CallOptions): Promise<MigrationSupport | undefined> {
     option.CALL_OPTIONS.check('Migration.support', options);
     if (this.#support !== undefined) return this.#support;
@@ -135,6 +135,7 @@ export class Migration {
 
   /** @internal The server has come back: what was under way is over, and the device is taken out of it. */
   restoreAfterReconnect(): Promise<void> {
+    this.#support = undefined;
     return this.#transfers.restore();
   }
 

@@ -26,6 +26,7 @@ import {
   DEVICE_FEATURE_GET,
   DEVICE_FEATURE_SET,
   Feature,
+  MIGRATION_STOP_COPY,
   MigrationState,
   migrationStateName,
 } from './constants.js';
@@ -57,14 +58,22 @@ export function encodeMigrationReply(flags: number): Buffer {
 }
 
 /**
- * Reads its reply: the `MIGRATION_…` bits.
+ * Reads its reply: the `MIGRATION_…` bits. `<linux/vfio.h>` defines no combination without STOP_COPY; bits that it does not
+ * define are let through.
  *
- * @throws ProtocolError where it is not a reply to that request, or its data is not exactly 8 bytes of at most 53 bits.
+ * @throws ProtocolError where it is not a reply to that request, its data is not exactly 8 bytes of at most 53 bits, or
+ * STOP_COPY is not among them.
  */
 export function decodeMigrationReply(bytes: Buffer, start: number, end: number): number {
   const { data } = decodeDeviceFeatureReply(bytes, start, end, Feature.MIGRATION, DEVICE_FEATURE_GET);
   exactly('DEVICE_FEATURE MIGRATION reply', 'the data', 0, data.length, MIGRATION_BYTES);
-  return readSize('DEVICE_FEATURE MIGRATION reply', 'flags', data, 0);
+  const flags = readSize('DEVICE_FEATURE MIGRATION reply', 'flags', data, 0);
+  if (flags % 2 !== MIGRATION_STOP_COPY) {
+    throw new ProtocolError(
+      `DEVICE_FEATURE MIGRATION reply: flags is 0x${flags.toString(16)}, STOP_COPY (0x1) must be set`,
+    );
+  }
+  return flags;
 }
 
 /** The payload of the request that gets the device's migration state. */

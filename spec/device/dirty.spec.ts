@@ -118,6 +118,31 @@ describe.each<['logging' | 'legacy']>([['logging'], ['legacy']])('a server that 
     expect(await dirty.report()).toEqual([]);
   });
 
+  test('calls that are made at once are carried out in their order', async () => {
+    const { device } = await open({ dirtyPages });
+    const { dirty } = device.dma;
+    const outcomes = await Promise.allSettled([
+      dirty.report(),
+      dirty.start(),
+      dirty.start(),
+      dirty.report(),
+      dirty.stop(),
+      dirty.report(),
+      dirty.stop(),
+      dirty.start(),
+      dirty.report(),
+    ]);
+    const refused = outcomes.flatMap(({ status }, i) => (status === 'rejected' ? [i] : []));
+    expect(refused).toEqual([0, 2, 5]);
+    for (const i of refused)
+      expect(outcomes[i]).toMatchObject({
+        reason: { name: 'TypeError', message: expect.stringMatching('watched') },
+      });
+    expect(dirty.method).toBe(dirtyPages);
+    await dirty.stop();
+    expect(dirty.method).toBeUndefined();
+  });
+
   test('every page on its own: the order of the bits', async () => {
     const { device } = await open({ dirtyPages });
     const buffer = await device.dma.alloc(130 * PAGE);

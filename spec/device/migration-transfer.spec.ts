@@ -16,6 +16,7 @@ import {
   ClosedError,
   MigrationError,
   MigrationState,
+  UnsupportedError,
   connect,
   type ConnectOptions,
   type Device,
@@ -529,4 +530,25 @@ describe('a connection that is lost and comes back', () => {
     expect(await failure).toBeInstanceOf(ClosedError);
     expect(rig.state).toBe(ERROR);
   });
+
+  test.each([
+    ['stop-copy', { stopCopy: true, preCopy: false }],
+    [undefined, undefined],
+  ] as const)(
+    'what the device can do is asked of the server that has come: %s',
+    async (migration, support) => {
+      const rig = await Rig.open();
+      const device = await rig.connect({ reconnect: true });
+      expect(await device.migration.support()).toEqual({ stopCopy: true, preCopy: true });
+      const other = new RamDevice({ sharedSize: 0, ramSize: RAM_BYTES, ...(migration && { migration }) });
+      cleanups.push(() => other.close());
+      const back = once(device, 'reconnected');
+      await rig.server.close();
+      rig.server = await serve(other, { path: rig.scratch.path('socket') });
+      await back;
+      expect(await device.migration.support()).toEqual(support);
+      await expect(buffer(device.migration.save({ preCopy: true }))).rejects.toBeInstanceOf(UnsupportedError);
+      expect(await device.features.probe(1)).toBe(support !== undefined);
+    },
+  );
 });

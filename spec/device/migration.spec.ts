@@ -423,6 +423,32 @@ describe('a peer that is not good', () => {
     });
   });
 
+  test('an answer that cannot be is not kept: what the device can do is asked for again', async () => {
+    const peer = new ScriptedPeer();
+    const opening = connect({ fd: peer.clientFd });
+    await peer.open({ minor: 2 });
+    const device = await opening;
+    cleanups.push(async () => {
+      await device.close();
+      peer.close();
+    });
+    const answers = [0xfa, 0, 4, 5];
+    let asked = 0;
+    peer.onMessage((message: Received) => {
+      const flags = message.payload.readUInt32LE(4);
+      peer.reply(message, flags === 0x10001 ? words(16, flags, answers[asked++]!, 0) : words(8, flags));
+    });
+    for (const flags of ['0xfa', '0x0', '0x4']) {
+      await expect(device.migration.support()).rejects.toMatchObject({
+        name: 'ProtocolError',
+        message: `DEVICE_FEATURE MIGRATION reply: flags is ${flags}, STOP_COPY (0x1) must be set`,
+      });
+    }
+    for (let i = 0; i < 2; i++)
+      expect(await device.migration.support()).toEqual({ stopCopy: true, preCopy: true });
+    expect(asked).toBe(4);
+  });
+
   test('minor 0: DEVICE_FEATURE is not tried', async () => {
     const peer = new ScriptedPeer();
     const opening = connect({ fd: peer.clientFd });

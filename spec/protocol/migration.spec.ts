@@ -38,10 +38,14 @@ describe('the MIGRATION feature', () => {
   test('the reply is the flags: libvfio-user has STOP_COPY and PRE_COPY', () => {
     expect(migration.encodeMigrationReply(5)).toEqual(reply(wire().u64(5)));
     expect(decode(migration.decodeMigrationReply, reply(wire().u64(5)))).toBe(5);
+    expect(decode(migration.decodeMigrationReply, reply(wire().u64(2n ** 40n + 9n)))).toBe(2 ** 40 + 9);
     expect(() => migration.encodeMigrationReply(-1)).toThrow(RangeError);
   });
 
   test.each<[string, Buffer, RegExp]>([
+    ['no flags', reply(wire().u64(0)), /MIGRATION reply: flags is 0x0, STOP_COPY \(0x1\) must be set/],
+    ['PRE_COPY without STOP_COPY', reply(wire().u64(4)), /flags is 0x4, STOP_COPY/],
+    ['bits above 32, without STOP_COPY', reply(wire().u64(2n ** 40n)), /flags is 0x10000000000, STOP_COPY/],
     ['flags above 2^53', reply(wire().u64(2n ** 63n)), /MIGRATION reply: flags is 0x8/],
     [
       '7 bytes of data',

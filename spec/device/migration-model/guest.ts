@@ -14,6 +14,7 @@ import { RamDma, RamRegister } from '../../../lib/emulator/index.js';
 import type { Machine } from './machine.js';
 import type { Record } from './record.js';
 import type { Pause, Step } from './steps.js';
+import { Watching, type Turn } from './watching.js';
 
 const PAGE = 4096;
 /** Of each block, what the device is made to write to. */
@@ -53,7 +54,8 @@ export class Guest {
   readonly #ties: Ties;
   #sources: DmaBuffer[] = [];
   readonly #blocks: Block[] = [];
-  /** When watching began; undefined while nothing is watched. */
+  readonly #watching = new Watching();
+  /** When watching began; undefined while nothing is watched, or a stop is under way. */
   #watchedSince: number | undefined;
   #touches: Touch[] = [];
   /** Pages that were written, and when that was known: the next report from then on has them. */
@@ -131,21 +133,23 @@ export class Guest {
 
   watch(options: CallOptions = {}): Promise<void> {
     const { record } = this.#ties;
-    const wasWatched = this.isWatched;
     const stops = this.#stops;
     const suspicion = this.#ties.suspicion();
+    const promise = this.#device.dma.dirty.start(options);
+    const turn = this.#watching.start(promise);
     return record.call({
       label: 'start',
-      promise: this.#device.dma.dirty.start(options),
+      promise,
       onValue: () => {
-        if (stops !== this.#stops) return;
-        this.#watchedSince = record.now();
-        this.#suspicion = suspicion;
-        this.#owed.clear();
-        for (const block of this.#blocks) if (!block.buffer.isClosed) block.mirror = bytesOf(block);
+        if (stops === this.#stops) {
+          this.#watchedSince = record.now();
+          this.#suspicion = suspicion;
+          this.#owed.clear();
+          for (const block of this.#blocks) if (!block.buffer.isClosed) block.mirror = bytesOf(block);
+        }
+        return this.#isGranted('start', turn, false);
       },
-      whyNot: (error) =>
-        error instanceof TypeError && (wasWatched || this.isWatched) ? undefined : this.#named(error),
+      whyNot: (error) => this.#whyRefused(turn, true, error),
     });
   }
 
@@ -153,9 +157,11 @@ export class Guest {
     this.#watchedSince = undefined;
     this.#stops++;
     for (const block of this.#blocks) block.mirror = undefined;
+    const promise = this.#device.dma.dirty.stop();
+    this.#watching.stop(promise);
     return this.#ties.record.call({
       label: 'stop',
-      promise: this.#device.dma.dirty.stop(),
+      promise,
       onError: () => this.#failures++,
       whyNot: (error) => this.#named(error),
     });
@@ -165,7 +171,6 @@ export class Guest {
     options: { timeoutMs?: number | undefined; isAbortable?: boolean; abortsAfter?: Pause | undefined } = {},
   ): Promise<boolean> {
     const { record, machine } = this.#ties;
-    const since = this.#watchedSince;
     const stops = this.#stops;
     const isIdle = this.isIdle;
     const called = record.now();
@@ -177,26 +182,26 @@ export class Guest {
     abortAfter(abort, options.abortsAfter);
     let isGood = false;
     const promise = this.#device.dma.dirty.report({ timeoutMs: options.timeoutMs, signal: abort?.signal });
+    const turn = this.#watching.next();
     return record
       .call({
         label: 'report',
         promise,
         abort,
         onValue: (ranges) => {
-          if (stops !== this.#stops || !this.isWatched) return;
-          isGood = true;
-          record.note(
-            `reported ${ranges.map(({ iova, length }) => `${pageOf(iova)}+${length / PAGE}`).join(' ')}`,
-          );
-          this.#copy(ranges);
-          this.#check(ranges, called, suspicion);
-          if (isIdle && this.isIdle && copies === this.#copies && !machine.line.isTroubled) this.compare();
+          if (stops === this.#stops && this.isWatched) {
+            isGood = true;
+            record.note(
+              `reported ${ranges.map(({ iova, length }) => `${pageOf(iova)}+${length / PAGE}`).join(' ')}`,
+            );
+            this.#copy(ranges);
+            this.#check(ranges, called, suspicion);
+            if (isIdle && this.isIdle && copies === this.#copies && !machine.line.isTroubled) this.compare();
+          }
+          return this.#isGranted('report', turn, true);
         },
         onError: () => this.#failures++,
-        whyNot: (error) =>
-          error instanceof TypeError && (since === undefined || !this.isWatched)
-            ? undefined
-            : this.#named(error),
+        whyNot: (error) => this.#whyRefused(turn, false, error),
       })
       .then(() => isGood);
   }
@@ -313,6 +318,20 @@ export class Guest {
     const block: Block = { buffer, mirror: undefined, isPlugged };
     if (this.isWatched) block.mirror = bytesOf(block);
     this.#blocks.push(block);
+  }
+
+  /** It was the time for it: once those before it have told, too, which takes them some microtasks. */
+  async #isGranted(what: string, turn: Turn, ifWatched: boolean): Promise<void> {
+    await new Promise((resolve) => setImmediate(resolve));
+    if (turn.foundWatched !== ifWatched)
+      this.#ties.record.problem(`${what} is done, and dirty pages were ${ifWatched ? 'not ' : ''}watched`);
+  }
+
+  /** A call at the wrong time is refused as such, and no other is. */
+  #whyRefused(turn: Turn, ifWatched: boolean, error: unknown): string | undefined {
+    const isWrongTime = turn.foundWatched === ifWatched;
+    if (error instanceof TypeError === isWrongTime) return isWrongTime ? undefined : this.#named(error);
+    return `dirty pages were ${turn.foundWatched ? '' : 'not '}watched`;
   }
 
   /** Errors of memory and of dirty logs have a name, and what is down says so. */
