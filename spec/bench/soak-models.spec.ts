@@ -4,6 +4,7 @@ import { readdirSync, writeFileSync } from 'node:fs';
 import { Models } from '../../bench/soak/models.js';
 import { Random } from '../../bench/soak/random.js';
 import { Scratch } from '../cli/cli.js';
+import { until } from '../support/until.js';
 
 const scratches: Scratch[] = [];
 
@@ -27,10 +28,6 @@ function modelsOf(script: string, limitMs?: number): { models: Models; output: s
     ...(limitMs === undefined ? {} : { limitMs }),
   });
   return { models, output };
-}
-
-async function until(isThere: () => boolean): Promise<void> {
-  while (!isThere()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 test('each has a seed of its own; what passes leaves nothing', async () => {

@@ -4,6 +4,7 @@ import { mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { EduDevice, MemoryStore, NvmeDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
 import { pattern } from '../nvme/fixture.js';
 import { outcomeOf, Scratch, start, vfioUser } from './cli.js';
+import { until } from '../support/until.js';
 
 jest.setTimeout(60_000);
 
@@ -318,7 +319,7 @@ describe('nvme bench', () => {
   test('a controller that goes away ends it', async () => {
     const child = start(['nvme', 'bench', socket, '--seconds', '30']);
     const outcome = outcomeOf(child);
-    while (device.commandCount < 200) await new Promise((resolve) => setTimeout(resolve, 10));
+    await until(() => device.commandCount >= 200);
     await server!.close();
     const { status, stderr } = await outcome;
     expect(status).toBe(1);

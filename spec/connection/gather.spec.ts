@@ -4,6 +4,7 @@ import { Connection } from '../../lib/connection/index.js';
 import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
+import { until } from '../support/until.js';
 
 let peer: ScriptedPeer;
 let connection: Connection;
@@ -38,10 +39,6 @@ function answer(request: Received): void {
 
 function upTo(count: number): number[] {
   return Array.from({ length: count }, (_, i) => i);
-}
-
-async function until(done: () => boolean): Promise<void> {
-  while (!done()) await new Promise((resolve) => setTimeout(resolve, 5));
 }
 
 describe('reads that go together', () => {

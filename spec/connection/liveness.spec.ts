@@ -9,6 +9,7 @@ import { TimeoutError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
+import { until } from '../support/until.js';
 
 const KIB = 1024;
 const FOREVER = { timeoutMs: Infinity };
@@ -321,7 +322,7 @@ describe('calls that were given up', () => {
       if (i % 50 === 0) await turn(1);
     }
     expect(await last).toBe(4);
-    while (connection.counters.late < 1_024) await turn();
+    await until(() => connection.counters.late >= 1_024);
     expect(connection.counters).toMatchObject({ tombstones: 0, late: 1_024 });
   });
 

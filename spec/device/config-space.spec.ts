@@ -4,6 +4,7 @@ import type { ConfigSpace } from '../../lib/device/config-space.js';
 import type { Device } from '../../lib/device/device.js';
 import { ScriptedDevice, type Answer } from '../support/scripted-device.js';
 import { message, type Received } from '../support/scripted-peer.js';
+import { until } from '../support/until.js';
 
 const STATUS = 0x06;
 const COMMAND = 0x04;
@@ -167,11 +168,6 @@ describe('what a write left unknown', () => {
     bytes: message(id, command, 0x21, 5, Buffer.alloc(0)),
     fds: [],
   });
-
-  /** Waits until the shadow has been read again. */
-  async function until(isSo: () => boolean): Promise<void> {
-    while (!isSo()) await new Promise((resolve) => setImmediate(resolve));
-  }
 
   /** The accesses to BAR0 that `enable` makes: it reads first what the shadow does not know. */
   async function readByEnable(device: Device): Promise<string[]> {

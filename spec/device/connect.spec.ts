@@ -19,6 +19,7 @@ import { openFds } from '../support/fds.js';
 import { ScriptedDevice, type ScriptedDeviceOptions } from '../support/scripted-device.js';
 import { ScriptedPeer, message } from '../support/scripted-peer.js';
 import { capability, sparseMmap } from '../support/wire.js';
+import { until } from '../support/until.js';
 
 const cleanups: (() => unknown)[] = [];
 let fdsBefore: number;
@@ -306,7 +307,7 @@ describe('a server that stops answering while the device is opened', () => {
     const controller = new AbortController();
     const opening = connect(server.endpoint, { signal: controller.signal });
     opening.catch(() => undefined);
-    while (server.count(command) === 0) await turn(1);
+    await until(() => server.count(command) > 0);
     controller.abort(new Error('enough'));
     await expect(opening).rejects.toThrow('enough');
     await turn();

@@ -9,6 +9,8 @@ import { native, type NativeMapping } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, type Received } from '../support/scripted-peer.js';
 
+export { until } from '../support/until.js';
+
 const DMA_MAP = 2;
 const DMA_UNMAP = 3;
 const PATIENCE_MS = 5_000;
@@ -184,13 +186,4 @@ function describe({ command, payload, fds }: Received): string {
 /** Lets the loop turn. */
 export function turn(ms = 2): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Lets the loop turn until it is so. */
-export async function until(condition: () => boolean): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`it did not come true: ${String(condition)}`);
-    await turn();
-  }
 }

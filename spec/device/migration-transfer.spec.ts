@@ -24,6 +24,7 @@ import {
 } from '../../lib/index.js';
 import { Scratch } from '../cli/cli.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
+import { until } from '../support/until.js';
 
 const { ERROR, STOP, RUNNING, STOP_COPY, RESUMING, PRE_COPY } = MigrationState;
 const RAM_BYTES = 1 << 16;
@@ -195,7 +196,7 @@ describe('a save that is broken off', () => {
     const rig = await Rig.open();
     const device = await rig.connect();
     for await (const _chunk of device.migration.save()) {
-      while (rig.state !== STOP) await new Promise((resolve) => setImmediate(resolve));
+      await until(() => rig.state === STOP);
       break;
     }
     await device.close();

@@ -9,6 +9,8 @@ import {
 import { native } from '../../lib/native.js';
 import { RawClient, socketPair } from './raw-client.js';
 
+export { until } from '../support/until.js';
+
 const cleanups: (() => unknown)[] = [];
 
 /** Runs after the test, the last one first. */
@@ -60,13 +62,4 @@ export function memory(size: number): number {
   if (fd < 0) throw new Error(`memfd: errno ${-fd}`);
   cleanup(() => native().closeFd(fd));
   return fd;
-}
-
-/** Waits until `condition` holds. */
-export async function until(condition: () => boolean | Promise<boolean>, what: string): Promise<void> {
-  const deadline = performance.now() + 5_000;
-  while (!(await condition())) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within five seconds`);
-    await new Promise((resolve) => setTimeout(resolve, 2));
-  }
 }

@@ -26,6 +26,7 @@ import {
 } from '../support/wire.js';
 import { cleanup, connected, eventFd, memory } from './fixture.js';
 import { RawClient } from './raw-client.js';
+import { until } from '../support/until.js';
 
 const { EADDRINUSE, EAGAIN, EMFILE, ENOMEM, ENOSPC } = constants.errno;
 const PAGE = 4096;
@@ -130,7 +131,7 @@ describe('eventfds', () => {
     const before = openFds();
     const fd = memory(PAGE);
     const asked = client.ask(irqInfoRequest(), Array<number>(10).fill(fd));
-    while (waiting.length === 0) await new Promise(setImmediate);
+    await until(() => waiting.length > 0);
     await new Promise((resolve) => setTimeout(resolve, 10));
     expect(openFds()).toBe(before + 1);
     waiting.shift()!();

@@ -312,7 +312,7 @@ describe('two clients', () => {
   test('what is left of one that has gone is for anybody', async () => {
     const { owner, other, device } = await two(STOP, STOP_COPY);
     owner.close();
-    while (device.clients.size > 1) await new Promise((resolve) => setTimeout(resolve, 1));
+    await until(() => device.clients.size === 1);
     await go(other, STOP, RUNNING);
   });
 });

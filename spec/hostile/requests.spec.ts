@@ -5,6 +5,7 @@ import { ClosedError } from '../../lib/errors.js';
 import type { ScriptedDevice } from '../support/scripted-device.js';
 import { message, words, type Received } from '../support/scripted-peer.js';
 import { hostile, keepPromises, opened, turn } from './session.js';
+import { until } from '../support/until.js';
 
 keepPromises();
 
@@ -29,7 +30,7 @@ function request(command: number, payload: Uint8Array, id = 500, flags = 0): Buf
 async function answerTo(bytes: Buffer): Promise<Received> {
   const { length } = server.log;
   server.peer.send(bytes);
-  while (server.log.length === length) await turn(1);
+  await until(() => server.log.length > length);
   return server.log[length]!;
 }
 

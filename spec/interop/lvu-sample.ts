@@ -5,9 +5,11 @@
  */
 import { describe } from '@jest/globals';
 import path from 'node:path';
-import { setTimeout as sleep } from 'node:timers/promises';
 import type { ConnectOptions, Device, DmaBuffer } from '../../lib/index.js';
 import { ServerProcess } from './server-process.js';
+import { until } from '../support/until.js';
+
+export { until } from '../support/until.js';
 
 /** The directory of the samples of commit ca9943b. */
 export const SAMPLES = process.env['VFIO_USER_LVU_SAMPLES'] ?? '';
@@ -76,13 +78,6 @@ export async function setTimer(device: Device): Promise<void> {
 
 export async function arrives(bytes: Buffer): Promise<void> {
   await until(() => bytes.subarray(0, WRITTEN.length).equals(WRITTEN));
-}
-
-export async function until(condition: () => boolean): Promise<void> {
-  for (let tries = 0; !condition(); tries++) {
-    if (tries === 1000) throw new Error('it did not come true');
-    await sleep(10);
-  }
 }
 
 /** The timer runs out, and both buffers get what it writes. */

@@ -92,8 +92,8 @@ test(`${WORKERS} workers drive their own devices: calls, synchronous calls, inte
       interrupts += await vector.wait({ timeoutMs: 30_000 });
       const [one, two] = await Promise.all([registers.readUInt32(0), device.bar(2).read(0, 20_000)]);
       if (one !== registers.readUInt32Sync(0) || two.length !== 20_000) throw new Error('a read went wrong');
-      area.writeUInt32(0, i);
-      if (area.readUInt32(0) !== i) throw new Error('memory went wrong');
+      area.storeUInt32(0, i);
+      if (area.loadUInt32(0) !== i) throw new Error('memory went wrong');
       if (i % 25 === 0) { const more = await device.dma.alloc(3 << 20); await more.free(); }
     }
     await device.close();

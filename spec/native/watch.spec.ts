@@ -5,6 +5,7 @@ import { READABLE, WRITABLE } from '../../lib/native.js';
 import { openFds } from '../support/fds.js';
 import { makePair, recvText, runScript, sendText, thrownName } from './support.js';
 import type { Pair } from './support.js';
+import { until } from '../support/until.js';
 
 let pair: Pair;
 
@@ -66,12 +67,12 @@ describe('watch', () => {
     });
     pair.right.watch(READABLE);
     sendText(pair.left, 'x');
-    while (calls < 3) await sleep(1);
+    await until(() => calls === 3);
     await sleep(20);
     expect(calls).toBe(3);
     // And starts again.
     pair.right.watch(READABLE);
-    while (calls === 3) await sleep(1);
+    await until(() => calls > 3);
   });
 
   test('may be changed by the callback', async () => {

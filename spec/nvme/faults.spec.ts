@@ -83,7 +83,7 @@ describe('the n-th command fails', () => {
     emulated.intercept = onNthCommand(1, { status: 0x280 });
     queue.submitWrite(0, 1, 0, 5);
     queue.ring();
-    while (queue.poll() === 0) await sleep(1);
+    await until(() => queue.poll() > 0);
     expect(decodeStatus(queue.completedStatus[0]!)).toMatchObject({ sct: 2, sc: 0x80, name: 'WRITE_FAULT' });
   });
 });
@@ -142,13 +142,13 @@ describe('a command that is not completed', () => {
     emulated.intercept = onNthCommand(1, verdict);
     queue.submitRead(0, 1, 0, 42);
     queue.ring();
-    while (queue.poll() === 0) await sleep(1);
+    await until(() => queue.poll() > 0);
     expect(queue.completedTags[0]).toBe(42);
     expect(decodeStatus(queue.completedStatus[0]!).name).toBe(name);
     // The queue goes on.
-    while (!queue.submitRead(0, 1, 0, 43)) await sleep(1);
+    await until(() => queue.submitRead(0, 1, 0, 43));
     queue.ring();
-    while (queue.poll() === 0) await sleep(1);
+    await until(() => queue.poll() > 0);
     expect([queue.completedTags[0], queue.completedStatus[0]]).toEqual([43, 0]);
   });
 });

@@ -1,6 +1,5 @@
 /** A driver and an emulated controller at the two ends of a socket pair; all of it is closed after each test. */
 import { afterEach } from '@jest/globals';
-import { setTimeout as sleep } from 'node:timers/promises';
 import {
   MemoryStore,
   NvmeDevice,
@@ -11,6 +10,8 @@ import {
 import { connect, type ConnectOptions, type Device } from '../../lib/index.js';
 import { NvmeController, type NvmeOptions } from '../../lib/nvme/index.js';
 import { socketPair } from '../emulator/raw-client.js';
+
+export { until } from '../support/until.js';
 
 const cleanups: (() => unknown)[] = [];
 
@@ -82,9 +83,4 @@ export async function errorOf(promise: Promise<unknown>): Promise<Error> {
     return error as Error;
   }
   throw new Error('it was not rejected');
-}
-
-/** Waits until it is true. */
-export async function until(isTrue: () => boolean): Promise<void> {
-  while (!isTrue()) await sleep(1);
 }

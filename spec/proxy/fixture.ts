@@ -1,14 +1,15 @@
 /** Proxies between a client and a device, or between a raw client and a scripted server. All is closed after each test. */
 import { afterEach } from '@jest/globals';
-import { setTimeout as sleep } from 'node:timers/promises';
 import { RamDevice, serve, type EmulatorOptions, type RamOptions } from '../../lib/emulator/index.js';
 import { connect, type ConnectOptions, type Device } from '../../lib/index.js';
 import { proxy, type ProxyEvent, type ProxyOptions, type ProxyServer } from '../../lib/proxy/index.js';
 import { Scratch } from '../cli/cli.js';
 import { RawClient } from '../emulator/raw-client.js';
 import { ScriptedPeer } from '../support/scripted-peer.js';
+import { until } from '../support/until.js';
 
-const PATIENCE_MS = 10_000;
+export { until } from '../support/until.js';
+
 const cleanups: (() => unknown)[] = [];
 
 /** Runs after the test, the last one first. */
@@ -93,14 +94,6 @@ export async function between(options: Partial<ProxyOptions> = {}): Promise<Betw
   // From here on fds can be counted.
   await until(() => proxied.proxy.counters.open === 1);
   return { ...proxied, client, server };
-}
-
-export async function until(condition: () => boolean, what = 'it'): Promise<void> {
-  const deadline = performance.now() + PATIENCE_MS;
-  while (!condition()) {
-    if (performance.now() > deadline) throw new Error(`${what} did not come true`);
-    await sleep(2);
-  }
 }
 
 /** The faults that have happened, in words. */

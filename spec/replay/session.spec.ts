@@ -13,6 +13,7 @@ import { RawClient, REPLY } from '../emulator/raw-client.js';
 import { openFds } from '../support/fds.js';
 import * as w from '../support/wire.js';
 import { handshake, read, record, write, type Line } from './recordings.js';
+import { until } from '../support/until.js';
 
 const EIO = 5;
 const clients: RawClient[] = [];
@@ -552,7 +553,7 @@ describe('hostile clients', () => {
         await sleep(1);
       }
     }
-    while (client.inbox.length < sent) await sleep(1);
+    await until(() => client.inbox.length >= sent);
     client.close();
     expect(await server.report()).toMatchObject({ refused: sent, differenceCount: 1 });
   });

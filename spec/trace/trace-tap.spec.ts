@@ -24,6 +24,7 @@ import {
 import { DuplexTransport, openFd, wholeMessage } from '../../lib/transport/index.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';
 import { dmaReadRequest, regionReadReply } from '../support/wire.js';
+import { until } from '../support/until.js';
 
 const SERVER = fileURLToPath(new URL('../support/blocking-server.cjs', import.meta.url));
 
@@ -126,7 +127,7 @@ describe('a tap hears', () => {
     await peer.sendAll(whole.subarray(0, 100_000));
     await expect(call).rejects.toThrow('no answer');
     await peer.sendAll(whole.subarray(100_000));
-    while (seen.length < 2) await new Promise((resolve) => setTimeout(resolve, 5));
+    await until(() => seen.length === 2);
     expect(seen[1]!.size).toBe(whole.length);
     expect(seen[1]!.bytes).toEqual(whole.subarray(0, 32));
   });
@@ -384,7 +385,7 @@ describe('lines', () => {
     expect(stream.writableLength + stream.readableLength).toBeGreaterThan(3 * MIB);
     const chunks: string[] = [];
     stream.on('data', (chunk: Buffer) => chunks.push(chunk.toString()));
-    while (stream.writableLength > 0) await new Promise(setImmediate);
+    await until(() => stream.writableLength === 0);
     say(10);
     tap.close();
     stream.end();

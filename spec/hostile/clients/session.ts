@@ -14,7 +14,10 @@ import { proxy, type ProxyServer } from '../../../lib/proxy/index.js';
 import { replay, type ReplayOptions, type ReplayServer } from '../../../lib/replay/index.js';
 import { RawClient } from '../../emulator/raw-client.js';
 import { openFds } from '../../support/fds.js';
+import { until } from '../../support/until.js';
 import { writeRecording, type RecordingOptions } from './recording.js';
+
+export { until } from '../../support/until.js';
 
 export const PAGE = 4096;
 /** What a client may have mapped. */
@@ -56,15 +59,6 @@ function countRejection(): void {
 
 export function turn(ms = 2): Promise<void> {
   return new Promise((resolve) => setTimeout(resolve, ms));
-}
-
-/** Waits until it is so, for a machine that has other things to do, too. */
-export async function until(isSo: () => boolean, what: string): Promise<void> {
-  const deadline = performance.now() + 20_000;
-  while (!isSo()) {
-    if (performance.now() > deadline) throw new Error(`${what}: not within 20 seconds`);
-    await turn();
-  }
 }
 
 /** A replay that goes on whatever comes. */

@@ -4,6 +4,9 @@ import { ClosedError, connect, type Device } from '../../../lib/index.js';
 import { NvmeController, decodeStatus, type NvmeQueue } from '../../../lib/nvme/index.js';
 import { proxy, type ProxyServer } from '../../../lib/proxy/index.js';
 import { Scratch } from '../../cli/cli.js';
+import { until } from '../../support/until.js';
+
+export { until } from '../../support/until.js';
 
 /** What the table runs on. */
 export interface Ground {
@@ -35,11 +38,6 @@ export async function bounded<T>(what: string, promise: Promise<T>): Promise<T> 
   } finally {
     stop.abort();
   }
-}
-
-export async function until(isTrue: () => boolean, what: string): Promise<void> {
-  for (const deadline = performance.now() + PATIENCE_MS; !isTrue(); await sleep(1))
-    if (performance.now() > deadline) throw new Error(`it does not come about that ${what}`);
 }
 
 export async function turns(count: number): Promise<void> {
