@@ -65,8 +65,6 @@ export class EmulatorSession implements TransportHandler {
   /** A command is being carried out, or held back. */
   #isBusy = false;
   #isReading = true;
-  /** The socket had room and took nothing: the client has gone, which only reading tells. */
-  #isUnheard = false;
   readonly #share = new TurnShare(() => this.#goOn());
   /** More waits in the output than leaves in one turn, and the socket may take it. */
   #hasMoreToSend = false;
@@ -152,10 +150,8 @@ export class EmulatorSession implements TransportHandler {
   onLanded(): void {}
 
   onWritable(): void {
-    const waited = this.#output.bytes;
     this.#hasMoreToSend = !this.#output.flush();
     if (this.#hasMoreToSend) this.#share.useUp();
-    this.#isUnheard = this.#output.bytes > 0 && this.#output.bytes === waited;
     if (this.#state === 'closing') this.#endWhenSent();
     else this.#runQueue();
   }
@@ -350,7 +346,7 @@ export class EmulatorSession implements TransportHandler {
   #throttle(): void {
     const waitsForReply = this.#twin === undefined && (this.#requests?.waiting ?? 0) > 0;
     const hasRoom = this.#output.bytes <= HIGH_WATER && (this.#queue.bytes <= HIGH_WATER || waitsForReply);
-    this.#setReading(!this.#share.isUsedUp && (hasRoom || this.#isUnheard));
+    this.#setReading(!this.#share.isUsedUp && hasRoom);
   }
 
   #setReading(on: boolean): void {

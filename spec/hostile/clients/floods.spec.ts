@@ -91,6 +91,31 @@ describe.each(ALL_SERVERS)('at the %s', (where: Where) => {
     await expectNeighboursServed();
   });
 
+  test('headers in pieces of 64 KiB, and none of their answers read, wait', async () => {
+    const socket = createConnection(pathOf(where));
+    let end: unknown;
+    socket.on('error', (error) => (end = error)).on('close', () => (end ??= 'closed'));
+    cleanup(() => socket.destroy());
+    socket.pause();
+    socket.write(w.versionRequest());
+    const before = bytesInUse();
+    // Sixteen bytes each: it is their number that counts.
+    const some = Buffer.concat(Array<Buffer>(4096).fill(w.request(77, Buffer.alloc(0))));
+    for (let refused = 0, taken = 0; refused < 40 && taken < 200;) {
+      if (socket.writableNeedDrain) refused++;
+      else {
+        socket.write(some);
+        taken++;
+        refused = 0;
+      }
+      await turn(1);
+    }
+    expect(end).toBeUndefined();
+    expect(socket.writableNeedDrain).toBe(true);
+    expect(bytesInUse() - before).toBeLessThan(2 * HIGH_WATER + SLACK);
+    await expectNeighboursServed();
+  });
+
   test('all is answered once it is read', async () => {
     const raw = await client(where);
     const sent = await flood(raw, w.request(99, Buffer.alloc(16)), 300_000);
