@@ -38,17 +38,10 @@ await source.bar(0).writeUInt32(RamRegister.SCRATCH, 0xcafe);
 // Whoever owns the interrupt arms it anew: an eventfd belongs to one connection.
 const [vector] = await destination.irqs.msix.enable(1);
 
+const state = source.migration.save();
 let bytes = 0;
-await pipeline(
-  source.migration.save(),
-  async function* (chunks: AsyncIterable<Buffer>) {
-    for await (const chunk of chunks) {
-      bytes += chunk.byteLength;
-      yield chunk;
-    }
-  },
-  destination.migration.restore(),
-);
+state.on('data', (chunk: Buffer) => (bytes += chunk.byteLength));
+await pipeline(state, destination.migration.restore());
 console.log(`${bytes} bytes moved`);
 
 const got = await destination.bar(2).read(0, message.byteLength);

@@ -1,5 +1,6 @@
 /** Every example runs, against the embedded emulator in a process of its own. */
 import { describe, expect, jest, test } from '@jest/globals';
+import { readFileSync, readdirSync } from 'node:fs';
 import { createServer, type Socket } from 'node:net';
 import { runExample } from './support/example.js';
 import { Scratch } from './cli/cli.js';
@@ -45,6 +46,25 @@ describe('edu', () => {
       scratch.remove();
     }
   });
+});
+
+test('each is below sixty lines, is in the package and in examples/README.md', () => {
+  const directory = new URL('../examples/', import.meta.url);
+  const names = readdirSync(directory).filter((name) => name.endsWith('.ts'));
+  expect(names.length).toBeGreaterThan(5);
+  const readme = readFileSync(new URL('README.md', directory), 'utf8');
+  for (const name of names) {
+    const lines = readFileSync(new URL(name, directory), 'utf8').split('\n').length - 1;
+    expect({ name, isShort: lines < 60, isListed: readme.includes(`(${name})`) }).toEqual({
+      name,
+      isShort: true,
+      isListed: true,
+    });
+  }
+  const { files } = JSON.parse(readFileSync(new URL('../package.json', import.meta.url), 'utf8')) as {
+    files: string[];
+  };
+  expect(files).toContain('examples');
 });
 
 describe('the small ones', () => {

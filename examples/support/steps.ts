@@ -16,6 +16,17 @@ export class Steps {
     }
   }
 
+  /** Runs a step that gives something to go on with, and what is told. */
+  async open<T>(name: string, work: () => Promise<[T, string]>): Promise<T> {
+    let result!: T;
+    await this.run(name, async () => {
+      const [opened, text] = await work();
+      result = opened;
+      return text;
+    });
+    return result;
+  }
+
   /** The last line. */
   summary(): string {
     const seconds = (performance.now() - this.#begun) / 1000;
