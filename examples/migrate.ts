@@ -50,4 +50,4 @@ if (!got.equals(message) || scratch !== 0xcafe) throw new Error('the state did n
 console.log(`the destination knows it: "${got.toString()}", 0x${scratch.toString(16)}`);
 
 await destination.bar(0).writeUInt32(RamRegister.TRIGGER, MSIX_VECTOR_0);
-console.log(`${await vector!.wait()} interrupt from the destination`);
+console.log(`${await vector.wait()} interrupt from the destination`);
