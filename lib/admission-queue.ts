@@ -84,7 +84,7 @@ export class AdmissionQueue<G extends WaitingClient> {
     for (const guest of this.#guests) {
       if (!guest.isSilent) continue;
       if (guest.since > latest) return false;
-      const what = 'the client said nothing, and others were waiting';
+      const what = 'the client sent nothing while others were waiting';
       guest.end(new TransportError('recvmsg', ETIMEDOUT, what));
       return true;
     }

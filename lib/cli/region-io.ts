@@ -28,7 +28,7 @@ export interface RegionRange {
 /** @throws UsageError for a length that is no multiple of the width. */
 export function checkWidth(length: number, width: AccessWidth | undefined): void {
   if (width !== undefined && length % width !== 0) {
-    throw new UsageError(`${length} bytes are no multiple of --width ${width}`);
+    throw new UsageError(`length ${length} is not a multiple of --width ${width}`);
   }
 }
 
@@ -45,7 +45,7 @@ export function regionRange(
   if (region.size === 0) throw new RangeError(`the device has no ${name}`);
   if (offset + length > region.size) {
     throw new RangeError(
-      `${name} has ${hex(region.size)} bytes; ${length} from offset ${hex(offset)} end past it`,
+      `${name}: [${hex(offset)}, ${hex(offset + length)}) is out of bounds (size ${hex(region.size)})`,
     );
   }
   return {

@@ -126,7 +126,7 @@ function placeOf(name: string, nth: string | undefined, text: string): Place {
     return { base: { kind: 'space', register }, offset: register.offset, width: register.width };
   }
   const digits = NUMBER.exec(name)?.groups?.['digits'];
-  if (digits === undefined) throw invalid(text, `there is no register ${name}; --names lists them`);
+  if (digits === undefined) throw invalid(text, `unknown register ${name}; --names lists them`);
   return {
     base: { kind: 'space', register: undefined },
     offset: Number.parseInt(digits, 16),
@@ -157,12 +157,12 @@ function parseWrite(text: string, width: RegisterWidth, operation: string): Writ
 
 function parseValue(text: string, most: number, operation: string): number {
   const digits = NUMBER.exec(text)?.groups?.['digits'];
-  if (digits === undefined) throw invalid(operation, `'${text}' is no hexadecimal number`);
+  if (digits === undefined) throw invalid(operation, `'${text}' is not a hexadecimal number`);
   const value = Number.parseInt(digits, 16);
   if (value > most) throw invalid(operation, `${hex(value)} does not fit the register`);
   return value;
 }
 
 function invalid(text: string, why: string): UsageError {
-  return new UsageError(`'${text}' is no register: ${why}`);
+  return new UsageError(`'${text}' is not a register: ${why}`);
 }

@@ -248,7 +248,7 @@ export class RawConnection implements TransportHandler {
     const at = this.#steps.length;
     this.#watch(reply, this.#asked.get(reply.id), () => this.#around(at));
     if (this.#waiting.length > MOST_WAITING || this.#waitingBytes > MOST_WAITING_BYTES) {
-      throw new ProtocolError('the server sends replies that nobody asked for, and does not stop');
+      throw new ProtocolError('the server keeps sending replies to commands that were not sent');
     }
     this.#wake?.();
   }

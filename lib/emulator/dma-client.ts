@@ -79,7 +79,7 @@ export class DmaClient implements ClientMemory {
   }
 
   #throwIfClosed(): void {
-    if (this.#closed !== undefined) throw new ClosedError('the client has gone', { cause: this.#closed });
+    if (this.#closed !== undefined) throw new ClosedError('the client disconnected', { cause: this.#closed });
   }
 }
 

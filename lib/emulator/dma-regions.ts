@@ -159,7 +159,7 @@ export class DmaRegions {
   #checkMap({ flags, offset, address, size }: DmaMap, fd: number | undefined): void {
     if ((flags & DMA_MAP_FLAG_FILE_IO) !== 0) throw new DeviceError(ENOTSUP, 'FILE_IO');
     if ((flags & (DMA_MAP_FLAG_READ | DMA_MAP_FLAG_WRITE)) === 0) {
-      throw new DeviceError(EINVAL, 'the mapping can neither be read nor written');
+      throw new DeviceError(EINVAL, 'the mapping has neither the READ nor the WRITE flag');
     }
     if (fd === undefined && ((flags & DMA_MAP_FLAG_MMAP) !== 0 || offset !== 0)) {
       throw new DeviceError(EINVAL, 'an offset or MMAP without an fd');
@@ -187,7 +187,7 @@ export class DmaRegions {
 function mapFile({ flags, offset, size }: DmaMap, fd: number): NativeMapping {
   const info = native().fdInfo(fd);
   if (typeof info === 'number') throw new DeviceError(-info, 'fstat');
-  if ((info.mode & S_IFMT) !== S_IFREG) throw new DeviceError(EINVAL, 'the fd is no memory');
+  if ((info.mode & S_IFMT) !== S_IFREG) throw new DeviceError(EINVAL, 'the fd is not a regular file');
   if (BigInt(offset) + size > BigInt(info.size)) {
     throw new DeviceError(
       EINVAL,

@@ -136,7 +136,7 @@ export class EmulatorSession implements TransportHandler {
       this.#queue.push(message);
     }
     if (this.#queue.bytes > MAX_QUEUED) {
-      throw new ProtocolError(`the client sent ${this.#queue.length} commands more than can be carried out`);
+      throw new ProtocolError(`the client sent too many commands: ${this.#queue.length} are waiting`);
     }
     this.#share.spend(performance.now() - begun, this.#transport.turn);
     this.#throttle();

@@ -167,7 +167,7 @@ export class IrqTable {
     if (events.length !== 0 && events.length !== count) {
       throw new DeviceError(EINVAL, `${events.length} eventfds for ${count} interrupts`);
     }
-    if (!events.every(({ fd }) => isEventFd(fd))) throw new DeviceError(EINVAL, 'an fd is no eventfd');
+    if (!events.every(({ fd }) => isEventFd(fd))) throw new DeviceError(EINVAL, 'an fd is not an eventfd');
     const meant = lines.slice(start, start + count);
     if (events.length > 0) this.#checkRoom(meant.filter((line) => !line.has(action)).length);
     meant.forEach((line, i) => line.assign(action, events[i]));

@@ -180,7 +180,9 @@ export class HalfRelay {
   onUncut(bytes: Buffer, start: number, end: number, fds: readonly number[]): void {
     if (!this.#saidUncut && this.#context.passesUncut) {
       this.#saidUncut = true;
-      this.#context.onNotice(`${this.#source.name} sends what is no message: it is passed as it is, unseen`);
+      this.#context.onNotice(
+        `${this.#source.name} sends data that is not a message: it is forwarded unchanged, and not traced`,
+      );
     }
     const passed = fds.length > 0 ? this.#passable(fds) : fds;
     this.#queue.send({ bytes, start, end, fds: passed, told: undefined }, false);
@@ -229,7 +231,9 @@ export class HalfRelay {
     closeFds(fds);
     counters.droppedFds += fds.length;
     if (!this.#saidDropped)
-      this.#context.onNotice(`${this.#target.name} takes no file descriptors: messages go without theirs`);
+      this.#context.onNotice(
+        `${this.#target.name} cannot receive file descriptors: messages are forwarded without them`,
+      );
     this.#saidDropped = true;
     return NO_FDS;
   }

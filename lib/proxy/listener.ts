@@ -154,7 +154,8 @@ class TcpListener implements Listener {
       this.#waitForRoom();
     } else {
       socket.destroy();
-      if (!this.#saidFull) this.#handler.onTrouble(new Error(`${this.address}: more clients than can wait`));
+      if (!this.#saidFull)
+        this.#handler.onTrouble(new Error(`${this.address}: too many clients are waiting`));
       this.#saidFull = true;
     }
   }

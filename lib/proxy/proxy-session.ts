@@ -150,7 +150,7 @@ export class ProxySession {
     if (index === undefined) return fds;
     const pair = twinPair(fds[index]!);
     if (typeof pair === 'number') {
-      this.#notice(`the twin socket is passed on, and not seen: ${errnoName(pair)}`);
+      this.#notice(`the twin socket is forwarded, and not traced: ${errnoName(pair)}`);
       return fds;
     }
     const [ours, theirs] = pair;

@@ -85,7 +85,7 @@ export class Relay implements HalfRelayOwner {
   onDone(): void {
     if (this.#over) return;
     if (this.#toServer.isDone && this.#toClient.isDone) {
-      this.#finish(this.#reason ?? new ClosedError(`${this.#name}both sides have gone`));
+      this.#finish(this.#reason ?? new ClosedError(`${this.#name}both sides closed the connection`));
       return;
     }
     this.#look ??= setInterval(() => this.#lookAfterSides(), LOOK_MS);

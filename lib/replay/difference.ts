@@ -129,11 +129,11 @@ function commandOf({ bytes }: Comparable): string {
 }
 
 const HEADLINES: Readonly<Record<DifferenceKind, (message: string) => string>> = {
-  changed: (message) => `another request than ${message}`,
+  changed: (message) => `a request different from ${message}`,
   beyond: (message) => `a request that the recording does not have (the nearest is ${message})`,
-  answer: (message) => `another answer than ${message}`,
-  silence: (message) => `no answer in time, where ${message} is recorded`,
-  skipped: (message) => `${message} was left out`,
+  answer: (message) => `a reply different from ${message}`,
+  silence: (message) => `no reply in time (${message} is recorded)`,
+  skipped: (message) => `${message} was skipped`,
 };
 
 /** The first line says what, the others how. */

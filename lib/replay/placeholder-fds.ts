@@ -83,7 +83,7 @@ export class PlaceholderFds {
       if (command === Command.DEVICE_GET_REGION_IO_FDS && fds > 0) return this.#ioFds(bytes, fds);
     }
     if (fds > 0) {
-      this.#note(`the reply ${number} to ${commandName(command)} came with fds: it is served without`);
+      this.#note(`the reply ${number} to ${commandName(command)} came with fds: it is served without them`);
     }
     return { bytes, fds: [] };
   }
@@ -100,7 +100,8 @@ export class PlaceholderFds {
     if (info === undefined || (info.flags & REGION_FLAG_MMAP) === 0) return { bytes, fds: [] };
     const blank = this.#policy === 'blank' && fds > 0 ? this.#blankRegion(info, fds) : undefined;
     if (blank !== undefined) return { bytes, fds: blank };
-    if (!info.truncated) this.#note(`region ${info.index} could be mapped: it is served without its memory`);
+    if (!info.truncated)
+      this.#note(`region ${info.index} could be mapped: it is served without the MMAP flag`);
     return { bytes: withoutMapping(bytes, info), fds: [] };
   }
 
@@ -115,9 +116,7 @@ export class PlaceholderFds {
     const blank = sizes.map((size) => this.#memory(size));
     // A reply without its areas may not need all of it.
     if (!info.truncated) this.#regions.set(info.index, blank);
-    this.#note(
-      `region ${info.index} can be mapped: its memory is zeros, and what is written there is not looked at`,
-    );
+    this.#note(`region ${info.index} can be mapped: its memory is zeros, and writes to it have no effect`);
     return blank;
   }
 
@@ -143,9 +142,7 @@ export class PlaceholderFds {
       if (shadow !== undefined) return this.#memory(Math.min(shadow, MAX_BLANK));
       return streams.has(i) ? this.#stream() : this.#own(native().eventfd(0), 'eventfd');
     });
-    this.#note(
-      'the fds that stand for parts of a region lead nowhere: what clients signal there is not looked at',
-    );
+    this.#note('the I/O fds of a region are placeholders: signals on them have no effect');
     return { bytes, fds };
   }
 

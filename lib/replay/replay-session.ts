@@ -183,7 +183,7 @@ export class ReplaySession implements TransportHandler {
     this.#queue.push(request);
     this.#queuedBytes += costOf(request);
     if (this.#queuedBytes > MAX_QUEUED) {
-      throw new ProtocolError(`the client sent ${this.#queue.length} requests more than can be answered`);
+      throw new ProtocolError(`the client sent too many requests: ${this.#queue.length} are waiting`);
     }
     this.#throttle();
     this.#answerQueue();
@@ -348,7 +348,7 @@ export class ReplaySession implements TransportHandler {
     if (!isVersion || !offersTwinSocket(message.bytes)) return this.#placeholders.serve(message);
     if (!this.#transport.passesFds || !offersTwinSocket(request.bytes) || message.fds !== 1) {
       this.#note(
-        'the recorded server had a twin socket and this client wants none: DMA comes on its only socket',
+        'the recorded server had a twin socket and this client did not ask for one: DMA requests are sent on its only socket',
       );
       return { bytes: withoutTwinSocket(message.bytes), fds: [] };
     }

@@ -84,12 +84,12 @@ describe('vfio-user config', () => {
   });
 
   test('says in a line what makes no sense, before it connects', async () => {
-    expect(await misuse('VENDOR')).toMatch(/there is no register VENDOR; --names lists them/);
+    expect(await misuse('VENDOR')).toMatch(/unknown register VENDOR; --names lists them/);
     expect(await misuse('41.l')).toMatch(/0x41 is not aligned to 4 bytes/);
     expect(await misuse('40')).toMatch(/it wants a width: \.b, \.w or \.l/);
     expect(await misuse('CAP_PM')).toMatch(/it wants a width/);
     expect(await misuse('COMMAND=12345')).toMatch(/0x12345 does not fit the register/);
-    expect(await misuse('COMMAND=six')).toMatch(/'six' is no hexadecimal number/);
+    expect(await misuse('COMMAND=six')).toMatch(/'six' is not a hexadecimal number/);
     expect(await misuse('COMMAND=1:2:3')).toMatch(/one mask/);
     expect(await misuse('COMMAND@1')).toMatch(/@n counts capabilities/);
     expect(await misuse('')).toMatch(/it is REGISTER/);
@@ -205,7 +205,7 @@ describe('a header of another type', () => {
     expect(stdout).toBe('11\n33\n33\n22\n');
     expect((await vfioUser('config', path, 'CAP_VNDR+3.b@2')).stderr).toMatch(/no 3\. capability 0x09/);
     expect(await misuse('CAP_VNDR@1+3.b@1')).toMatch(/it is REGISTER/);
-    expect(await misuse('CAP100.b')).toMatch(/there is no register CAP100/);
+    expect(await misuse('CAP100.b')).toMatch(/unknown register CAP100/);
   });
 
   test('a place that is not aligned is refused before anything is written', async () => {

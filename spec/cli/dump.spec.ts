@@ -207,9 +207,9 @@ describe('vfio-user dump', () => {
 
   test.each([
     [['rom'], /the device has no rom/, 1],
-    [['bar0', '--offset', '0x100000'], /bar0 has 0x100000 bytes; 1 from offset 0x100000 end past it/, 1],
+    [['bar0', '--offset', '0x100000'], /bar0: \[0x100000, 0x100001\) is out of bounds \(size 0x100000\)/, 1],
     [['bar7'], /'bar7' is invalid for argument 'REGION'/, 2],
-    [['bar0', '--length', '6', '--width', '4'], /6 bytes are no multiple of --width 4/, 2],
+    [['bar0', '--length', '6', '--width', '4'], /length 6 is not a multiple of --width 4/, 2],
     [['bar0', '--fill', '256'], /A byte is at most 255/, 2],
     [['bar0', '--output', '/nonexistent/file'], /ENOENT/, 1],
   ] as const)('says in a line what is wrong with %j', async (args, message, expected) => {

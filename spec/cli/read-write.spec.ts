@@ -211,11 +211,11 @@ describe('--enable is recommended where it is what is missing', () => {
 
 describe('refused before the device is touched', () => {
   test.each([
-    [['read', 'bar0', '0x40000'], 'bar0 has 0x40000 bytes; 4 from offset 0x40000 end past it [RangeError]'],
-    [['read', 'bar0', '0x3fffd'], 'bar0 has 0x40000 bytes; 4 from offset 0x3fffd end past it [RangeError]'],
+    [['read', 'bar0', '0x40000'], 'bar0: [0x40000, 0x40004) is out of bounds (size 0x40000) [RangeError]'],
+    [['read', 'bar0', '0x3fffd'], 'bar0: [0x3fffd, 0x40001) is out of bounds (size 0x40000) [RangeError]'],
     [
       ['write', 'bar0', '0x3ffff', '1'],
-      'bar0 has 0x40000 bytes; 4 from offset 0x3ffff end past it [RangeError]',
+      'bar0: [0x3ffff, 0x40003) is out of bounds (size 0x40000) [RangeError]',
     ],
     [['read', 'bar1', '0'], 'the device has no bar1 [RangeError]'],
     [['read', '77', '0'], 'the device has regions 0 to 8, not 77 [RangeError]'],

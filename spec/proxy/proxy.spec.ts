@@ -230,7 +230,7 @@ describe('what makes no sense', () => {
     expect(events).toContainEqual({
       type: 'notice',
       client: 1,
-      text: 'the client sends what is no message: it is passed as it is, unseen',
+      text: 'the client sends data that is not a message: it is forwarded unchanged, and not traced',
     });
   });
 });
@@ -362,7 +362,10 @@ describe('where fds do not pass', () => {
     native().closeFd(fd);
     expect(front.counters.toClient).toMatchObject({ messages: 1, fds: 0, droppedFds: 1 });
     expect(events).toContainEqual(
-      expect.objectContaining({ type: 'notice', text: expect.stringContaining('takes no file descriptors') }),
+      expect.objectContaining({
+        type: 'notice',
+        text: expect.stringContaining('cannot receive file descriptors'),
+      }),
     );
   });
 

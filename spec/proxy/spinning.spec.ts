@@ -82,7 +82,7 @@ describe.each([0, 1, 50, 100])('looking for %i us', (spinUs) => {
     for (const count of await Promise.all(rounds)) expect(count).toBeGreaterThan(0);
   });
 
-  test('the client has gone while its question is under way', async () => {
+  test('the client disconnected while its question is under way', async () => {
     const { client, server, events, proxy } = await between({ spinUs });
     client.send(regionReadRequest({}, { id: 1 }));
     client.close();

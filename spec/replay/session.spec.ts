@@ -176,7 +176,7 @@ describe('a client that leaves the recording', () => {
     expect((error as Error).message).toBe(
       [
         'different: 2 of 4 recorded requests were played',
-        'another request than message 5',
+        'a request different from message 5',
         '  recorded  REGION_WRITE offset=0x4 region=0 count=4 data=02000000',
         '  received  REGION_WRITE offset=0x4 region=0 count=4 data=02000700',
         '  data from byte 2 on: recorded 0000, received 0700 (of 4 bytes)',
@@ -484,7 +484,7 @@ describe('regions that could be mapped', () => {
     client.close();
     expect(await server.report()).toMatchObject({
       outcome: 'complete',
-      notes: ['region 0 could be mapped: it is served without its memory'],
+      notes: ['region 0 could be mapped: it is served without the MMAP flag'],
     });
   });
 

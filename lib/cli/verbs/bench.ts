@@ -60,9 +60,7 @@ export function registerBench(program: Command): void {
     .option('--offset <offset>', 'where in the region', parseSize, 0)
     .option('--size <bytes>', 'bytes of each access', positive, 4)
     .option('--depth <n>', 'accesses under way at once (async)', positive, 1)
-    .addOption(
-      new Option('--mode <mode>', 'the face of the library').choices(['sync', 'async']).default('sync'),
-    )
+    .addOption(new Option('--mode <mode>', 'the API to use').choices(['sync', 'async']).default('sync'))
     .addOption(new Option('--op <op>', 'what to do').choices(['read', 'write']).default('read'))
     .option('--count <n>', 'how many accesses', positive, 100_000)
     .option('--spin <us>', 'the most that a wait may spin, in microseconds (50); 0 never', parseSize)
@@ -197,7 +195,8 @@ function asyncAccess(device: Device, options: RegionOptions, bytes: Buffer, late
     const workers: Promise<void>[] = [];
     for (let tag = 0; tag < options.depth; tag++) workers.push(worker(access, tag));
     await Promise.all(workers);
-    if (device.counters.unknown > 0) throw new Error('the server sent replies that nobody asked for');
+    if (device.counters.unknown > 0)
+      throw new Error('the server sent replies to requests that were not sent');
   };
 }
 

@@ -108,7 +108,7 @@ function defaultFormat(length: number, { width, output }: ReadOptions): Format {
 
 function checkFormat(format: Format, length: number, { output }: ReadOptions): void {
   if (format === 'raw' && output === undefined && process.stdout.isTTY === true) {
-    throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
+    throw new UsageError('raw bytes are not written to a terminal: use --output FILE, or a pipe');
   }
   if (format === 'json' && length > MAX_JSON_BYTES) {
     throw new UsageError(`--format json takes at most ${MAX_JSON_BYTES} bytes`);

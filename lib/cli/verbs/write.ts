@@ -54,7 +54,7 @@ async function write(
 ): Promise<void> {
   const { width, input } = options;
   if ((value === undefined) === (input === undefined)) {
-    throw new UsageError('what to write is either a VALUE or --input FILE');
+    throw new UsageError('give either VALUE or --input FILE');
   }
   const bytes = value === undefined ? undefined : encode(value, width ?? DEFAULT_WIDTH);
   const length = bytes?.length ?? (await fileSize(input!));

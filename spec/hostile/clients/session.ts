@@ -142,7 +142,7 @@ export function keepPromises(): void {
     }
     const isAlone = () =>
       server.clientCount === 2 && legacy.clientCount === 0 && recorded.progress === undefined;
-    await until(isAlone, 'the client has gone');
+    await until(isAlone, 'the client disconnected');
     await until(() => openFds() <= fdsBefore, 'its file descriptors are closed');
     expect(process.memoryUsage().rss - memoryBefore).toBeLessThan(MOST_MEMORY);
     expect(faults).toEqual([]);
