@@ -2,7 +2,7 @@
 import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
 import type { RegionWrite } from '../protocol/region-write-multi.js';
-import { withDeadline, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
+import { Exclusive, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
 import * as option from '../options.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
@@ -61,6 +61,8 @@ export class Device extends EventEmitter<DeviceEvents> {
   #lastBar: Region | undefined;
   readonly #context: DeviceContext;
   readonly #config: ConfigSpace | undefined;
+  /** Held by whoever sets registers of config space that belong together: sizing a BAR takes several accesses. */
+  readonly #setUp = new Exclusive();
   /** `enable()` was called, and is done again after a reset. */
   #enabled = false;
   /** Errors of posted writes that a fence has told of. */
@@ -165,11 +167,17 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /**
    * Makes the device ready for a driver, as a host does: addresses for BARs that have none, memory and I/O decoding and
-   * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space.
+   * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space. One after the
+   * other, and after resets that are under way.
    */
   async enable(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Device.enable', options);
-    const call = withDeadline(options);
+    const { unavailable } = this.#context;
+    if (unavailable !== undefined) throw unavailable;
+    await this.#setUp.run('Device.enable', options, (call) => this.#enable(call));
+  }
+
+  async #enable(call: CallOptions | undefined): Promise<void> {
     if (this.#config !== undefined) await enableDevice(this.#config, this.regions, call);
     this.#enabled = true;
     // What interrupts wrote while memory decoding was off has not arrived. Nothing is sent where none is enabled.
@@ -210,12 +218,15 @@ export class Device extends EventEmitter<DeviceEvents> {
   async reset(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Device.reset', options);
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
-    const call = withDeadline(options);
+    await this.#setUp.run('Device.reset', options, (call) => this.#reset(call));
+  }
+
+  async #reset(call: CallOptions | undefined): Promise<void> {
     const send = () =>
       this.#context.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
     if (this.#config === undefined) await send();
     else await this.#config.refreshAfter(send, call);
-    if (this.#enabled) await this.enable(call);
+    if (this.#enabled) await this.#enable(call);
     else await this.irqs.restore(call);
   }
 
@@ -223,26 +234,31 @@ export class Device extends EventEmitter<DeviceEvents> {
   async restore(regions: readonly RegionDescription[], options: CallOptions): Promise<void> {
     this.#fencedErrors = 0;
     if (!this.#referenced) this.#context.connection.unref();
+    const ours = [...regions];
     try {
-      await this.#checkIdentity(options);
-    } catch (error) {
-      for (const description of regions) description.close();
-      throw error;
+      await this.#setUp.run('setting the device up again', options, (call) => this.#restore(ours, call));
+    } finally {
+      for (const description of ours) description.close();
     }
-    for (const description of regions) {
+    // The last: it may set the device running.
+    await this.migration.restoreAfterReconnect();
+  }
+
+  /** Takes out of `ours` what others own from then on. */
+  async #restore(ours: RegionDescription[], options: CallOptions | undefined): Promise<void> {
+    await this.#checkIdentity(options);
+    for (const description of ours.splice(0)) {
       this.#context.addResource(description);
       this.regions[description.info.index]?.restore(description);
     }
     this.features.forget();
     await this.dma.restore(options);
-    if (this.#enabled) await this.enable(options);
+    if (this.#enabled) await this.#enable(options);
     else await this.irqs.restore(options);
-    // The last: it may set the device running.
-    await this.migration.restoreAfterReconnect();
   }
 
   /** Reads config space again, which must be the same device's: another one is given no memory. */
-  async #checkIdentity(options: CallOptions): Promise<void> {
+  async #checkIdentity(options: CallOptions | undefined): Promise<void> {
     const config = this.#config;
     if (config === undefined) return;
     const before = identityOf(config);

@@ -30,7 +30,10 @@ export async function enableDevice(
   options?: CallOptions,
 ): Promise<void> {
   await config.settle(options);
-  const unassigned = config.bars.filter((bar) => bar.address === 0n && (regions[bar.index]?.size ?? 0) > 0);
+  const unassigned = config.bars.filter((bar) => {
+    const size = regions[bar.index]?.size ?? 0;
+    return size > 0 && !hasAddress(bar, size);
+  });
   if (unassigned.length > 0) {
     // While a BAR is sized it must not answer to the addresses that it passes through.
     await config.update(PciConfig.COMMAND, 2, DECODE, 0, options);
@@ -40,6 +43,13 @@ export async function enableDevice(
   await config.update(PciConfig.COMMAND, 2, wanted, wanted, options);
 }
 
+/** Not what a BAR reads as whose sizing was broken off: an address that makes it end where its registers do. */
+function hasAddress({ kind, address }: Bar, size: number): boolean {
+  if (address === 0n) return false;
+  const end = address + BigInt(2 ** Math.ceil(Math.log2(size)));
+  return end !== 1n << 32n && end !== 1n << (kind === 'io' ? 16n : 64n);
+}
+
 async function assignAddresses(
   config: ConfigSpace,
   regions: readonly Region[],
@@ -47,9 +57,12 @@ async function assignAddresses(
   options?: CallOptions,
 ): Promise<void> {
   const requests: BarRequest[] = config.bars
-    .filter((bar) => bar.address !== 0n)
+    .filter((bar) => bar.address !== 0n && !unassigned.includes(bar))
     .map((bar) => ({ ...bar, size: regions[bar.index]?.size ?? 0 }));
-  for (const bar of unassigned) requests.push({ ...bar, size: await sizeBar(config, bar, options) });
+  for (const bar of unassigned) {
+    const size = await sizeBar(config, bar, options);
+    requests.push({ ...bar, address: 0n, size });
+  }
   const { assignments, problems } = assignBars(requests);
   if (problems.length > 0) throw new UnsupportedError(problems.join('; '));
   for (const { index, kind, address } of assignments) {

@@ -16,6 +16,8 @@ let device: Device;
 let model: Bars;
 /** Dwords that were written to config space: `0x10 = ffffffff`. */
 let writes: string[];
+/** Sees each of them. */
+let onWrite: ((line: string) => void) | undefined;
 
 /** A device of nothing but BARs. */
 class Bars extends PciDevice {
@@ -31,12 +33,15 @@ class Bars extends PciDevice {
 async function open(...bars: PciBar[]): Promise<void> {
   model = new Bars(bars);
   writes = [];
+  onWrite = undefined;
   const [ours, theirs] = native().socketPair() as [number, number];
   server = serveFd(model, theirs, {
     intercept: ({ command, payload }) => {
       if (command !== 10) return;
       const value = payload.readUIntLE(16, payload.readUInt32LE(12)).toString(16);
-      writes.push(`0x${payload.readUInt32LE(0).toString(16)} = ${value}`);
+      const line = `0x${payload.readUInt32LE(0).toString(16)} = ${value}`;
+      writes.push(line);
+      onWrite?.(line);
     },
   });
   device = await connect({ fd: ours });
@@ -112,3 +117,45 @@ test('after a reset it is done again, and only where it was done before', async 
   expect(model.config.isBarEnabled(0)).toBe(true);
   expect(device.config.command).toBe(7);
 });
+
+const THREE: PciBar[] = [
+  { index: 0, size: 0x10000 },
+  { index: 1, size: 32, kind: 'io' },
+  { index: 2, size: 1 << 20, kind: 'memory64' },
+];
+
+function expectEnabled(): void {
+  for (const { index, size } of THREE) {
+    const address = model.config.barAddress(index);
+    expect(model.config.isBarEnabled(index)).toBe(true);
+    expect(address).toBeGreaterThan(0n);
+    expect(address % BigInt(size)).toBe(0n);
+    expect([1n << 32n, 1n << 64n]).not.toContain(address + BigInt(size));
+  }
+}
+
+test('several at once, and beside a reset, size no BAR while another one does', async () => {
+  await open(...THREE);
+  const others: Promise<void>[] = [];
+  onWrite = () => {
+    if (others.length < 12) others.push(others.length % 4 === 3 ? device.reset() : device.enable());
+  };
+  await device.enable();
+  await Promise.all(others);
+  expectEnabled();
+});
+
+test.each(['0x10', '0x14', '0x18', '0x1c'])(
+  'broken off while %s is sized: done the next time',
+  async (register) => {
+    await open(...THREE);
+    const abort = new AbortController();
+    onWrite = (line) => {
+      if (line === `${register} = ffffffff`) abort.abort(new Error('no more'));
+    };
+    await expect(device.enable({ signal: abort.signal })).rejects.toThrow('no more');
+    onWrite = undefined;
+    await device.enable();
+    expectEnabled();
+  },
+);
