@@ -7,7 +7,7 @@
 import { test } from '@jest/globals';
 import fc from 'fast-check';
 import { openFds } from '../support/fds.js';
-import { assertModel, fdsWereClosed, modelRun } from '../support/model-run.js';
+import { assertModel, fdsWereClosed, holdings, modelRun, nothingIsLeft } from '../support/model-run.js';
 import { anyEnd, anyNature, anyStep } from './model/steps.js';
 import { World } from './model/world.js';
 
@@ -39,9 +39,11 @@ test(
   `whatever comes together: each call ends once, what was acknowledged is there, nothing else is (VFIO_USER_MODEL_SEED=${RUN.seed})`,
   async () => {
     await new Promise((resolve) => setTimeout(resolve, 200));
-    const before = openFds();
+    const fds = openFds();
+    const before = holdings();
     await assertModel(property, RUN);
-    await fdsWereClosed(before);
+    await fdsWereClosed(fds);
+    await nothingIsLeft(before);
   },
   RUN.runs * RUN_MS,
 );

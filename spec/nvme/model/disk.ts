@@ -1,16 +1,23 @@
 /** A disk of the model: its blocks, and what they may hold. */
-import { MemoryStore, type BlockStore } from '../../../lib/emulator/index.js';
-import { blocksOf, History, isZero } from './history.js';
+import { MemoryStore, type BlockStore, type EmulatedNamespaceOptions } from '../../../lib/emulator/index.js';
+import { blocksOf, History, isZero, NO_WRITE } from './history.js';
 
 export interface DiskOptions {
   serialNumber: string;
+  modelNumber: string;
+  /** 16 and 32 hexadecimal digits; zeroes for none. */
   eui64: string;
+  nguid: string;
   blockSize: number;
   blocks: number;
 }
 
+const PIECE_BYTES = 1 << 20;
+
 /** Keeps what is on it when its controller is closed, and can be slow. */
 export class SlowStore extends MemoryStore {
+  /** The pieces of which something was written. */
+  readonly touched = new Set<number>();
   /** How long each of the next accesses takes, in milliseconds. */
   readonly delays: number[] = [];
 
@@ -19,7 +26,7 @@ export class SlowStore extends MemoryStore {
   }
 
   override write(offset: number, data: Uint8Array): void {
-    return this.#later(() => super.write(offset, data)) as void;
+    return this.#later(() => this.put(offset, data)) as void;
   }
 
   override clear(offset: number, length: number): void {
@@ -34,7 +41,13 @@ export class SlowStore extends MemoryStore {
   }
 
   put(offset: number, data: Uint8Array): void {
+    this.#touch(offset, data.length);
     super.write(offset, data);
+  }
+
+  #touch(offset: number, length: number): void {
+    const last = Math.floor((offset + length - 1) / PIECE_BYTES);
+    for (let piece = Math.floor(offset / PIECE_BYTES); piece <= last; piece++) this.touched.add(piece);
   }
 
   #later<T>(access: () => T): T | Promise<T> {
@@ -45,7 +58,7 @@ export class SlowStore extends MemoryStore {
 }
 
 /** What a controller shows of a disk: it may grow later. */
-export class Shown implements BlockStore {
+class Shown implements BlockStore {
   readonly size: number;
   readonly #store: BlockStore;
 
@@ -73,7 +86,9 @@ export class Shown implements BlockStore {
 
 export class Disk {
   readonly serialNumber: string;
+  readonly modelNumber: string;
   readonly eui64: string;
+  readonly nguid: string;
   readonly blockSize: number;
   readonly store: SlowStore;
   /** How many blocks it has shown; more than one number where it has grown. */
@@ -81,9 +96,12 @@ export class Disk {
   readonly history: History;
 
   /** `reserve`: it may grow to so many blocks. */
-  constructor({ serialNumber, eui64, blockSize, blocks }: DiskOptions, reserve = blocks) {
+  constructor(options: DiskOptions, reserve = options.blocks) {
+    const { serialNumber, modelNumber, eui64, nguid, blockSize, blocks } = options;
     this.serialNumber = serialNumber;
+    this.modelNumber = modelNumber;
     this.eui64 = eui64;
+    this.nguid = nguid;
     this.blockSize = blockSize;
     this.sizes = [blocks];
     this.history = new History(blockSize);
@@ -94,27 +112,54 @@ export class Disk {
     return this.sizes.at(-1)!;
   }
 
+  /** Whether it can be known again. */
+  get hasIdentifier(): boolean {
+    return !/^0*$/.test(this.eui64 + this.nguid);
+  }
+
+  /** What a controller shows of it now. */
+  get namespace(): EmulatedNamespaceOptions {
+    return { store: new Shown(this), blockSize: this.blockSize, eui64: this.eui64, nguid: this.nguid };
+  }
+
   /** Blocks that were there before anything was written. */
   prefill(lba: number, stamp: number): void {
     this.store.put(lba * this.blockSize, blocksOf(stamp, lba, 1, this.blockSize));
-    this.history.writes.push({ stamp, lba, blocks: 1, begin: -1, end: -1, isAcknowledged: true });
+    this.history.writes.push({
+      ...NO_WRITE,
+      stamp,
+      lba,
+      blocks: 1,
+      begin: -1,
+      end: -1,
+      isAcknowledged: true,
+    });
   }
 
   /** All of it, now that nothing is under way. */
   check(now: number): string | undefined {
     const { blockSize, store } = this;
-    const step = Math.floor((1 << 20) / blockSize);
-    const total = store.size / blockSize;
-    for (let lba = 0; lba < total; lba += step) {
-      const count = Math.min(step, total - lba);
-      const bytes = store.look(lba * blockSize, count * blockSize);
+    const count = PIECE_BYTES / blockSize;
+    const pieces = new Set(store.touched);
+    for (const { stamp, lba, blocks } of this.history.writes) {
+      if (stamp === 0) continue;
+      for (let at = lba; at < lba + blocks; at += count) pieces.add(Math.floor(at / count));
+      pieces.add(Math.floor((lba + blocks - 1) / count));
+    }
+    for (const piece of pieces) {
+      const lba = piece * count;
+      const bytes = store.look(lba * blockSize, Math.min(PIECE_BYTES, store.size - lba * blockSize));
       const problem = this.history.isUntouched(lba, count)
         ? isZero(bytes)
           ? undefined
           : `blocks ${lba} to ${lba + count - 1} were written by nobody`
         : this.history.whatIsWrong(lba, bytes, now, now);
-      if (problem !== undefined) return `disk ${this.serialNumber}/${this.eui64}/${blockSize}: ${problem}`;
+      if (problem !== undefined) return `disk ${this.name}: ${problem}`;
     }
     return undefined;
+  }
+
+  get name(): string {
+    return `${this.serialNumber}/${this.eui64}/${this.blockSize}`;
   }
 }

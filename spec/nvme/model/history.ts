@@ -16,6 +16,25 @@ export interface BlockWrite {
   /** When the device was done with it; Infinity as long as that is not known. */
   end: number;
   isAcknowledged: boolean;
+  /** The namespace was replaced while it was under way: it may be on either disk, or in parts on both. */
+  isDivided: boolean;
+}
+
+/** What a write is by default. */
+export const NO_WRITE: BlockWrite = {
+  stamp: 0,
+  lba: 0,
+  blocks: 0,
+  begin: 0,
+  end: Infinity,
+  isAcknowledged: false,
+  isDivided: false,
+};
+
+/** The device is done with it. */
+export function endWrite(write: BlockWrite, isAcknowledged: boolean, now: number): void {
+  write.end = now;
+  write.isAcknowledged = isAcknowledged && !write.isDivided;
 }
 
 export class History {
@@ -28,9 +47,21 @@ export class History {
 
   /** A write is called. */
   begin(stamp: number, lba: number, blocks: number, now: number): BlockWrite {
-    const write = { stamp, lba, blocks, begin: now, end: Infinity, isAcknowledged: false };
+    const write = { ...NO_WRITE, stamp, lba, blocks, begin: now };
     this.writes.push(write);
     return write;
+  }
+
+  /** A write that was meant for another disk may be here, too. */
+  share(write: BlockWrite): void {
+    write.isDivided = true;
+    if (!this.writes.includes(write)) this.writes.push(write);
+  }
+
+  /** A write was not sent. */
+  forget(write: BlockWrite): void {
+    const at = this.writes.indexOf(write);
+    if (at >= 0) this.writes.splice(at, 1);
   }
 
   /** What is wrong with these blocks, which were seen at some time from `from` to `to`; undefined where nothing is. */
@@ -75,7 +106,7 @@ export class History {
 }
 
 /** Zeroes, as it had them from the first. */
-const FIRST: BlockWrite = { stamp: 0, lba: 0, blocks: Infinity, begin: -2, end: -2, isAcknowledged: true };
+const FIRST: BlockWrite = { ...NO_WRITE, blocks: Infinity, begin: -2, end: -2, isAcknowledged: true };
 
 function overlaps(write: BlockWrite, lba: number, blocks: number): boolean {
   return write.lba < lba + blocks && lba < write.lba + write.blocks;
@@ -93,8 +124,9 @@ export function blocksOf(stamp: number, lba: number, count: number, blockSize: n
 function fill(words: Uint32Array, stamp: number, lba: number): void {
   words[0] = stamp;
   words[1] = lba;
+  words[2] = lba / 2 ** 32;
   let state = (Math.imul(stamp, 0x9e3779b1) ^ Math.imul(lba, 0x85ebca6b)) >>> 0;
-  for (let i = 2; i < words.length; i++)
+  for (let i = 3; i < words.length; i++)
     words[i] = state = (Math.imul(state, 1_664_525) + 1_013_904_223) >>> 0;
 }
 

@@ -7,7 +7,7 @@ import {
   type NvmeInterceptedCommand,
   type NvmeVerdict,
 } from '../../../lib/emulator/index.js';
-import { Shown, type Disk } from './disk.js';
+import type { Disk } from './disk.js';
 import type { Fault, Nature } from './steps.js';
 
 /** A completion that no controller sends. */
@@ -23,6 +23,8 @@ interface PlannedFault {
 
 export class Machine {
   disk: Disk | undefined;
+  /** The namespace is another one than the one that the controller came with. */
+  isReplaced = false;
   readonly faults: PlannedFault[] = [];
   readonly #path: string;
   readonly #nature: Nature;
@@ -64,11 +66,11 @@ export class Machine {
   plug(disk: Disk, afterMs = 0): Promise<void> {
     return this.#after(async () => {
       if (afterMs > 0) await sleep(afterMs);
-      const { blockSize, eui64, serialNumber } = disk;
       const { mdts, sgls, shadowDoorbells, mapDoorbells } = this.#nature;
       const emulated = new NvmeDevice({
-        namespaces: [{ store: new Shown(disk), blockSize, eui64 }],
-        serialNumber,
+        namespaces: [disk.namespace],
+        serialNumber: disk.serialNumber,
+        modelNumber: disk.modelNumber,
         mdts,
         sgls,
         shadowDoorbells,
@@ -78,9 +80,17 @@ export class Machine {
         intercept: (command) => this.#verdict(command),
       });
       this.disk = disk;
+      this.isReplaced = false;
       this.#emulated = emulated;
       this.#server = await serve(emulated, { path: this.#path });
     });
+  }
+
+  /** The controller, as it runs, has `disk` from now on, or what has become of it. */
+  replace(disk: Disk): void {
+    this.isReplaced ||= disk !== this.disk;
+    this.disk = disk;
+    this.#emulated?.replaceNamespace(1, disk.namespace);
   }
 
   /** Settles when nothing is being plugged in or out. */

@@ -1,13 +1,19 @@
 /** Whoever uses a queue of the model: calls that give promises, and the submit/poll calls. */
 import type { DmaBuffer } from '../../../lib/index.js';
-import { decodeStatus, NvmeStatusError, type NvmeQueue } from '../../../lib/nvme/index.js';
+import { decodeStatus, type BlockRange, type NvmeQueue } from '../../../lib/nvme/index.js';
 import type { Disk } from './disk.js';
-import { blocksOf, type BlockWrite } from './history.js';
-import type { IoStep, SubmitStep } from './steps.js';
+import { blocksOf, endWrite, type BlockWrite } from './history.js';
+import type { Buffers, IoStep, SubmitStep } from './steps.js';
 import type { Session, World } from './world.js';
 
-const MOST_DATA_BYTES = 512 << 10;
 const BUFFERS = 4;
+const PAGE = 4096;
+/** The most of one command. */
+const MOST_BLOCKS = 65_536;
+/** More than one command of Dataset Management has. */
+const MANY_RANGES = 290;
+/** The last page that such a transfer touches is where a list that begins with its page has a pointer. */
+const PAGES_UP_TO_POINTER = 513;
 
 /** A command that was submitted, and not reported. */
 interface Submitted {
@@ -24,23 +30,30 @@ export class QueueUser {
   readonly disk: Disk;
   readonly name: string;
   readonly #world: World;
-  readonly #session: Session;
+  readonly session: Session;
   readonly #submitted = new Map<number, Submitted>();
   readonly #free: number[];
   isClosed = false;
+  /** Its namespace is not what it was, and it has said so. */
+  isEnded = false;
+  /** Since when it may have reached another disk than its own: the namespace was replaced, and it did not know. */
+  isAstray = false;
   /** `poll` has said that it was all. */
   #isOver = false;
 
   constructor(world: World, session: Session, queue: NvmeQueue, disk: Disk, name: string) {
     this.#world = world;
-    this.#session = session;
+    this.session = session;
     this.queue = queue;
     this.disk = disk;
     this.name = name;
     this.#free = Array.from({ length: queue.bufferCount }, (_, i) => i);
   }
 
-  static readonly buffers = { count: BUFFERS, bytes: 8192 };
+  /** What `createQueue` is asked for. */
+  static buffers({ pages, pageOffset }: Buffers, maxTransferBytes: number) {
+    return { count: BUFFERS, bytes: Math.min(pages * PAGE, maxTransferBytes), pageOffset };
+  }
 
   call(step: IoStep): void {
     const { queue } = this;
@@ -49,7 +62,7 @@ export class QueueUser {
     const abort = step.isAbortable ? new AbortController() : undefined;
     const options = { timeoutMs: step.timeoutMs, signal: abort?.signal };
     const { blockSize } = this.disk;
-    const make = { label, abort, session: this.#session };
+    const make = { label, abort, user: this, hasOwnDeadline: step.timeoutMs !== undefined };
     switch (step.what) {
       case 'read': {
         const begin = this.#world.now();
@@ -109,11 +122,7 @@ export class QueueUser {
         });
         break;
       case 'deallocate': {
-        const half = Math.ceil(blocks / 2);
-        const ranges = [
-          { lba, blocks: half },
-          { lba: lba + half, blocks: blocks - half },
-        ].filter((range) => range.blocks > 0);
+        const ranges = rangesOf(lba, blocks, step.isDirect);
         void this.#world.call({
           ...make,
           ...this.#writing(0, lba, blocks, () => queue.deallocate(ranges, options)),
@@ -124,12 +133,12 @@ export class QueueUser {
         void this.#world.call({ ...make, promise: queue.flush(options) });
         break;
       case 'smart log':
-        void this.#world.call({ ...make, promise: this.#session.controller!.smartLog(options) });
+        void this.#world.call({ ...make, promise: this.session.controller!.smartLog(options) });
         break;
       case 'refresh':
         void this.#world.call({
           ...make,
-          promise: this.#session.controller!.namespace(1, { ...options, refresh: true }),
+          promise: this.session.controller!.namespace(1, { ...options, refresh: true }),
         });
     }
   }
@@ -141,13 +150,22 @@ export class QueueUser {
     // The memory may be gone.
     if (buffer === undefined || (hasData && queue.buffer(buffer).length === 0)) return;
     const { lba } = this.#blocks(at, false);
-    const most = hasData ? queue.bufferBytes / disk.blockSize : 65_536;
-    const blocks = Math.min(at.blocks, most, queue.namespace.blocks - lba);
+    const most = hasData ? Math.floor(queue.bufferBytes / disk.blockSize) : Infinity;
+    const asked = hasData && at.blocks > 64 ? this.#longest(lba) : at.blocks;
+    const blocks = Math.min(asked, most, queue.namespace.blocks - lba);
+    if (blocks > MOST_BLOCKS && what === 'write zeroes') {
+      this.#isRefused(lba, blocks);
+      return;
+    }
+    if (blocks === 0) {
+      this.#free.push(buffer);
+      return;
+    }
     const isWrite = what === 'write' || what === 'write zeroes';
     const write = isWrite ? this.#begin(what === 'write' ? this.#world.stamp() : 0, lba, blocks) : undefined;
     const tag = this.#world.stamp();
     const begin = this.#world.now();
-    const isIn = this.#world.attempt(`${this.name}: submit`, this.#session, () => {
+    const isIn = this.#world.attempt(`${this.name}: submit`, this, () => {
       if (hasData && what !== 'read') queue.buffer(buffer).set(this.#content(write, lba, blocks));
       if (what === 'read') return queue.submitRead(lba, blocks, buffer, tag);
       if (what === 'write') return queue.submitWrite(lba, blocks, buffer, tag);
@@ -158,7 +176,7 @@ export class QueueUser {
     else {
       if (buffer >= 0) this.#free.push(buffer);
       // It was not sent.
-      if (write !== undefined) this.disk.history.writes.splice(this.disk.history.writes.indexOf(write), 1);
+      if (write !== undefined) this.#world.forget(write);
     }
   }
 
@@ -169,12 +187,12 @@ export class QueueUser {
   /** Takes what is completed. Whether something may still come. */
   poll(): boolean {
     const { queue } = this;
-    const count = this.#world.attempt(`${this.name}: poll`, this.#session, () => queue.poll());
+    const count = this.#world.attempt(`${this.name}: poll`, this, () => queue.poll());
     if (count === undefined) {
       this.#isOver = true;
       for (const [tag, { write }] of this.#submitted) {
         this.#submitted.delete(tag);
-        if (write !== undefined) this.#world.isUnknown(write, this.#session);
+        if (write !== undefined) this.#world.isUnknown(write, this.session);
       }
       return false;
     }
@@ -198,12 +216,8 @@ export class QueueUser {
       const bytes = this.queue.buffer(buffer).subarray(0, blocks * this.disk.blockSize);
       this.#checkRead(label, lba, bytes, begin);
     }
-    if (status !== 0)
-      this.#world.judgeStatus(label, this.#session, decodeStatus(status).name, what === 'compare');
-    if (write !== undefined) {
-      write.end = this.#world.now();
-      write.isAcknowledged = status === 0;
-    }
+    if (status !== 0) this.#world.judgeStatus(label, this, decodeStatus(status).name, what === 'compare');
+    if (write !== undefined) endWrite(write, status === 0, this.#world.now());
     if (buffer >= 0) this.#free.push(buffer);
   }
 
@@ -224,18 +238,18 @@ export class QueueUser {
 
   /** A call with memory that the device reaches, which is somebody else's afterwards. */
   #direct(
-    make: { label: string; abort: AbortController | undefined; session: Session },
+    make: { label: string; abort: AbortController | undefined; user: QueueUser; hasOwnDeadline: boolean },
     size: number,
     run: (buffer: DmaBuffer) => Promise<void>,
   ): void {
-    const { device } = this.#session;
+    const { device } = this.session;
     const promise = device.dma.alloc(size).then(async (buffer) => {
-      this.#session.buffers.add(buffer);
+      this.session.buffers.add(buffer);
       try {
         await run(buffer);
       } finally {
-        this.#session.buffers.delete(buffer);
-        this.#world.handOver(buffer, this.#session);
+        this.session.buffers.delete(buffer);
+        this.#world.handOver(buffer, this.session);
       }
     });
     void this.#world.call({ ...make, promise });
@@ -243,37 +257,64 @@ export class QueueUser {
 
   #writing(stamp: number, lba: number, blocks: number, run: () => Promise<void>) {
     const write = this.#begin(stamp, lba, blocks);
-    const end = (isAcknowledged: boolean) => {
-      write.end = this.#world.now();
-      write.isAcknowledged = isAcknowledged;
-    };
+    const end = (isAcknowledged: boolean) => endWrite(write, isAcknowledged, this.#world.now());
     return {
       promise: run(),
       onValue: () => end(true),
       onError: (error: unknown) => {
-        if (this.#world.isDone(error, this.#session)) end(false);
-        else this.#world.isUnknown(write, this.#session);
+        if (this.#world.isDone(error, this.session)) end(false);
+        else this.#world.isUnknown(write, this.session);
       },
     };
   }
 
   #begin(stamp: number, lba: number, blocks: number): BlockWrite {
-    return this.disk.history.begin(stamp, lba, blocks, this.#world.now());
+    const write = this.disk.history.begin(stamp, lba, blocks, this.#world.now());
+    if (!this.isEnded) this.#world.mayStray(write, this.disk);
+    return write;
   }
 
   #checkRead(label: string, lba: number, bytes: Buffer, begin: number): void {
+    if (this.isAstray) return;
     const problem = this.disk.history.whatIsWrong(lba, bytes, begin, this.#world.now());
     if (problem !== undefined) this.#world.problem(`${label}: ${problem}`);
+  }
+
+  /** As much as a buffer has, or just as much as takes a list to where it has a pointer. */
+  #longest(lba: number): number {
+    const { bufferBytes } = this.queue;
+    const bytes = PAGES_UP_TO_POINTER * PAGE;
+    return Math.floor((bytes <= bufferBytes && lba % 2 === 0 ? bytes : bufferBytes) / this.disk.blockSize);
+  }
+
+  /** More than a command has is not sent in part. */
+  #isRefused(lba: number, blocks: number): void {
+    try {
+      this.queue.submitWriteZeroes(lba, blocks, 0);
+    } catch (error) {
+      if (error instanceof RangeError) return;
+    }
+    this.#world.problem(`${this.name}: ${blocks} blocks in one command are not refused`);
   }
 
   #blocks(at: { lba: number; blocks: number }, isWithoutData: boolean): { lba: number; blocks: number } {
     const { blocks: total, blockSize } = this.queue.namespace;
     const lba = at.lba % total;
-    const most = isWithoutData ? total : MOST_DATA_BYTES / blockSize;
+    const most = isWithoutData ? total : this.#world.mostDataBytes / blockSize;
     return { lba, blocks: Math.min(at.blocks, most, total - lba) };
   }
 }
 
-export function isCompareFailure(error: unknown): boolean {
-  return error instanceof NvmeStatusError && error.statusName === 'COMPARE_FAILURE';
+/** Half and half, or so many that one command does not have them; the first of those again and again. */
+function rangesOf(lba: number, blocks: number, areMany: boolean): BlockRange[] {
+  if (areMany && blocks <= 64) {
+    const each = Array.from({ length: blocks }, (_, i) => ({ lba: lba + i, blocks: 1 }));
+    return [...Array.from({ length: MANY_RANGES }, () => each[0]!), ...each];
+  }
+  const half = Math.ceil(blocks / 2);
+  const ranges = [
+    { lba, blocks: half },
+    { lba: lba + half, blocks: blocks - half },
+  ];
+  return ranges.filter((range) => range.blocks > 0);
 }

@@ -44,7 +44,14 @@ export interface SubmitStep {
 export type Fault =
   'lose' | 'hold' | 'stranger' | 'twice' | 'bad status' | { status: number } | { delayMs: number };
 
-export type Exchange = 'same' | 'serial' | 'eui64' | 'format' | 'smaller' | 'grown';
+/** Another disk, in what it differs from the first; `larger` is one without an identifier, which may not have grown. */
+export type Exchange = 'same' | 'grown' | 'serial' | 'model' | 'identifier' | 'format' | 'smaller' | 'larger';
+
+/** Buffers of the submit/poll calls. */
+export interface Buffers {
+  pages: number;
+  pageOffset: number;
+}
 
 export type Step = { then: Pause } & (
   | IoStep
@@ -54,14 +61,16 @@ export type Step = { then: Pause } & (
       do: 'create queue';
       entries: number;
       completion: 'poll' | 'interrupt';
-      buffers: boolean;
+      buffers: Buffers | undefined;
       timeoutMs: number | undefined;
     }
   | { do: 'ring' | 'poll' | 'close queue'; queue: number }
   | { do: 'fault'; of: 'io' | 'admin'; fault: Fault; times: number }
   | { do: 'slow disk'; delayMs: number; times: number }
   | { do: 'abort' | 'transfer array' | 'free buffer'; which: number }
-  | { do: 'reset' | 'close controller' | 'close device' | 'unmap all' | 'grow' | 'stall' | 'fail' | 'settle' }
+  | { do: 'reset' | 'close controller' | 'close device' | 'unmap all' | 'stall' | 'fail' | 'settle' }
+  /** The namespace of the controller, as it runs. */
+  | { do: 'grow' | 'replace' }
   | { do: 'stick'; forMs: number }
   /** The connection ends, and after that time a server is there again. */
   | { do: 'exchange'; to: Exchange; afterMs: number }
@@ -71,8 +80,10 @@ export type Step = { then: Pause } & (
 export interface Nature {
   reconnects: boolean;
   blockSize: number;
-  /** More than 65,536 blocks, and commands that may have as many. */
-  isLarge: boolean;
+  /** `large`: more than 65,536 blocks, and commands that may have as many; `vast`: more than 2^32 blocks. */
+  size: 'small' | 'large' | 'vast';
+  /** What a disk is known by. */
+  identifier: 'eui64' | 'nguid' | 'none';
   /** MDTS. */
   mdts: number;
   sgls: boolean;
@@ -86,13 +97,28 @@ export type End = 'quiet' | 'close controller' | 'close device' | 'cut' | 'unmap
 
 const queue = fc.nat(3);
 const which = fc.nat(20);
-const lba = fc.oneof(fc.nat(8), fc.nat(1 << 20));
+/** A disk that is smaller has the rest of it. */
+const lba = fc.oneof(
+  { weight: 3, arbitrary: fc.nat(8) },
+  { weight: 3, arbitrary: fc.nat(1 << 20) },
+  { weight: 1, arbitrary: fc.nat(12).map((at) => 2 ** 32 - 4 + at) },
+);
 const blocks = fc.oneof(
   { weight: 3, arbitrary: fc.integer({ min: 1, max: 4 }) },
   { weight: 3, arbitrary: fc.integer({ min: 1, max: 64 }) },
   { weight: 1, arbitrary: fc.integer({ min: 1, max: 1 << 20 }) },
 );
 const delayMs = fc.constantFrom(1, 5, 30, 400);
+const pageOffset = fc.constantFrom(0, 0, 512, 4092);
+/** Long enough for each way to name data, as far as a command may have as much. */
+const buffers = fc.oneof(
+  { weight: 2, arbitrary: fc.constant(undefined) },
+  {
+    weight: 3,
+    arbitrary: fc.record({ pages: fc.oneof(fc.constant(2), fc.integer({ min: 1, max: 9 })), pageOffset }),
+  },
+  { weight: 1, arbitrary: fc.record({ pages: fc.integer({ min: 512, max: 1100 }), pageOffset }) },
+);
 
 const pause: fc.Arbitrary<Pause> = fc.oneof(
   { weight: 4, arbitrary: fc.constant<Pause>('nothing') },
@@ -163,7 +189,7 @@ const bare: fc.Arbitrary<object> = fc.oneof(
       do: fc.constant('create queue'),
       entries: fc.oneof(fc.integer({ min: 2, max: 9 }), fc.constant(32)),
       completion: fc.constantFrom('poll', 'interrupt'),
-      buffers: fc.boolean(),
+      buffers,
       timeoutMs: fc.constantFrom(undefined, undefined, 120),
     }),
   },
@@ -174,13 +200,27 @@ const bare: fc.Arbitrary<object> = fc.oneof(
   },
   {
     weight: 3,
-    arbitrary: fc.record({ do: fc.constantFrom('reset', 'reset', 'grow', 'stall', 'fail', 'settle') }),
+    arbitrary: fc.record({
+      do: fc.constantFrom('reset', 'reset', 'grow', 'replace', 'stall', 'fail', 'settle'),
+    }),
   },
   {
     weight: 2,
     arbitrary: fc.record({
       do: fc.constant('exchange'),
-      to: fc.constantFrom('same', 'same', 'serial', 'eui64', 'format', 'smaller', 'grown'),
+      to: fc.constantFrom(
+        ...([
+          'same',
+          'same',
+          'serial',
+          'model',
+          'identifier',
+          'format',
+          'smaller',
+          'grown',
+          'larger',
+        ] as const),
+      ),
       afterMs: fc.constantFrom(0, 0, 5, 60),
     }),
   },
@@ -199,10 +239,12 @@ export const anyStep = fc
 export const anyNature: fc.Arbitrary<Nature> = fc.record({
   reconnects: fc.boolean(),
   blockSize: fc.constantFrom(512, 4096),
-  isLarge: fc.oneof(
-    { weight: 7, arbitrary: fc.constant(false) },
-    { weight: 1, arbitrary: fc.constant(true) },
+  size: fc.oneof(
+    { weight: 7, arbitrary: fc.constant<Nature['size']>('small') },
+    { weight: 1, arbitrary: fc.constant<Nature['size']>('large') },
+    { weight: 1, arbitrary: fc.constant<Nature['size']>('vast') },
   ),
+  identifier: fc.constantFrom('eui64', 'nguid', 'none'),
   mdts: fc.constantFrom(1, 2, 5, 0),
   sgls: fc.boolean(),
   shadowDoorbells: fc.boolean(),

@@ -22,11 +22,12 @@ import {
   NvmeResetError,
   NvmeStatusError,
 } from '../../../lib/nvme/index.js';
-import { Disk, Shown } from './disk.js';
+import { getEventListeners } from 'node:events';
+import { Disk, type DiskOptions } from './disk.js';
 import type { BlockWrite } from './history.js';
 import { isWrong, Machine } from './machine.js';
 import { QueueUser } from './queue-user.js';
-import type { End, Exchange, Nature, Pause, Step } from './steps.js';
+import type { End, Exchange, Fault, Nature, Pause, Step } from './steps.js';
 
 /** Far more than anything takes that has deadlines of some 100 ms, on any machine. */
 const PATIENCE_MS = 30_000;
@@ -35,6 +36,15 @@ const CANARY = 0xc5;
 /** What comes of a command without anybody's fault. */
 const ABORTED = ['ABORT_REQUESTED', 'ABORTED_SQ_DELETION', 'ABORTED_BY_HOST'];
 const INJECTED = ['UNRECOVERED_READ_ERROR', 'WRITE_FAULT', 'INTERNAL_ERROR'];
+/** The least default deadline; less than it makes no command late. */
+const LEAST_TIMEOUT_MS = 100;
+/** Of one call. With more than one page of a PRP list where a command may have as much. */
+const MOST_DATA_BYTES = 512 << 10;
+const MOST_LONG_DATA_BYTES = 3 << 20;
+/** As many bounce pages a queue has, or for two commands. */
+const LEAST_POOL_BYTES = 1 << 20;
+const NO_EUI64 = '0'.repeat(16);
+const NO_NGUID = '0'.repeat(32);
 
 /** What may make calls fail, on one device, besides deadlines. */
 interface Causes {
@@ -44,6 +54,10 @@ interface Causes {
   fails: boolean;
   /** There was another disk. */
   changes: boolean;
+  /** The controller was reset, or may have been because of a deadline. */
+  resets: boolean;
+  /** Commands may be late without having a deadline of their own. */
+  delays: boolean;
 }
 
 /** A device, for as long as it is open. */
@@ -67,6 +81,9 @@ export interface Session {
 interface Call {
   label: string;
   session: Session | undefined;
+  /** Whose it is, of those that are a queue's. */
+  user: QueueUser | undefined;
+  hasOwnDeadline: boolean;
   abort: AbortController | undefined;
   array: Buffer | undefined;
   isTransferred: boolean;
@@ -78,6 +95,8 @@ interface CallOf<T> {
   label: string;
   promise: Promise<T>;
   session?: Session | undefined;
+  user?: QueueUser;
+  hasOwnDeadline?: boolean;
   abort?: AbortController | undefined;
   array?: Buffer;
   onValue?: (value: T) => unknown;
@@ -104,6 +123,7 @@ export class World {
   #isOpening = false;
   #hasStatusFaults = false;
   #hasStuck = false;
+  #hasDelayed = false;
   #now = 0;
   #stamp = 0;
   #queueCount = 0;
@@ -117,7 +137,8 @@ export class World {
     await this.#machine.plug(this.#disk('same'));
     this.#open();
     await this.#allSettled('open');
-    await this.#create({ entries: 4, completion: 'poll', buffers: true, timeoutMs: undefined });
+    const buffers = { pages: 2, pageOffset: 0 };
+    await this.#create({ entries: 4, completion: 'poll', buffers, timeoutMs: undefined });
     await this.#allSettled('create queue');
   }
 
@@ -176,20 +197,16 @@ export class World {
     this.#note(`PROBLEM ${text}`);
   }
 
-  call<T>({ label, promise, session, abort, array, onValue, onError }: CallOf<T>): Promise<void> {
-    const call: Call = {
-      label,
-      session,
-      abort,
-      array,
-      isTransferred: false,
-      outcome: undefined,
-      settled: Promise.resolve(),
-    };
+  call<T>(asked: CallOf<T>): Promise<void> {
+    const { label, promise, user, session = user?.session, abort, onValue, onError } = asked;
+    const call: Call = { ...NOTHING, ...asked, session };
+    if (call.hasOwnDeadline && session !== undefined) session.causes.resets = true;
     const settle = async (outcome: string, then: () => unknown) => {
       if (call.outcome !== undefined) this.problem(`${label} has ended twice: ${call.outcome}, ${outcome}`);
       call.outcome = outcome;
       this.#note(`${label}: ${outcome}`);
+      if (abort !== undefined && !abort.signal.aborted && getEventListeners(abort.signal, 'abort').length > 0)
+        this.problem(`${label} has ended, and listens to its signal`);
       try {
         await then();
       } catch (error) {
@@ -208,15 +225,31 @@ export class World {
   }
 
   /** What `run` gives; undefined where it threw. */
-  attempt<T>(label: string, session: Session, run: () => T): T | undefined {
+  attempt<T>(label: string, user: QueueUser, run: () => T): T | undefined {
     try {
       return run();
     } catch (error) {
       this.#note(`${label}: ${String(error)}`);
-      const call = { label, session, abort: undefined, array: undefined, isTransferred: false };
-      this.#judge({ ...call, outcome: undefined, settled: Promise.resolve() }, error);
+      this.#judge({ ...NOTHING, label, session: user.session, user }, error);
       return undefined;
     }
+  }
+
+  /** Of one call, bytes. */
+  get mostDataBytes(): number {
+    const { size, mdts } = this.#nature;
+    return size === 'large' && mdts === 0 ? MOST_LONG_DATA_BYTES : MOST_DATA_BYTES;
+  }
+
+  /** A write that is about to be sent may come to another disk than `disk`, whose place that has taken. */
+  mayStray(write: BlockWrite, disk: Disk): void {
+    const { isReplaced, disk: there } = this.#machine;
+    if (isReplaced && there !== undefined && there !== disk) there.history.share(write);
+  }
+
+  /** A write was not sent. */
+  forget(write: BlockWrite): void {
+    for (const { history } of this.#disks.values()) history.forget(write);
   }
 
   /** Whether the device is done with what a call was told that error of. */
@@ -231,7 +264,9 @@ export class World {
     else this.#unknown.add(write);
   }
 
-  judgeStatus(label: string, session: Session, status: string, isCompare: boolean): void {
+  judgeStatus(label: string, { session, isAstray }: QueueUser, status: string, isCompare: boolean): void {
+    // The disk that it has come to may be smaller.
+    if (isAstray && status === 'LBA_OUT_OF_RANGE') return;
     if (ABORTED.includes(status) || (isCompare && status === 'COMPARE_FAILURE')) return;
     if (this.#hasStatusFaults && INJECTED.includes(status)) return;
     if (session.isUnmapped && status === 'DATA_TRANSFER_ERROR') return;
@@ -281,9 +316,11 @@ export class World {
         if (typeof step.fault === 'object' ? 'status' in step.fault : step.fault === 'bad status')
           this.#hasStatusFaults = true;
         if (step.of === 'admin' || isWrong(step.fault)) this.#mayFail();
+        if (isLate(step.fault)) this.#mayDelay();
         this.#machine.faults.push({ of: step.of, fault: step.fault, left: step.times });
         break;
       case 'slow disk':
+        if (step.times * step.delayMs >= LEAST_TIMEOUT_MS / 2) this.#mayDelay();
         for (let i = 0; i < step.times; i++) disk?.store.delays.push(step.delayMs);
         break;
       case 'abort':
@@ -308,6 +345,7 @@ export class World {
         break;
       }
       case 'reset':
+        if (session !== undefined) session.causes.resets = true;
         if (controller !== undefined)
           void this.call({ label: 'reset', promise: controller.reset(), session });
         break;
@@ -321,15 +359,20 @@ export class World {
         if (session === undefined || session.isOver) break;
         session.isUnmapped = true;
         session.causes.ends = session.causes.fails = true;
+        this.#mayDelay();
         void this.call({ label: 'unmap all', promise: session.device.dma.unmapAll(), session });
         break;
       case 'grow':
         this.#grow(true);
         break;
+      case 'replace':
+        this.#replace();
+        break;
       case 'stall':
       case 'fail':
         // Only a controller that is live is reset for it.
         if (controller?.state !== 'live' || this.#isOpening) this.#mayFail();
+        this.#mayDelay();
         if (step.do === 'stall') emulated?.stall();
         else emulated?.fail();
         break;
@@ -338,6 +381,7 @@ export class World {
       case 'stick':
         if (emulated === undefined) break;
         this.#mayFail();
+        this.#mayDelay();
         if (session !== undefined) session.isDisturbed = true;
         this.#hasStuck = true;
         emulated.isReadyStuck = true;
@@ -361,12 +405,12 @@ export class World {
     let session = this.#session;
     if (session?.controller !== undefined) await this.#closeController(session);
     if (session === undefined || session.isOver) session = await this.#connect();
-    const { timeoutMs, retries, isLarge } = this.#nature;
+    const { timeoutMs, retries, size } = this.#nature;
     const mine = session;
     const controller = await NvmeController.open(mine.device, {
       timeoutMs,
       retries,
-      ...(isLarge ? { maxTransferBytes: 512 << 20 } : {}),
+      ...(size === 'large' ? { maxTransferBytes: 64 << 20 } : {}),
     }).catch((error: unknown) => {
       this.#judge({ ...NOTHING, label: 'open', session: mine }, error);
       throw error;
@@ -382,7 +426,14 @@ export class World {
   async #connect(): Promise<Session> {
     const reconnect = this.#nature.reconnects ? { timeoutMs: 2_000 } : false;
     const device = await connect(this.#path, { reconnect, timeoutMs: 10_000 });
-    const causes = { ends: false, fails: this.#mayStillFail, changes: false };
+    const causes = {
+      ends: false,
+      fails: this.#mayStillFail,
+      changes: false,
+      resets: false,
+      // A long command may be late by itself, on a machine that is busy.
+      delays: this.#hasDelayed || this.#nature.mdts === 0,
+    };
     const session: Session = {
       device,
       controller: undefined,
@@ -420,24 +471,30 @@ export class World {
         entries,
         completion,
         timeoutMs,
-        ...(buffers ? { buffers: QueueUser.buffers } : {}),
+        ...(buffers ? { buffers: QueueUser.buffers(buffers, controller.maxTransferBytes) } : {}),
       }),
       onValue: (queue) => {
         const disk = this.#diskOf(controller, queue.namespace);
         if (disk === undefined) this.problem(`${name} is of no disk that there was`);
-        else session.queues.push(new QueueUser(this, session, queue, disk, name));
+        else {
+          const user = new QueueUser(this, session, queue, disk, name);
+          user.isAstray = this.#machine.isReplaced && disk !== this.#machine.disk;
+          session.queues.push(user);
+        }
       },
     });
   }
 
   #diskOf(
     { identity }: NvmeController,
-    { identity: { eui64 }, blockSize, blocks }: QueueUser['queue']['namespace'],
+    { identity: { eui64, nguid }, blockSize, blocks }: QueueUser['queue']['namespace'],
   ) {
     return [...this.#disks.values()].find(
       (disk) =>
         disk.serialNumber === identity.serialNumber &&
+        disk.modelNumber === identity.modelNumber &&
         disk.eui64 === eui64 &&
+        disk.nguid === nguid &&
         disk.blockSize === blockSize &&
         disk.sizes.includes(blocks),
     );
@@ -498,43 +555,73 @@ export class World {
   }
 
   #grow(isLive: boolean): void {
-    const { disk, emulated } = this.#machine;
+    const { disk } = this.#machine;
     if (disk === undefined || disk.sizes.length > 1) return;
     const blocks = 2 * disk.blocks;
     if (blocks * disk.blockSize > disk.store.size) return;
     disk.sizes.push(blocks);
-    const { blockSize, eui64 } = disk;
-    if (isLive) emulated?.replaceNamespace(1, { store: new Shown(disk), blockSize, eui64 });
+    // Nobody knows whether it is the same.
+    if (!disk.hasIdentifier && this.#session !== undefined) this.#session.causes.changes = true;
+    if (isLive) this.#machine.replace(disk);
+  }
+
+  /** Another namespace, of the controller that goes on: what is sent before the driver knows comes to that. */
+  #replace(): void {
+    const { disk, emulated } = this.#machine;
+    const isFirst = disk === this.#disks.get('same');
+    const isOther = disk === this.#disks.get('identifier') && !this.#disks.has('smaller');
+    if (disk === undefined || emulated === undefined || !(isFirst || isOther)) return;
+    const next = this.#disk(isFirst ? 'identifier' : 'same');
+    for (const write of disk.history.writes) if (write.end === Infinity) next.history.share(write);
+    if (this.#session !== undefined) {
+      this.#session.causes.changes = true;
+      for (const user of this.#session.queues) user.isAstray ||= user.disk !== next;
+    }
+    this.#machine.replace(next);
   }
 
   /** The disk of the beginning, and others that differ from it in one thing. */
   #disk(which: Exchange): Disk {
-    const { blockSize, isLarge } = this.#nature;
     const key = which === 'grown' ? 'same' : which;
     const known = this.#disks.get(key);
     if (known !== undefined) return known;
-    const bytes = isLarge ? 80 << 20 : 1 << 20;
-    const own = which === 'format' ? 4608 - blockSize : blockSize;
-    const blocks = bytes / own / (which === 'smaller' ? 2 : 1);
-    const identity = {
-      serialNumber: which === 'serial' ? 'DISK-B' : 'DISK-A',
-      eui64: which === 'eui64' ? '02ffffff00000002' : '02ffffff00000001',
+    const { blockSize, size, identifier } = this.#nature;
+    const own = key === 'format' ? 4608 - blockSize : blockSize;
+    const blocks = size === 'vast' ? 2 ** 32 + 4096 : (size === 'large' ? 80 << 20 : 1 << 20) / own;
+    const options: DiskOptions = {
+      serialNumber: key === 'serial' ? 'DISK-B' : 'DISK-A',
+      modelNumber: key === 'model' ? 'B' : 'A',
+      eui64: identifier === 'eui64' ? '02ffffff00000001' : NO_EUI64,
+      nguid: identifier === 'nguid' ? '1'.repeat(32) : NO_NGUID,
+      blockSize: own,
+      blocks: key === 'smaller' ? blocks / 2 : key === 'larger' ? 3 * blocks : blocks,
     };
-    const disk = new Disk(
-      { ...identity, blockSize: own, blocks },
-      isLarge || key !== 'same' ? blocks : 2 * blocks,
-    );
-    for (const lba of [0, 7, blocks >>> 1, 65_535, 65_536, blocks - 1]) {
-      if (lba < blocks) disk.prefill(lba, this.stamp());
+    if (key === 'identifier' && identifier === 'nguid') options.nguid = '2'.repeat(32);
+    else if (key === 'identifier') options.eui64 = '02ffffff00000002';
+    const disk = new Disk(options, size === 'small' && key === 'same' ? 2 * blocks : options.blocks);
+    for (const lba of [0, 7, options.blocks >>> 1, 65_535, 65_536, options.blocks - 1]) {
+      if (lba < options.blocks) disk.prefill(lba, this.stamp());
     }
     this.#disks.set(key, disk);
     return disk;
   }
 
-  #exchange(to: Exchange, afterMs: number): void {
+  /** What is plugged in where `which` is asked for: what can be told from what was there before. */
+  #distinct(which: Exchange): Exchange {
+    const hasIdentifier = this.#nature.identifier !== 'none';
+    const isFirst = which === 'same' || which === 'grown' || (which === 'larger' && hasIdentifier);
+    if (!isFirst) return which;
+    // After the smaller one the first would be taken for the same, grown.
+    if (hasIdentifier && this.#disks.has('smaller')) return 'smaller';
+    return which === 'larger' ? 'same' : which;
+  }
+
+  #exchange(which: Exchange, afterMs: number): void {
     const session = this.#session;
+    const to = this.#distinct(which);
+    this.#mayDelay();
     if (session !== undefined) {
-      session.causes.ends = session.isDisturbed = true;
+      session.causes.ends = session.causes.resets = session.isDisturbed = true;
       if (to !== 'same' && to !== 'grown') session.causes.changes = session.causes.fails = true;
     }
     void this.#machine.unplug();
@@ -551,6 +638,7 @@ export class World {
     if (how === 'unmap all') this.#do({ do: 'unmap all', then: 'nothing' });
     if (how === 'cut') {
       if (this.#session !== undefined) this.#session.causes.ends = this.#session.causes.fails = true;
+      this.#mayDelay();
       void this.#machine.unplug();
     }
   }
@@ -574,25 +662,79 @@ export class World {
     const { controller, causes } = session;
     if (controller === undefined || session.isOver || causes.fails || this.#isOpening) return;
     if (causes.ends && controller.state === 'closed') return;
-    for (let tries = 0; ; tries++) {
+    for (const user of session.queues) {
+      // It has to be told that its namespace is another one.
+      const isOther = user.disk !== this.#machine.disk;
+      if (!user.isClosed && isOther) await this.#tried(session, () => this.#hasEnded(user));
+    }
+    await this.#tried(session, async () => {
+      const open = session.queues.find(({ isClosed, isEnded }) => !isClosed && !isEnded);
+      const queue = open?.queue ?? (await controller.createQueue({ entries: 4 }));
+      if (this.#diskOf(controller, queue.namespace) !== this.#machine.disk)
+        return 'it is of a disk that is not there';
       try {
-        const open = session.queues.find(({ isClosed }) => !isClosed);
-        const queue = open?.queue ?? (await controller.createQueue({ entries: 4 }));
         await queue.flush();
         await queue.read(0, 1);
-        if (open === undefined) await queue.close();
-        return;
       } catch (error) {
+        if (!(error instanceof NvmeNamespaceError && causes.changes)) throw error;
+        if (open !== undefined) open.isEnded = true;
+        return String(error);
+      }
+      if (open === undefined) await queue.close();
+      return undefined;
+    });
+    for (const user of session.queues) await this.#isGivenBackBy(user);
+  }
+
+  /** Tries until it works; `attempt` says why it does not. */
+  async #tried({ controller }: Session, attempt: () => Promise<string | undefined>): Promise<void> {
+    for (let tries = 0; ; tries++) {
+      const why = await attempt().catch((error: unknown) => {
         const mayPass =
           error instanceof TimeoutError || error instanceof NvmeResetError || error instanceof ClosedError;
-        if (mayPass && tries < 20) {
-          await sleep(50);
-          continue;
-        }
-        this.problem(`nothing is broken, and it does not work: ${String(error)} (${controller.state})`);
+        if (mayPass && tries < 20) return String(error);
+        this.problem(`nothing is broken, and it does not work: ${String(error)} (${controller!.state})`);
+        return undefined;
+      });
+      if (why === undefined) return;
+      if (tries === 40) {
+        this.problem(`nothing is broken, and it does not work: ${why}`);
         return;
       }
+      await sleep(50);
     }
+  }
+
+  async #hasEnded(user: QueueUser): Promise<string | undefined> {
+    if (user.isEnded) return undefined;
+    try {
+      await user.queue.read(0, 1);
+    } catch (error) {
+      if (!(error instanceof NvmeNamespaceError)) throw error;
+      user.isEnded = true;
+      return undefined;
+    }
+    return `${user.name} goes on, and its namespace is another one`;
+  }
+
+  /** Nothing is under way, so all slots and bounce pages are free: commands that take all pages are sent at once. */
+  async #isGivenBackBy({ queue, name, isClosed, isEnded, session }: QueueUser): Promise<void> {
+    if (isClosed) return;
+    const deadline = performance.now() + PATIENCE_MS;
+    while (queue.inFlight > 0 && performance.now() < deadline) await sleep(5);
+    if (queue.inFlight > 0) this.problem(`${name}: ${queue.inFlight} slots are not given back`);
+    const { maxTransferBytes } = session.controller!;
+    const count = Math.max(2, LEAST_POOL_BYTES / maxTransferBytes);
+    const blocks = maxTransferBytes / queue.namespace.blockSize;
+    if (isEnded || queue.depth < count || blocks > queue.namespace.blocks) return;
+    await queue.read(0, 1);
+    const reads = Array.from({ length: count }, () => queue.read(0, blocks));
+    const { inFlight } = queue;
+    await Promise.all(reads);
+    if (inFlight < count)
+      this.problem(
+        `${name}: bounce pages are not given back: there are some for ${inFlight} of ${count} reads`,
+      );
   }
 
   async #closeAll(session: Session): Promise<void> {
@@ -654,6 +796,11 @@ export class World {
     if (this.#session !== undefined) this.#session.causes.fails = true;
   }
 
+  #mayDelay(): void {
+    this.#hasDelayed = true;
+    if (this.#session !== undefined) this.#session.causes.delays = this.#session.causes.resets = true;
+  }
+
   #settleUnknown(): void {
     for (const write of this.#unknown) write.end = ++this.#now;
     this.#unknown.clear();
@@ -663,24 +810,28 @@ export class World {
   #judge(call: Call, error: unknown): void {
     const { label, session, abort } = call;
     if (abort?.signal.aborted === true && error === abort.signal.reason) return;
-    // Several resets at a time are one, so are several closes; and calls share memory that could not be had.
+    // Several resets at a time are one, so are closes, also of a buffer; and calls share memory that could not be had.
     const isShared = /^(open|reset|close|free)/.test(label) || /DMA_MAP/.test(String(error));
     if (this.#errors.has(error) && !isShared)
       this.problem(`${label}: another caller got the same error: ${String(error)}`);
     this.#errors.add(error);
+    if (error instanceof NvmeNamespaceError && call.user !== undefined) call.user.isEnded = true;
     const wrong = this.#whyNot(call, error);
     if (wrong === undefined) return;
     const stack = error instanceof Error ? error.stack : String(error);
     this.problem(`${label}: ${wrong} (${JSON.stringify(session?.causes)}): ${stack}`);
   }
 
-  #whyNot({ label, session, isTransferred }: Call, error: unknown): string | undefined {
-    const causes = session?.causes ?? { ends: true, fails: true, changes: true };
+  #whyNot({ label, session, user, hasOwnDeadline, isTransferred }: Call, error: unknown): string | undefined {
+    const causes = session?.causes ?? ANY;
     const isClosing = label.startsWith('close') && error instanceof TimeoutError;
     if (isClosing) return 'it does not close';
-    if (error instanceof TimeoutError || error instanceof NvmeResetError) return undefined;
+    if (error instanceof TimeoutError)
+      return hasOwnDeadline || causes.delays ? undefined : 'nothing was late';
+    if (error instanceof NvmeResetError) return causes.resets ? undefined : 'nothing was reset';
     if (error instanceof NvmeStatusError) {
-      this.judgeStatus(label, session!, error.statusName, label.includes('compare'));
+      if (user === undefined) return 'not its error';
+      this.judgeStatus(label, user, error.statusName, label.includes('compare'));
       return undefined;
     }
     if (error instanceof NvmeControllerError)
@@ -723,15 +874,25 @@ export class World {
 
 type CreateOptions = Omit<Extract<Step, { do: 'create queue' }>, 'do' | 'then'>;
 
+const ANY: Causes = { ends: true, fails: true, changes: true, resets: true, delays: true };
+
 const NOTHING: Call = {
   label: '',
   session: undefined,
+  user: undefined,
+  hasOwnDeadline: false,
   abort: undefined,
   array: undefined,
   isTransferred: false,
   outcome: undefined,
   settled: Promise.resolve(),
 };
+
+/** Commands may be late because of it. */
+function isLate(fault: Fault): boolean {
+  if (typeof fault === 'string') return fault !== 'bad status';
+  return 'delayMs' in fault && fault.delayMs >= LEAST_TIMEOUT_MS / 2;
+}
 
 async function pass(pause: Pause): Promise<void> {
   if (pause === 'microtasks') for (let i = 0; i < 4; i++) await Promise.resolve();
