@@ -39,13 +39,15 @@ export function byteArray(name: string, value: Uint8Array): Uint8Array {
 /** Why `value` is no integer from `least` to `most`: made here, so that a hot path has the comparison alone. */
 export function notInteger(name: string, value: unknown, least: number, most: number): Error {
   if (typeof value !== 'number') return wrongType(name, 'a number', value);
-  return outOfRange(`${name} must be a whole number from ${least} to ${most}, not ${value}`);
+  return outOfRange(`${name} must be ${integers(least, most)}, got ${value}`);
 }
 
 /** As `notInteger`, for bigints. */
 export function notBigInteger(name: string, value: unknown, least: bigint, most: bigint): Error {
   if (typeof value !== 'bigint') return wrongType(name, 'a bigint', value);
-  return outOfRange(`${name} must be a bigint from ${least} to ${most}, not ${value}`);
+  const allowed =
+    least === 0n && most === UINT64_MAX ? 'an unsigned 64-bit bigint' : `a bigint from ${least} to ${most}`;
+  return outOfRange(`${name} must be ${allowed}, got ${value}`);
 }
 
 /** A RangeError with the code that Node's own functions give it. */
@@ -55,10 +57,24 @@ export function outOfRange(message: string): RangeError {
 
 /** A TypeError with the code that Node's own functions give it. */
 export function wrongType(name: string, expected: string, value: unknown): TypeError {
-  return Object.assign(new TypeError(`${name} must be ${expected}, not ${shown(value)}`), {
+  return Object.assign(new TypeError(`${name} must be ${expected}, got ${shown(value)}`), {
     code: 'ERR_INVALID_ARG_TYPE',
   });
 }
+
+/** Which integers a field takes, in words. */
+function integers(least: number, most: number): string {
+  if (most === Number.MAX_SAFE_INTEGER) return `an integer >= ${least}`;
+  const bits = least === 0 ? UNSIGNED_BITS.get(most) : undefined;
+  return bits === undefined ? `an integer from ${least} to ${most}` : `an unsigned ${bits}-bit integer`;
+}
+
+/** By the largest value of such a field. */
+const UNSIGNED_BITS: ReadonlyMap<number, number> = new Map([
+  [UINT8_MAX, 8],
+  [UINT16_MAX, 16],
+  [UINT32_MAX, 32],
+]);
 
 const MOST_SHOWN = 40;
 

@@ -3,7 +3,7 @@
  * object is a mistake, and a misspelt option that was ignored would be one that nobody hears of.
  *
  * The errors are TypeError and RangeError with the codes of Node's own functions, and name the function, the option, what it
- * must be and what it was: `connect: inFlight must be a whole number from 1 to 1024, not NaN`.
+ * must be and what it was: `connect: inFlight must be an integer from 1 to 1024, got NaN`.
  */
 import leven from 'leven';
 import { notBigInteger, notInteger, outOfRange, wrongType } from './fields.js';
@@ -111,14 +111,14 @@ export const bytes: Check = (value, caller, name) =>
 export const timeout: Check = (value, caller, name) => {
   if (typeof value === 'number' && value > 0) return undefined;
   if (typeof value !== 'number') return wrongType(`${caller}: ${name}`, 'a number of milliseconds', value);
-  return outOfRange(`${caller}: ${name} must be greater than 0, in milliseconds, not ${value}`);
+  return outOfRange(`${caller}: ${name} must be greater than 0, in milliseconds, got ${value}`);
 };
 
 /** A pause, in milliseconds, which may be none. */
 export const pause: Check = (value, caller, name) => {
   if (typeof value === 'number' && value >= 0) return undefined;
   if (typeof value !== 'number') return wrongType(`${caller}: ${name}`, 'a number of milliseconds', value);
-  return outOfRange(`${caller}: ${name} must be 0 or more, in milliseconds, not ${value}`);
+  return outOfRange(`${caller}: ${name} must be 0 or more, in milliseconds, got ${value}`);
 };
 
 /** How many of something at most: `Infinity` for all. */

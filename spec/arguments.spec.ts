@@ -187,44 +187,36 @@ describe.each(Object.entries(TABLE))('%s', (name, [takes, call]) => {
 
   test('an unknown option, and what is no object', async () => {
     await refuse({ nonesuchAtAll: true }, 'unknown option nonesuchAtAll (the options are ');
-    await refuse(5, 'options must be an object, not 5');
-    await refuse(null, 'options must be an object, not null');
+    await refuse(5, 'options must be an object, got 5');
+    await refuse(null, 'options must be an object, got null');
   });
 
   if (takes === 'none') return;
   test('a timeout that is none', async () => {
     await refuse({ timeoutms: 5 }, 'unknown option timeoutms; did you mean timeoutMs?');
     for (const timeoutMs of [NaN, -1, 0, -Infinity]) {
-      await refuse({ timeoutMs }, `timeoutMs must be greater than 0, in milliseconds, not ${timeoutMs}`);
+      await refuse({ timeoutMs }, `timeoutMs must be greater than 0, in milliseconds, got ${timeoutMs}`);
     }
-    await refuse({ timeoutMs: '5' }, 'timeoutMs must be a number of milliseconds, not "5"');
+    await refuse({ timeoutMs: '5' }, 'timeoutMs must be a number of milliseconds, got "5"');
   });
 
   if (takes === 'sync') return;
   test('a signal that is none', async () => {
-    await refuse({ signal: {} }, 'signal must be an AbortSignal, not an instance of Object');
+    await refuse({ signal: {} }, 'signal must be an AbortSignal, got an instance of Object');
   });
 });
 
 const NO_FILE = join(tmpdir(), 'vfio-user-spec-no-such-file');
 
 test.each<[name: string, call: () => unknown, message: string]>([
-  ['Region.read', () => bar().read('0' as never, 4), 'offset must be a number, not "0"'],
-  ['Region.read', () => bar().read(0, NaN), 'length must be a whole number from 0 to 1048576, not NaN'],
-  [
-    'Region.readUInt32',
-    () => bar().readUInt32(-4),
-    'offset must be a whole number from 0 to 1048576, not -4',
-  ],
-  ['Region.readUInt32Sync', () => bar().readUInt32Sync(1.5), 'offset must be a whole number from 0 to'],
-  ['Region.write', () => bar().write(0, 'ab' as never), 'data must be a Uint8Array or Buffer, not "ab"'],
-  [
-    'Region.writeUInt8',
-    () => bar().writeUInt8(0, 256),
-    'value must be a whole number from 0 to 255, not 256',
-  ],
-  ['Region.writeUInt8Sync', () => bar().writeUInt8Sync(0, 1n as never), 'value must be a number, not 1n'],
-  ['Region.postUInt32', () => bar().postUInt32(0, '1' as never), 'value must be a number, not "1"'],
+  ['Region.read', () => bar().read('0' as never, 4), 'offset must be a number, got "0"'],
+  ['Region.read', () => bar().read(0, NaN), 'length must be an integer from 0 to 1048576, got NaN'],
+  ['Region.readUInt32', () => bar().readUInt32(-4), 'offset must be an integer from 0 to 1048576, got -4'],
+  ['Region.readUInt32Sync', () => bar().readUInt32Sync(1.5), 'offset must be an integer from 0 to'],
+  ['Region.write', () => bar().write(0, 'ab' as never), 'data must be a Uint8Array or Buffer, got "ab"'],
+  ['Region.writeUInt8', () => bar().writeUInt8(0, 256), 'value must be an unsigned 8-bit integer, got 256'],
+  ['Region.writeUInt8Sync', () => bar().writeUInt8Sync(0, 1n as never), 'value must be a number, got 1n'],
+  ['Region.postUInt32', () => bar().postUInt32(0, '1' as never), 'value must be a number, got "1"'],
   [
     'Region.waitFor',
     () => bar().waitFor(0, 1, 1, { intervalMs: NaN }),
@@ -233,11 +225,11 @@ test.each<[name: string, call: () => unknown, message: string]>([
   [
     'Region.waitFor',
     () => bar().waitFor(0, 1, 1, { width: 3 as never }),
-    'width must be 1, 2, 4 or 8, not 3',
+    'width must be 1, 2, 4 or 8, got 3',
   ],
-  ['Region.waitFor', () => bar().waitFor(0, '1' as never, 1), 'mask must be a number, not "1"'],
-  ['Region.waitFor', () => bar().waitFor(0, 1, 2), 'value must have no bits beside the mask 0x1, not 0x2'],
-  ['Region.map', () => bar().map('0' as never), 'offset must be a number, not "0"'],
+  ['Region.waitFor', () => bar().waitFor(0, '1' as never, 1), 'mask must be a number, got "1"'],
+  ['Region.waitFor', () => bar().waitFor(0, 1, 2), 'value must have no bits beside the mask 0x1, got 0x2'],
+  ['Region.map', () => bar().map('0' as never), 'offset must be a number, got "0"'],
   [
     'Device.writeMulti',
     () => device.writeMulti(5 as never),
@@ -246,18 +238,14 @@ test.each<[name: string, call: () => unknown, message: string]>([
   [
     'Device.writeMulti',
     () => device.writeMulti([{}] as never),
-    'writes[0].region must be a number, not undefined',
+    'writes[0].region must be a number, got undefined',
   ],
   [
     'Migration.transition',
     () => device.migration.transition('STOP' as never),
-    'target must be a number, not "STOP"',
+    'target must be a number, got "STOP"',
   ],
-  [
-    'Migration.save',
-    () => device.migration.save({ chunkBytes: NaN }),
-    'chunkBytes must be a whole number from 1',
-  ],
+  ['Migration.save', () => device.migration.save({ chunkBytes: NaN }), 'chunkBytes must be an integer >= 1'],
   [
     'Migration.save',
     () => device.migration.save({ preCopy: { maxRound: 1 } as never }),
@@ -266,7 +254,7 @@ test.each<[name: string, call: () => unknown, message: string]>([
   [
     'Migration.restore',
     () => device.migration.restore({ run: 1 as never }),
-    'run must be true or false, not 1',
+    'run must be true or false, got 1',
   ],
   [
     'DirtyPages.start',
@@ -276,32 +264,32 @@ test.each<[name: string, call: () => unknown, message: string]>([
   [
     'DirtyPages.start',
     () => device.dma.dirty.start({ ranges: [{ iova: 1 }] as never }),
-    'ranges[0].iova must be a bigint, not 1',
+    'ranges[0].iova must be a bigint, got 1',
   ],
-  ['Vector.onInterrupt', () => vector.onInterrupt(5 as never), 'listener must be a function, not 5'],
-  ['Vector.signal', () => vector.signal(NaN), 'count must be a whole number from 1'],
-  ['EduDevice', () => new EduDevice({ dmaDelayMs: NaN }), 'dmaDelayMs must be a whole number from 0'],
-  ['RamDevice', () => new RamDevice({ ramSize: -1 }), 'ramSize must be a whole number from 1'],
+  ['Vector.onInterrupt', () => vector.onInterrupt(5 as never), 'listener must be a function, got 5'],
+  ['Vector.signal', () => vector.signal(NaN), 'count must be an integer >= 1'],
+  ['EduDevice', () => new EduDevice({ dmaDelayMs: NaN }), 'dmaDelayMs must be an integer'],
+  ['RamDevice', () => new RamDevice({ ramSize: -1 }), 'ramSize must be an integer from 1'],
   [
     'NvmeDevice',
     () => new NvmeDevice({ namespaces: [{ store: 5 as never }] }),
-    'namespaces[0].store must be a BlockStore, not 5',
+    'namespaces[0].store must be a BlockStore, got 5',
   ],
   [
     'NvmeDevice',
     () => new NvmeDevice({ namespaces: [], readyTimeoutMs: NaN }),
-    'readyTimeoutMs must be a whole number',
+    'readyTimeoutMs must be an integer',
   ],
-  ['MemoryStore', () => new MemoryStore('1' as never), 'size must be a number, not "1"'],
-  ['FileStore.open', () => FileStore.open(NO_FILE, NaN), 'size must be a whole number from 1'],
-  ['FileStore.open', () => FileStore.open(5 as never), 'path must be the path of a file, not 5'],
-  ['SharedMemory', () => new SharedMemory(5000), 'size must be a multiple of 4096, not 5000'],
+  ['MemoryStore', () => new MemoryStore('1' as never), 'size must be a number, got "1"'],
+  ['FileStore.open', () => FileStore.open(NO_FILE, NaN), 'size must be an integer >= 1'],
+  ['FileStore.open', () => FileStore.open(5 as never), 'path must be the path of a file, got 5'],
+  ['SharedMemory', () => new SharedMemory(5000), 'size must be a multiple of 4096, got 5000'],
   ['CaptureReader', () => new CaptureReader(5 as never), 'source must be the path of a file, or an async'],
-  ['parseFault', () => parseFault(5 as never), 'text must be a string, not 5'],
+  ['parseFault', () => parseFault(5 as never), 'text must be a string, got 5'],
   [
     'proxy',
     () => proxy({ listen: { port: NaN }, connect: '@x' }),
-    'listen.port must be a whole number from 0',
+    'listen.port must be an unsigned 16-bit integer',
   ],
   [
     'proxy',
@@ -311,7 +299,7 @@ test.each<[name: string, call: () => unknown, message: string]>([
   [
     'proxy',
     () => proxy({ listen: '@x', connect: '@y', timeoutMs: NaN }),
-    'timeoutMs must be a whole number from 1',
+    'timeoutMs must be an integer from 1',
   ],
   [
     'proxy',

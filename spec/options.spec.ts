@@ -87,20 +87,20 @@ describe('names', () => {
       'connect: unknown option reconnect.timeout; did you mean reconnect.timeoutMs?',
     );
     expect(check({ reconnect: { timeoutMs: NaN } })).toThrow(
-      new RangeError('connect: reconnect.timeoutMs must be greater than 0, in milliseconds, not NaN'),
+      new RangeError('connect: reconnect.timeoutMs must be greater than 0, in milliseconds, got NaN'),
     );
     expect(check({ reconnect: { timeoutMs: 5 } })).not.toThrow();
     expect(check({ reconnect: null })).toThrow(
-      'connect: reconnect must be true, false or { timeoutMs }, not null',
+      'connect: reconnect must be true, false or { timeoutMs }, got null',
     );
   });
 
   test('that are required', () => {
     expect(REQUIRED.problem('map', undefined as never)).toMatchObject({
-      message: 'map: options must be an object, not undefined',
+      message: 'map: options must be an object, got undefined',
     });
     expect(REQUIRED.problem('map', {} as never)).toMatchObject({
-      message: 'map: fd must be a number, not undefined',
+      message: 'map: fd must be a number, got undefined',
     });
     expect(REQUIRED.problem('map', { fd: 0 })).toBeUndefined();
   });
@@ -108,23 +108,23 @@ describe('names', () => {
 
 describe('values', () => {
   test.each<[unknown, string]>([
-    [5, 'options must be an object, not 5'],
-    [null, 'options must be an object, not null'],
-    ['timeoutMs', 'options must be an object, not "timeoutMs"'],
-    [[], 'options must be an object, not an instance of Array'],
-    [{ secureDma: 'false' }, 'secureDma must be true or false, not "false"'],
-    [{ secureDma: null }, 'secureDma must be true or false, not null'],
-    [{ timeoutMs: '5' }, 'timeoutMs must be a number of milliseconds, not "5"'],
-    [{ timeoutMs: 5n }, 'timeoutMs must be a number of milliseconds, not 5n'],
-    [{ inFlight: '1' }, 'inFlight must be a number, not "1"'],
-    [{ mode: 'slow' }, `mode must be 'fast' or 'recorded', not "slow"`],
-    [{ reconnect: 1 }, 'reconnect must be true, false or { timeoutMs }, not 1'],
-    [{ names: 'a' }, 'names must be a list of names, not "a"'],
-    [{ names: ['a', 5] }, 'names[1] must be a string, not 5'],
-    [{ signal: {} }, 'signal must be an AbortSignal, not an instance of Object'],
-    [{ signal: new AbortController() }, 'signal must be an AbortSignal, not an instance of AbortController'],
-    [{ path: '' }, 'path must be the path of a file, not ""'],
-    [{ iova: 1 }, 'iova must be a bigint, not 1'],
+    [5, 'options must be an object, got 5'],
+    [null, 'options must be an object, got null'],
+    ['timeoutMs', 'options must be an object, got "timeoutMs"'],
+    [[], 'options must be an object, got an instance of Array'],
+    [{ secureDma: 'false' }, 'secureDma must be true or false, got "false"'],
+    [{ secureDma: null }, 'secureDma must be true or false, got null'],
+    [{ timeoutMs: '5' }, 'timeoutMs must be a number of milliseconds, got "5"'],
+    [{ timeoutMs: 5n }, 'timeoutMs must be a number of milliseconds, got 5n'],
+    [{ inFlight: '1' }, 'inFlight must be a number, got "1"'],
+    [{ mode: 'slow' }, `mode must be 'fast' or 'recorded', got "slow"`],
+    [{ reconnect: 1 }, 'reconnect must be true, false or { timeoutMs }, got 1'],
+    [{ names: 'a' }, 'names must be a list of names, got "a"'],
+    [{ names: ['a', 5] }, 'names[1] must be a string, got 5'],
+    [{ signal: {} }, 'signal must be an AbortSignal, got an instance of Object'],
+    [{ signal: new AbortController() }, 'signal must be an AbortSignal, got an instance of AbortController'],
+    [{ path: '' }, 'path must be the path of a file, got ""'],
+    [{ iova: 1 }, 'iova must be a bigint, got 1'],
   ])('%p is a TypeError', (options, message) => {
     expect(check(options)).toThrow(new TypeError(`connect: ${message}`));
     expect(TABLE.problem('connect', options as Options)).toMatchObject({
@@ -134,13 +134,13 @@ describe('values', () => {
   });
 
   test.each<[Options, string]>([
-    [{ timeoutMs: NaN }, 'timeoutMs must be greater than 0, in milliseconds, not NaN'],
-    [{ timeoutMs: 0 }, 'timeoutMs must be greater than 0, in milliseconds, not 0'],
-    [{ timeoutMs: -Infinity }, 'timeoutMs must be greater than 0, in milliseconds, not -Infinity'],
-    [{ inFlight: 1.5 }, 'inFlight must be a whole number from 1 to 8, not 1.5'],
-    [{ inFlight: 9 }, 'inFlight must be a whole number from 1 to 8, not 9'],
-    [{ inFlight: NaN }, 'inFlight must be a whole number from 1 to 8, not NaN'],
-    [{ iova: 8n }, 'iova must be a bigint from 0 to 7, not 8'],
+    [{ timeoutMs: NaN }, 'timeoutMs must be greater than 0, in milliseconds, got NaN'],
+    [{ timeoutMs: 0 }, 'timeoutMs must be greater than 0, in milliseconds, got 0'],
+    [{ timeoutMs: -Infinity }, 'timeoutMs must be greater than 0, in milliseconds, got -Infinity'],
+    [{ inFlight: 1.5 }, 'inFlight must be an integer from 1 to 8, got 1.5'],
+    [{ inFlight: 9 }, 'inFlight must be an integer from 1 to 8, got 9'],
+    [{ inFlight: NaN }, 'inFlight must be an integer from 1 to 8, got NaN'],
+    [{ iova: 8n }, 'iova must be a bigint from 0 to 7, got 8'],
   ])('%p is a RangeError', (options, message) => {
     expect(check(options)).toThrow(new RangeError(`connect: ${message}`));
     expect(TABLE.problem('connect', options)).toMatchObject({ name: 'RangeError', code: 'ERR_OUT_OF_RANGE' });

@@ -75,7 +75,7 @@ export function listenForAbort(signal: AbortSignal, onAbort: (reason: unknown) =
 export function checkSignal(signal: AbortSignal | undefined): void {
   if (signal === undefined) return;
   if (typeof (signal as AbortSignal | null)?.addEventListener !== 'function') {
-    throw new TypeError(`signal must be an AbortSignal, not ${signal === null ? 'null' : typeof signal}`);
+    throw new TypeError(`signal must be an AbortSignal, got ${signal === null ? 'null' : typeof signal}`);
   }
   if (signal.aborted) throw signal.reason;
 }

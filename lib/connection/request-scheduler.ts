@@ -455,7 +455,7 @@ function closedError(what: string, reason: VfioUserError): ClosedError {
 /** @throws RangeError for what is no limit of the commands in flight. */
 export function checkInFlight(limit: number): number {
   if (!Number.isInteger(limit) || limit < 1 || limit > MAX_IN_FLIGHT) {
-    throw new RangeError(`inFlight must be an integer from 1 to ${MAX_IN_FLIGHT}, not ${limit}`);
+    throw new RangeError(`inFlight must be an integer from 1 to ${MAX_IN_FLIGHT}, got ${limit}`);
   }
   return limit;
 }

@@ -370,10 +370,10 @@ export class ConfigSpace implements ConfigReader {
   #check(offset: number, width: number): void {
     if (typeof width !== 'number') throw wrongType('config space: width', 'a number', width);
     if (width !== 1 && width !== 2 && width !== 4)
-      throw outOfRange(`config space: width must be 1, 2 or 4 bytes, not ${String(width)}`);
+      throw outOfRange(`config space: width must be 1, 2 or 4 bytes, got ${String(width)}`);
     integer('config space: offset', offset, 0, this.size - width);
     if (offset % width !== 0)
-      throw outOfRange(`config space: offset must be a multiple of the width, ${width}, not ${offset}`);
+      throw outOfRange(`config space: offset must be a multiple of the width, ${width}, got ${offset}`);
   }
 }
 

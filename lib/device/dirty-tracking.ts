@@ -428,7 +428,7 @@ function checkPageSize(value: unknown, caller: string, name: string): Error | un
   if (typeof value !== 'number') return wrongType(`${caller}: ${name}`, 'a number', value);
   if (isPageSize(value) && value >= PAGE_SIZE && value <= MAX_PAGE_SIZE) return undefined;
   return outOfRange(
-    `${caller}: ${name} must be a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, not ${value}`,
+    `${caller}: ${name} must be a power of two from ${PAGE_SIZE} to ${MAX_PAGE_SIZE}, got ${value}`,
   );
 }
 

@@ -262,7 +262,7 @@ export class Dma {
     checkWhole('size', size, MAX_VIEW_BYTES);
     const alignment = options.alignment ?? DEFAULT_ALIGNMENT;
     if ((integer('alignment', alignment, 1, HUGE_PAGE_SIZE) & (alignment - 1)) !== 0) {
-      throw outOfRange(`alignment must be a power of two up to ${HUGE_PAGE_SIZE}, not ${alignment}`);
+      throw outOfRange(`alignment must be a power of two up to ${HUGE_PAGE_SIZE}, got ${alignment}`);
     }
     return { alignment, kind: { ...this.#access(options), addressBits: addressBitsOf(options) } };
   }
@@ -294,7 +294,7 @@ function handlersMemory({ handler, async = false }: DmaHandlerOptions): DmaRegio
 function callersMemory(fd: number, offset: number, size: number, access: DmaRegionAccess): DmaRegionMemory {
   const info = check(native().fdInfo(fd), 'fstat', `fd ${fd}`) as FdInfo;
   if ((info.mode & S_IFMT) === S_IFREG && offset + size > info.size) {
-    throw new RangeError(`the file has ${info.size} bytes; ${size} from offset ${offset} end past it`);
+    throw new RangeError(`fd ${fd}: [${offset}, ${offset + size}) is out of bounds (size ${info.size})`);
   }
   const own = check(native().dupFd(fd), 'fcntl', `fd ${fd}`);
   const mapping = native().map(own, offset, size, access.readable, access.writable);
@@ -308,7 +308,7 @@ function callersMemory(fd: number, offset: number, size: number, access: DmaRegi
 
 function checkIova(iova: bigint, pages: number, granule: number): number {
   if (bigInteger('iova', iova) % BigInt(granule) !== 0n)
-    throw outOfRange(`iova must be a multiple of ${granule}, not ${hex(iova)}`);
+    throw outOfRange(`iova must be a multiple of ${granule}, got ${hex(iova)}`);
   const page = pageOf(iova);
   if (page + pages <= END_PAGE) return page;
   throw outOfRange(`${pages * PAGE_SIZE} bytes at ${hex(iova)} run past the 64-bit address space`);
@@ -323,5 +323,5 @@ function checkWhole(name: string, value: number, most: number, step = 1, least =
   if (step === 1) integer(name, value, least, most);
   if (typeof value !== 'number') throw wrongType(name, 'a number', value);
   if (Number.isSafeInteger(value) && value >= least && value <= most && value % step === 0) return;
-  throw outOfRange(`${name} must be a multiple of ${step} from ${least} to ${most}, not ${value}`);
+  throw outOfRange(`${name} must be a multiple of ${step} from ${least} to ${most}, got ${value}`);
 }

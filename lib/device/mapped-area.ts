@@ -225,7 +225,9 @@ export class MappedArea {
     integer('length', length, 0, Number.MAX_SAFE_INTEGER);
     if (offset % alignment !== 0 || offset + length > this.size) {
       throw new RangeError(
-        `offset ${offset}, length ${length}: not within the area's ${this.size} bytes, or not aligned to ${alignment}`,
+        offset % alignment === 0
+          ? `mapped area: [${offset}, ${offset + length}) is out of bounds (size ${this.size})`
+          : `mapped area: offset must be a multiple of ${alignment}, got ${offset}`,
       );
     }
   }

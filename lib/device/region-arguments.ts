@@ -81,7 +81,7 @@ export function waitTarget(
   const wanted = registerValue(`${caller}: value`, value, width);
   if ((wanted & ~bits) === 0n) return { bits, wanted };
   const hex = (number: bigint): string => `0x${number.toString(16)}`;
-  throw outOfRange(`${caller}: value must have no bits beside the mask ${hex(bits)}, not ${hex(wanted)}`);
+  throw outOfRange(`${caller}: value must have no bits beside the mask ${hex(bits)}, got ${hex(wanted)}`);
 }
 
 function registerValue(name: string, value: number | bigint, width: Width): bigint {

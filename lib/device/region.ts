@@ -560,7 +560,7 @@ export class Region {
     const what = `region ${this.index}`;
     if (this.size === 0) return `${what} does not exist on this device`;
     if (!allowed) return `${what} cannot be ${verb === 'read' ? 'read' : 'written'}: its flags forbid it`;
-    return `${what} has ${this.size} bytes; ${length} from offset ${offset} end past it`;
+    return `${what}: [${offset}, ${offset + length}) is out of bounds (size ${this.size})`;
   }
 
   #waitTimeout(

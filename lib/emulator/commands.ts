@@ -260,7 +260,7 @@ export class Commands {
       const name = `what migrationData.read(${size}) returns`;
       checkBytes(name, data);
       if (data.byteLength > size)
-        throw outOfRange(`${name} must have at most ${size} bytes, not ${data.byteLength}`);
+        throw outOfRange(`${name} must have at most ${size} bytes, got ${data.byteLength}`);
       return { payload: encodeMigDataReadReply(data), fds: null };
     };
     return andThen(this.#device.migrationData.read(size, this.#client), answer);

@@ -47,7 +47,7 @@ export function checkVerdict(verdict: Verdict): Verdict {
 function checkDelay(delayMs: unknown): void {
   if (typeof delayMs !== 'number') throw wrongType('intercept: delayMs', 'a number of milliseconds', delayMs);
   if (!(delayMs >= 0 && delayMs <= MOST_DELAY_MS)) {
-    throw outOfRange(`intercept: delayMs must be from 0 to ${MOST_DELAY_MS}, not ${delayMs}`);
+    throw outOfRange(`intercept: delayMs must be from 0 to ${MOST_DELAY_MS}, got ${delayMs}`);
   }
 }
 

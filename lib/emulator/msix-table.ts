@@ -127,7 +127,7 @@ function checkLayout(config: PciConfigSpace, { vectors, table, pending }: MsixLa
   for (const [name, value] of Object.entries({ vectors, table, pending })) {
     const said = there[name as keyof MsixLayout];
     if (value === said) continue;
-    throw outOfRange(`MsixTable: ${name} must be ${said}, as the capability says, not ${value}`);
+    throw outOfRange(`MsixTable: ${name} must be ${said}, as the capability says, got ${value}`);
   }
 }
 

@@ -277,7 +277,7 @@ export class PciConfigSpace implements RegionHandler {
     for (const [i, { id, body, writable }] of capabilities.entries()) {
       if (writable.length !== body.length) {
         const name = `PciConfigSpace: capabilities[${i}].writable`;
-        throw outOfRange(`${name} must have as many bytes as body, ${body.length}, not ${writable.length}`);
+        throw outOfRange(`${name} must have as many bytes as body, ${body.length}, got ${writable.length}`);
       }
       if (at + 2 + body.byteLength > PCI_CONFIG_SIZE) throw new RangeError('the capabilities do not fit');
       this.#bytes.writeUInt8(at, pointer);
@@ -296,7 +296,7 @@ export class PciConfigSpace implements RegionHandler {
 export function msiCapability(vectors: number): ConfigCapability {
   const log2 = Math.log2(integer('msiCapability: vectors', vectors, 1, 32));
   if (!Number.isInteger(log2)) {
-    throw outOfRange(`msiCapability: vectors must be a power of two up to 32, not ${vectors}`);
+    throw outOfRange(`msiCapability: vectors must be a power of two up to 32, got ${vectors}`);
   }
   const body = Buffer.alloc(12);
   body.writeUInt16LE(MsiControl.ADDRESS_64 | (log2 << 1), 0);
@@ -315,7 +315,7 @@ export function msixCapability(vectors: number, table: BarLocation, pba: BarLoca
     const problem = LOCATION.find('msixCapability', `${name}.`, location);
     if (problem !== undefined) throw problem;
     if (location.offset % 8 === 0) continue;
-    throw outOfRange(`msixCapability: ${name}.offset must be a multiple of 8, not ${location.offset}`);
+    throw outOfRange(`msixCapability: ${name}.offset must be a multiple of 8, got ${location.offset}`);
   }
   const body = Buffer.alloc(10);
   body.writeUInt16LE(vectors - 1, 0);

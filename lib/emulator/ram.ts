@@ -150,7 +150,7 @@ export class RamDevice extends PciDevice {
     OPTIONS.check('RamDevice', options);
     const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;
     if (sharedSize !== 0 && sharedSize < 3 * PAGE)
-      throw outOfRange(`RamDevice: sharedSize must be 0, or at least ${3 * PAGE}, not ${sharedSize}`);
+      throw outOfRange(`RamDevice: sharedSize must be 0, or at least ${3 * PAGE}, got ${sharedSize}`);
     const shared = { index: PciRegion.BAR1, size: sharedSize };
     const config = new PciConfigSpace({
       vendorId: 0x1234,

@@ -85,5 +85,5 @@ function exactly({ region, offset, count }: RegionAccess, data: unknown): Uint8A
   if (data instanceof Uint8Array && data.byteLength === count) return data;
   const name = `region ${region}: what read(${offset}, ${count}) returns`;
   if (!(data instanceof Uint8Array)) throw wrongType(name, `${count} bytes in a Uint8Array or Buffer`, data);
-  throw outOfRange(`${name} must have ${count} bytes, not ${data.byteLength}`);
+  throw outOfRange(`${name} must have ${count} bytes, got ${data.byteLength}`);
 }

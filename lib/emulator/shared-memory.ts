@@ -30,7 +30,7 @@ export class SharedMemory implements RegionMemory {
    */
   constructor(size: number, name = 'vfio-user-device') {
     integer('SharedMemory: size', size, PAGE, Number.MAX_SAFE_INTEGER);
-    if (size % PAGE !== 0) throw outOfRange(`SharedMemory: size must be a multiple of ${PAGE}, not ${size}`);
+    if (size % PAGE !== 0) throw outOfRange(`SharedMemory: size must be a multiple of ${PAGE}, got ${size}`);
     if (typeof name !== 'string') throw wrongType('SharedMemory: name', 'a string', name);
     this.size = size;
     this.#held = holdFd(check(native().memfd(name, size, false), 'memfd_create'));

@@ -206,7 +206,7 @@ function checkTransfer(send: Uint8Array | undefined, receive: number): void {
 function checkDwords(what: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
   if (typeof value !== 'number') throw wrongType(what, 'a number', value);
-  throw outOfRange(`${what} must be a multiple of 4 from ${least} on, not ${value}`);
+  throw outOfRange(`${what} must be a multiple of 4 from ${least} on, got ${value}`);
 }
 
 /** A dword of two fields of 16 bits. @throws RangeError. */

@@ -277,7 +277,7 @@ function sizeOf(data: NvmeData): number {
 function offsetIn(data: NvmeData, offset = 0): number {
   const step = data instanceof DmaBuffer ? 4 : 1;
   if (Number.isSafeInteger(offset) && offset >= 0 && offset % step === 0) return offset;
-  throw new RangeError(`offset must be a multiple of ${step} from 0 on, not ${String(offset)}`);
+  throw new RangeError(`offset must be a multiple of ${step} from 0 on, got ${String(offset)}`);
 }
 
 /** `length` bytes of the caller's from `from` on. @throws TypeError where the array was transferred or resized meanwhile. */

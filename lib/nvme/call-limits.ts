@@ -35,6 +35,6 @@ export class CallLimits {
 
 function checkTimeout(timeoutMs: number): void {
   if (typeof timeoutMs !== 'number')
-    throw new TypeError(`timeoutMs must be a number of milliseconds, not ${String(timeoutMs)}`);
-  if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be greater than 0, not ${timeoutMs}`);
+    throw new TypeError(`timeoutMs must be a number of milliseconds, got ${String(timeoutMs)}`);
+  if (!(timeoutMs > 0)) throw new RangeError(`timeoutMs must be greater than 0, got ${timeoutMs}`);
 }

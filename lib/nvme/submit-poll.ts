@@ -180,5 +180,5 @@ export class SubmitPoll {
 }
 
 function refuseTag(tag: number): never {
-  throw new RangeError(`tag must be a whole number from 0 to ${UINT32_MAX}, not ${String(tag)}`);
+  throw new RangeError(`tag must be an integer from 0 to ${UINT32_MAX}, got ${String(tag)}`);
 }

@@ -103,7 +103,7 @@ export function encodeBarAddress(kind: BarKind, address: bigint): number[] {
   bigInteger(`${kind} BAR: address`, address, 0n, kind === 'memory64' ? UINT64_MAX : BigInt(UINT32_MAX));
   const multiple = (kind === 'io' ? IO_FLAGS : MEMORY_FLAGS) + 1;
   if (address % BigInt(multiple) !== 0n) {
-    throw outOfRange(`${kind} BAR: address must be a multiple of ${multiple}, not 0x${address.toString(16)}`);
+    throw outOfRange(`${kind} BAR: address must be a multiple of ${multiple}, got 0x${address.toString(16)}`);
   }
   const low = Number(BigInt.asUintN(32, address));
   return kind === 'memory64' ? [low, Number(address >> 32n)] : [low];

@@ -52,7 +52,7 @@ export function msixPendingBit(pbaOffset: number, vector: number): { offset: num
 export function encodeMsixEntry(entry: MsixEntry): Buffer {
   const { address, data, masked } = entry;
   if ((bigInteger('MSI-X entry: address', address) & 3n) !== 0n) {
-    throw outOfRange(`MSI-X entry: address must be a multiple of 4, not 0x${address.toString(16)}`);
+    throw outOfRange(`MSI-X entry: address must be a multiple of 4, got 0x${address.toString(16)}`);
   }
   const control = boolean('MSI-X entry: masked', masked) ? MSIX_VECTOR_MASKED : 0;
   const words = new DataView(new ArrayBuffer(MSIX_ENTRY_SIZE));

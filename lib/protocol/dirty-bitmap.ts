@@ -51,7 +51,7 @@ export function hasBitsBeyond(bitmap: Uint8Array, pages: number): boolean {
 export function requirePageSize(name: string, value: number): number {
   if (typeof value !== 'number') throw wrongType(name, 'a number', value);
   if (isPageSize(value)) return value;
-  throw outOfRange(`${name} must be a power of two, not ${value}`);
+  throw outOfRange(`${name} must be a power of two, got ${value}`);
 }
 
 /** Whether a number is a power of two that is exact. */

@@ -81,7 +81,7 @@ export function encodeVersion(version: {
   const data = Buffer.from(`{"capabilities":{${members.join(',')}}}\0`, 'utf8');
   if (data.length > MAX_VERSION_DATA) {
     throw outOfRange(
-      `VERSION: the version data must be at most ${MAX_VERSION_DATA} bytes, not ${data.length}`,
+      `VERSION: the version data must be at most ${MAX_VERSION_DATA} bytes, got ${data.length}`,
     );
   }
   const head = Buffer.alloc(VERSION_SIZE);

@@ -18,7 +18,7 @@ export function serverName(address: ServerAddress): string {
     if (parsed.kind === 'unix') return shownPath(parsed.path);
     if (parsed.kind === 'tcp' && parsed.port > 0) return address;
     const what = 'an address that can be connected to again and again';
-    throw new TypeError(`proxy: connect must be ${what}, not ${JSON.stringify(address)}`);
+    throw new TypeError(`proxy: connect must be ${what}, got ${JSON.stringify(address)}`);
   }
   if (typeof address === 'object' && address !== null) {
     if ('path' in address) return shownPath(unixPath('proxy: connect.path', address.path));

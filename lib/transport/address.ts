@@ -38,14 +38,14 @@ export function parseAddress(name: string, text: string): Address {
 export function unixPath(name: string, text: string): string {
   if (typeof text !== 'string') throw wrongType(name, "a socket's path", text);
   if (text === '' || text === '@' || text === '\0') {
-    throw new TypeError(`${name} must be a socket's path, not empty`);
+    throw new TypeError(`${name} must be a socket's path, got an empty string`);
   }
   if (text.includes('\0', 1)) {
     throw new TypeError(`${name} must have no NUL but at its beginning, where an abstract name has it`);
   }
   const bytes = Buffer.byteLength(text);
   if (bytes > MAX_PATH_BYTES) {
-    throw new RangeError(`${name} must have at most ${MAX_PATH_BYTES} bytes (sun_path), not ${bytes}`);
+    throw new RangeError(`${name} must have at most ${MAX_PATH_BYTES} bytes (sun_path), got ${bytes}`);
   }
   return text.startsWith('@') ? `\0${text.slice(1)}` : text;
 }
@@ -53,7 +53,7 @@ export function unixPath(name: string, text: string): string {
 /** A Unix socket's path, of a server's: other addresses cannot be listened at, and no file shall have their name. */
 export function listeningPath(name: string, text: string): string {
   if (typeof text !== 'string' || !/^(?:tcp|fd|vsock):/.test(text)) return unixPath(name, text);
-  throw new TypeError(`${name} must be a Unix socket's path or @name, not ${JSON.stringify(text)}`);
+  throw new TypeError(`${name} must be a Unix socket's path or @name, got ${JSON.stringify(text)}`);
 }
 
 /** As people write it. */
@@ -66,7 +66,7 @@ function parseTcp(name: string, text: string): Address {
   const port = Number(groups?.['port']);
   if (groups === undefined || port > MAX_PORT) {
     throw new TypeError(
-      `${name} must be tcp:HOST:PORT, tcp:[IPV6]:PORT, or tcp:PORT on this machine, not ${JSON.stringify(text)}`,
+      `${name} must be tcp:HOST:PORT, tcp:[IPV6]:PORT, or tcp:PORT on this machine, got ${JSON.stringify(text)}`,
     );
   }
   return { kind: 'tcp', host: groups['ipv6'] ?? groups['host'] ?? LOOPBACK, port };
@@ -76,7 +76,7 @@ function parseFd(name: string, text: string): Address {
   const digits = text.slice('fd:'.length);
   const fd = Number(digits);
   if (!/^\d{1,10}$/.test(digits) || fd < FIRST_INHERITED_FD || fd > MAX_FD) {
-    throw new TypeError(`${name} must be an inherited socket, fd:3 and up, not ${JSON.stringify(text)}`);
+    throw new TypeError(`${name} must be an inherited socket, fd:3 and up, got ${JSON.stringify(text)}`);
   }
   return { kind: 'fd', fd };
 }

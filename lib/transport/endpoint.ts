@@ -71,7 +71,7 @@ export function checkEndpoint(caller: string, endpoint: Endpoint): void {
     const address = parseAddress(`${caller}: endpoint`, endpoint);
     if (address.kind === 'tcp' && address.port === 0) {
       throw new TypeError(
-        `${caller}: endpoint must have a port to connect to, not ${JSON.stringify(endpoint)}`,
+        `${caller}: endpoint must have a port to connect to, got ${JSON.stringify(endpoint)}`,
       );
     }
     return;

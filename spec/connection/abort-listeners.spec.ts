@@ -63,7 +63,7 @@ describe('listeners of one signal', () => {
 test('what is no signal is refused, and one that is aborted already throws its reason', () => {
   expect(() => checkSignal({} as AbortSignal)).toThrow(TypeError);
   expect(() => checkSignal(null as unknown as AbortSignal)).toThrow(
-    'signal must be an AbortSignal, not null',
+    'signal must be an AbortSignal, got null',
   );
   expect(() => checkSignal(AbortSignal.abort(new Error('enough')))).toThrow('enough');
   expect(() => checkSignal(undefined)).not.toThrow();

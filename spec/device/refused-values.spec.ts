@@ -123,7 +123,7 @@ test.each(bigints.filter(([name]) => !name.startsWith('IoFd')))('%s: another typ
 test('what a mapped area refuses is not in it', () => {
   area.storeUInt32(0, 0xffff_ffff);
   expect(() => area.storeUInt32(0, 0x1_0000_0001)).toThrow(
-    'value must be a whole number from 0 to 4294967295, not 4294967297',
+    'value must be an unsigned 32-bit integer, got 4294967297',
   );
   expect(area.loadUInt32(0)).toBe(0xffff_ffff);
 });

@@ -62,10 +62,14 @@ test('is one message, byte for byte', async () => {
 
 test.each([
   ['none', [], /writes.length must be/],
-  ['too many', Array.from({ length: 201 }, () => three[0]!), /writes.length must be .*200, not 201/],
+  ['too many', Array.from({ length: 201 }, () => three[0]!), /writes.length must be .*200, got 201/],
   ['no data', [{ region: 0, offset: 0, data: Buffer.alloc(0) }], /data.length/],
   ['more than 8 bytes', [{ region: 0, offset: 0, data: Buffer.alloc(9) }], /data.length/],
-  ['past the end', [three[0]!, { region: 0, offset: 61, data: words(1) }], /region 0 has 64 bytes/],
+  [
+    'past the end',
+    [three[0]!, { region: 0, offset: 61, data: words(1) }],
+    /region 0: \[61, 65\) is out of bounds \(size 64\)/,
+  ],
   ['a negative offset', [{ region: 0, offset: -4, data: words(1) }], /offset/],
   ['a region that is not writable', [{ region: 1, offset: 0, data: words(1) }], /region 1 cannot be written/],
   ['no region', [{ region: 77, offset: 0, data: words(1) }], /the device has regions 0 to/],

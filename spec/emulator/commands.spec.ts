@@ -365,7 +365,7 @@ describe('REGION_READ and REGION_WRITE', () => {
     expect(await client.refusal(regionReadRequest({ count: 4 }))).toBe(EIO);
     expect(await client.refusal(regionWriteRequest({ data: [1] }))).toBe(EIO);
     expect(errors.map((error) => (error as Error).message)).toEqual([
-      'region 0: what read(0, 4) returns must have 4 bytes, not 3',
+      'region 0: what read(0, 4) returns must have 4 bytes, got 3',
       'a mistake',
     ]);
   });

@@ -185,13 +185,13 @@ describe('is not served', () => {
     [
       '33 of MSI',
       { irqs: [{ index: MSI, count: 33 }] },
-      'interrupt 1: count must be a whole number from 0 to 32, not 33',
+      'interrupt 1: count must be an integer from 0 to 32, got 33',
     ],
-    ['half an interrupt', { irqs: [{ index: 3, count: 0.5 }] }, 'interrupt 3: count must be a whole number'],
+    ['half an interrupt', { irqs: [{ index: 3, count: 0.5 }] }, 'interrupt 3: count must be an integer'],
     [
       'a region of NaN',
       { regions: [bytes(9, 64), { ...bytes(10, 8), size: NaN }] },
-      'region 10: size must be a whole number',
+      'region 10: size must be an integer',
     ],
     ['a region of nothing', { regions: [{ index: 9, size: 64 }] }, 'region 9 has neither handler nor memory'],
     [
@@ -211,13 +211,10 @@ describe('is not served', () => {
   });
 
   test.each<[unknown, string]>([
-    [undefined, 'the device must be a DeviceModel, not undefined'],
-    [{ irqs: [] }, 'the device: regions must be a list, not undefined'],
-    [{ regions: [] }, 'the device: irqs must be a list, not undefined'],
-    [
-      { regions: [], irqs: [], flags: -1 },
-      'the device: flags must be a whole number from 0 to 4294967295, not -1',
-    ],
+    [undefined, 'the device must be a DeviceModel, got undefined'],
+    [{ irqs: [] }, 'the device: regions must be a list, got undefined'],
+    [{ regions: [] }, 'the device: irqs must be a list, got undefined'],
+    [{ regions: [], irqs: [], flags: -1 }, 'the device: flags must be an unsigned 32-bit integer, got -1'],
   ])('%j', async (device, message) => {
     expect(await refusal(() => device as DeviceModel)).toMatchObject({ message });
   });
@@ -245,40 +242,37 @@ describe('cannot be made', () => {
   test.each<[() => unknown, string]>([
     [
       () => new PciConfigSpace({ vendorId: 0x10000, deviceId: 1 }),
-      'vendorId must be a whole number from 0 to 65535',
+      'vendorId must be an unsigned 16-bit integer',
     ],
-    [() => new PciConfigSpace({ vendorId: 1.5, deviceId: 1 }), 'vendorId must be a whole number'],
+    [() => new PciConfigSpace({ vendorId: 1.5, deviceId: 1 }), 'vendorId must be an unsigned 16-bit integer'],
     [
       () => new PciConfigSpace({ vendorId: 1, deviceId: 1, interruptPin: 5 }),
-      'interruptPin must be a whole number from 0',
+      'interruptPin must be an integer from 0',
     ],
     [
       () => new PciConfigSpace({ vendorId: 1, deviceId: 1, size: 100 as 256 }),
-      'size must be 256 or 4096, not 100',
+      'size must be 256 or 4096, got 100',
     ],
     [
       () => new PciConfigSpace({ vendorId: 1, deviceId: 1, bars: [{ index: 6, size: 64 }] }),
-      'bars[0].index must be a whole number from 0 to 5, not 6',
+      'bars[0].index must be an integer from 0 to 5, got 6',
     ],
     [
       () => new PciConfigSpace({ vendorId: 1, device: 1 } as never),
       'unknown option device; did you mean deviceId?',
     ],
-    [() => msixCapability(2049, TABLE, PBA), 'vectors must be a whole number from 1 to 2048, not 2049'],
-    [
-      () => msixCapability(1, { bir: 6, offset: 0 }, PBA),
-      'table.bir must be a whole number from 0 to 5, not 6',
-    ],
-    [() => msixCapability(1, TABLE, { bir: 0, offset: 4 }), 'pba.offset must be a multiple of 8, not 4'],
-    [() => msiCapability(3), 'vectors must be a power of two up to 32, not 3'],
-    [() => new DeviceError(0), 'errno must be a whole number from 1 to 4095, not 0'],
+    [() => msixCapability(2049, TABLE, PBA), 'vectors must be an integer from 1 to 2048, got 2049'],
+    [() => msixCapability(1, { bir: 6, offset: 0 }, PBA), 'table.bir must be an integer from 0 to 5, got 6'],
+    [() => msixCapability(1, TABLE, { bir: 0, offset: 4 }), 'pba.offset must be a multiple of 8, got 4'],
+    [() => msiCapability(3), 'vectors must be a power of two up to 32, got 3'],
+    [() => new DeviceError(0), 'errno must be an integer from 1 to 4095, got 0'],
     [
       () => {
         const capabilities = [msixCapability(4, TABLE, PBA)];
         const config = new PciConfigSpace({ vendorId: 1, deviceId: 1, capabilities });
         return new MsixTable(config, { vectors: 5, table: 0, pending: 2048 });
       },
-      'MsixTable: vectors must be 4, as the capability says, not 5',
+      'MsixTable: vectors must be 4, as the capability says, got 5',
     ],
     [
       () =>
@@ -325,8 +319,8 @@ describe('is told, and ends nothing', () => {
     expect((await client.ask(migDataReadRequest({ size: 8 }))).errno).toBe(EIO);
     expect((await client.ask(deviceFeatureRequest({ flags: 0x10002, argsz: 64 }))).errno).toBe(EIO);
     expect(errors.map((error) => (error as Error).message)).toEqual([
-      'what migrationData.read(8) returns must have at most 8 bytes, not 9',
-      'what feature 2 answers must be a Uint8Array or Buffer, not undefined',
+      'what migrationData.read(8) returns must have at most 8 bytes, got 9',
+      'what feature 2 answers must be a Uint8Array or Buffer, got undefined',
     ]);
   });
 
@@ -361,18 +355,18 @@ describe('is told, and ends nothing', () => {
     [
       'a verdict that is none',
       () => 'Drop',
-      "intercept: the verdict must be 'pass', 'drop', 'close', { errno } or { delayMs }, not \"Drop\"",
+      "intercept: the verdict must be 'pass', 'drop', 'close', { errno } or { delayMs }, got \"Drop\"",
     ],
     [
       'an errno that is none',
       () => ({ errno: 0 }),
-      'intercept: errno must be a whole number from 1 to 4095, not 0',
+      'intercept: errno must be an integer from 1 to 4095, got 0',
     ],
-    ['a delay of NaN', () => ({ delayMs: NaN }), 'intercept: delayMs must be from 0 to 2147483647, not NaN'],
+    ['a delay of NaN', () => ({ delayMs: NaN }), 'intercept: delayMs must be from 0 to 2147483647, got NaN'],
     [
       'a delay in a string',
       () => ({ delayMs: '5' }),
-      'intercept: delayMs must be a number of milliseconds, not "5"',
+      'intercept: delayMs must be a number of milliseconds, got "5"',
     ],
   ])('%s', async (_, verdict, message) => {
     const client = await connected(

@@ -229,7 +229,7 @@ describe('what a field cannot hold', () => {
   test('fields of admin commands', async () => {
     const { controller } = await opened();
     await expect(controller.identify(0x101)).rejects.toThrow(
-      'CNS must be a whole number from 0 to 255, not 257',
+      'CNS must be an unsigned 8-bit integer, got 257',
     );
     await expect(controller.getFeature(0x107)).rejects.toThrow('feature must be');
     await expect(controller.setFeature(-1)).rejects.toThrow('feature must be');

@@ -520,7 +520,7 @@ test('a mappable area outside its region is refused', () => {
 
 test('addresses below their alignment are refused', () => {
   expect(() => encodeMsixEntry({ address: 0xfee0_0002n, data: 0, masked: false })).toThrow(
-    /address must be a multiple of 4, not 0xfee00002/,
+    /address must be a multiple of 4, got 0xfee00002/,
   );
   expect(() => encodeBarAddress('memory32', 0xfe00_0008n)).toThrow(/multiple of 16/);
   expect(() => encodeBarAddress('io', 0xc002n)).toThrow(/multiple of 4/);

@@ -397,7 +397,7 @@ describe('options that make no sense', () => {
   test.each<[object, RegExp]>([
     [{ listen: 5 }, /proxy: listen must be an address/],
     [{ connect: 5 }, /proxy: connect must be an address/],
-    [{ listen: { port: 70_000 } }, /port must be a whole number/],
+    [{ listen: { port: 70_000 } }, /port must be an unsigned 16-bit integer/],
     [{ maxClients: 0 }, /maxClients/],
     [{ maxMessageBytes: 15 }, /maxMessageBytes/],
     [{ timeoutMs: 0 }, /timeoutMs/],

@@ -119,7 +119,7 @@ describe('the same words', () => {
 
   test('are no files that a server makes', async () => {
     await expect(serve(new EduDevice(), { path: 'tcp:4420' })).rejects.toThrow(
-      'path must be a Unix socket\'s path or @name, not "tcp:4420"',
+      'path must be a Unix socket\'s path or @name, got "tcp:4420"',
     );
     expect(existsSync('tcp:4420')).toBe(false);
   });
@@ -149,7 +149,7 @@ describe('what is no address', () => {
   });
 
   test('a path that is too long', async () => {
-    await expect(connect('x'.repeat(108))).rejects.toThrow('must have at most 107 bytes (sun_path), not 108');
+    await expect(connect('x'.repeat(108))).rejects.toThrow('must have at most 107 bytes (sun_path), got 108');
   });
 });
 
@@ -199,7 +199,7 @@ describe('regions by name', () => {
     expect(device.region('BAR5' as 'bar5')).toBe(device.region(5));
     expect(() => device.region('bar6' as 'bar5')).toThrow(TypeError);
     expect(() => device.region('bar6' as 'bar5')).toThrow(
-      'region: which must be an index, or one of bar0, bar1, bar2, bar3, bar4, bar5, rom, config, vga, migration, not "bar6"',
+      'region: which must be an index, or one of bar0, bar1, bar2, bar3, bar4, bar5, rom, config, vga, migration, got "bar6"',
     );
     expect(() => device.region('migration')).toThrow('the device has regions 0 to 8, not migration');
   });

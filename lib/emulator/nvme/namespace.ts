@@ -56,7 +56,7 @@ export class EmulatedNamespace {
     const { store, blockSize = 512, eui64, nguid } = options;
     const isPower = Number.isInteger(Math.log2(blockSize));
     if (!isPower || blockSize < 512 || blockSize > 4096) {
-      throw outOfRange(`EmulatedNamespace: blockSize must be 512, 1024, 2048 or 4096, not ${blockSize}`);
+      throw outOfRange(`EmulatedNamespace: blockSize must be 512, 1024, 2048 or 4096, got ${blockSize}`);
     }
     const blocks = Math.floor(store.size / blockSize);
     if (blocks === 0) throw new RangeError(`namespace ${id} has no room for a block of ${blockSize} bytes`);
@@ -73,5 +73,5 @@ export class EmulatedNamespace {
 function identifier(name: string, digits: string, bytes: number): Buffer {
   if (digits === '') return Buffer.alloc(bytes);
   if (/^[0-9a-f]+$/i.test(digits) && digits.length === 2 * bytes) return Buffer.from(digits, 'hex');
-  throw new RangeError(`${name} must be ${2 * bytes} hexadecimal digits, not ${JSON.stringify(digits)}`);
+  throw new RangeError(`${name} must be ${2 * bytes} hexadecimal digits, got ${JSON.stringify(digits)}`);
 }
