@@ -53,8 +53,9 @@ suite('a message is described', () => {
       flags: ['RESET', '0x80000000'],
     });
     expect(describe(w.deviceResetRequest({ flags: 0x40 })).flags).toEqual(['0x40']);
-    const migration = w.deviceFeatureReply({ flags: 0x10001, data: w.wire().u64(0x1_0000_0008n) });
-    expect(describe(migration).fields).toMatchObject({ migration: { flags: ['0x8', '0x100000000'] } });
+    const migration = w.deviceFeatureReply({ flags: 0x10001, data: w.wire().u64(0x1_0000_0009n) });
+    const flags = ['STOP_COPY', '0x8', '0x100000000'];
+    expect(describe(migration).fields).toMatchObject({ migration: { flags } });
   });
 
   test('with an errno that has no name as a number', () => {
