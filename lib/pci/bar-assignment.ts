@@ -4,7 +4,9 @@ import type { BarKind } from './bars.js';
 
 /** A BAR that needs a place, or that has one which others must keep clear of. */
 export interface BarRequest {
+  /** The register's number, 0 to 5. */
   readonly index: number;
+  /** What the BAR decodes. */
   readonly kind: BarKind;
   /** Bytes. A BAR of size 0 does not exist and gets nothing. */
   readonly size: number | bigint;
@@ -12,15 +14,21 @@ export interface BarRequest {
   readonly address?: bigint | undefined;
 }
 
+/** An address for a BAR. */
 export interface BarAssignment {
+  /** The register's number, 0 to 5. */
   readonly index: number;
+  /** What the BAR decodes. */
   readonly kind: BarKind;
+  /** Where it is to be, a multiple of its size. */
   readonly address: bigint;
 }
 
 /** Addresses that may be handed out: `[start, end)`. */
 export interface AddressWindow {
+  /** The first address. */
   readonly start: bigint;
+  /** One past the last address. */
   readonly end: bigint;
 }
 

@@ -3,12 +3,14 @@ import { bigInteger, integer, outOfRange, UINT32_MAX, UINT64_MAX } from '../fiel
 import { zeroExtended, type ConfigReader } from './config-reader.js';
 import { HEADER_TYPE_MASK, PCI_HEADER_SIZE, PciConfig, PciHeaderType } from './registers.js';
 
+/** What a BAR decodes: memory with an address of 32 or 64 bits, or I/O. */
 export type BarKind = 'memory32' | 'memory64' | 'io';
 
 /** One base address register, or the pair of them that a 64-bit one takes. */
 export interface Bar {
   /** The register's number, 0 to 5: also the vfio region's index. A 64-bit BAR has the number of its lower half. */
   readonly index: number;
+  /** What the BAR decodes. */
   readonly kind: BarKind;
   /** Reads have no side effects. Always false for I/O. */
   readonly prefetchable: boolean;

@@ -17,7 +17,9 @@ export interface BridgeBuses {
 
 /** Addresses that a bridge passes on to its secondary side. */
 export interface BridgeWindow {
+  /** Which addresses: I/O, memory, or prefetchable memory. */
   readonly kind: 'io' | 'memory' | 'prefetchable';
+  /** The first address of the window. */
   readonly base: bigint;
   /** The last address of the window. The window is closed where it is below `base`. */
   readonly limit: bigint;

@@ -34,6 +34,7 @@ const NAMES: Readonly<Record<number, string>> = {
 
 /** What every capability has. */
 export interface CapabilityHeader {
+  /** The capability id: `PciCapabilityId`, or `PciExtendedCapabilityId` in the extended space. */
   readonly id: number;
   /** The id's name, a number in words for an unknown one. */
   readonly name: string;
@@ -43,13 +44,17 @@ export interface CapabilityHeader {
 
 /** PCI Bus Power Management Interface 1.2 section 3.2. */
 export interface PowerManagementFields {
+  /** Which capability it is. */
   readonly kind: 'power-management';
+  /** The version of the capability's registers. */
   readonly version: number;
   /** The state that the device is in: 0 to 3 for D0 to D3hot. */
   readonly powerState: number;
   /** Coming back from D3hot keeps the device's state. */
   readonly noSoftReset: boolean;
+  /** The device has the state D1. */
   readonly d1Support: boolean;
+  /** The device has the state D2. */
   readonly d2Support: boolean;
   /** It needs the bus clock to signal PME#. */
   readonly pmeClock: boolean;
@@ -59,7 +64,9 @@ export interface PowerManagementFields {
   readonly auxCurrentMilliamperes: number;
   /** Bit n: the device can signal PME# from Dn; 3 is D3hot, 4 is D3cold. */
   readonly pmeSupport: number;
+  /** The device may signal PME#. */
   readonly pmeEnabled: boolean;
+  /** The device has signalled PME#, or would have. */
   readonly pmeStatus: boolean;
   /** Which value the data register shows. */
   readonly dataSelect: number;
@@ -69,7 +76,9 @@ export interface PowerManagementFields {
   readonly controlOffset: number;
 }
 
+/** A vendor's own capability (PCI Local Bus 3.0, appendix H). */
 export interface VendorSpecificFields {
+  /** Which capability it is. */
   readonly kind: 'vendor-specific';
   /** The length that the capability states, its three-byte header included. */
   readonly length: number;
@@ -79,13 +88,17 @@ export interface VendorSpecificFields {
 
 /** A PCI-to-PCI bridge's subsystem (PCI Express Base 6.0 section 7.9.23). */
 export interface BridgeSubsystemFields {
+  /** Which capability it is. */
   readonly kind: 'bridge-subsystem-id';
+  /** The subsystem's vendor. */
   readonly subsystemVendorId: number;
+  /** The subsystem's id, which its vendor assigns. */
   readonly subsystemId: number;
 }
 
 /** A capability whose fields are not decoded, or that does not fit where it stands. */
 export interface OtherFields {
+  /** Which capability it is. */
   readonly kind: 'other';
 }
 

@@ -5,8 +5,11 @@
 export interface ConfigReader {
   /** Bytes that can be read, from offset 0: 256 for a conventional device, 4096 for PCI Express. */
   readonly size: number;
+  /** The byte at `offset`. */
   getUInt8(offset: number): number;
+  /** The 16-bit little-endian value at `offset`. */
   getUInt16(offset: number): number;
+  /** The 32-bit little-endian value at `offset`. */
   getUInt32(offset: number): number;
 }
 

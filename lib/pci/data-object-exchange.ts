@@ -1,17 +1,34 @@
 /** Data Object Exchange (PCI Express Base 6.0 section 7.9.24). */
 import { fits, type CapabilityPlace } from './capability-list.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
 
+/** DOE Status (7.9.24.4). */
+export interface DataObjectExchangeStatus {
+  /** The instance cannot take a data object. */
+  readonly busy: boolean;
+  /** An interrupt was raised. */
+  readonly interrupt: boolean;
+  /** An error was detected. */
+  readonly error: boolean;
+  /** A data object can be read. */
+  readonly objectReady: boolean;
+}
+
+/** Data Object Exchange (PCI Express Base 6.0 section 7.9.24). */
 export interface DataObjectExchangeFields {
+  /** Which capability it is. */
   readonly kind: 'data-object-exchange';
+  /** The instance can interrupt. */
   readonly interruptSupport: boolean;
   /** Meaningful with `interruptSupport`. */
   readonly interruptMessageNumber: number;
+  /** The instance interrupts. */
   readonly interruptEnabled: boolean;
-  readonly status: RegisterFields<typeof decodeStatus>;
+  /** The status register. */
+  readonly status: DataObjectExchangeStatus;
 }
 
-function decodeStatus(register: number) {
+function decodeStatus(register: number): DataObjectExchangeStatus {
   return {
     busy: bit(register, 0),
     interrupt: bit(register, 1),

@@ -1,12 +1,182 @@
 /** Advanced Error Reporting and Downstream Port Containment (PCI Express Base 6.0 sections 7.8.4 and 7.9.14). */
 import { fits, type CapabilityPlace } from './capability-list.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
+
+/** A bit for each uncorrectable error: status, mask or severity (7.8.4.2 to 7.8.4.4). */
+export interface UncorrectableErrors {
+  /** Data link protocol error. */
+  readonly dataLinkProtocol: boolean;
+  /** Surprise Down error. */
+  readonly surpriseDown: boolean;
+  /** Poisoned TLP received. */
+  readonly poisonedTlp: boolean;
+  /** Flow control protocol error. */
+  readonly flowControlProtocol: boolean;
+  /** Completion timeout. */
+  readonly completionTimeout: boolean;
+  /** Completer abort. */
+  readonly completerAbort: boolean;
+  /** Unexpected completion. */
+  readonly unexpectedCompletion: boolean;
+  /** Receiver overflow. */
+  readonly receiverOverflow: boolean;
+  /** Malformed TLP. */
+  readonly malformedTlp: boolean;
+  /** ECRC error. */
+  readonly ecrc: boolean;
+  /** Unsupported request. */
+  readonly unsupportedRequest: boolean;
+  /** ACS violation. */
+  readonly acsViolation: boolean;
+  /** Uncorrectable internal error. */
+  readonly internal: boolean;
+  /** TLP blocked by multicast. */
+  readonly multicastBlockedTlp: boolean;
+  /** AtomicOp blocked at the egress port. */
+  readonly atomicOpEgressBlocked: boolean;
+  /** TLP prefix blocked. */
+  readonly tlpPrefixBlocked: boolean;
+  /** Poisoned TLP blocked at the egress port. */
+  readonly poisonedTlpEgressBlocked: boolean;
+  /** Deferrable memory write blocked at the egress port. */
+  readonly dmwrRequestEgressBlocked: boolean;
+  /** IDE check failed. */
+  readonly ideCheckFailed: boolean;
+  /** Misrouted IDE TLP. */
+  readonly misroutedIdeTlp: boolean;
+  /** PCRC check failed. */
+  readonly pcrcCheckFailed: boolean;
+  /** TLP translation blocked at the egress port. */
+  readonly tlpTranslationEgressBlocked: boolean;
+}
+
+/** A bit for each correctable error: status or mask (7.8.4.5 and 7.8.4.6). */
+export interface CorrectableErrors {
+  /** Receiver error. */
+  readonly receiver: boolean;
+  /** Bad TLP. */
+  readonly badTlp: boolean;
+  /** Bad DLLP. */
+  readonly badDllp: boolean;
+  /** REPLAY_NUM rollover. */
+  readonly replayNumberRollover: boolean;
+  /** Replay timer timeout. */
+  readonly replayTimerTimeout: boolean;
+  /** Advisory non-fatal error. */
+  readonly advisoryNonFatal: boolean;
+  /** Corrected internal error. */
+  readonly internal: boolean;
+  /** Header log overflow. */
+  readonly headerLogOverflow: boolean;
+}
+
+/** Advanced Error Capabilities and Control (7.8.4.7). */
+export interface AdvancedErrorControl {
+  /** ECRC can be generated. */
+  readonly ecrcGenerationCapable: boolean;
+  /** ECRC is generated. */
+  readonly ecrcGenerationEnabled: boolean;
+  /** ECRC can be checked. */
+  readonly ecrcCheckCapable: boolean;
+  /** ECRC is checked. */
+  readonly ecrcCheckEnabled: boolean;
+  /** Several headers can be recorded. */
+  readonly multipleHeaderRecordingCapable: boolean;
+  /** Several headers are recorded. */
+  readonly multipleHeaderRecordingEnabled: boolean;
+  /** The TLP prefix log is valid. */
+  readonly tlpPrefixLogPresent: boolean;
+  /** Prefix and header of a request that timed out are recorded. */
+  readonly completionTimeoutLogCapable: boolean;
+  /** The bit of the uncorrectable status that was set first. */
+  readonly firstErrorPointer: number;
+}
+
+/** Root Error Command: which messages interrupt (7.8.4.9). */
+export interface RootErrorCommand {
+  /** Correctable errors interrupt. */
+  readonly correctable: boolean;
+  /** Non-fatal errors interrupt. */
+  readonly nonFatal: boolean;
+  /** Fatal errors interrupt. */
+  readonly fatal: boolean;
+}
+
+/** Root Error Status (7.8.4.10). */
+export interface RootErrorStatus {
+  /** ERR_COR was received. */
+  readonly correctableReceived: boolean;
+  /** Another ERR_COR was received. */
+  readonly multipleCorrectableReceived: boolean;
+  /** ERR_NONFATAL or ERR_FATAL was received. */
+  readonly uncorrectableReceived: boolean;
+  /** Another ERR_NONFATAL or ERR_FATAL was received. */
+  readonly multipleUncorrectableReceived: boolean;
+  /** The first uncorrectable error was ERR_FATAL. */
+  readonly firstUncorrectableFatal: boolean;
+  /** ERR_NONFATAL was received. */
+  readonly nonFatalReceived: boolean;
+  /** ERR_FATAL was received. */
+  readonly fatalReceived: boolean;
+}
+
+/** DPC Capability (7.9.14.2). */
+export interface DpcCapabilities {
+  /** The extensions for root ports are there. */
+  readonly rootPortExtensions: boolean;
+  /** Poisoned TLPs can be blocked at the egress port. */
+  readonly poisonedTlpEgressBlocking: boolean;
+  /** Software can trigger it. */
+  readonly softwareTriggering: boolean;
+  /** ERR_COR can be sent when the link becomes active. */
+  readonly dataLinkActiveErrorSignaling: boolean;
+  /** Dwords of a root port's log; 0 for none. */
+  readonly rpPioLogSize: number;
+}
+
+/** DPC Control (7.9.14.3). */
+export interface DpcControl {
+  /** Completions have status Unsupported Request, not Completer Abort. */
+  readonly completionControl: boolean;
+  /** Containment interrupts. */
+  readonly interruptEnabled: boolean;
+  /** Containment sends ERR_COR. */
+  readonly correctableErrorEnabled: boolean;
+  /** Poisoned TLPs are blocked at the egress port. */
+  readonly poisonedTlpEgressBlockingEnabled: boolean;
+  /** Writing 1 triggers containment; reads 0. */
+  readonly softwareTrigger: boolean;
+  /** ERR_COR is sent when the link becomes active. */
+  readonly dataLinkActiveErrorEnabled: boolean;
+  /** What triggers: 0 nothing, 1 a fatal error, 2 a fatal or non-fatal error. */
+  readonly trigger: number;
+}
+
+/** DPC Status (7.9.14.4). */
+export interface DpcStatus {
+  /** Containment was triggered. */
+  readonly triggered: boolean;
+  /** An interrupt is pending. */
+  readonly interrupt: boolean;
+  /** The root port is busy. */
+  readonly rootPortBusy: boolean;
+  /**
+   * Why it was triggered: 0 an error that was not masked, 1 ERR_NONFATAL, 2 ERR_FATAL, 3 see the extension.
+   */
+  readonly reason: number;
+  /** 0 root port PIO error, 1 software. */
+  readonly reasonExtension: number;
+  /** The bit of the root port PIO status that was set first. */
+  readonly rpPioFirstErrorPointer: number;
+}
 
 /** Errors that a root port or an event collector has heard of. */
 export interface RootErrorFields {
   /** Which messages interrupt. */
-  readonly command: RegisterFields<typeof decodeRootCommand>;
-  readonly status: RegisterFields<typeof decodeRootStatus>;
+  readonly command: RootErrorCommand;
+  /** The status register. */
+  readonly status: RootErrorStatus;
+  /** The message number (MSI vector, or MSI-X entry) of its interrupt. */
   readonly interruptMessageNumber: number;
   /** Bus, device and function of the first correctable error. */
   readonly correctableSourceId: number;
@@ -14,37 +184,47 @@ export interface RootErrorFields {
   readonly uncorrectableSourceId: number;
 }
 
+/** Advanced Error Reporting (PCI Express Base 6.0 section 7.8.4). */
 export interface ErrorReportingFields {
+  /** Which capability it is. */
   readonly kind: 'advanced-error-reporting';
+  /** Uncorrectable errors: which occurred, which are masked, which are fatal. */
   readonly uncorrectable: {
-    readonly status: RegisterFields<typeof decodeUncorrectable>;
-    readonly mask: RegisterFields<typeof decodeUncorrectable>;
+    readonly status: UncorrectableErrors;
+    readonly mask: UncorrectableErrors;
     /** Set: fatal. */
-    readonly severity: RegisterFields<typeof decodeUncorrectable>;
+    readonly severity: UncorrectableErrors;
   };
+  /** Correctable errors: which occurred, which are masked. */
   readonly correctable: {
-    readonly status: RegisterFields<typeof decodeCorrectable>;
-    readonly mask: RegisterFields<typeof decodeCorrectable>;
+    readonly status: CorrectableErrors;
+    readonly mask: CorrectableErrors;
   };
   /** Advanced Error Capabilities and Control. */
-  readonly control: RegisterFields<typeof decodeControl>;
+  readonly control: AdvancedErrorControl;
   /** The header of the packet that the first error was of: four dwords. */
   readonly headerLog: readonly number[];
   /** null for all but root ports and root complex event collectors. */
   readonly root: RootErrorFields | null;
 }
 
+/** Downstream Port Containment (PCI Express Base 6.0 section 7.9.14). */
 export interface DownstreamPortContainmentFields {
+  /** Which capability it is. */
   readonly kind: 'downstream-port-containment';
+  /** The message number (MSI vector, or MSI-X entry) of its interrupt. */
   readonly interruptMessageNumber: number;
-  readonly capabilities: RegisterFields<typeof decodeDpcCapabilities>;
-  readonly control: RegisterFields<typeof decodeDpcControl>;
-  readonly status: RegisterFields<typeof decodeDpcStatus>;
+  /** The capabilities register. */
+  readonly capabilities: DpcCapabilities;
+  /** The control register. */
+  readonly control: DpcControl;
+  /** The status register. */
+  readonly status: DpcStatus;
   /** Bus, device and function that the message came from. */
   readonly sourceId: number;
 }
 
-function decodeUncorrectable(register: number) {
+function decodeUncorrectable(register: number): UncorrectableErrors {
   return {
     dataLinkProtocol: bit(register, 4),
     surpriseDown: bit(register, 5),
@@ -71,7 +251,7 @@ function decodeUncorrectable(register: number) {
   };
 }
 
-function decodeCorrectable(register: number) {
+function decodeCorrectable(register: number): CorrectableErrors {
   return {
     receiver: bit(register, 0),
     badTlp: bit(register, 6),
@@ -84,7 +264,7 @@ function decodeCorrectable(register: number) {
   };
 }
 
-function decodeControl(register: number) {
+function decodeControl(register: number): AdvancedErrorControl {
   return {
     ecrcGenerationCapable: bit(register, 5),
     ecrcGenerationEnabled: bit(register, 6),
@@ -94,16 +274,15 @@ function decodeControl(register: number) {
     multipleHeaderRecordingEnabled: bit(register, 10),
     tlpPrefixLogPresent: bit(register, 11),
     completionTimeoutLogCapable: bit(register, 12),
-    /** The bit of the uncorrectable status that was set first. */
     firstErrorPointer: bits(register, 0, 5),
   };
 }
 
-function decodeRootCommand(register: number) {
+function decodeRootCommand(register: number): RootErrorCommand {
   return { correctable: bit(register, 0), nonFatal: bit(register, 1), fatal: bit(register, 2) };
 }
 
-function decodeRootStatus(register: number) {
+function decodeRootStatus(register: number): RootErrorStatus {
   return {
     correctableReceived: bit(register, 0),
     multipleCorrectableReceived: bit(register, 1),
@@ -115,18 +294,17 @@ function decodeRootStatus(register: number) {
   };
 }
 
-function decodeDpcCapabilities(register: number) {
+function decodeDpcCapabilities(register: number): DpcCapabilities {
   return {
     rootPortExtensions: bit(register, 5),
     poisonedTlpEgressBlocking: bit(register, 6),
     softwareTriggering: bit(register, 7),
     dataLinkActiveErrorSignaling: bit(register, 12),
-    /** Dwords of a root port's log; 0 for none. */
     rpPioLogSize: bits(register, 8, 4),
   };
 }
 
-function decodeDpcControl(register: number) {
+function decodeDpcControl(register: number): DpcControl {
   return {
     completionControl: bit(register, 2),
     interruptEnabled: bit(register, 3),
@@ -134,19 +312,16 @@ function decodeDpcControl(register: number) {
     poisonedTlpEgressBlockingEnabled: bit(register, 5),
     softwareTrigger: bit(register, 6),
     dataLinkActiveErrorEnabled: bit(register, 7),
-    /** What triggers: 0 nothing, 1 a fatal error, 2 a fatal or non-fatal error. */
     trigger: bits(register, 0, 2),
   };
 }
 
-function decodeDpcStatus(register: number) {
+function decodeDpcStatus(register: number): DpcStatus {
   return {
     triggered: bit(register, 0),
     interrupt: bit(register, 3),
     rootPortBusy: bit(register, 4),
-    /** Why it was triggered: 0 an error that was not masked, 1 ERR_NONFATAL, 2 ERR_FATAL, 3 see the extension. */
     reason: bits(register, 1, 2),
-    /** 0 root port PIO error, 1 software. */
     reasonExtension: bits(register, 5, 2),
     rpPioFirstErrorPointer: bits(register, 8, 5),
   };

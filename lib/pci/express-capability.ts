@@ -9,7 +9,140 @@ import {
   type SlotFields,
 } from './express-ports.js';
 import { linkSpeed } from './link-speed.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
+
+/** Device Capabilities (7.5.3.3). */
+export interface ExpressDeviceCapabilities {
+  /** 8-bit tags are supported. */
+  readonly extendedTag: boolean;
+  /** The adapter has an attention button. */
+  readonly attentionButton: boolean;
+  /** The adapter has an attention indicator. */
+  readonly attentionIndicator: boolean;
+  /** The adapter has a power indicator. */
+  readonly powerIndicator: boolean;
+  /** Errors are reported by role (6.2.3.2.4). */
+  readonly roleBasedErrorReporting: boolean;
+  /** Function Level Reset is supported. */
+  readonly functionLevelReset: boolean;
+  /** TEE-IO is supported. */
+  readonly teeIo: boolean;
+  /** Bits of the function number that may name phantom functions. */
+  readonly phantomFunctionBits: number;
+  /** The longest exit from L0s that the device can stand, nanoseconds; null for any. */
+  readonly l0sLatencyNs: number | null;
+  /** The longest exit from L1 that the device can stand, nanoseconds; null for any. */
+  readonly l1LatencyNs: number | null;
+  /** What the slot may give, milliwatts; null for more than 600 W. */
+  readonly slotPowerMilliwatts: number | null;
+}
+
+/** Device Control (7.5.3.4). */
+export interface ExpressDeviceControl {
+  /** Correctable errors are reported. */
+  readonly correctableErrorReporting: boolean;
+  /** Non-fatal errors are reported. */
+  readonly nonFatalErrorReporting: boolean;
+  /** Fatal errors are reported. */
+  readonly fatalErrorReporting: boolean;
+  /** Unsupported requests are reported. */
+  readonly unsupportedRequestReporting: boolean;
+  /** The device may set Relaxed Ordering in its requests. */
+  readonly relaxedOrdering: boolean;
+  /** The device uses 8-bit tags. */
+  readonly extendedTag: boolean;
+  /** The device uses phantom functions as tags. */
+  readonly phantomFunctions: boolean;
+  /** The device may draw auxiliary power. */
+  readonly auxPower: boolean;
+  /** The device may set No Snoop in its requests. */
+  readonly noSnoop: boolean;
+  /**
+   * Of bridges to PCI: configuration requests may be answered with Request Retry. In others the bit starts a
+   * reset and reads 0.
+   */
+  readonly bridgeConfigurationRetry: boolean;
+}
+
+/** Device Status (7.5.3.5). */
+export interface ExpressDeviceStatus {
+  /** A correctable error was detected. */
+  readonly correctableError: boolean;
+  /** A non-fatal error was detected. */
+  readonly nonFatalError: boolean;
+  /** A fatal error was detected. */
+  readonly fatalError: boolean;
+  /** An unsupported request was received. */
+  readonly unsupportedRequest: boolean;
+  /** Auxiliary power was detected. */
+  readonly auxPower: boolean;
+  /** Requests of the device wait for their completions. */
+  readonly transactionsPending: boolean;
+}
+
+/** Link Capabilities (7.5.3.6). Speed and width are in `LinkState`. */
+export interface ExpressLinkCapabilities {
+  /** ASPM L0s is supported. */
+  readonly aspmL0s: boolean;
+  /** ASPM L1 is supported. */
+  readonly aspmL1: boolean;
+  /** The reference clock may be removed in L1 and L2/L3 Ready. */
+  readonly clockPowerManagement: boolean;
+  /** Surprise Down errors are reported. */
+  readonly surpriseDownReporting: boolean;
+  /** Data Link Layer Link Active is reported. */
+  readonly dataLinkActiveReporting: boolean;
+  /** Link bandwidth notification is supported. */
+  readonly bandwidthNotification: boolean;
+  /** The component conforms to the rules by which ASPM is optional. */
+  readonly aspmOptionality: boolean;
+  /** The longest that the exit from L0s takes, nanoseconds; null for more than 4 µs. */
+  readonly l0sExitLatencyNs: number | null;
+  /** The longest that the exit from L1 takes, nanoseconds; null for more than 64 µs. */
+  readonly l1ExitLatencyNs: number | null;
+}
+
+/** Link Control (7.5.3.7). */
+export interface ExpressLinkControl {
+  /** ASPM L0s is enabled. */
+  readonly aspmL0s: boolean;
+  /** ASPM L1 is enabled. */
+  readonly aspmL1: boolean;
+  /** The link is disabled. */
+  readonly disabled: boolean;
+  /** Both ends share a reference clock. */
+  readonly commonClock: boolean;
+  /** Additional ordered sets are sent when leaving L0s and in Recovery. */
+  readonly extendedSynch: boolean;
+  /** The device may remove the reference clock (CLKREQ#). */
+  readonly clockPowerManagement: boolean;
+  /** The device may not change the link width but to correct errors. */
+  readonly autonomousWidthDisabled: boolean;
+  /** Link bandwidth management interrupts are enabled. */
+  readonly bandwidthManagementInterrupt: boolean;
+  /** Link autonomous bandwidth interrupts are enabled. */
+  readonly autonomousBandwidthInterrupt: boolean;
+  /** Flit Mode is disabled. */
+  readonly flitModeDisabled: boolean;
+  /** Read completion boundary, bytes. */
+  readonly readCompletionBoundary: 64 | 128;
+}
+
+/** Link Status (7.5.3.8). Speed and width are in `LinkState`. */
+export interface ExpressLinkStatus {
+  /** Bit 10: a training error in PCI Express 1.0, undefined since. */
+  readonly trainingError: boolean;
+  /** The link is being trained. */
+  readonly training: boolean;
+  /** The component uses the reference clock of the slot. */
+  readonly slotClock: boolean;
+  /** The data link layer is in DL_Active. */
+  readonly dataLinkActive: boolean;
+  /** The link was retrained, or its bandwidth changed because of errors. */
+  readonly bandwidthManagement: boolean;
+  /** The device has changed the link bandwidth by itself. */
+  readonly autonomousBandwidth: boolean;
+}
 
 /** What a link's capabilities or status register says of it. */
 export interface LinkState {
@@ -23,34 +156,49 @@ export interface LinkState {
 
 /** Device Capabilities, Control and Status (7.5.3.3 to 7.5.3.5). What they say of payloads is in `ExpressFields`. */
 export interface ExpressDeviceFields {
-  readonly capabilities: RegisterFields<typeof decodeDeviceCapabilities>;
-  readonly control: RegisterFields<typeof decodeDeviceControl>;
-  readonly status: RegisterFields<typeof decodeDeviceStatus>;
+  /** The capabilities register. */
+  readonly capabilities: ExpressDeviceCapabilities;
+  /** The control register. */
+  readonly control: ExpressDeviceControl;
+  /** The status register. */
+  readonly status: ExpressDeviceStatus;
 }
 
 /** Link Capabilities, Control and Status (7.5.3.6 to 7.5.3.8). Speeds and widths are in `ExpressFields`. */
 export interface ExpressLinkFields {
+  /** The port's number in the component. */
   readonly portNumber: number;
-  readonly capabilities: RegisterFields<typeof decodeLinkCapabilities>;
-  readonly control: RegisterFields<typeof decodeLinkControl>;
-  readonly status: RegisterFields<typeof decodeLinkStatus>;
+  /** The capabilities register. */
+  readonly capabilities: ExpressLinkCapabilities;
+  /** The control register. */
+  readonly control: ExpressLinkControl;
+  /** The status register. */
+  readonly status: ExpressLinkStatus;
 }
 
 /** The PCI Express capability. Registers that the device or the capability's version does not have are null. */
 export interface ExpressFields {
+  /** Which capability it is. */
   readonly kind: 'express';
+  /** The version of the capability's registers. */
   readonly version: number;
   /** Device/port type. */
   readonly deviceType: number;
+  /** The type in words: `Endpoint`, `Root port`, … */
   readonly deviceTypeName: string;
+  /** The port has a slot. */
   readonly slotImplemented: boolean;
+  /** The message number (MSI vector, or MSI-X entry) of its interrupt. */
   readonly interruptMessageNumber: number;
+  /** Flit Mode is supported. */
   readonly flitModeSupported: boolean;
   /** The most that the device supports in a packet, bytes. */
   readonly maxPayloadSupported: number;
   /** What device control sets, bytes. */
   readonly maxPayload: number;
+  /** The most that a read of the device may ask for, as device control sets it, bytes. */
   readonly maxReadRequest: number;
+  /** Function Level Reset is supported. */
   readonly functionLevelReset: boolean;
   /** Device status: requests of the device are on their way. */
   readonly transactionsPending: boolean;
@@ -58,6 +206,7 @@ export interface ExpressFields {
   readonly linkCapabilities: LinkState | null;
   /** The link as it is; null without link registers. */
   readonly linkStatus: LinkState | null;
+  /** The device registers. */
   readonly device: ExpressDeviceFields;
   /** null without link registers. */
   readonly link: ExpressLinkFields | null;
@@ -98,7 +247,7 @@ const DEVICE_TYPES: Readonly<Record<number, string>> = {
 const HAVE_NO_LINK: readonly number[] = [ExpressType.INTEGRATED_ENDPOINT, ExpressType.EVENT_COLLECTOR];
 const HAVE_ROOT: readonly number[] = [ExpressType.ROOT_PORT, ExpressType.EVENT_COLLECTOR];
 
-function decodeDeviceCapabilities(register: number) {
+function decodeDeviceCapabilities(register: number): ExpressDeviceCapabilities {
   return {
     extendedTag: bit(register, 5),
     attentionButton: bit(register, 12),
@@ -107,19 +256,14 @@ function decodeDeviceCapabilities(register: number) {
     roleBasedErrorReporting: bit(register, 15),
     functionLevelReset: bit(register, 28),
     teeIo: bit(register, 30),
-
-    /** Bits of the function number that may name phantom functions. */
     phantomFunctionBits: bits(register, 3, 2),
-    /** The longest exit from L0s that the device can stand, nanoseconds; null for any. */
     l0sLatencyNs: L0S_LATENCIES_NS[bits(register, 6, 3)]!,
-    /** The longest exit from L1 that the device can stand, nanoseconds; null for any. */
     l1LatencyNs: L1_LATENCIES_NS[bits(register, 9, 3)]!,
-    /** What the slot may give, milliwatts; null for more than 600 W. */
     slotPowerMilliwatts: slotPowerMilliwatts(bits(register, 18, 8), bits(register, 26, 2)),
   };
 }
 
-function decodeDeviceControl(register: number) {
+function decodeDeviceControl(register: number): ExpressDeviceControl {
   return {
     correctableErrorReporting: bit(register, 0),
     nonFatalErrorReporting: bit(register, 1),
@@ -130,12 +274,11 @@ function decodeDeviceControl(register: number) {
     phantomFunctions: bit(register, 9),
     auxPower: bit(register, 10),
     noSnoop: bit(register, 11),
-    /** Of bridges to PCI; what the bit starts in others, a reset, it does not show. */
     bridgeConfigurationRetry: bit(register, 15),
   };
 }
 
-function decodeDeviceStatus(register: number) {
+function decodeDeviceStatus(register: number): ExpressDeviceStatus {
   return {
     correctableError: bit(register, 0),
     nonFatalError: bit(register, 1),
@@ -146,7 +289,7 @@ function decodeDeviceStatus(register: number) {
   };
 }
 
-function decodeLinkCapabilities(register: number) {
+function decodeLinkCapabilities(register: number): ExpressLinkCapabilities {
   return {
     aspmL0s: bit(register, 10),
     aspmL1: bit(register, 11),
@@ -155,15 +298,12 @@ function decodeLinkCapabilities(register: number) {
     dataLinkActiveReporting: bit(register, 20),
     bandwidthNotification: bit(register, 21),
     aspmOptionality: bit(register, 22),
-
-    /** The longest that the exit from L0s takes, nanoseconds; null for more than 4 µs. */
     l0sExitLatencyNs: L0S_LATENCIES_NS[bits(register, 12, 3)]!,
-    /** The longest that the exit from L1 takes, nanoseconds; null for more than 64 µs. */
     l1ExitLatencyNs: L1_LATENCIES_NS[bits(register, 15, 3)]!,
   };
 }
 
-function decodeLinkControl(register: number) {
+function decodeLinkControl(register: number): ExpressLinkControl {
   return {
     aspmL0s: bit(register, 0),
     aspmL1: bit(register, 1),
@@ -175,13 +315,11 @@ function decodeLinkControl(register: number) {
     bandwidthManagementInterrupt: bit(register, 10),
     autonomousBandwidthInterrupt: bit(register, 11),
     flitModeDisabled: bit(register, 13),
-
-    /** Read completion boundary, 64 or 128 bytes. */
     readCompletionBoundary: (register & 0x0008) === 0 ? 64 : 128,
   };
 }
 
-function decodeLinkStatus(register: number) {
+function decodeLinkStatus(register: number): ExpressLinkStatus {
   return {
     trainingError: bit(register, 10),
     training: bit(register, 11),

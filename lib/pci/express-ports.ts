@@ -1,27 +1,135 @@
 /** Slot and root registers of the PCI Express capability (PCI Express Base 6.0 sections 7.5.3.9 to 7.5.3.14). */
 import type { CapabilityPlace } from './capability-list.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
 
+/** Slot Capabilities (7.5.3.9). */
+export interface SlotCapabilities {
+  /** The chassis has an attention button for the slot. */
+  readonly attentionButton: boolean;
+  /** Software can control the power of the slot. */
+  readonly powerController: boolean;
+  /** The slot has a manually operated retention latch (MRL) sensor. */
+  readonly mrlSensor: boolean;
+  /** The chassis has an attention indicator for the slot. */
+  readonly attentionIndicator: boolean;
+  /** The chassis has a power indicator for the slot. */
+  readonly powerIndicator: boolean;
+  /** An adapter may be removed without notice. */
+  readonly hotPlugSurprise: boolean;
+  /** The slot supports hot-plug. */
+  readonly hotPlugCapable: boolean;
+  /** The slot has an electromechanical interlock. */
+  readonly electromechanicalInterlock: boolean;
+  /** The slot does not tell when a command is completed. */
+  readonly noCommandCompleted: boolean;
+}
+
+/** Slot Control (7.5.3.10). */
+export interface SlotControl {
+  /** Attention button presses are notified. */
+  readonly attentionButtonEnable: boolean;
+  /** Power faults are notified. */
+  readonly powerFaultEnable: boolean;
+  /** Changes of the MRL sensor are notified. */
+  readonly mrlSensorEnable: boolean;
+  /** Changes of presence are notified. */
+  readonly presenceDetectEnable: boolean;
+  /** Completed commands are notified. */
+  readonly commandCompletedEnable: boolean;
+  /** Hot-plug events interrupt. */
+  readonly hotPlugInterruptEnable: boolean;
+  /** The power of the slot is off. */
+  readonly powerOff: boolean;
+  /** Writing 1 toggles the interlock; reads 0. */
+  readonly electromechanicalInterlock: boolean;
+  /** Changes of the data link layer state are notified. */
+  readonly dataLinkStateEnable: boolean;
+  /** What the attention indicator shows. */
+  readonly attentionIndicator: Indicator;
+  /** What the power indicator shows. */
+  readonly powerIndicator: Indicator;
+}
+
+/** Slot Status (7.5.3.11). */
+export interface SlotStatus {
+  /** The attention button was pressed. */
+  readonly attentionButtonPressed: boolean;
+  /** A power fault was detected. */
+  readonly powerFault: boolean;
+  /** The MRL sensor has changed. */
+  readonly mrlSensorChanged: boolean;
+  /** Presence has changed. */
+  readonly presenceDetectChanged: boolean;
+  /** A command was completed. */
+  readonly commandCompleted: boolean;
+  /** The MRL is open. */
+  readonly mrlOpen: boolean;
+  /** An adapter is in the slot. */
+  readonly presence: boolean;
+  /** The interlock is engaged. */
+  readonly electromechanicalInterlock: boolean;
+  /** The data link layer state has changed. */
+  readonly dataLinkStateChanged: boolean;
+}
+
+/** Root Capabilities (7.5.3.13). */
+export interface RootCapabilities {
+  /** Request Retry Status can be returned to software. */
+  readonly configurationRetryVisible: boolean;
+}
+
+/** Root Control (7.5.3.12). */
+export interface RootControl {
+  /** Correctable errors below the port raise a system error. */
+  readonly correctableSystemError: boolean;
+  /** Non-fatal errors below the port raise a system error. */
+  readonly nonFatalSystemError: boolean;
+  /** Fatal errors below the port raise a system error. */
+  readonly fatalSystemError: boolean;
+  /** PME interrupts. */
+  readonly pmeInterrupt: boolean;
+  /** Request Retry Status is returned to software. */
+  readonly configurationRetryVisible: boolean;
+}
+
+/** Root Status (7.5.3.14). */
+export interface RootStatus {
+  /** A PME was asserted by the requester below. */
+  readonly pme: boolean;
+  /** Another PME is pending. */
+  readonly pmePending: boolean;
+  /** Bus, device and function of the last that signalled PME. */
+  readonly pmeRequesterId: number;
+}
+
+/** What an indicator of a slot shows. */
 export type Indicator = 'on' | 'blink' | 'off' | 'reserved';
 
 /** Slot Capabilities, Control and Status. */
 export interface SlotFields {
+  /** The slot's number in the chassis. */
   readonly physicalSlotNumber: number;
   /** Milliwatts; null for more than 600 W. */
   readonly powerMilliwatts: number | null;
-  readonly capabilities: RegisterFields<typeof decodeSlotCapabilities>;
-  readonly control: RegisterFields<typeof decodeSlotControl>;
-  readonly status: RegisterFields<typeof decodeSlotStatus>;
+  /** The capabilities register. */
+  readonly capabilities: SlotCapabilities;
+  /** The control register. */
+  readonly control: SlotControl;
+  /** The status register. */
+  readonly status: SlotStatus;
 }
 
 /** Root Capabilities, Control and Status. */
 export interface RootFields {
-  readonly capabilities: RegisterFields<typeof decodeRootCapabilities>;
-  readonly control: RegisterFields<typeof decodeRootControl>;
-  readonly status: RegisterFields<typeof decodeRootStatus>;
+  /** The capabilities register. */
+  readonly capabilities: RootCapabilities;
+  /** The control register. */
+  readonly control: RootControl;
+  /** The status register. */
+  readonly status: RootStatus;
 }
 
-function decodeSlotCapabilities(register: number) {
+function decodeSlotCapabilities(register: number): SlotCapabilities {
   return {
     attentionButton: bit(register, 0),
     powerController: bit(register, 1),
@@ -35,7 +143,7 @@ function decodeSlotCapabilities(register: number) {
   };
 }
 
-function decodeSlotControl(register: number) {
+function decodeSlotControl(register: number): SlotControl {
   return {
     attentionButtonEnable: bit(register, 0),
     powerFaultEnable: bit(register, 1),
@@ -43,17 +151,15 @@ function decodeSlotControl(register: number) {
     presenceDetectEnable: bit(register, 3),
     commandCompletedEnable: bit(register, 4),
     hotPlugInterruptEnable: bit(register, 5),
-    /** Set: power is off. */
     powerOff: bit(register, 10),
     electromechanicalInterlock: bit(register, 11),
     dataLinkStateEnable: bit(register, 12),
-
     attentionIndicator: INDICATORS[bits(register, 6, 2)]!,
     powerIndicator: INDICATORS[bits(register, 8, 2)]!,
   };
 }
 
-function decodeSlotStatus(register: number) {
+function decodeSlotStatus(register: number): SlotStatus {
   return {
     attentionButtonPressed: bit(register, 0),
     powerFault: bit(register, 1),
@@ -67,11 +173,11 @@ function decodeSlotStatus(register: number) {
   };
 }
 
-function decodeRootCapabilities(register: number) {
+function decodeRootCapabilities(register: number): RootCapabilities {
   return { configurationRetryVisible: bit(register, 0) };
 }
 
-function decodeRootControl(register: number) {
+function decodeRootControl(register: number): RootControl {
   return {
     correctableSystemError: bit(register, 0),
     nonFatalSystemError: bit(register, 1),
@@ -81,11 +187,10 @@ function decodeRootControl(register: number) {
   };
 }
 
-function decodeRootStatus(register: number) {
+function decodeRootStatus(register: number): RootStatus {
   return {
     pme: bit(register, 16),
     pmePending: bit(register, 17),
-    /** Bus, device and function of the last that signalled PME. */
     pmeRequesterId: register & 0xffff,
   };
 }

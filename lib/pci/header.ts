@@ -9,7 +9,9 @@ import { HEADER_TYPE_MASK, HEADER_TYPE_MULTIFUNCTION, hex, PciConfig, PciHeaderT
 
 /** The class code register in its three parts. */
 export interface ClassCode {
+  /** The base class. */
   readonly base: number;
+  /** The sub-class. */
   readonly sub: number;
   /** The programming interface. */
   readonly progIf: number;
@@ -19,30 +21,41 @@ export interface ClassCode {
 
 /** A decoded header. Registers that its type does not have are 0. */
 export interface PciHeader {
+  /** The vendor, as the PCI-SIG assigned it. */
   readonly vendorId: number;
+  /** The device's id, which its vendor assigns. */
   readonly deviceId: number;
   /** Bits as in `PciCommand`. */
   readonly command: number;
   /** Bits as in `PciStatus`. */
   readonly status: number;
+  /** The device's revision. */
   readonly revisionId: number;
+  /** What kind of device it is. */
   readonly classCode: ClassCode;
   /** In units of four bytes. */
   readonly cacheLineSize: number;
+  /** In bus clocks; 0 for PCI Express. */
   readonly latencyTimer: number;
   /** The layout, as in `PciHeaderType`, without the multifunction bit. */
   readonly headerType: number;
+  /** The device has several functions. */
   readonly multifunction: boolean;
+  /** The built-in self test register. */
   readonly bist: number;
+  /** The base address registers. */
   readonly bars: readonly Bar[];
+  /** Where a CardBus card's information structure is. */
   readonly cardbusCisPointer: number;
   /** A PCI-to-PCI bridge has these two in the capability `bridge-subsystem-id`, if at all. */
   readonly subsystemVendorId: number;
+  /** The subsystem's id, which its vendor assigns. */
   readonly subsystemId: number;
   /** The register: an address in the bits from 11 on, enabled where bit 0 is set. */
   readonly expansionRomAddress: number;
   /** Where the list of capabilities begins; 0 where the status register says that there is none. */
   readonly capabilitiesPointer: number;
+  /** Which input of the interrupt controller INTx is routed to; software sets it. */
   readonly interruptLine: number;
   /** 1 to 4 for INTA to INTD, 0 for none. */
   readonly interruptPin: number;

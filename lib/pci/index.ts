@@ -6,7 +6,13 @@ export { assignBars, BAR_WINDOWS } from './bar-assignment.js';
 export type { AddressWindow, BarAssignment, BarRequest } from './bar-assignment.js';
 export { barOffset, barSizeFromMask, decodeBars, encodeBarAddress } from './bars.js';
 export type { Bar, BarKind } from './bars.js';
-export type { AddressTranslationFields, PageRequestFields, PasidFields } from './address-translation.js';
+export type {
+  AddressTranslationFields,
+  PageRequestFields,
+  PageRequestStatus,
+  PasidFields,
+  PasidModes,
+} from './address-translation.js';
 export type { BridgeBuses, BridgeFields, BridgeWindow } from './bridge.js';
 export { capabilityName, decodeCapabilities, findCapability } from './capabilities.js';
 export type {
@@ -23,21 +29,53 @@ export { configReader } from './config-reader.js';
 export type { ConfigReader } from './config-reader.js';
 export { decodeConfigSpace } from './config-space.js';
 export type { ConfigSpace } from './config-space.js';
-export type { DataObjectExchangeFields } from './data-object-exchange.js';
+export type { DataObjectExchangeFields, DataObjectExchangeStatus } from './data-object-exchange.js';
 export type {
+  AdvancedErrorControl,
+  CorrectableErrors,
   DownstreamPortContainmentFields,
+  DpcCapabilities,
+  DpcControl,
+  DpcStatus,
   ErrorReportingFields,
+  RootErrorCommand,
   RootErrorFields,
+  RootErrorStatus,
+  UncorrectableErrors,
 } from './error-capabilities.js';
 export { ExpressType } from './express-capability.js';
 export type {
+  ExpressDeviceCapabilities,
+  ExpressDeviceControl,
   ExpressDeviceFields,
+  ExpressDeviceStatus,
   ExpressFields,
+  ExpressLinkCapabilities,
+  ExpressLinkControl,
   ExpressLinkFields,
+  ExpressLinkStatus,
   LinkState,
 } from './express-capability.js';
-export type { Device2Fields, Link2Fields } from './express-capability-2.js';
-export type { Indicator, RootFields, SlotFields } from './express-ports.js';
+export type {
+  Device2Fields,
+  ExpressDeviceCapabilities2,
+  ExpressDeviceControl2,
+  ExpressLinkCapabilities2,
+  ExpressLinkControl2,
+  ExpressLinkStatus2,
+  Link2Fields,
+} from './express-capability-2.js';
+export type {
+  Indicator,
+  RootCapabilities,
+  RootControl,
+  RootFields,
+  RootStatus,
+  SlotCapabilities,
+  SlotControl,
+  SlotFields,
+  SlotStatus,
+} from './express-ports.js';
 export {
   decodeExtendedCapabilities,
   extendedCapabilityName,
@@ -71,11 +109,22 @@ export {
   PciHeaderType,
   PciStatus,
 } from './registers.js';
-export type { L1SubstatesFields, LatencyToleranceFields, PrecisionTimeFields } from './power-and-time.js';
-export type { RegisterFields } from './register-bits.js';
+export type {
+  L1Substates,
+  L1SubstatesFields,
+  LatencyToleranceFields,
+  PrecisionTimeCapabilities,
+  PrecisionTimeControl,
+  PrecisionTimeFields,
+} from './power-and-time.js';
 export type { ResizableBar, ResizableBarFields, VfResizableBarFields } from './resizable-bar.js';
-export type { AccessControlFields, AlternativeRoutingFields } from './routing-capabilities.js';
-export type { SrIovFields } from './sr-iov.js';
+export type {
+  AccessControlFields,
+  AccessControlServices,
+  AlternativeRoutingFields,
+  FunctionGroups,
+} from './routing-capabilities.js';
+export type { SrIovCapabilities, SrIovControl, SrIovFields } from './sr-iov.js';
 export type {
   DesignatedVendorSpecificFields,
   SerialNumberFields,

@@ -4,16 +4,25 @@ import { hex } from './registers.js';
 
 /** Where the registers of an MSI capability stand in config space; null for those that it does not have. */
 export interface MsiOffsets {
+  /** Message control. */
   readonly control: number;
+  /** The lower 32 bits of the message address. */
   readonly address: number;
+  /** The upper 32 bits of the message address; null where it has 32 bits. */
   readonly addressHigh: number | null;
+  /** Message data. */
   readonly data: number;
+  /** The mask bits; null where vectors are not maskable. */
   readonly mask: number | null;
+  /** The pending bits; null where vectors are not maskable. */
   readonly pending: number | null;
 }
 
+/** Message signalled interrupts (PCI Local Bus 3.0 section 6.8.1). */
 export interface MsiFields {
+  /** Which capability it is. */
   readonly kind: 'msi';
+  /** The device interrupts by MSI. */
   readonly enabled: boolean;
   /** Vectors that the device can use: 1, 2, 4 … 32. */
   readonly vectorsCapable: number;
@@ -23,12 +32,15 @@ export interface MsiFields {
   readonly is64Bit: boolean;
   /** Whether each vector has a mask bit and a pending bit. */
   readonly maskable: boolean;
+  /** Where messages are written. */
   readonly address: bigint;
+  /** What is written there; the low bits become the vector. */
   readonly data: number;
   /** Bit n masks vector n; only where they are maskable. */
   readonly maskBits?: number;
   /** Bit n: vector n is pending; only where they are maskable. */
   readonly pendingBits?: number;
+  /** Where the registers stand in config space. */
   readonly offsets: MsiOffsets;
 }
 
@@ -40,13 +52,17 @@ export interface BarLocation {
   readonly offset: number;
 }
 
+/** MSI-X (PCI Local Bus 3.0 section 6.8.2). */
 export interface MsixFields {
+  /** Which capability it is. */
   readonly kind: 'msix';
+  /** The device interrupts by MSI-X. */
   readonly enabled: boolean;
   /** While set, all vectors are masked. */
   readonly functionMask: boolean;
   /** Entries of the table, 1 to 2048. */
   readonly tableSize: number;
+  /** The table of vectors. */
   readonly table: BarLocation;
   /** The pending bit array. */
   readonly pba: BarLocation;

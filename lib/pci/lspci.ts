@@ -12,9 +12,9 @@ const SLOT = /^(?:[0-9a-f]{4,8}:)?[0-9a-f]{2}:[01][0-9a-f]\.[0-7]$/i;
  * Dumps a configuration space as `lspci -xxxx` does: a line with the slot and a title, 16 bytes on each line after it,
  * an empty line at the end. Dumps can be put one after the other.
  *
- * @param bytes the space from offset 0, 1 to 4096 bytes
- * @param slot  `00:00.0` or `0000:00:00.0`
- * @param title one line for people; the class and the ids where nothing is given
+ * @param bytes - the space from offset 0, 1 to 4096 bytes
+ * @param slot - `00:00.0` or `0000:00:00.0`
+ * @param title - one line for people; the class and the ids where nothing is given
  * @throws RangeError for a space of another size, TypeError for a slot or title of another form
  */
 export function lspciDump(bytes: Uint8Array, slot = '00:00.0', title = defaultTitle(bytes)): string {

@@ -17,11 +17,13 @@ export const MsixEntryOffset = {
 /** The bit of the vector control register that masks the vector. */
 export const MSIX_VECTOR_MASKED = 0x1;
 
+/** A vector of the MSI-X table. */
 export interface MsixEntry {
   /** Where the message is written: a multiple of 4. */
   readonly address: bigint;
   /** What is written there: 32 bits. */
   readonly data: number;
+  /** The vector is masked: it becomes pending instead of being signalled. */
   readonly masked: boolean;
 }
 

@@ -3,18 +3,56 @@
  * and 7.9.15).
  */
 import { fits, type CapabilityPlace } from './capability-list.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
 
+/** A bit for each substate of L1 (7.8.3). */
+export interface L1Substates {
+  /** PCI-PM L1.2. */
+  readonly pciPmL12: boolean;
+  /** PCI-PM L1.1. */
+  readonly pciPmL11: boolean;
+  /** ASPM L1.2. */
+  readonly aspmL12: boolean;
+  /** ASPM L1.1. */
+  readonly aspmL11: boolean;
+}
+
+/** PTM Capability (7.9.15.2). */
+export interface PrecisionTimeCapabilities {
+  /** The function can be a requester. */
+  readonly requester: boolean;
+  /** The function can be a responder. */
+  readonly responder: boolean;
+  /** The function can be the root. */
+  readonly root: boolean;
+  /** Nanoseconds: 0 where it has no clock of its own, 255 for more than 254. */
+  readonly localClockGranularityNs: number;
+}
+
+/** PTM Control (7.9.15.3). */
+export interface PrecisionTimeControl {
+  /** PTM is enabled. */
+  readonly enabled: boolean;
+  /** The function is the root. */
+  readonly rootSelect: boolean;
+  /** Nanoseconds: 0 where it is not known, 255 for more than 254. */
+  readonly effectiveGranularityNs: number;
+}
+
+/** L1 PM Substates (PCI Express Base 6.0 section 7.8.3). */
 export interface L1SubstatesFields {
+  /** Which capability it is. */
   readonly kind: 'l1-pm-substates';
-  readonly capabilities: RegisterFields<typeof decodeSubstates> & {
+  /** What the port supports. */
+  readonly capabilities: L1Substates & {
     readonly l1PmSubstates: boolean;
     /** Microseconds. */
     readonly commonModeRestoreTimeUs: number;
     /** Microseconds; null for a scale that is reserved. */
     readonly powerOnTimeUs: number | null;
   };
-  readonly control: RegisterFields<typeof decodeSubstates> & {
+  /** What is enabled of it. */
+  readonly control: L1Substates & {
     /** Microseconds. */
     readonly commonModeRestoreTimeUs: number;
     /** Nanoseconds; null for a scale that is reserved. */
@@ -24,7 +62,9 @@ export interface L1SubstatesFields {
   };
 }
 
+/** Latency Tolerance Reporting (PCI Express Base 6.0 section 7.8.2). */
 export interface LatencyToleranceFields {
+  /** Which capability it is. */
   readonly kind: 'latency-tolerance-reporting';
   /** Nanoseconds; null for a scale that is reserved. */
   readonly maxSnoopLatencyNs: number | null;
@@ -32,13 +72,17 @@ export interface LatencyToleranceFields {
   readonly maxNoSnoopLatencyNs: number | null;
 }
 
+/** Precision Time Measurement (PCI Express Base 6.0 section 7.9.15). */
 export interface PrecisionTimeFields {
+  /** Which capability it is. */
   readonly kind: 'precision-time-measurement';
-  readonly capabilities: RegisterFields<typeof decodeTimeCapabilities>;
-  readonly control: RegisterFields<typeof decodeTimeControl>;
+  /** The capabilities register. */
+  readonly capabilities: PrecisionTimeCapabilities;
+  /** The control register. */
+  readonly control: PrecisionTimeControl;
 }
 
-function decodeSubstates(register: number) {
+function decodeSubstates(register: number): L1Substates {
   return {
     pciPmL12: bit(register, 0),
     pciPmL11: bit(register, 1),
@@ -47,21 +91,19 @@ function decodeSubstates(register: number) {
   };
 }
 
-function decodeTimeCapabilities(register: number) {
+function decodeTimeCapabilities(register: number): PrecisionTimeCapabilities {
   return {
     requester: bit(register, 0),
     responder: bit(register, 1),
     root: bit(register, 2),
-    /** Nanoseconds: 0 where it has no clock of its own, 255 for more than 254. */
     localClockGranularityNs: bits(register, 8, 8),
   };
 }
 
-function decodeTimeControl(register: number) {
+function decodeTimeControl(register: number): PrecisionTimeControl {
   return {
     enabled: bit(register, 0),
     rootSelect: bit(register, 1),
-    /** Nanoseconds: 0 where it is not known, 255 for more than 254. */
     effectiveGranularityNs: bits(register, 8, 8),
   };
 }

@@ -1,8 +1,5 @@
 /** Parts of registers. */
 
-/** What a function that takes a register apart makes of it. */
-export type RegisterFields<F extends (register: number) => object> = Readonly<ReturnType<F>>;
-
 /** Whether bit `index` is set. */
 export function bit(register: number, index: number): boolean {
   return ((register >>> index) & 1) !== 0;

@@ -5,6 +5,7 @@ import { bits } from './register-bits.js';
 
 /** A BAR whose size software may choose. */
 export interface ResizableBar {
+  /** The BAR's number, 0 to 5. */
   readonly index: number;
   /** Bytes. */
   readonly size: bigint;
@@ -12,14 +13,19 @@ export interface ResizableBar {
   readonly supportedSizes: readonly bigint[];
 }
 
+/** Resizable BARs (PCI Express Base 6.0 section 7.8.6). */
 export interface ResizableBarFields {
+  /** Which capability it is. */
   readonly kind: 'resizable-bar';
+  /** The BARs whose size can be chosen. */
   readonly bars: readonly ResizableBar[];
 }
 
 /** The BARs of the function's virtual functions. */
 export interface VfResizableBarFields {
+  /** Which capability it is. */
   readonly kind: 'vf-resizable-bar';
+  /** The BARs whose size can be chosen. */
   readonly bars: readonly ResizableBar[];
 }
 

@@ -3,12 +3,45 @@ import type { Bar } from './bars.js';
 import { decodeBarRegisters } from './bars.js';
 import { fits, type CapabilityPlace } from './capability-list.js';
 import type { BarLocation } from './interrupt-capabilities.js';
-import { bit, bits, type RegisterFields } from './register-bits.js';
+import { bit, bits } from './register-bits.js';
 
+/** SR-IOV Capabilities (9.3.3.2). */
+export interface SrIovCapabilities {
+  /** VF migration is supported. */
+  readonly migration: boolean;
+  /** ARI Capable Hierarchy is kept across power states. */
+  readonly ariHierarchyPreserved: boolean;
+  /** VFs can use 10-bit tags. */
+  readonly tag10Requester: boolean;
+  /** The message number of the VF migration interrupt. */
+  readonly migrationInterruptMessageNumber: number;
+}
+
+/** SR-IOV Control (9.3.3.3). */
+export interface SrIovControl {
+  /** VFs are enabled. */
+  readonly vfEnable: boolean;
+  /** VF migration is enabled. */
+  readonly migrationEnable: boolean;
+  /** VF migration interrupts are enabled. */
+  readonly migrationInterruptEnable: boolean;
+  /** VFs answer to memory accesses. */
+  readonly memorySpaceEnable: boolean;
+  /** VFs may have function numbers of 8 bits. */
+  readonly ariCapableHierarchy: boolean;
+  /** VFs use 10-bit tags. */
+  readonly tag10RequesterEnable: boolean;
+}
+
+/** Single Root I/O Virtualization (PCI Express Base 6.0 section 9.3.3). */
 export interface SrIovFields {
+  /** Which capability it is. */
   readonly kind: 'sr-iov';
-  readonly capabilities: RegisterFields<typeof decodeCapabilities>;
-  readonly control: RegisterFields<typeof decodeControl>;
+  /** The capabilities register. */
+  readonly capabilities: SrIovCapabilities;
+  /** The control register. */
+  readonly control: SrIovControl;
+  /** A VF migration request is pending. */
   readonly migrationStatus: boolean;
   /** Virtual functions (VFs) at first. */
   readonly initialVfs: number;
@@ -16,11 +49,13 @@ export interface SrIovFields {
   readonly totalVfs: number;
   /** Those that there are. */
   readonly numVfs: number;
+  /** The function that this one depends on; its own number where there is none. */
   readonly functionDependencyLink: number;
   /** Added to the function's routing id: the first VF. */
   readonly firstVfOffset: number;
   /** From one VF's routing id to the next. */
   readonly vfStride: number;
+  /** The device id of the VFs. */
   readonly vfDeviceId: number;
   /** Bit n: pages of 2^(n + 12) bytes. */
   readonly supportedPageSizes: number;
@@ -32,7 +67,7 @@ export interface SrIovFields {
   readonly migrationStateArray: BarLocation;
 }
 
-function decodeCapabilities(register: number) {
+function decodeCapabilities(register: number): SrIovCapabilities {
   return {
     migration: bit(register, 0),
     ariHierarchyPreserved: bit(register, 1),
@@ -41,7 +76,7 @@ function decodeCapabilities(register: number) {
   };
 }
 
-function decodeControl(register: number) {
+function decodeControl(register: number): SrIovControl {
   return {
     vfEnable: bit(register, 0),
     migrationEnable: bit(register, 1),

@@ -3,7 +3,9 @@ import { fits, type CapabilityPlace } from './capability-list.js';
 import { copyBytes } from './config-reader.js';
 import { hex } from './registers.js';
 
+/** Device Serial Number (PCI Express Base 6.0 section 7.9.3). */
 export interface SerialNumberFields {
+  /** Which capability it is. */
   readonly kind: 'serial-number';
   /** The EUI-64. */
   readonly serialNumber: bigint;
@@ -11,11 +13,15 @@ export interface SerialNumberFields {
   readonly text: string;
 }
 
+/** A vendor's own extended capability (PCI Express Base 6.0 section 7.9.5). */
 export interface VendorSpecificExtendedFields {
+  /** Which capability it is. */
   readonly kind: 'vendor-specific';
   /** The vendor's own id, revision and length (headers included). */
   readonly vendorCapabilityId: number;
+  /** The vendor's revision of it. */
   readonly revision: number;
+  /** Bytes, headers included. */
   readonly length: number;
   /** What follows both headers, as far as it is there. */
   readonly bytes: Uint8Array;
@@ -23,11 +29,13 @@ export interface VendorSpecificExtendedFields {
 
 /** A capability that its vendor, who need not be the device's, defines: CXL, for example. */
 export interface DesignatedVendorSpecificFields {
+  /** Which capability it is. */
   readonly kind: 'designated-vendor-specific';
   /** Whose it is; 0x1e98 for CXL. */
   readonly vendorId: number;
   /** That vendor's id for it. */
   readonly vendorCapabilityId: number;
+  /** The vendor's revision of it. */
   readonly revision: number;
   /** Bytes, headers included. */
   readonly length: number;

@@ -15,7 +15,7 @@ import { differences, isLspci, type CapabilityText, type Expectation } from './l
 /** Expectations by the label of the section that they are of. */
 type Sections = Readonly<Record<string, readonly Expectation[]>>;
 /** The flags of our decoders, in the order in which lspci has its own. */
-type Bits = Readonly<Record<string, unknown>>;
+type Bits = object;
 
 /** @returns what is not as lspci says; nothing of sections whose fields we do not decode */
 export function compareCapability(ours: Capability | ExtendedCapability, said: CapabilityText): string[] {
