@@ -1,10 +1,6 @@
 /**
- * The device's configuration space (PCI Local Bus Specification 3.0, section 6.1), and a copy of it as it was read last,
- * the shadow: fields and `getUInt…` are of the shadow and cost no round trip, `read…` and `write…` are messages to the
- * device, which bring the shadow up to date.
- *
- * A write that was aborted, or whose read-back failed, leaves bytes of which nobody knows what the device has (stale
- * ones): they are read again at once.
+ * Config space behind a shadow. A write that was aborted, or whose read-back failed, leaves bytes of which nobody knows what the
+ * device has (stale ones): they are read again at once.
  */
 import { forbidCloning } from '../cloning.js';
 import { Exclusive, withDeadline, type CallOptions } from '../connection/index.js';
@@ -35,6 +31,18 @@ const DWORD = 4;
 /** With more stale bytes than this the whole space is read. */
 const FEW_DWORDS = 8;
 
+/**
+ * The device's configuration space (PCI Local Bus 3.0, section 6.1), and a copy of it as it was read last, the
+ * shadow: fields and `getUInt…` are of the shadow and cost no round trip, `read…` and `write…` are messages to
+ * the device, which bring the shadow up to date. Values are little-endian.
+ *
+ * @example
+ * ```ts
+ * const { vendorId, capabilities } = device.config;
+ * await device.config.update(PciConfig.COMMAND, 2, PciCommand.BUS_MASTER, PciCommand.BUS_MASTER);
+ * const status = await device.config.readUInt16(PciConfig.STATUS);
+ * ```
+ */
 export class ConfigSpace implements ConfigReader {
   readonly #region: Region;
   readonly #shadow: Buffer;
@@ -61,10 +69,12 @@ export class ConfigSpace implements ConfigReader {
     return this.#shadow.length;
   }
 
+  /** The vendor, as the PCI-SIG assigned it; from the shadow. */
   get vendorId(): number {
     return this.getUInt16(PciConfig.VENDOR_ID);
   }
 
+  /** The device's id, which its vendor assigns; from the shadow. */
   get deviceId(): number {
     return this.getUInt16(PciConfig.DEVICE_ID);
   }
@@ -79,14 +89,20 @@ export class ConfigSpace implements ConfigReader {
     return this.#decode().header;
   }
 
+  /** The base address registers, decoded from the shadow. */
   get bars(): readonly Bar[] {
     return this.header.bars;
   }
 
+  /** The conventional capabilities in the order of their list, decoded from the shadow. */
   get capabilities(): readonly Capability[] {
     return this.#decode().capabilities;
   }
 
+  /**
+   * The extended capabilities in the order of their list, decoded from the shadow; empty without an extended
+   * space.
+   */
   get extendedCapabilities(): readonly ExtendedCapability[] {
     return this.#decode().extendedCapabilities;
   }
@@ -154,14 +170,17 @@ export class ConfigSpace implements ConfigReader {
     return this.#volatile.some(([start, end]) => offset < end && start < offset + width);
   }
 
+  /** Writes a byte, 0 to 255. See `write` for what it does and throws. */
   writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#write('writeUInt8', offset, 1, value, options);
   }
 
+  /** Writes 16 bits, 0 to 65,535. See `write` for what it does and throws. */
   writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#write('writeUInt16', offset, 2, value, options);
   }
 
+  /** Writes 32 bits, 0 to 4,294,967,295. See `write` for what it does and throws. */
   writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#write('writeUInt32', offset, 4, value, options);
   }

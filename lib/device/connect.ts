@@ -30,6 +30,7 @@ import { checkQuirks, type CheckedQuirks, type Quirks } from './quirks.js';
 import { Region } from './region.js';
 import { DeviceContext, type MmapPolicy, type DeviceContextOptions } from './device-context.js';
 
+/** Options of `connect`. */
 export interface ConnectOptions extends CallOptions, TraceOptions {
   /**
    * How long opening may take, and each message of later calls that say nothing, from when it is sent. Milliseconds; default
@@ -125,10 +126,17 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
 /**
  * Connects to a vfio-user server and opens its device.
  *
- * @param endpoint a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
+ * @param endpoint - a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
  *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
+ *
+ * @example
+ * ```ts
+ * await using device = await connect('/tmp/edu.sock', { timeoutMs: 2_000, waitForSocket: true });
+ * await device.enable();
+ * console.log(await device.bar(0).readUInt32(0));
+ * ```
  */
 export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): Promise<Device> {
   OPTIONS.check('connect', given);

@@ -41,8 +41,15 @@ export interface DeviceEvents {
 }
 
 /**
- * Close it, or hold it with `await using`: it keeps the process alive, and its memory and fds until then, also when its
- * server has gone.
+ * A device behind a vfio-user server: what `connect` gives. Close it, or hold it with `await using`: it keeps the process
+ * alive, and its memory and fds until then, also when its server has gone.
+ *
+ * @example
+ * ```ts
+ * await using device = await connect('/tmp/edu.sock');
+ * await device.enable();
+ * const value = await device.bar(0).readUInt32(0);
+ * ```
  */
 export class Device extends EventEmitter<DeviceEvents> {
   /** What GET_INFO said. */
@@ -303,6 +310,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.#context.closeResources();
   }
 
+  /** Does what `close` does. */
   async [Symbol.asyncDispose](): Promise<void> {
     await this.close();
   }

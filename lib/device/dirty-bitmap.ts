@@ -3,6 +3,7 @@ import { PAGE_SIZE, addressOf, type PageRange } from './iova-map.js';
 
 /** Memory that may have been written. */
 export interface DirtyRange {
+  /** Where it begins: an address of the device. */
   readonly iova: bigint;
   /** In bytes. */
   readonly length: number;

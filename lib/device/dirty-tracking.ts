@@ -41,6 +41,7 @@ import type { DeviceContext } from './device-context.js';
 
 export type { DirtyRange } from './dirty-bitmap.js';
 
+/** Options of `DirtyPages.start`. */
 export interface DirtyOptions extends CallOptions {
   /** What to watch, rounded out to pages; all memory by default. */
   ranges?: readonly DirtyRange[] | undefined;
@@ -83,7 +84,17 @@ const MAX_PAGE_SIZE = 1 << 30;
 /** Of DMA_UNMAP's reply, before its bitmap. */
 const UNMAP_REPLY_BYTES = 40;
 
-/** `device.dma.dirty`. */
+/**
+ * Which memory the device has written: `device.dma.dirty` (specification: VFIO_USER_DEVICE_FEATURE, DMA_LOGGING). Iterating
+ * gives one report, range by range.
+ *
+ * @example
+ * ```ts
+ * await device.dma.dirty.start();
+ * for (const { iova, length } of await device.dma.dirty.report()) console.log(iova, length);
+ * await device.dma.dirty.stop();
+ * ```
+ */
 export class DirtyPages implements AsyncIterable<DirtyRange> {
   readonly #parts: DirtyParts;
   #features: Features;

@@ -8,7 +8,16 @@ import type { ArenaPool, Allocation } from './arena-pool.js';
 
 const NOTHING = Buffer.alloc(0);
 
-/** Made by `device.dma.alloc`. */
+/**
+ * Memory that the device and this process share. `device.dma.alloc` makes it; it is the caller's until `close`.
+ *
+ * @example
+ * ```ts
+ * await using buffer = await device.dma.alloc(4096);
+ * buffer.bytes.write('hello, device');
+ * await bar.writeUInt64(0x80, buffer.iova);
+ * ```
+ */
 export class DmaBuffer {
   /** Where the device finds it. */
   readonly iova: bigint;
@@ -111,6 +120,7 @@ export class DmaBuffer {
     if (this.#allocation.arena.isKept) this.#allocation.arena.free(this.#allocation.offset, this.size);
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -5,7 +5,15 @@ import * as option from '../options.js';
 import type { DmaRegion } from './dma-region.js';
 import type { DmaMapManager } from './dma-map-manager.js';
 
-/** Made by `device.dma.map`. */
+/**
+ * Memory of the caller's that the device reads and writes. `device.dma.map` makes it.
+ *
+ * @example
+ * ```ts
+ * await using mapping = await device.dma.map({ fd, size: 1 << 20 });
+ * await bar.writeUInt64(0x80, mapping.iova);
+ * ```
+ */
 export class DmaMapping {
   /** Where the device finds it. */
   readonly iova: bigint;
@@ -49,6 +57,7 @@ export class DmaMapping {
     return this.close(options);
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

@@ -6,6 +6,7 @@ import type { DmaHandler } from './dma-handler.js';
 import { HUGE_PAGE_SIZE } from './dma-map-manager.js';
 import { MAX_FD } from '../system-numbers.js';
 
+/** How `device.dma` works: options of `connect`. */
 export interface DmaOptions {
   /** Never gives the server an fd of DMA memory: it reads and writes by message only. Default false. */
   secureDma?: boolean | undefined;
@@ -33,11 +34,13 @@ export interface DmaAccessOptions extends CallOptions {
   addressBits?: number | undefined;
 }
 
+/** Options of `Dma.alloc`. */
 export interface DmaAllocOptions extends DmaAccessOptions {
   /** What the address must be a multiple of, a power of two up to 2 MiB. Default 4,096. */
   alignment?: number | undefined;
 }
 
+/** Options of `Dma.map` for memory that a file descriptor names. */
 export interface DmaMapOptions extends DmaAccessOptions {
   /** A memfd, a file, a dma-buf. It is duplicated: the caller may close it at once. */
   fd: number;
@@ -56,6 +59,7 @@ export interface DmaMapOptions extends DmaAccessOptions {
 
 /** Functions of the caller's behind DMA addresses: the server gets no fd, and reaches them by message. */
 export interface DmaHandlerOptions extends Omit<DmaAccessOptions, 'share'> {
+  /** What the requests of the server come to. */
   handler: DmaHandler;
   /**
    * The handler gives promises. Up to 16 of its requests run at once. While it is mapped no synchronous call can be made:

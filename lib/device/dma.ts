@@ -53,6 +53,18 @@ const DEFAULT_ALIGNMENT = 4096;
 const S_IFMT = 0o170000;
 const S_IFREG = 0o100000;
 
+/**
+ * Memory that the device can reach (specification: VFIO_USER_DMA_MAP, VFIO_USER_DMA_UNMAP, VFIO_USER_DMA_READ,
+ * VFIO_USER_DMA_WRITE). This process has it as `buffer.bytes`; the server maps the fd that it was given, and
+ * where it was given none it asks by message.
+ *
+ * @example
+ * ```ts
+ * await using buffer = await device.dma.alloc(4096);
+ * buffer.bytes.write('hello, device');
+ * await device.bar(0).writeUInt64(0x80, buffer.iova);
+ * ```
+ */
 export class Dma {
   /** Which memory the device has written. */
   readonly dirty: DirtyPages;

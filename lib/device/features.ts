@@ -1,4 +1,4 @@
-/** Device features by number: probe, get and set (specification: VFIO_USER_DEVICE_FEATURE). */
+/** Device features by number. */
 import { constants } from 'node:os';
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Decoder } from '../connection/index.js';
@@ -17,7 +17,9 @@ import type { DeviceContext } from './device-context.js';
 
 /** What a feature can be asked to support. */
 export interface FeatureMethods {
+  /** Whether it can be got. */
   get?: boolean | undefined;
+  /** Whether it can be set. */
   set?: boolean | undefined;
 }
 
@@ -31,6 +33,16 @@ const NOT_SUPPORTED = new Set<number>([
   constants.errno.ENOSYS,
 ]);
 
+/**
+ * Device features by number (specification: VFIO_USER_DEVICE_FEATURE).
+ *
+ * @example
+ * ```ts
+ * if (await device.features.probe(Feature.MIGRATION, { get: true })) {
+ *   const flags = await device.features.get(Feature.MIGRATION, 8);
+ * }
+ * ```
+ */
 export class Features {
   readonly #context: DeviceContext;
   /** What is asked on the user's behalf works while the device is being set up again. */

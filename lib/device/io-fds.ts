@@ -26,8 +26,20 @@ const DATAMATCH = 1;
 /** A shadow holds what a register access may have. */
 const SHADOW_BYTES = 8;
 
-/** A part of a region whose writes an fd announces. */
+/**
+ * A part of a region whose writes an fd announces.
+ *
+ * @example
+ * ```ts
+ * using fds = await device.bar(0).ioFds();
+ * fds.at(0x1000)?.write(1);
+ * ```
+ */
 export class IoFd {
+  /**
+   * How a write is announced: by an eventfd, by an eventfd with the value in shared memory, or by messages of
+   * KVM.
+   */
   readonly kind: 'ioeventfd' | 'shadow-ioeventfd' | 'ioregionfd';
   /** Where the part begins in its region. */
   readonly offset: number;
@@ -93,7 +105,15 @@ export class IoFd {
   }
 }
 
-/** A region's I/O fds, closed together. */
+/**
+ * A region's I/O fds, closed together (specification: VFIO_USER_DEVICE_GET_REGION_IO_FDS). `Region.ioFds` makes it.
+ *
+ * @example
+ * ```ts
+ * using fds = await device.bar(0).ioFds();
+ * for (const { offset, kind } of fds) console.log(offset, kind);
+ * ```
+ */
 export class IoFds implements Iterable<IoFd> {
   readonly #context: DeviceContext;
   readonly #items: readonly IoFd[];
@@ -124,6 +144,7 @@ export class IoFds implements Iterable<IoFd> {
     return this.#items.find((io) => io.offset <= offset && offset < io.offset + Math.max(io.size, 1));
   }
 
+  /** All of them, in the order in which the server told of them. */
   [Symbol.iterator](): Iterator<IoFd> {
     return this.#items[Symbol.iterator]();
   }
@@ -141,6 +162,7 @@ export class IoFds implements Iterable<IoFd> {
     for (const shadow of this.#shadows) shadow.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -1,11 +1,4 @@
-/**
- * One type of interrupt of a device: INTx, MSI, MSI-X, ERR, REQ (specification: VFIO_USER_DEVICE_GET_IRQ_INFO and
- * VFIO_USER_DEVICE_SET_IRQS).
- *
- * On PCI, INTx, MSI and MSI-X exclude each other, and share one array of eventfds in libvfio-user and QEMU: enabling one
- * of them disables the others first, and closes their vectors. What the indexes of a device on another bus mean is not
- * said anywhere: they are numbers, which do not touch each other.
- */
+/** One type of interrupt of a device. In libvfio-user and QEMU, INTx, MSI and MSI-X share one array of eventfds. */
 import { forbidCloning } from '../cloning.js';
 import type { CallOptions, Exclusive } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
@@ -36,6 +29,7 @@ export interface IrqRange {
   count?: number | undefined;
 }
 
+/** Options of what is done with interrupts. */
 export interface IrqOptions extends CallOptions {
   /**
    * Whether to do what a host does in the device's registers, and to go by what they say of the index's size. Without,
@@ -44,6 +38,7 @@ export interface IrqOptions extends CallOptions {
   host?: boolean | undefined;
 }
 
+/** Options of `IrqIndex.disable`. */
 export interface DisableOptions extends IrqOptions {
   /** Sends the message even though nothing is enabled here: some servers answer EINVAL to that. Default false. */
   force?: boolean | undefined;
@@ -77,6 +72,20 @@ function inOrder(vectors: Vector[]): Vectors {
   return vectors.sort((a, b) => a.subindex - b.subindex) as Vectors;
 }
 
+/**
+ * One type of interrupt of a device: INTx, MSI, MSI-X, ERR, REQ (specification: VFIO_USER_DEVICE_GET_IRQ_INFO
+ * and VFIO_USER_DEVICE_SET_IRQS).
+ *
+ * On PCI, INTx, MSI and MSI-X exclude each other: enabling one of them disables the others first, and closes
+ * their vectors. The indexes of a device on another bus are numbers, which do not touch each other.
+ *
+ * @example
+ * ```ts
+ * const [first, second] = await device.irqs.msix.enable(2);
+ * await first.wait({ timeoutMs: 1_000 });
+ * await device.irqs.msix.disable();
+ * ```
+ */
 export class IrqIndex {
   /** `PciIrq` numbers for a PCI device. */
   readonly index: number;
@@ -186,6 +195,7 @@ export class IrqIndex {
    * answered minor 0 (see `tryOptional`); RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   mask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  /** Masks those interrupts, from `start` on (default 0), of which `which` is true. Errors as of `mask`. */
   mask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   mask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
     return this.#act('IrqIndex.mask', IRQ_SET_ACTION_MASK, what, second, options);
@@ -193,6 +203,7 @@ export class IrqIndex {
 
   /** Unmasks; see `mask`. */
   unmask(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  /** Unmasks those interrupts, from `start` on (default 0), of which `which` is true. Errors as of `mask`. */
   unmask(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   unmask(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
     return this.#act('IrqIndex.unmask', IRQ_SET_ACTION_UNMASK, what, second, options);
@@ -200,6 +211,7 @@ export class IrqIndex {
 
   /** Has the server signal the interrupts as if the device had raised them; see `mask` for the arguments and errors. */
   trigger(start?: number, count?: number, options?: IrqOptions): Promise<void>;
+  /** Triggers those interrupts, from `start` on (default 0), of which `which` is true. Errors as of `mask`. */
   trigger(which: readonly boolean[], start?: number, options?: IrqOptions): Promise<void>;
   trigger(what: number | readonly boolean[] = 0, second?: number, options?: IrqOptions): Promise<void> {
     return this.#act('IrqIndex.trigger', IRQ_SET_ACTION_TRIGGER, what, second, options);

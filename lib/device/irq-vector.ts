@@ -5,13 +5,6 @@
  *   made ── armed ──▶ open ── the connection ends ──▶ cut off ── armed again ──▶ open
  *     └───────────────┴────────── close() ─────────────┴──▶ closed
  * ```
- * Who gets a count. The eventfd adds up what the server signals until this process reads it: one count may stand for
- * several interrupts. Each count that is read
- * - wakes one waiter, the one that waits longest (`wait`, and each step of a `for await`); with nobody waiting it is
- *   added to what is kept, and the next waiter gets all of that at once;
- * - is told to every listener of 'interrupt', whether a waiter took it or not.
- * So nothing is lost between two waits, and those who share a vector's waits divide its interrupts among them. A step of a
- * `for await` that ends before its count has come takes none.
  *
  * The way from the eventfd to a listener has no promise on it.
  */
@@ -62,6 +55,22 @@ export interface VectorIdentity {
   isTrigger: boolean;
 }
 
+/**
+ * One interrupt, by the eventfd that the server signals it with. `IrqIndex.enable` makes it.
+ *
+ * The eventfd adds up what the server signals until this process reads it: one count may stand for several
+ * interrupts. Each count that is read wakes one waiter, the one that waits longest (`wait`, and each step of a
+ * `for await`); with nobody waiting it is added to what is kept, and the next waiter gets all of that at once.
+ * And it is told to every listener of `'interrupt'`, whether a waiter took it or not. What a listener throws is
+ * an uncaughtException, and the others are called all the same.
+ *
+ * @example
+ * ```ts
+ * const [vector] = await device.irqs.msi.enable(1);
+ * vector.on('interrupt', (count) => console.log(`${count} interrupts`));
+ * await vector.wait({ timeoutMs: 1_000 });
+ * ```
+ */
 export class Vector extends EventEmitter<VectorEvents> {
   /** The interrupt index that it belongs to: `PciIrq` numbers for a PCI device. */
   readonly index: number;
@@ -118,8 +127,8 @@ export class Vector extends EventEmitter<VectorEvents> {
   }
 
   /**
-   * The next count: at once where some is kept, else when the server signals. How waiters and listeners share counts
-   * stands at the top of irq-vector.ts.
+   * The next count: at once where some is kept, else when the server signals. The class says how waiters and listeners
+   * share counts.
    * @throws TimeoutError after `timeoutMs` (default: the device's), ClosedError when the vector is closed or the
    * connection ends, the signal's reason.
    */
@@ -216,10 +225,12 @@ export class Vector extends EventEmitter<VectorEvents> {
     if (this.listenerCount('close') > 0) process.nextTick(() => this.emit('close'));
   }
 
+  /** Does what `close` does. */
   [Symbol.dispose](): void {
     this.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.asyncDispose](): Promise<void> {
     this.close();
     return Promise.resolve();

@@ -11,9 +11,21 @@ import type { DeviceContext } from './device-context.js';
 /** INTx to REQ: there whether or not the server knows them. */
 const PCI_INDEXES = 5;
 
+/**
+ * The interrupts of a device, by index (specification: VFIO_USER_DEVICE_GET_IRQ_INFO). Iterating gives all
+ * indexes.
+ *
+ * @example
+ * ```ts
+ * for (const irq of device.irqs) console.log(irq.name, irq.count);
+ * ```
+ */
 export class Irqs implements Iterable<IrqIndex> {
+  /** The interrupt pin. */
   readonly intx: IrqIndex;
+  /** Message signalled interrupts (PCI Local Bus 3.0, section 6.8.1). */
   readonly msi: IrqIndex;
+  /** MSI-X (PCI Local Bus 3.0, section 6.8.2). */
   readonly msix: IrqIndex;
   /** Signalled by the server on an unrecoverable error of the device. */
   readonly err: IrqIndex;

@@ -1,10 +1,4 @@
-/**
- * A view of memory that the server shares: no message, no round trip, no check by anyone.
- *
- * A server may truncate a file that is not sealed, and a raw view then kills this process with SIGBUS: the `mmap` option
- * decides which files are mapped at all, and `copyOut` and `copyIn` end in an error instead. After `close()` (or the
- * device's end) typed arrays are detached: their length is 0, reads give undefined, stores vanish.
- */
+/** Views of memory that the server shares. */
 import { forbidCloning } from '../cloning.js';
 import { TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, byteArray, integer, notInteger, UINT32_MAX } from '../fields.js';
@@ -29,6 +23,22 @@ const MAX_WINDOW = 2 ** 32;
  */
 const LOADS_ARE_ORDERED = process.arch === 'x64';
 
+/**
+ * A view of memory that the server shares: no message, no round trip, no check by anyone. `Region.map` makes
+ * it.
+ *
+ * A server may truncate a file that is not sealed, and a raw view then kills this process with SIGBUS: the
+ * `mmap` option of `connect` decides which files are mapped at all, and `copyOut` and `copyIn` end in an error
+ * instead. After `close()`, or when the device is closed, typed arrays are detached: their length is 0, reads
+ * give undefined, stores vanish.
+ *
+ * @example
+ * ```ts
+ * using area = device.bar(1).map();
+ * area.storeUInt32(0, 1);
+ * console.log(area.loadUInt32(4), area.bytes.subarray(0, 16));
+ * ```
+ */
 export class MappedArea {
   /** Where the area begins in its region. */
   readonly offset: number;
@@ -172,6 +182,7 @@ export class MappedArea {
     this.#mapping.close();
   }
 
+  /** Does what `close` does. */
   [Symbol.dispose](): void {
     this.close();
   }

@@ -10,6 +10,7 @@ import { Transfer, type Transfers } from './migration-transfer.js';
 
 const { ERROR, STOP, RUNNING, RESUMING } = MigrationState;
 
+/** Options of `Migration.restore`. */
 export interface RestoreOptions extends CallOptions {
   /** Lets the device run once its state is in. Default true; else it is left in STOP. */
   run?: boolean | undefined;

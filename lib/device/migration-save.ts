@@ -23,6 +23,7 @@ export interface PreCopyLimits {
   maxRounds?: number | undefined;
 }
 
+/** Options of `Migration.save`. */
 export interface SaveOptions extends CallOptions {
   /**
    * Reads state while the device still runs, before it is stopped, so that it is stopped for less long: true, or how much.

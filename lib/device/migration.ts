@@ -40,7 +40,15 @@ export interface Resettable {
   reset(options?: CallOptions): Promise<void>;
 }
 
-/** `device.migration`. A device makes one transfer at a time, a save or a restore. */
+/**
+ * The device's state as a stream: `device.migration` (specification: VFIO_USER_MIG_DATA_READ, VFIO_USER_MIG_DATA_WRITE). A
+ * device makes one transfer at a time, a save or a restore.
+ *
+ * @example
+ * ```ts
+ * await pipeline(source.migration.save(), destination.migration.restore());
+ * ```
+ */
 export class Migration {
   readonly #context: DeviceContext;
   readonly #features: Features;

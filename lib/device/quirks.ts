@@ -20,8 +20,12 @@ export const OMISSIBLE_COMMANDS = [
   'MIG_DATA_WRITE',
 ] as const;
 
+/** The name of a command that a device can be driven without: one of `OMISSIBLE_COMMANDS`. */
 export type OmissibleCommand = (typeof OMISSIBLE_COMMANDS)[number];
 
+/**
+ * What a server does not do as the specification says: an option of `connect`, as `vfio-user doctor` finds it.
+ */
 export interface Quirks {
   /** As the option of `connect`, which goes before it. */
   readonly writeChunkBytes?: number | undefined;

@@ -4,6 +4,7 @@ import { notBigInteger, notInteger, outOfRange, UINT64_MAX, wrongType } from '..
 import * as option from '../options.js';
 import type { Width } from './region-accesses.js';
 
+/** Options of `Region.waitFor`. */
 export interface WaitForOptions extends CallOptions {
   /** The register's width in bytes. Default 4, or 8 where the mask is a bigint. */
   width?: Width | undefined;

@@ -1,7 +1,4 @@
-/**
- * A region of the device, accessed by message (specification: VFIO_USER_REGION_READ, VFIO_USER_REGION_WRITE).
- * Values are little-endian. What the region's flags or size refuse is a RangeError before anything is sent.
- */
+/** A region of the device, accessed by message. */
 import { forbidCloning } from '../cloning.js';
 import {
   partOf,
@@ -50,7 +47,21 @@ const LONGEST_PAUSE_MS = 10;
 
 export type { WaitForOptions } from './region-arguments.js';
 
+/**
+ * A region of the device, accessed by message (specification: VFIO_USER_REGION_READ, VFIO_USER_REGION_WRITE).
+ * Offsets and lengths are in bytes, values little-endian. What the region's flags or size refuse is a
+ * RangeError before anything is sent. Methods that end in `Sync` block the thread until the answer has come.
+ *
+ * @example
+ * ```ts
+ * const bar = device.bar(0);
+ * const id = await bar.readUInt32(0x00);
+ * await bar.writeUInt32(0x20, 1);
+ * await bar.waitFor(0x24, 0x1, 0x1, { timeoutMs: 100 });
+ * ```
+ */
 export class Region {
+  /** The region's number: `PciRegion` for a PCI device. */
   readonly index: number;
   /** In bytes; 0 for a region that the device does not have. */
   readonly size: number;
@@ -99,14 +110,17 @@ export class Region {
     return this.#splitter?.least ?? 1;
   }
 
+  /** Whether it can be read (VFIO_REGION_INFO_FLAG_READ). */
   get readable(): boolean {
     return (this.flags & REGION_FLAG_READ) !== 0;
   }
 
+  /** Whether it can be written (VFIO_REGION_INFO_FLAG_WRITE). */
   get writable(): boolean {
     return (this.flags & REGION_FLAG_WRITE) !== 0;
   }
 
+  /** Whether `map` works: the server has shared a file for at least one area. */
   get mappable(): boolean {
     return (this.flags & REGION_FLAG_MMAP) !== 0 && this.areas.length > 0;
   }
@@ -170,34 +184,70 @@ export class Region {
     });
   }
 
+  /**
+   * Reads a byte at `offset`.
+   * @throws RangeError, RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
   readUInt8(offset: number, options?: CallOptions): Promise<number> {
     return this.#readValue('Region.readUInt8', offset, 1, takeUInt8, options);
   }
 
+  /**
+   * Reads a 16-bit value at `offset`.
+   * @throws RangeError, RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
   readUInt16(offset: number, options?: CallOptions): Promise<number> {
     return this.#readValue('Region.readUInt16', offset, 2, takeUInt16, options);
   }
 
+  /**
+   * Reads a 32-bit value at `offset`.
+   * @throws RangeError, RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
   readUInt32(offset: number, options?: CallOptions): Promise<number> {
     return this.#readValue('Region.readUInt32', offset, 4, takeUInt32, options);
   }
 
+  /**
+   * Reads a 64-bit value at `offset`, as a bigint.
+   * @throws RangeError, RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
   readUInt64(offset: number, options?: CallOptions): Promise<bigint> {
     return this.#readValue('Region.readUInt64', offset, 8, takeUInt64, options);
   }
 
+  /**
+   * Writes a byte, 0 to 255, at `offset`.
+   * @throws TypeError, RangeError for a value or an offset that does not fit; RemoteError, TimeoutError,
+   * ClosedError; the signal's reason.
+   */
   writeUInt8(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#writeValue('Region.writeUInt8', offset, value, 1, options);
   }
 
+  /**
+   * Writes a 16-bit value, 0 to 65,535, at `offset`.
+   * @throws TypeError, RangeError for a value or an offset that does not fit; RemoteError, TimeoutError,
+   * ClosedError; the signal's reason.
+   */
   writeUInt16(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#writeValue('Region.writeUInt16', offset, value, 2, options);
   }
 
+  /**
+   * Writes a 32-bit value, 0 to 4,294,967,295, at `offset`.
+   * @throws TypeError, RangeError for a value or an offset that does not fit; RemoteError, TimeoutError,
+   * ClosedError; the signal's reason.
+   */
   writeUInt32(offset: number, value: number, options?: CallOptions): Promise<void> {
     return this.#writeValue('Region.writeUInt32', offset, value, 4, options);
   }
 
+  /**
+   * Writes a 64-bit value, a bigint from 0 to 2^64 - 1, at `offset`.
+   * @throws TypeError, RangeError for a value or an offset that does not fit; RemoteError, TimeoutError,
+   * ClosedError; the signal's reason.
+   */
   writeUInt64(offset: number, value: bigint, options?: CallOptions): Promise<void> {
     return this.#writeValue('Region.writeUInt64', offset, value, 8, options);
   }
@@ -254,34 +304,54 @@ export class Region {
     }
   }
 
+  /**
+   * `readUInt8`, blocking. @throws RangeError, RemoteError, TimeoutError, ClosedError; UnsupportedError where
+   * no call may block.
+   */
   readUInt8Sync(offset: number, options?: SyncCallOptions): number {
     return this.#readValueSync('Region.readUInt8Sync', offset, 1, takeUInt8, options);
   }
 
+  /**
+   * `readUInt16`, blocking. @throws RangeError, RemoteError, TimeoutError, ClosedError; UnsupportedError where
+   * no call may block.
+   */
   readUInt16Sync(offset: number, options?: SyncCallOptions): number {
     return this.#readValueSync('Region.readUInt16Sync', offset, 2, takeUInt16, options);
   }
 
+  /**
+   * `readUInt32`, blocking. @throws RangeError, RemoteError, TimeoutError, ClosedError; UnsupportedError where
+   * no call may block.
+   */
   readUInt32Sync(offset: number, options?: SyncCallOptions): number {
     return this.#readValueSync('Region.readUInt32Sync', offset, 4, takeUInt32, options);
   }
 
+  /**
+   * `readUInt64`, blocking. @throws RangeError, RemoteError, TimeoutError, ClosedError; UnsupportedError where
+   * no call may block.
+   */
   readUInt64Sync(offset: number, options?: SyncCallOptions): bigint {
     return this.#readValueSync('Region.readUInt64Sync', offset, 8, takeUInt64, options);
   }
 
+  /** `writeUInt8`, blocking. Errors as of `readUInt8Sync`, and TypeError for a value of another type. */
   writeUInt8Sync(offset: number, value: number, options?: SyncCallOptions): void {
     this.#writeValueSync('Region.writeUInt8Sync', offset, value, 1, options);
   }
 
+  /** `writeUInt16`, blocking. Errors as of `readUInt16Sync`, and TypeError for a value of another type. */
   writeUInt16Sync(offset: number, value: number, options?: SyncCallOptions): void {
     this.#writeValueSync('Region.writeUInt16Sync', offset, value, 2, options);
   }
 
+  /** `writeUInt32`, blocking. Errors as of `readUInt32Sync`, and TypeError for a value of another type. */
   writeUInt32Sync(offset: number, value: number, options?: SyncCallOptions): void {
     this.#writeValueSync('Region.writeUInt32Sync', offset, value, 4, options);
   }
 
+  /** `writeUInt64`, blocking. Errors as of `readUInt64Sync`, and TypeError for a value of another type. */
   writeUInt64Sync(offset: number, value: bigint, options?: SyncCallOptions): void {
     this.#writeValueSync('Region.writeUInt64Sync', offset, value, 8, options);
   }
@@ -319,6 +389,7 @@ export class Region {
    * @throws TimeoutError when it does not come true within `timeoutMs`, which bounds the whole wait; it says the last value.
    */
   waitFor(offset: number, mask: number, value: number, options?: WaitForOptions): Promise<number>;
+  /** Reads 64 bits until `(register & mask) === value`, and gives the register's value. Errors as of the other form. */
   waitFor(offset: number, mask: bigint, value: bigint, options?: WaitForOptions): Promise<bigint>;
   async waitFor(
     offset: number,

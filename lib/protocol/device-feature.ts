@@ -28,6 +28,7 @@ export const DEVICE_FEATURE_SIZE = 8;
 const OPERATIONS = DEVICE_FEATURE_GET | DEVICE_FEATURE_SET | DEVICE_FEATURE_PROBE;
 const GET_AND_SET = DEVICE_FEATURE_GET | DEVICE_FEATURE_SET;
 
+/** VFIO_USER_DEVICE_FEATURE. */
 export interface DeviceFeature {
   /** `Feature` numbers. */
   feature: number;
@@ -35,6 +36,7 @@ export interface DeviceFeature {
   flags: number;
   /** In a request the most bytes that the reply may take, in a reply what the server put there. */
   argsz: number;
+  /** The feature's data. */
   data: Buffer;
 }
 

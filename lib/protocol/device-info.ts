@@ -16,8 +16,10 @@ const DEVICE_INFO_SIZE = 16;
  * a client asks about each one, so a bound is needed and this one leaves room.
  */
 export const MAX_REGIONS = 1024;
+/** The most interrupt types that a device may have here. */
 export const MAX_IRQ_TYPES = 1024;
 
+/** What VFIO_USER_DEVICE_GET_INFO is answered with. */
 export interface DeviceInfo {
   /** `DEVICE_FLAG_…` bits. */
   flags: number;

@@ -35,6 +35,7 @@ export const DIRTY_PAGES_REPLY_SIZE = DIRTY_PAGES_SIZE + RANGE_SIZE;
 
 /** The memory whose bitmap is wanted. */
 export interface BitmapRange {
+  /** An address of the device. */
   iova: bigint;
   /** Bytes of memory. */
   size: bigint;
@@ -42,6 +43,7 @@ export interface BitmapRange {
   bitmap: { pgsize: number; size: number };
 }
 
+/** VFIO_USER_DIRTY_PAGES, of servers before 2022. */
 export interface DirtyPages {
   /** One of `DIRTY_PAGES_FLAG_…`. */
   flags: number;
@@ -49,12 +51,15 @@ export interface DirtyPages {
   range?: BitmapRange | undefined;
 }
 
+/** The answer to it. */
 export interface DirtyPagesReply {
   /** Bytes that the full reply takes. */
   argsz: number;
   /** The reply was cut: ask again with `argsz`. */
   truncated: boolean;
+  /** The range that the bitmap is of. */
   range?: BitmapRange | undefined;
+  /** A bit for each page, the lowest first. */
   bitmap?: Buffer | undefined;
 }
 

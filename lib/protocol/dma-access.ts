@@ -16,6 +16,7 @@ import { atLeast, exactly, readSize, writeSize, writeUInt64 } from './bytes.js';
 /** Bytes before the data. */
 export const DMA_ACCESS_SIZE = 16;
 
+/** VFIO_USER_DMA_READ and VFIO_USER_DMA_WRITE: what the server reads or writes. */
 export interface DmaAccess {
   /** The DMA address of the first byte. Not checked against any mapping, nor against the end of the address space. */
   address: bigint;

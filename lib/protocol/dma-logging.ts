@@ -36,12 +36,15 @@ const REPORT_BYTES = 24;
 /** More ranges than DMA mappings there can be. */
 const MAX_RANGES = 65536;
 
+/** Memory to log. */
 export interface DmaLoggingRange {
+  /** An address of the device. */
   iova: bigint;
   /** Bytes. */
   length: bigint;
 }
 
+/** DMA_LOGGING_START (specification: VFIO_USER_DEVICE_FEATURE). */
 export interface DmaLogging {
   /** The page size to track at, in bytes: a wish in the request, in the reply what the server does. */
   pageSize: number;
@@ -49,6 +52,7 @@ export interface DmaLogging {
   ranges: DmaLoggingRange[];
 }
 
+/** DMA_LOGGING_REPORT (specification: VFIO_USER_DEVICE_FEATURE). */
 export interface DmaLoggingReport extends DmaLoggingRange {
   /** The page size that a bit of the bitmap stands for, in bytes. */
   pageSize: number;

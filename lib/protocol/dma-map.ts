@@ -44,6 +44,7 @@ const BITMAP_HEAD = 16;
 const ALL_MAP_FLAGS = DMA_MAP_FLAG_READ | DMA_MAP_FLAG_WRITE | DMA_MAP_FLAG_MMAP | DMA_MAP_FLAG_FILE_IO;
 const MAP_ACCESS_FLAGS = DMA_MAP_FLAG_MMAP | DMA_MAP_FLAG_FILE_IO;
 
+/** VFIO_USER_DMA_MAP. */
 export interface DmaMap {
   /** `DMA_MAP_FLAG_…` bits. */
   flags: number;
@@ -55,11 +56,13 @@ export interface DmaMap {
   size: bigint;
 }
 
+/** VFIO_USER_DMA_UNMAP. */
 export interface DmaUnmap {
   /** `DMA_UNMAP_FLAG_…` bits. */
   flags: number;
   /** Exactly those of a mapping; 0 and 0 with ALL. */
   address: bigint;
+  /** Bytes. */
   size: bigint;
   /** With GET_DIRTY_BITMAP only: the page size that a bit stands for, and the bitmap's size, both in bytes. */
   bitmap?: { pgsize: number; size: number } | undefined;
@@ -67,9 +70,13 @@ export interface DmaUnmap {
 
 /** What a server echoes, and the bitmap where one was asked for. */
 export interface DmaUnmapReply {
+  /** The flags of the request. */
   flags: number;
+  /** The address of the request. */
   address: bigint;
+  /** Bytes. */
   size: bigint;
+  /** The pages that were written, where it was asked for. */
   bitmap?: { pgsize: number; data: Buffer } | undefined;
 }
 

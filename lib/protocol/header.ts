@@ -25,9 +25,11 @@ import {
 export interface Header {
   /** Message id, 16 bits, chosen by the sender of the command. */
   id: number;
+  /** Which command: `Command`. */
   command: number;
   /** Bytes of the whole message, the header's 16 included. */
   size: number;
+  /** `HEADER_FLAG_…` bits. */
   flags: number;
   /** A positive errno, or 0. */
   errno: number;
@@ -55,22 +57,27 @@ export function writeHeaderId(into: Buffer, at: number, id: number): void {
   writeUInt16(into, at, id, 'header: id');
 }
 
+/** The id of the header at `bytes[start]`. */
 export function headerId(bytes: Buffer, at: number): number {
   return readUInt16(bytes, at);
 }
 
+/** The command of the header at `bytes[start]`. */
 export function headerCommand(bytes: Buffer, at: number): number {
   return readUInt16(bytes, at + 2);
 }
 
+/** The size of the message whose header is at `bytes[start]`, the header included, bytes. */
 export function headerSize(bytes: Buffer, at: number): number {
   return readUInt32(bytes, at + HEADER_SIZE_AT);
 }
 
+/** The flags of the header at `bytes[start]`. */
 export function headerFlags(bytes: Buffer, at: number): number {
   return readUInt32(bytes, at + 8);
 }
 
+/** The errno of the header at `bytes[start]`. */
 export function headerErrno(bytes: Buffer, at: number): number {
   return readUInt32(bytes, at + 12);
 }

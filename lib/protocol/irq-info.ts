@@ -14,6 +14,7 @@ const IRQ_INFO_SIZE = 16;
 /** The most interrupts of one index: MSI-X, the largest that PCI has, ends at 2048. */
 export const MAX_IRQS = 65536;
 
+/** What VFIO_USER_DEVICE_GET_IRQ_INFO is answered with. */
 export interface IrqInfo {
   /** `PciIrq` numbers for a PCI device. */
   index: number;

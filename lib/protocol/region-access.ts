@@ -15,6 +15,7 @@ import { atLeast, exactly, readSize, readUInt32, writeUInt32, TWO_TO_32, writeSi
 /** Bytes before the data. */
 export const REGION_ACCESS_SIZE = 16;
 
+/** VFIO_USER_REGION_READ and VFIO_USER_REGION_WRITE. */
 export interface RegionAccess {
   /** Bytes from the region's start. */
   offset: number;

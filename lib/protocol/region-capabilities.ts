@@ -39,7 +39,9 @@ const MESSAGE = 'DEVICE_GET_REGION_INFO reply';
 
 /** A part of a region that can be mapped, in bytes from the region's start. */
 export interface MmapArea {
+  /** Bytes from the start of the region. */
   offset: number;
+  /** Bytes. */
   size: number;
   /** Which of the reply's fds; without it the first, and the area is at the region's offset plus its own there. */
   fdIndex?: number | undefined;
@@ -49,10 +51,13 @@ export interface MmapArea {
 
 /** An area with an fd of its own. */
 export interface MmapFdArea extends MmapArea {
+  /** Which of the fds of the reply it lies in. */
   fdIndex: number;
+  /** Where it begins in that file, bytes. */
   fdOffset: number;
 }
 
+/** A region's capabilities. */
 export interface RegionCapabilities {
   /** Parts that can be mapped through the region's only fd. */
   sparseMmap?: { areas: MmapArea[] } | undefined;

@@ -34,6 +34,7 @@ export { REGION_INFO_SIZE } from './region-capabilities.js';
 /** The most that a region info reply may need: room for 4,000 areas, and a bound on what a server makes us ask for. */
 export const MAX_REGION_INFO_SIZE = 65536;
 
+/** What VFIO_USER_DEVICE_GET_REGION_INFO is answered with. */
 export interface RegionInfo {
   /** `PciRegion` numbers for a PCI device. */
   index: number;
@@ -47,6 +48,7 @@ export interface RegionInfo {
   argsz: number;
   /** The reply was cut: ask again with `argsz`, this one says nothing about capabilities. */
   truncated: boolean;
+  /** What follows the structure. */
   capabilities: RegionCapabilities;
 }
 

@@ -55,6 +55,7 @@ export interface SubRegionBase {
 
 /** A write is signalled on an eventfd, and its value lost. */
 export interface IoEventFdSubRegion extends SubRegionBase {
+  /** What kind of fd it is: `IO_FD_TYPE_…`. */
   type: typeof IO_FD_TYPE_IOEVENTFD;
   /** Only a write of this value signals, where `flags` say so. */
   datamatch: bigint;
@@ -62,6 +63,7 @@ export interface IoEventFdSubRegion extends SubRegionBase {
 
 /** Accesses become messages on the fd. */
 export interface IoRegionFdSubRegion extends SubRegionBase {
+  /** What kind of fd it is: `IO_FD_TYPE_…`. */
   type: typeof IO_FD_TYPE_IOREGIONFD;
   /** Given back to the server in each message. */
   userData: bigint;
@@ -69,17 +71,22 @@ export interface IoRegionFdSubRegion extends SubRegionBase {
 
 /** A write is signalled on an eventfd, and its value put into shared memory. */
 export interface ShadowIoEventFdSubRegion extends SubRegionBase {
+  /** What kind of fd it is: `IO_FD_TYPE_…`. */
   type: typeof IO_FD_TYPE_IOEVENTFD_SHADOW;
   /** Which of the reply's fds is the shared memory. */
   shadowFdIndex: number;
   /** Bytes from that memory's start. */
   shadowOffset: number;
+  /** Only a write of this value signals, where `flags` say so. */
   datamatch: bigint;
 }
 
+/** A part of a region whose accesses go by an fd. */
 export type SubRegion = IoEventFdSubRegion | IoRegionFdSubRegion | ShadowIoEventFdSubRegion;
 
+/** What VFIO_USER_DEVICE_GET_REGION_IO_FDS is answered with. */
 export interface RegionIoFds {
+  /** The region's index. */
   index: number;
   /** Sub-regions that the region has. */
   count: number;

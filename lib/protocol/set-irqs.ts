@@ -24,6 +24,7 @@ const SET_IRQS_SIZE = 20;
 const DATA_FLAGS = IRQ_SET_DATA_NONE | IRQ_SET_DATA_BOOL | IRQ_SET_DATA_EVENTFD;
 const ACTION_FLAGS = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER;
 
+/** VFIO_USER_DEVICE_SET_IRQS. */
 export interface SetIrqs {
   /** `PciIrq` numbers for a PCI device. */
   index: number;

@@ -54,9 +54,13 @@ export interface Capabilities {
   other: Record<string, unknown>;
 }
 
+/** VFIO_USER_VERSION. */
 export interface Version {
+  /** The major number. */
   major: number;
+  /** The minor number. */
   minor: number;
+  /** What the sender can do; what is left out has the default of the specification. */
   capabilities: Capabilities;
 }
 
