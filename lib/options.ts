@@ -50,7 +50,7 @@ export class OptionTable<T extends object> {
       }
       for (const name of this.#required) {
         const value = (options as Record<string, unknown>)[name];
-        if (value === undefined) return this.#checks.get(name)!(value, caller, path + name);
+        if (value === undefined) return this.#checks.get(name)?.(value, caller, path + name);
       }
     } catch (error) {
       // A getter's own.

@@ -29,7 +29,7 @@ import {
 } from 'vfio-user';
 import { diagnose, type Endpoint as Examined, type Quirks } from 'vfio-user/doctor';
 import { EduDevice, serve, type DeviceModel, type RegionModel, type VfioUserError as Why } from 'vfio-user/emulator';
-import { NvmeController, type CallOptions, type Data, type Device as NvmeHost } from 'vfio-user/nvme';
+import { NvmeController, type CallOptions, type NvmeData, type Device as NvmeHost } from 'vfio-user/nvme';
 import { decodeConfigSpace, findCapability, configReader } from 'vfio-user/pci';
 import { Command, MigrationState, PciIrq, decodeRegionIoFds, type SubRegionBase } from 'vfio-user/protocol';
 
@@ -65,7 +65,7 @@ console.log(areas, probed, Command.DMA_MAP);
 
 const host: NvmeHost = device;
 const controller = await NvmeController.open(host);
-const data: Data = buffers[1];
+const data: NvmeData = buffers[1];
 const call: CallOptions = { timeoutMs: 10 };
 await (await controller.createQueue()).readInto(0, data, call);
 

@@ -96,6 +96,7 @@ export class ArenaPool {
       ? this.#begin(size, false, kind, options)
       : this.#beginShared(Math.max(size, this.#arenaBytes), kind, options);
     begun.push(arena);
+    // The arena is new, and as large as the buffer: there is room.
     const offset = isLarge ? 0 : arena.allocate(size, alignment)!;
     return { allocation: { arena, offset, isFresh: true }, mapped };
   }

@@ -158,22 +158,19 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
   try {
     dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
-    context = new DeviceContext(
-      connection,
-      negotiated,
-      contextOptions(options, quirks, connection.passesFds),
-    );
-    context.addResource(tap);
+    const settings = contextOptions(options, quirks, connection.passesFds);
+    const opened = (context = new DeviceContext(connection, negotiated, settings));
+    opened.addResource(tap);
     const description = await discover(connection, call());
     const { info, regions: descriptions, irqs } = description;
-    for (const region of descriptions) context.addResource(region);
-    const regions = descriptions.map((region) => new Region(context!, region));
+    for (const region of descriptions) opened.addResource(region);
+    const regions = descriptions.map((region) => new Region(opened, region));
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
-    const config = isPci ? await shadow(context, regions, call()) : undefined;
-    const device = new Device(context, { info, regions, irqs, config }, options);
+    const config = isPci ? await shadow(opened, regions, call()) : undefined;
+    const device = new Device(opened, { info, regions, irqs, config }, options);
     connection.trim();
-    if (reconnect === undefined) void connection.closed.then((reason) => context!.end(reason));
-    else context.addResource(watch(device, context, description, reconnect, dialAgain));
+    if (reconnect === undefined) void connection.closed.then((reason) => opened.end(reason));
+    else opened.addResource(watch(device, opened, description, reconnect, dialAgain));
     return device;
   } catch (error) {
     context?.closeResources();

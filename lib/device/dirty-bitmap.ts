@@ -92,8 +92,8 @@ export function* runsOf(bits: Uint8Array): Generator<Run, void, undefined> {
 function* rangesOf(blocks: Blocks): Generator<PageRange, void, undefined> {
   let page = -1;
   let end = -1;
-  for (const number of [...blocks.keys()].sort((a, b) => a - b)) {
-    for (const run of blockRuns(blocks.get(number)!)) {
+  for (const [number, block] of [...blocks].sort(([a], [b]) => a - b)) {
+    for (const run of blockRuns(block)) {
       const from = number * BLOCK_PAGES + run.from;
       if (from !== end) {
         if (page >= 0) yield { page, pages: end - page };

@@ -332,19 +332,15 @@ export class DmaMapManager {
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && isTold;
     if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(call))) return;
     const regions = [...this.#table].filter((region) => region.state !== 'quarantined');
-    const results = await Promise.allSettled(regions.map((region) => this.unmap(region, call)));
-    const failures = results.flatMap((result, i) =>
-      result.status === 'fulfilled'
-        ? []
-        : [
-            {
-              operation: 'DMA_UNMAP' as const,
-              iova: regions[i]!.iova,
-              size: regions[i]!.size,
-              error: result.reason as unknown,
-            },
-          ],
+    const outcomes = regions.map((region) =>
+      this.unmap(region, call).then(
+        () => [],
+        (error: unknown) => [
+          { operation: 'DMA_UNMAP' as const, iova: region.iova, size: region.size, error },
+        ],
+      ),
     );
+    const failures = (await Promise.all(outcomes)).flat();
     if (failures.length > 0) throw new DmaBatchError(`${failures.length} mappings are left`, failures);
   }
 

@@ -180,10 +180,13 @@ async function failuresOf(
   steps: readonly Step[],
   undo: (region: DmaRegion) => Promise<void>,
 ): Promise<DmaFailure[]> {
-  const results = await Promise.allSettled(steps.map(({ region }) => undo(region)));
-  return results.flatMap((result, i) =>
-    result.status === 'fulfilled' ? [] : [failureOf(operation, steps[i]!.region, result.reason)],
+  const outcomes = steps.map(({ region }) =>
+    undo(region).then(
+      () => [],
+      (error: unknown) => [failureOf(operation, region, error)],
+    ),
   );
+  return (await Promise.all(outcomes)).flat();
 }
 
 function failureOf(

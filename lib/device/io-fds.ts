@@ -240,6 +240,7 @@ function open(context: DeviceContext, regionSize: number, { info, fds }: Reply):
 function eventFdOf(index: number, fds: number[], made: Map<number, NativeEventFd>): NativeEventFd {
   const known = made.get(index);
   if (known !== undefined) return known;
+  // `checkSubRegion` has checked the index.
   const eventFd = new (native().EventFd)(fds[index]!, () => undefined);
   fds[index] = -1;
   made.set(index, eventFd);

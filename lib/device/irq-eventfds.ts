@@ -242,6 +242,7 @@ export class IrqEventfds {
 
   #request(group: readonly Vector[]): SetIrqs {
     const flags = IRQ_SET_DATA_EVENTFD | this.#action;
+    // `consecutive` gives no empty group.
     return { index: this.#index, start: group[0]!.subindex, count: group.length, flags };
   }
 }
@@ -279,7 +280,8 @@ function duplicate(vectors: readonly Vector[]): number[] {
 function* consecutive(vectors: Iterable<Vector>, most: number): Generator<Vector[]> {
   let group: Vector[] = [];
   for (const vector of vectors) {
-    const follows = group.length === 0 || group.at(-1)!.subindex + 1 === vector.subindex;
+    const last = group.at(-1);
+    const follows = last === undefined || last.subindex + 1 === vector.subindex;
     if (!follows || group.length === most) {
       yield group;
       group = [];

@@ -63,7 +63,7 @@ async function step(
 export function pathBetween(from: MigrationState, to: MigrationState): MigrationState[] {
   const ways: MigrationState[][] = [[from]];
   for (const way of ways) {
-    const last = way.at(-1)!;
+    const last = way.at(-1) ?? from;
     if (last === to) return way.slice(1);
     const interior = way.length > 1 && SAVING.includes(last);
     if (interior || way.length > 4) continue;

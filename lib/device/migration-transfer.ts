@@ -170,7 +170,7 @@ export class Transfer {
   #at: MigrationState = STOP;
   #isClaimed = false;
   #over: Promise<unknown> | undefined;
-  readonly #onAbort = () => this.onBreakOff(this.#options.signal!.reason as Error);
+  readonly #onAbort = () => this.onBreakOff(this.#options.signal?.reason as Error);
 
   constructor(transfers: Transfers, kind: 'save' | 'restore', chunkBytes: number, options: CallOptions) {
     this.kind = kind;

@@ -143,6 +143,7 @@ export class MsiConfig {
     options?: CallOptions,
   ): Promise<void> {
     const region = table.bir > LAST_BAR ? undefined : this.#region(table.bir);
+    // `apply` has checked that there are some.
     const end = msixEntryOffset(table.offset, subindexes.at(-1)!) + MSIX_ENTRY_SIZE;
     if (this.#tableRefused || region === undefined || !region.writable || end > region.size) return;
     try {
@@ -197,6 +198,7 @@ async function enableMsi(
     await config.update(mask, 4, unmasked, 0, options);
   }
   // Vectors are allotted in powers of two.
+  // `apply` has checked that there are some.
   const allotted = Math.ceil(Math.log2(subindexes.at(-1)! + 1)) << 4;
   await config.update(control, 2, ENABLE | MULTIPLE_MESSAGE_ENABLE, ENABLE | allotted, options);
 }

@@ -29,6 +29,7 @@ export function writeOf(region: number, offset: number, body: Uint8Array): Regio
 }
 
 export function takeUInt8(bytes: Buffer, at: number): number {
+  // The connection has checked that the reply has the bytes that were asked for.
   return bytes[at]!;
 }
 

@@ -24,6 +24,7 @@ export class RegionDescription {
     this.areas = this.unmappableReason === undefined ? areas : [];
     const used = new Set(this.areas.map((area) => area.fdIndex ?? 0));
     closeFds(fds.filter((_, index) => !used.has(index)));
+    // `mappableAreas` has left out areas of fds that did not come.
     this.#fds = used.size === 0 ? NO_FDS : new Map([...used].map((index) => [index, holdFd(fds[index]!)]));
   }
 

@@ -21,6 +21,7 @@ export class AccessSplitter {
   /** @param widths the widest first, at least one. */
   constructor(widths: readonly Width[]) {
     this.#widths = widths;
+    // `checkQuirks` takes no empty list.
     this.least = widths.at(-1)!;
   }
 
@@ -41,7 +42,9 @@ export class AccessSplitter {
   /** The accesses, in rising order, each as wide as can be. */
   *split(offset: number, length: number): Generator<Chunk, void, undefined> {
     for (let at = 0; at < length;) {
-      const count = this.#widths.find((width) => (offset + at) % width === 0 && at + width <= length)!;
+      // `problem` has checked that the least width fits.
+      const fitting = this.#widths.find((width) => (offset + at) % width === 0 && at + width <= length);
+      const count = fitting ?? this.least;
       yield { at, count };
       at += count;
     }
