@@ -119,17 +119,21 @@ export class ConfigSpace implements ConfigReader {
 
   /** The byte at `offset`, from the shadow. @throws RangeError for what is not in the space. */
   getUInt8(offset: number): number {
-    return this.#shadow.readUInt8(offset);
+    return this.#shadow.readUInt8(this.#inShadow('getUInt8', offset, 1));
   }
 
   /** The 16-bit value at `offset`, from the shadow. @throws RangeError for what is not in the space. */
   getUInt16(offset: number): number {
-    return this.#shadow.readUInt16LE(offset);
+    return this.#shadow.readUInt16LE(this.#inShadow('getUInt16', offset, 2));
   }
 
   /** The 32-bit value at `offset`, from the shadow. @throws RangeError for what is not in the space. */
   getUInt32(offset: number): number {
-    return this.#shadow.readUInt32LE(offset);
+    return this.#shadow.readUInt32LE(this.#inShadow('getUInt32', offset, 4));
+  }
+
+  #inShadow(method: string, offset: number, width: number): number {
+    return integer(`ConfigSpace.${method}: offset`, offset, 0, this.#shadow.length - width);
   }
 
   /** Reads a byte from the device, and into the shadow. Errors as of `read`. */

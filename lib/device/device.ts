@@ -4,6 +4,7 @@ import { forbidCloning } from '../cloning.js';
 import type { RegionWrite } from '../protocol/region-write-multi.js';
 import { Exclusive, type CallOptions, type DeviceCounters, type Negotiated } from '../connection/index.js';
 import { ClosedError, UnsupportedError, type VfioUserError } from '../errors.js';
+import { wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { Command, DEVICE_FLAG_PCI, DEVICE_FLAG_RESET, PciRegion } from '../protocol/constants.js';
 import { encodeGetInfo, type DeviceInfo } from '../protocol/device-info.js';
@@ -163,6 +164,7 @@ export class Device extends EventEmitter<DeviceEvents> {
   /** BAR `index`, 0 to 5. @throws RangeError where the device does not have it. */
   bar(index: number): Region {
     if (this.#lastBar?.index === index) return this.#lastBar;
+    if (typeof index !== 'number') throw wrongType('Device.bar: index', 'a number', index);
     if (!Number.isInteger(index) || index < PciRegion.BAR0 || index > PciRegion.BAR5) {
       throw new RangeError(`BARs are 0 to 5, not ${index}`);
     }

@@ -1,4 +1,5 @@
 /** The interrupts of a device, by index. */
+import { wrongType } from '../fields.js';
 import { forbidCloning } from '../cloning.js';
 import { Exclusive, type CallOptions, type Connection } from '../connection/index.js';
 import * as option from '../options.js';
@@ -64,9 +65,10 @@ export class Irqs implements Iterable<IrqIndex> {
 
   /** The interrupts of that index, by number. @throws RangeError where the device has no such index. */
   byIndex(index: number): IrqIndex {
+    if (typeof index !== 'number') throw wrongType('Irqs.byIndex: index', 'a number', index);
     const irqs = Number.isInteger(index) ? this.#all[index] : undefined;
     if (irqs === undefined)
-      throw new RangeError(`the device has IRQ indexes 0 to ${this.#all.length - 1}, not ${String(index)}`);
+      throw new RangeError(`the device has IRQ indexes 0 to ${this.#all.length - 1}, not ${index}`);
     return irqs;
   }
 

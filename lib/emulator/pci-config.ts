@@ -19,7 +19,7 @@ import {
   type BarKind,
   type BarLocation,
 } from '../pci/index.js';
-import { integer, outOfRange, UINT16_MAX, UINT8_MAX } from '../fields.js';
+import { byteArray, integer, outOfRange, UINT16_MAX, UINT8_MAX } from '../fields.js';
 import * as option from '../options.js';
 import type { RegionHandler } from './device-model.js';
 
@@ -177,18 +177,18 @@ export class PciConfigSpace implements RegionHandler {
 
   /** In bytes; 0 where there is no such BAR, as for the upper half of one of 64 bits. */
   barSize(index: number): number {
-    return this.#bars.get(index)?.size ?? 0;
+    return this.#bar('barSize', index)?.size ?? 0;
   }
 
   /** Undefined where there is no such BAR. */
   barKind(index: number): BarKind | undefined {
-    const bar = this.#bars.get(index);
+    const bar = this.#bar('barKind', index);
     return bar === undefined ? undefined : (bar.kind ?? 'memory32');
   }
 
   /** Where software has put a BAR; 0n before it has, or where there is no such BAR. */
   barAddress(index: number): bigint {
-    const bar = this.#bars.get(index);
+    const bar = this.#bar('barAddress', index);
     if (bar === undefined) return 0n;
     const at = barOffset(index);
     const high = bar.kind === 'memory64' ? this.#bytes.readUInt32LE(at + 4) : 0;
@@ -197,7 +197,7 @@ export class PciConfigSpace implements RegionHandler {
 
   /** Whether the device would answer accesses to the BAR: it is assigned, and enabled in the command register. */
   isBarEnabled(index: number): boolean {
-    const bar = this.#bars.get(index);
+    const bar = this.#bar('isBarEnabled', index);
     if (bar === undefined) return false;
     const enable = bar.kind === 'io' ? PciCommand.IO : PciCommand.MEMORY;
     if ((this.command & enable) === 0) return false;
@@ -209,11 +209,14 @@ export class PciConfigSpace implements RegionHandler {
 
   /** `count` bytes from `offset` on, as software reads them. */
   read(offset: number, count: number): Uint8Array {
+    this.#checkRange('read', offset, 'count', count);
     return this.#bytes.subarray(offset, offset + count);
   }
 
   /** Writes as software does: bits that are not writable keep their value. Calls `onWrite`. */
   write(offset: number, data: Uint8Array): void {
+    byteArray('PciConfigSpace.write: data', data);
+    this.#checkRange('write', offset, 'length of data', data.byteLength);
     data.forEach((byte, i) => {
       const mask = this.#writable[offset + i]!;
       this.#bytes[offset + i] = (this.#bytes[offset + i]! & ~mask) | (byte & mask);
@@ -224,6 +227,15 @@ export class PciConfigSpace implements RegionHandler {
   /** Every register as it was at first. Does not call `onWrite`. */
   reset(): void {
     this.#initial.copy(this.#bytes);
+  }
+
+  #bar(method: string, index: number): PciBar | undefined {
+    return this.#bars.get(integer(`PciConfigSpace.${method}: index`, index, 0, 5));
+  }
+
+  #checkRange(method: string, offset: number, name: string, count: number): void {
+    integer(`PciConfigSpace.${method}: offset`, offset, 0, this.#bytes.length);
+    integer(`PciConfigSpace.${method}: ${name}`, count, 0, this.#bytes.length - offset);
   }
 
   #control(id: number): number {

@@ -44,7 +44,7 @@ describe('the shadow', () => {
       0x12, 0x11e8, 0x11e81234,
     ]);
     expect(server.log).toEqual([]);
-    expect(() => config.getUInt32(253)).toThrow(/out of range/);
+    expect(() => config.getUInt32(253)).toThrow(/offset must be an integer from 0 to 252, got 253/);
     await close();
   });
 

@@ -2,7 +2,7 @@
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
 import { constants as systemConstants } from 'node:os';
-import { integer, wrongType } from '../../fields.js';
+import { byteArray, integer, wrongType } from '../../fields.js';
 import { check, native } from '../../native.js';
 
 const { ENOSYS, EOPNOTSUPP } = systemConstants.errno;
@@ -26,6 +26,17 @@ export interface BlockStore {
 }
 
 const CHUNK = 1 << 20;
+
+/** The controller stays within the store; others may not. */
+function checkRange(store: BlockStore, caller: string, offset: number, length: number): void {
+  integer(`${caller}: offset`, offset, 0, store.size);
+  integer(`${caller}: length`, length, 0, store.size - offset);
+}
+
+function checkData(store: BlockStore, caller: string, offset: number, data: Uint8Array): void {
+  byteArray(`${caller}: data`, data);
+  checkRange(store, caller, offset, data.byteLength);
+}
 
 /**
  * Blocks in memory, allocated a MiB at a time where something is written. Nothing is kept once it is closed.
@@ -51,8 +62,9 @@ export class MemoryStore implements BlockStore {
     return this.#isClosed;
   }
 
-  /** See `BlockStore.read`. */
+  /** See `BlockStore.read`. @throws TypeError and RangeError for what is not in the store. */
   read(offset: number, length: number): Buffer {
+    checkRange(this, 'MemoryStore.read', offset, length);
     const at = offset % CHUNK;
     const chunk = this.#chunks.get(Math.floor(offset / CHUNK));
     // Most are in one chunk, and need no copy: who asks copies at once.
@@ -64,8 +76,9 @@ export class MemoryStore implements BlockStore {
     return into;
   }
 
-  /** See `BlockStore.write`. */
+  /** See `BlockStore.write`. @throws TypeError and RangeError for what is not in the store. */
   write(offset: number, data: Uint8Array): void {
+    checkData(this, 'MemoryStore.write', offset, data);
     this.#each(offset, data.byteLength, (index, begin, end, done) => {
       let chunk = this.#chunks.get(index);
       if (chunk === undefined) this.#chunks.set(index, (chunk = Buffer.alloc(CHUNK)));
@@ -73,8 +86,9 @@ export class MemoryStore implements BlockStore {
     });
   }
 
-  /** See `BlockStore.clear`. Whole MiBs are given back. */
+  /** See `BlockStore.clear`. Whole MiBs are given back. @throws TypeError and RangeError for what is not in the store. */
   clear(offset: number, length: number): void {
+    checkRange(this, 'MemoryStore.clear', offset, length);
     const end = offset + length;
     // Of a large store little may be there: what is there is looked at.
     const first = Math.floor(offset / CHUNK);
@@ -169,9 +183,11 @@ export class FileStore implements BlockStore {
 
   /**
    * See `BlockStore.read`.
-   * @throws RangeError where the file has become shorter; what the file system says.
+   * @throws TypeError and RangeError for what is not in the store, RangeError where the file has become shorter; what the
+   * file system says.
    */
   async read(offset: number, length: number): Promise<Buffer> {
+    checkRange(this, 'FileStore.read', offset, length);
     const into = Buffer.alloc(length);
     for (let done = 0; done < length;) {
       const { bytesRead } = await this.#file.read(into, done, length - done, offset + done);
@@ -184,17 +200,23 @@ export class FileStore implements BlockStore {
 
   /**
    * See `BlockStore.write`.
-   * @throws what the file system says.
+   * @throws TypeError and RangeError for what is not in the store; what the file system says.
    */
   async write(offset: number, data: Uint8Array): Promise<void> {
+    checkData(this, 'FileStore.write', offset, data);
     for (let done = 0; done < data.byteLength;) {
       const { bytesWritten } = await this.#file.write(data, done, data.byteLength - done, offset + done);
       done += bytesWritten;
     }
   }
 
-  /** Gives the room back; where the file system cannot do that, zeroes are written over what is not zero. */
+  /**
+   * Gives the room back; where the file system cannot do that, zeroes are written over what is not zero.
+   * @throws TypeError and RangeError for what is not in the store; what the file system says.
+   */
   async clear(offset: number, length: number): Promise<void> {
+    checkRange(this, 'FileStore.clear', offset, length);
+    if (length === 0) return;
     const result = native().punchHole(this.#file.fd, offset, length);
     if (result === -EOPNOTSUPP || result === -ENOSYS) await this.#overwrite(offset, length);
     else check(result, 'fallocate');

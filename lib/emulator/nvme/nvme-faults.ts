@@ -1,4 +1,5 @@
 /** Faults on purpose, in the commands of a controller. */
+import { integer, UINT8_MAX } from '../../fields.js';
 
 /** A command as it was fetched. */
 export interface NvmeInterceptedCommand {
@@ -47,6 +48,8 @@ export type NvmeIntercept = (command: NvmeInterceptedCommand) => NvmeVerdict | v
 
 /** The verdict for the `n`-th I/O command from now on, counted from 1, of that opcode or of any. */
 export function onNthCommand(n: number, verdict: NvmeVerdict, opcode?: number): NvmeIntercept {
+  integer('onNthCommand: n', n, 1, Number.MAX_SAFE_INTEGER);
+  if (opcode !== undefined) integer('onNthCommand: opcode', opcode, 0, UINT8_MAX);
   let count = 0;
   return (command) => {
     if (command.queue === 0 || (opcode !== undefined && command.opcode !== opcode)) return 'pass';
