@@ -132,8 +132,8 @@ export class PendingConnection implements TransportHandler, WaitingClient {
       return this.transport;
     });
     try {
+      // Reading, which was stopped for as long as the client waited, goes on when the session says so.
       this.#session!.onMessage(first.bytes, first.start, first.end, first.fds);
-      this.transport.setReading(true);
     } catch (error) {
       // As a transport does it with what its handler throws.
       this.transport.close();

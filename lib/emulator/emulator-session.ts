@@ -64,7 +64,8 @@ export class EmulatorSession implements TransportHandler {
   readonly #queue: PendingCommands;
   /** A command is being carried out, or held back. */
   #isBusy = false;
-  #isReading = true;
+  /** Not until the first message, which was there before the session. */
+  #isReading = false;
   readonly #share = new TurnShare(() => this.#goOn());
   /** More waits in the output than leaves in one turn, and the socket may take it. */
   #hasMoreToSend = false;

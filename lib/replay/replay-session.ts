@@ -81,7 +81,8 @@ export class ReplaySession implements TransportHandler {
   readonly #queue = new Fifo<Request>();
   #queuedBytes = 0;
   #isBusy = false;
-  #isReading = true;
+  /** Not until the first message, which was there before the session. */
+  #isReading = false;
   /** Requests of ours that wait for their replies, by the ids that they have now. */
   readonly #asked = new Map<number, Asked>();
   /** The replies to come, by the recorded requests. */
