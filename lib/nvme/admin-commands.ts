@@ -74,7 +74,8 @@ export class AdminCommands {
     const part = this.#info.hasLogOffsets ? LOG_PART_BYTES : ADMIN_TRANSFER_BYTES;
     if (!this.#info.hasLogOffsets && (offset > 0 || length > part)) {
       throw new UnsupportedError(
-        `the controller gives log pages from their beginning only, ${part} bytes at most`,
+        `the controller does not support log page offsets (LPA bit 2): offset must be 0 and length at most ${part}, ` +
+          `got ${offset} and ${length}`,
       );
     }
     const data = Buffer.alloc(length);
@@ -195,18 +196,19 @@ export class AdminCommands {
 
 function checkTransfer(send: Uint8Array | undefined, receive: number): void {
   const length = send?.length ?? receive;
-  if (send !== undefined && receive > 0) throw new TypeError('a command has data in one direction');
+  if (send !== undefined && receive > 0)
+    throw new TypeError('an admin command transfers data in one direction: give send or receive, not both');
   if (length === 0) return;
   checkDwords('the length of the data', length, 4);
   if (length > ADMIN_TRANSFER_BYTES) {
-    throw new RangeError(`an admin command has at most ${ADMIN_TRANSFER_BYTES} bytes of data, not ${length}`);
+    throw outOfRange(`the length of the data must be at most ${ADMIN_TRANSFER_BYTES} bytes, got ${length}`);
   }
 }
 
 function checkDwords(what: string, value: number, least: number): void {
   if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
   if (typeof value !== 'number') throw wrongType(what, 'a number', value);
-  throw outOfRange(`${what} must be a multiple of 4 from ${least} on, got ${value}`);
+  throw outOfRange(`${what} must be a multiple of 4 and at least ${least}, got ${value}`);
 }
 
 /** A dword of two fields of 16 bits. @throws RangeError. */

@@ -1,6 +1,6 @@
 /**
  * Asynchronous events (NVM Express Base 2.0, section 5.2): the driver keeps one Asynchronous Event Request outstanding, and
- * hands what comes to everyone who waits. Its completion is looked for with other admin commands, and a few times within
+ * hands what comes to everyone who waits. Its completion is polled for with other admin commands, and a few times within
  * the default deadline.
  */
 import { TimeoutError, type CallOptions } from '../index.js';
@@ -13,8 +13,8 @@ import { MAX_TIMER_MS } from '../system-numbers.js';
 const TYPE_MASK = 7;
 const NOTICE = 2;
 const NAMESPACE_ATTRIBUTE_CHANGED = 0;
-/** How often events are looked for while somebody waits for one. */
-const LOOK_MS = 5;
+/** How often events are polled for while somebody waits for one. */
+const POLL_MS = 5;
 /** No more events than one each so many milliseconds: a controller must not keep the loop busy with them. */
 const PAUSE_MS = 1;
 
@@ -54,7 +54,7 @@ export class AsyncEvents {
     let listener!: (event: number) => void;
     const came = new Promise<number>((resolve) => this.#waiting.add((listener = resolve)));
     const timer = timeoutMs === Infinity ? undefined : setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS));
-    const looking = setInterval(() => void this.#queue.pollSafely(), LOOK_MS);
+    const polling = setInterval(() => void this.#queue.pollSafely(), POLL_MS);
     signal?.addEventListener('abort', stop, { once: true });
     try {
       const event = await Promise.race([came, stopped]);
@@ -63,7 +63,7 @@ export class AsyncEvents {
       throw new TimeoutError('Asynchronous Event Request', timeoutMs);
     } finally {
       clearTimeout(timer);
-      clearInterval(looking);
+      clearInterval(polling);
       this.#waiting.delete(listener);
       signal?.removeEventListener('abort', stop);
     }

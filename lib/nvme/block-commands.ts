@@ -2,7 +2,7 @@
  * Commands for blocks of a namespace, by promises (NVM Command Set 1.0, section 3.2). A call that is longer than one
  * command may be becomes a transfer of several.
  */
-import { integer, wrongType } from '../fields.js';
+import { outOfRange, wrongType } from '../fields.js';
 import { ClosedError, DmaBuffer, UnsupportedError } from '../index.js';
 import { field } from './command-fields.js';
 import { Command } from './command.js';
@@ -18,6 +18,7 @@ import {
   type WriteZeroesOptions,
 } from './io-options.js';
 import type { IoQueuePair } from './io-queue-pair.js';
+import { lbaRangeError } from './lba-range.js';
 import { NvmeNamespace } from './namespace.js';
 import { MAX_BLOCKS_A_COMMAND, NvmOpcode } from './opcodes.js';
 import { Transfer } from './transfer.js';
@@ -91,9 +92,8 @@ export class BlockCommands {
       const held = (size - offset) / namespace.blockSize;
       const blocks = options?.blocks ?? held;
       if (blocks > held) {
-        throw new RangeError(
-          `${blocks} blocks of ${namespace.blockSize} bytes are more than the ${size} bytes of the data` +
-            (offset > 0 ? ` from offset ${offset}` : ''),
+        throw outOfRange(
+          `blocks: ${blocks} blocks of ${namespace.blockSize} bytes from offset ${offset} do not fit in data of ${size} bytes`,
         );
       }
       requireBlocks(namespace, lba, blocks);
@@ -197,9 +197,7 @@ export class BlockCommands {
     const namespace = options?.namespace ?? this.#namespace;
     if (namespace !== this.#namespace) {
       if (!(namespace instanceof NvmeNamespace) || namespace.owner !== this.#namespace.owner) {
-        throw new TypeError(
-          'namespace must be one that this controller has given (NvmeController.namespace)',
-        );
+        throw new TypeError('namespace must be one of this controller, from NvmeController.namespace');
       }
       namespace.requireUsable();
     }
@@ -233,7 +231,7 @@ export class BlockCommands {
   /** @throws UnsupportedError where ONCS has not that bit. */
   #require(bit: number, name: string): void {
     if ((this.#info.identity.optionalNvmCommands & bit) === 0)
-      throw new UnsupportedError(`the controller has no ${name}`);
+      throw new UnsupportedError(`the controller does not support ${name} (ONCS)`);
   }
 }
 
@@ -256,12 +254,7 @@ function requireBlocks(namespace: NvmeNamespace, lba: number, blocks: number): v
   ) {
     return;
   }
-  integer('lba', lba, 0, Number.MAX_SAFE_INTEGER);
-  if (typeof blocks !== 'number') throw wrongType('blocks', 'a number', blocks);
-  throw new RangeError(
-    `namespace ${namespace.id}: ${String(blocks)} blocks from ${String(lba)} are out of bounds or not whole ` +
-      `(${namespace.blocks} blocks of ${namespace.blockSize} bytes)`,
-  );
+  throw lbaRangeError(namespace, lba, blocks);
 }
 
 function sizeOf(data: NvmeData): number {
@@ -277,7 +270,7 @@ function sizeOf(data: NvmeData): number {
 function offsetIn(data: NvmeData, offset = 0): number {
   const step = data instanceof DmaBuffer ? 4 : 1;
   if (Number.isSafeInteger(offset) && offset >= 0 && offset % step === 0) return offset;
-  throw new RangeError(`offset must be a multiple of ${step} from 0 on, got ${String(offset)}`);
+  throw outOfRange(`offset must be a multiple of ${step} and at least 0, got ${String(offset)}`);
 }
 
 /** `length` bytes of the caller's from `from` on. @throws TypeError where the array was transferred or resized meanwhile. */
@@ -285,7 +278,7 @@ function bytesOf(verb: string, data: Uint8Array, from: number, length: number): 
   if (from === 0 && data.length === length) return data;
   if (from + length <= data.length) return data.subarray(from, from + length);
   throw new TypeError(
-    `${verb}: the array has ${data.length} bytes, too few for ${length} from ${from} on: it was transferred or resized meanwhile`,
+    `${verb}: [${from}, ${from + length}) is out of bounds (the array has ${data.length} bytes): it was transferred or resized`,
   );
 }
 

@@ -15,7 +15,7 @@ import type { OutstandingCommand, QueuePair } from './queue-pair.js';
 import { Transfer } from './transfer.js';
 import { MAX_TIMER_MS } from '../system-numbers.js';
 
-/** The default deadline is looked at that many times while it passes. */
+/** The default deadline is checked that many times while it passes. */
 const EPOCHS = 8;
 
 export interface CallTimeoutsOptions {

@@ -266,7 +266,7 @@ export class CommandQueue {
   }
 
   /**
-   * The end: each caller gets an error of its own, and the rings are not looked at any more. Bounce pages of what is in
+   * The end: each caller gets an error of its own, and the rings are not polled any more. Bounce pages of what is in
    * flight stay taken, and buffers of the callers' in use until `giveBack`: the device may still write to them. Those whose
    * call was given up hear of that where the device `isDone` with them, and else of the end, which says that nobody knows.
    */

@@ -95,8 +95,8 @@ export class Command extends PendingCall {
     this.target?.requireCurrent();
     if (this.bytes !== undefined && this.bytes.length !== this.length) {
       throw new TypeError(
-        `${this.name}: the array had ${this.length} bytes when the call was made, and has ${this.bytes.length}: ` +
-          'it was transferred or resized meanwhile',
+        `${this.name}: the array has ${this.bytes.length} bytes and had ${this.length} when the call was made: ` +
+          'it was transferred or resized',
       );
     }
     if (this.buffer?.isClosed === true) throw new ClosedError(`${this.name}: the DMA buffer is closed`);

@@ -125,7 +125,7 @@ export class CommandsInFlight {
   }
 
   /**
-   * The rings are not looked at any more: takes all commands out. Bounce pages stay taken, and callers' buffers in use until
+   * The rings are not polled any more: takes all commands out. Bounce pages stay taken, and callers' buffers in use until
    * `giveBack`: the device may still write to them.
    */
   end(): Command[] {

@@ -1,5 +1,5 @@
 /**
- * Looks for completions while somebody waits for one.
+ * Polls for completions while somebody waits for one.
  *
  * ```
  *   idle ── wake ──▶ microtasks, while that pays ──▶ turns of the loop ──▶ timers, when nothing has come for a while
@@ -10,16 +10,16 @@
 import { performance } from 'node:perf_hooks';
 import { AdaptiveSpin } from '../adaptive-spin.js';
 
-/** Turns of the loop without a completion, after which looking each millisecond is enough. */
+/** Turns of the loop without a completion, after which polling each millisecond is enough. */
 const PATIENT_TURNS = 4_000;
 const PAUSE_MS = 1;
 
 export class CompletionPoller {
-  readonly #look: () => number;
+  readonly #poll: () => number;
   readonly #isWanted: () => boolean;
   readonly #spin: AdaptiveSpin;
   #isAwake = false;
-  /** When this turn's microtasks have looked for long enough. */
+  /** When this turn's microtasks have polled for long enough. */
   #spinsUntil = 0;
   /** Completions of this turn that a microtask found, and that the turn itself did. */
   #found = 0;
@@ -27,16 +27,16 @@ export class CompletionPoller {
   #idleTurns = 0;
 
   /**
-   * `look` gives the number of completions that it saw; `isWanted` says whether more are waited for; `spinUs` is how long
+   * `poll` takes completions and gives their number; `isWanted` says whether more are waited for; `spinUs` is how long
    * the loop is kept from turning at the most.
    */
-  constructor(look: () => number, isWanted: () => boolean, spinUs: number) {
-    this.#look = look;
+  constructor(poll: () => number, isWanted: () => boolean, spinUs: number) {
+    this.#poll = poll;
     this.#isWanted = isWanted;
     this.#spin = new AdaptiveSpin(spinUs);
   }
 
-  /** Looks soon, and again until nothing is waited for. */
+  /** Polls soon, and again until nothing is waited for. */
   wake(): void {
     if (this.#isAwake) return;
     this.#isAwake = true;
@@ -45,14 +45,14 @@ export class CompletionPoller {
   }
 
   readonly #round = (): void => {
-    const count = this.#look();
+    const count = this.#poll();
     this.#found += count;
     this.#goOn();
   };
 
   readonly #turn = (): void => {
     this.#beginTurn();
-    this.#foundAtOnce += this.#look();
+    this.#foundAtOnce += this.#poll();
     this.#goOn();
   };
 

@@ -72,6 +72,6 @@ export class ControllerInfo {
 function pageSizeFor({ minPageSize }: ControllerCapabilities): number {
   if (minPageSize <= MOST_PAGE_SIZE) return Math.max(PAGE_SIZE, minPageSize);
   throw new UnsupportedError(
-    `the controller's smallest memory page has ${minPageSize} bytes (CAP.MPSMIN); the driver knows pages of up to ${MOST_PAGE_SIZE}`,
+    `the controller's minimum memory page size is ${minPageSize} bytes (CAP.MPSMIN); the driver supports up to ${MOST_PAGE_SIZE}`,
   );
 }

@@ -32,11 +32,11 @@ export interface NvmeQueueOptions {
   /** Entries of the rings; one less can be in flight. Default 256, or what the controller allows. */
   entries?: number | undefined;
   /**
-   * `'poll'` looks for completions as long as some are waited for: lowest latency, and a processor's time.
+   * `'poll'` polls for completions while commands are in flight: the lowest latency, for a CPU's time.
    * `'interrupt'` waits for an MSI-X vector. Default `'poll'`.
    */
   completion?: 'poll' | 'interrupt' | undefined;
-  /** Buffers for the submit/poll face. Without them it has none. */
+  /** Buffers for the submit/poll API. Without them it can submit no command that transfers data. */
   buffers?: NvmeBufferOptions | undefined;
   /** Milliseconds; default: the controller's. */
   timeoutMs?: number | undefined;

@@ -205,9 +205,7 @@ export class NvmeController {
       const namespace =
         wanted instanceof NvmeNamespace ? wanted : await this.#namespaces.get(wanted, {}, this.#admin.driver);
       if (namespace.owner !== this.#namespaces)
-        throw new TypeError(
-          'namespace must be one that this controller has given (NvmeController.namespace)',
-        );
+        throw new TypeError('namespace must be one of this controller, from NvmeController.namespace');
       namespace.requireUsable();
       namespace.requireCurrent();
       return this.#queues.create(namespace, options);

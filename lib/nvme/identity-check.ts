@@ -27,6 +27,6 @@ function requireSame(pairs: readonly [what: string, was: unknown, is: unknown][]
   if (other === undefined) return;
   const [what, was, is] = other;
   throw new NvmeControllerError(
-    `another controller has come: its ${what} was ${JSON.stringify(was)} and is ${JSON.stringify(is)}`,
+    `the controller is another one than before: its ${what} was ${JSON.stringify(was)} and is ${JSON.stringify(is)}`,
   );
 }

@@ -1,4 +1,4 @@
-/** The buffers of the submit/poll face: DMA memory by number, its PRPs built once. */
+/** The buffers of the submit/poll API: DMA memory by number, its PRPs built once. */
 import type { Device, DmaBuffer } from '../index.js';
 import { PrpLists } from './prp-lists.js';
 import { roundUp } from './queue-memory.js';

@@ -28,11 +28,11 @@ export interface WriteZeroesOptions extends IoOptions {
 
 const IO_CHECKS = {
   ...option.CALL_CHECKS,
-  // Whose it is is looked at in `BlockCommands`.
+  // `BlockCommands` checks that it is of the same controller.
   namespace: (value: unknown, caller: string, name: string) =>
     value instanceof NvmeNamespace
       ? undefined
-      : wrongType(`${caller}: ${name}`, 'one that NvmeController.namespace has given', value),
+      : wrongType(`${caller}: ${name}`, 'an NvmeNamespace, from NvmeController.namespace', value),
 } as const;
 
 export const IO_OPTIONS = new option.OptionTable<IoOptions>(IO_CHECKS);

@@ -246,9 +246,9 @@ function bufferSizes(
   if (buffers === undefined) return undefined;
   const { pageOffset = 0 } = buffers;
   if (!Number.isInteger(pageOffset) || pageOffset < 0 || pageOffset > pageSize - 4) {
-    throw outOfRange(`buffers.pageOffset is a whole number from 0 to ${pageSize - 4}, not ${pageOffset}`);
+    throw outOfRange(`buffers.pageOffset must be an integer from 0 to ${pageSize - 4}, got ${pageOffset}`);
   }
-  if (pageOffset % 4 !== 0) throw outOfRange(`buffers.pageOffset is a multiple of 4, not ${pageOffset}`);
+  if (pageOffset % 4 !== 0) throw outOfRange(`buffers.pageOffset must be a multiple of 4, got ${pageOffset}`);
   return {
     pageOffset,
     count: buffers.count ?? slots,

@@ -25,10 +25,14 @@ export class NvmeNamespace {
   constructor(id: number, identity: NamespaceIdentity, owner?: object) {
     const format = identity.formats[identity.formatIndex];
     if (format === undefined) {
-      throw new ProtocolError(`namespace ${id} is in format ${identity.formatIndex}, which it does not have`);
+      throw new ProtocolError(
+        `namespace ${id}: LBA format ${identity.formatIndex} is out of range (${identity.formats.length} formats)`,
+      );
     }
     if (identity.size > BigInt(Number.MAX_SAFE_INTEGER)) {
-      throw new ProtocolError(`namespace ${id} claims to have ${identity.size} blocks`);
+      throw new ProtocolError(
+        `namespace ${id}: NSZE is ${identity.size} blocks, more than ${Number.MAX_SAFE_INTEGER}`,
+      );
     }
     this.id = id;
     this.owner = owner;
@@ -77,8 +81,8 @@ export class NvmeNamespace {
     const { metadataSize } = formats[formatIndex]!;
     if (this.blockSize < LEAST_BLOCK || this.blockSize > MOST_BLOCK || metadataSize > 0) {
       throw new UnsupportedError(
-        `namespace ${this.id} has blocks of ${this.blockSize} bytes and ${metadataSize} of metadata; ` +
-          `the driver knows ${LEAST_BLOCK} to ${MOST_BLOCK} without`,
+        `namespace ${this.id} has blocks of ${this.blockSize} bytes with ${metadataSize} bytes of metadata; ` +
+          `the driver supports ${LEAST_BLOCK} to ${MOST_BLOCK} bytes without metadata`,
       );
     }
   }

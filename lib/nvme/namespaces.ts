@@ -32,7 +32,10 @@ export class Namespaces {
       const bytes = await admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, options);
       const list = decodeNamespaceList(bytes);
       for (const id of list) {
-        if (id <= after) throw new ProtocolError(`the list of active namespaces has ${id} after ${after}`);
+        if (id <= after)
+          throw new ProtocolError(
+            `the list of active namespaces is not in ascending order: ${id} follows ${after}`,
+          );
         ids.push((after = id));
       }
       if (list.length < NAMESPACES_A_LIST) break;

@@ -23,7 +23,7 @@ export async function probe(device: Device): Promise<Probed> {
   }
   if (queuesWithDoorbells(bar, capabilities) < 1) {
     throw new UnsupportedError(
-      `BAR 0 has ${bar.size} bytes, and no room for doorbells ${capabilities.doorbellStride} bytes apart`,
+      `BAR 0 (${bar.size} bytes) is too small for the doorbells of an I/O queue (stride ${capabilities.doorbellStride} bytes)`,
     );
   }
   return { bar, capabilities, version: versionText(await bar.readUInt32(NvmeRegister.VS)) };
@@ -39,9 +39,10 @@ function controllerRegisters(device: Device): Region {
   const bar =
     device.isPci && (device.regions[0]?.size ?? 0) > NvmeRegister.DOORBELLS ? device.bar(0) : undefined;
   if (bar === undefined)
-    throw new UnsupportedError('the device is no NVMe controller: its BAR 0 has no room for one');
+    throw new UnsupportedError('the device is not an NVMe controller: BAR 0 is missing or too small');
   const { classCode } = device.hasConfig ? device.config.header : { classCode: undefined };
   const isNvme = classCode === undefined || (classCode.base === 0x01 && classCode.sub === 0x08);
-  if (!isNvme) throw new UnsupportedError('the device is no NVMe controller: its class says so');
+  if (!isNvme)
+    throw new UnsupportedError('the device is not an NVMe controller: its class code is not 01h, 08h');
   return bar;
 }

@@ -15,5 +15,5 @@ export function uint128(bytes: Buffer, offset: number): bigint {
 /** @throws ProtocolError for a structure that is shorter than the specification has it. */
 export function requireBytes(bytes: Buffer, size: number, what: string): void {
   if (bytes.byteLength >= size) return;
-  throw new ProtocolError(`${what} has ${bytes.byteLength} bytes, not ${size}`);
+  throw new ProtocolError(`${what} must have ${size} bytes, got ${bytes.byteLength}`);
 }

@@ -2,10 +2,11 @@
  * The submit/poll API of an I/O queue: commands whose data is in the queue's own buffers, composed in the submission queue
  * itself. Nothing is allocated for a command, nothing is awaited, and one doorbell serves many commands.
  */
-import { notInteger, UINT32_MAX } from '../fields.js';
+import { notInteger, outOfRange, UINT32_MAX } from '../fields.js';
 import type { CommandQueue } from './command-queue.js';
 import { SLOT_TAGGED, type CommandSlots } from './command-slots.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
+import { lbaRangeError } from './lba-range.js';
 import type { NvmeNamespace } from './namespace.js';
 import { MAX_BLOCKS_A_COMMAND } from './opcodes.js';
 import type { QueuePair } from './queue-pair.js';
@@ -63,7 +64,7 @@ export class SubmitPoll {
       typeof index !== 'number' ||
       !(index >>> 0 === index && index < this.#bufferCount)
     ) {
-      throw new RangeError(`the queue has ${this.#bufferCount} buffers; ${index} is none of them`);
+      throw this.#bufferError(index);
     }
     return this.#buffers.bytesOf(index);
   }
@@ -78,9 +79,9 @@ export class SubmitPoll {
       buffer >>> 0 === buffer &&
       buffer < this.#bufferCount
     )) {
-      this.#refuse(lba, blocks, buffer);
+      throw this.#refusal(lba, blocks, buffer);
     }
-    if (typeof tag !== 'number' || tag >>> 0 !== tag) refuseTag(tag);
+    if (typeof tag !== 'number' || tag >>> 0 !== tag) throw tagError(tag);
     const slot = this.#slots.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();
     const pointers = this.#pointers;
@@ -118,7 +119,7 @@ export class SubmitPoll {
 
   /** A command for blocks that has no data. See `transfer`. */
   blocks(opcode: number, lba: number, blocks: number, tag: number): boolean {
-    if (!this.#areBlocks(lba, blocks)) this.#refuse(lba, blocks, 0);
+    if (!this.#areBlocks(lba, blocks)) throw this.#refusal(lba, blocks);
     return this.#put(opcode, lba, blocks - 1, tag);
   }
 
@@ -150,7 +151,7 @@ export class SubmitPoll {
 
   /** A command without data. */
   #put(opcode: number, lba: number, cdw12: number, tag: number): boolean {
-    if (typeof tag !== 'number' || tag >>> 0 !== tag) refuseTag(tag);
+    if (typeof tag !== 'number' || tag >>> 0 !== tag) throw tagError(tag);
     const slot = this.#slots.claim(SLOT_TAGGED, tag);
     if (slot < 0) return this.#isFull();
     const sq = this.#entries;
@@ -169,16 +170,28 @@ export class SubmitPoll {
     return false;
   }
 
-  #refuse(lba: number, blocks: number, buffer: number): never {
-    const { id, blocks: size, blockSize } = this.#namespace;
-    throw new RangeError(
-      `${String(blocks)} blocks at ${String(lba)}, buffer ${String(buffer)}: namespace ${id} has ${size} blocks of ` +
-        `${blockSize} bytes, the queue ${this.#bufferCount} buffers of ${this.#bufferBytes} bytes, ` +
-        `a command ${MAX_BLOCKS_A_COMMAND} blocks at most`,
+  /** The error for what `areBlocks` or the buffer refuse. */
+  #refusal(lba: number, blocks: number, buffer?: number): Error {
+    const namespace = this.#namespace;
+    const isInRange = Number.isInteger(lba) && lba >= 0 && Number.isInteger(blocks) && blocks > 0;
+    if (!isInRange || lba + blocks > namespace.blocks) return lbaRangeError(namespace, lba, blocks);
+    if (blocks > MAX_BLOCKS_A_COMMAND)
+      return outOfRange(`blocks must be at most ${MAX_BLOCKS_A_COMMAND} in one command, got ${blocks}`);
+    const count = this.#bufferCount;
+    if (typeof buffer !== 'number' || buffer >>> 0 !== buffer || buffer >= count)
+      return this.#bufferError(buffer);
+    return outOfRange(
+      `blocks: ${blocks} blocks of ${namespace.blockSize} bytes do not fit in a buffer of ${this.#bufferBytes} bytes`,
     );
+  }
+
+  #bufferError(index: unknown): Error {
+    if (this.#bufferCount === 0)
+      return outOfRange('the queue has no buffers: see the option buffers of createQueue');
+    return outOfRange(`buffer must be an integer from 0 to ${this.#bufferCount - 1}, got ${String(index)}`);
   }
 }
 
-function refuseTag(tag: number): never {
-  throw new RangeError(`tag must be an integer from 0 to ${UINT32_MAX}, got ${String(tag)}`);
+function tagError(tag: number): RangeError {
+  return outOfRange(`tag must be an integer from 0 to ${UINT32_MAX}, got ${String(tag)}`);
 }

@@ -85,7 +85,7 @@ describe('nvme identify', () => {
     const path = scratch.path('edu');
     await using edu = await serve(new EduDevice(), { path });
     expect(edu.path).toBe(path);
-    expect((await fail('identify', path)).stderr).toContain('is no NVMe controller');
+    expect((await fail('identify', path)).stderr).toContain('is not an NVMe controller');
   });
 
   test("SPDK's directory for a socket", async () => {
@@ -182,8 +182,16 @@ describe('nvme write and read', () => {
 
   test.each([
     ['parts of blocks', ['write', '--input', 'ODD'], 'no whole number of blocks'],
-    ['more than there is room for', ['write', '--lba', '16383', '--input', 'EVEN'], 'do not fit'],
-    ['blocks beyond the end', ['read', '--lba', '16384', '--blocks', '1', '--output', 'OUT'], 'do not fit'],
+    [
+      'more than there is room for',
+      ['write', '--lba', '16383', '--input', 'EVEN'],
+      'LBA range [16383, 16385) is out of range',
+    ],
+    [
+      'blocks beyond the end',
+      ['read', '--lba', '16384', '--blocks', '1', '--output', 'OUT'],
+      'LBA range [16384, 16385) is out of range',
+    ],
     ['nothing', ['write', '--input', 'EMPTY'], 'is empty'],
     ['a number that is none', ['read', '--lba', 'x'], 'A number is decimal'],
   ])('%s: wrong usage', async (_, [verb, ...options], message) => {
@@ -304,8 +312,8 @@ describe('nvme bench', () => {
     [['--size', '1000'], 'whole blocks'],
     [['--size', '1M'], 'at most 131072'],
     [['--qd', '1024'], '--qd is at most 1023'],
-    [['--page-offset', '3'], '--page-offset: buffers.pageOffset is a multiple of 4, not 3'],
-    [['--page-offset', '4096'], '--page-offset: buffers.pageOffset is a whole number from 0 to 4092'],
+    [['--page-offset', '3'], '--page-offset: buffers.pageOffset must be a multiple of 4, got 3'],
+    [['--page-offset', '4096'], '--page-offset: buffers.pageOffset must be an integer from 0 to 4092'],
     [['--page-offset', '4', '--api', 'promise'], '--page-offset is for --api poll'],
     [['--api', 'poll', '--completion', 'interrupt'], 'for --api promise'],
     [['--seconds', '-1'], '--seconds is a number'],

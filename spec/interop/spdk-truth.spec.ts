@@ -94,7 +94,7 @@ withRpc("SPDK's target, and its own count (VFIO_USER_SPDK_RPC names its RPC sock
       await writes.ended;
       for (const error of writes.errors) expect(error).toBeInstanceOf(NvmeControllerError);
       const late = await errorOf(queue.write(0, Buffer.alloc(512)));
-      expect(late.message).toContain('another controller has come: its serial number was');
+      expect(late.message).toContain('the controller is another one than before: its serial number was');
       expect(controller.state).toBe('failed');
       await controller.close();
     } finally {

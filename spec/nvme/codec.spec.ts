@@ -180,7 +180,7 @@ describe('Identify Namespace', () => {
 
   test('formats that the driver does not know are not used', () => {
     const withMetadata = new NvmeNamespace(1, decodeNamespaceIdentity(bytes(4096, base)));
-    expect(() => withMetadata.requireUsable()).toThrow('8 of metadata');
+    expect(() => withMetadata.requireUsable()).toThrow('8 bytes of metadata');
     const large = decodeNamespaceIdentity(bytes(4096, { 0: '01', 128: '00 00 0d 00' }));
     expect(() => new NvmeNamespace(1, large).requireUsable()).toThrow('8192 bytes');
     const unused = decodeNamespaceIdentity(bytes(4096, { 0: '01' }));

@@ -87,7 +87,7 @@ describe('bring-up', () => {
     });
     const error = await errorOf(NvmeController.open(device));
     expect(error).toBeInstanceOf(UnsupportedError);
-    expect(error.message).toContain('no room for doorbells 131072 bytes apart');
+    expect(error.message).toContain('is too small for the doorbells of an I/O queue (stride 131072 bytes)');
   });
 
   test('waits for CSTS.RDY no longer than CAP.TO says', async () => {

@@ -61,7 +61,7 @@ describe('another disk comes back under the same path', () => {
     const { controller, queue, write } = await exchanged(disk(store(), a), disk(other, b));
     const error = await write;
     expect(error).toBeInstanceOf(NvmeControllerError);
-    expect((error as Error).message).toContain(`another controller has come: its ${what}`);
+    expect((error as Error).message).toContain(`the controller is another one than before: its ${what}`);
     expect(controller.state).toBe('failed');
     expect(await errorOf(queue.read(0, 1))).toBeInstanceOf(NvmeControllerError);
     expect(other.read(0, NAMESPACE_BYTES).every((byte) => byte === 0)).toBe(true);

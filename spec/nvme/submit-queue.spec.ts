@@ -160,7 +160,7 @@ describe('the submit/poll face', () => {
   test.each([-4, 2, 4096, 0.5])('buffers cannot begin at %d of a page', async (pageOffset) => {
     const { controller } = await opened();
     await expect(controller.createQueue({ buffers: { pageOffset } })).rejects.toThrow(
-      /buffers\.pageOffset is a (whole number from 0 to 4092|multiple of 4), not /,
+      /buffers\.pageOffset must be (an integer from 0 to 4092|a multiple of 4), got /,
     );
   });
 

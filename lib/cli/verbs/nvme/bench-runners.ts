@@ -1,4 +1,4 @@
-/** The two ways of a bench: the submit/poll face, and promises. */
+/** The two APIs that a bench can use: submit/poll, and promises. */
 import type { Device, DmaBuffer } from '../../../index.js';
 import { decodeStatus, type NvmeQueue } from '../../../nvme/index.js';
 import type { LatencySampler } from '../../latency.js';
@@ -17,13 +17,13 @@ export interface RunnerOptions {
   load: Load;
   depth: number;
   latency: LatencySampler;
-  /** Looks at all that is read, and stamps what is written. */
+  /** Checks all that is read, and stamps what is written. */
   isChecked: boolean;
 }
 
 /** How often the loop turns, so that deadlines pass and the end of the connection is seen. */
 const TURN_MS = 50;
-/** Polls between two looks at the clock. */
+/** Polls between two readings of the clock. */
 const POLLS = 256;
 
 const turn = () => new Promise<void>(setImmediate);

@@ -43,7 +43,7 @@ export interface BenchReport {
   systemSeconds: number;
   rw: Rw;
   size: number;
-  /** Where the submit/poll face's buffers begin in a page of memory. */
+  /** Where the submit/poll API's buffers begin in a page of memory. */
   pageOffset: number;
   qd: number;
   api: 'poll' | 'promise';
@@ -77,9 +77,7 @@ export function registerNvmeBench(nvme: Command): void {
     .option('--page-offset <bytes>', 'where buffers begin in a page of memory, with --api poll', offset)
     .option('--qd <n>', 'transfers under way at once', length, 32)
     .option('--seconds <s>', 'for how long', seconds, 3)
-    .addOption(
-      new Option('--api <api>', 'the face of the library').choices(['poll', 'promise']).default('poll'),
-    )
+    .addOption(new Option('--api <api>', 'the API to use').choices(['poll', 'promise']).default('poll'))
     .addOption(
       new Option('--completion <how>', 'how promises learn of completions')
         .choices(['poll', 'interrupt'])

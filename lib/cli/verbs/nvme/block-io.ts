@@ -15,7 +15,11 @@ export async function openQueue(controller: NvmeController, nsid: number | undef
 export function checkRange(queue: NvmeQueue, lba: number, count: number): void {
   const { blocks, id } = queue.namespace;
   if (count >= 1 && lba + count <= blocks) return;
-  throw new UsageError(`namespace ${id} has ${blocks} blocks; ${Math.max(count, 0)} from ${lba} do not fit`);
+  throw new UsageError(
+    count < 1
+      ? `LBA ${lba} is out of range (namespace ${id} has ${blocks} blocks)`
+      : `LBA range [${lba}, ${lba + count}) is out of range (namespace ${id} has ${blocks} blocks)`,
+  );
 }
 
 /** undefined for a standard stream. */
