@@ -310,7 +310,9 @@ export class CommandQueue {
       }
     }
     const isHeld = this.#state === 'held';
-    if (isHeld && origin === 'driver') {
+    // A start goes on until its next command after the connection was lost.
+    const isInterrupted = origin === 'start' && !this.pair.isOpen;
+    if (isInterrupted || (isHeld && origin === 'driver')) {
       this.#answers.fail(call, new NvmeResetError(call.name));
       return;
     }

@@ -195,6 +195,8 @@ export class ControllerLifecycle {
   readonly #onLost = (): void => {
     this.#losses++;
     this.#back ??= new Promise((resolve) => (this.#resolveBack = resolve));
+    // A command of a reset that is under way would wait for its deadline: nobody completes it.
+    if (this.#state === 'resetting') this.#setup.suspend();
     void this.resetOrFail();
   };
 
