@@ -23,3 +23,9 @@ export function broken(figures: Figures, bounds: Bounds): string[] {
     })
     .map(([name]) => name);
 }
+
+/**
+ * Options of Node for a process whose memory is looked at: V8 lets the space of new objects grow to 16 MiB and more when it
+ * likes, which is neither kept by the library nor growth without end.
+ */
+export const FIXED_NEW_SPACE: readonly string[] = ['--max-semi-space-size=2'];

@@ -14,7 +14,7 @@ import { SingleBar } from 'cli-progress';
 import { Command, InvalidArgumentError, Option } from 'commander';
 import { reference } from '../rivals.js';
 import { median } from '../stats.js';
-import { broken, EACH, FLOODED, OWN, STEADY, type Bounds, type Figures } from './bounds.js';
+import { broken, EACH, FIXED_NEW_SPACE, FLOODED, OWN, STEADY, type Bounds, type Figures } from './bounds.js';
 
 const HERE = path.dirname(fileURLToPath(import.meta.url));
 const FLOODS = ['read', 'unread', 'refused', 'stray', 'write'];
@@ -76,9 +76,13 @@ async function startMany(): Promise<string> {
 }
 
 async function run(name: string, ...args: (string | number)[]): Promise<Figures> {
-  const child = spawn(process.execPath, [path.join(HERE, `${name}.js`), ...args.map(String)], {
-    stdio: ['ignore', 'pipe', 'inherit'],
-  });
+  const child = spawn(
+    process.execPath,
+    [...FIXED_NEW_SPACE, path.join(HERE, `${name}.js`), ...args.map(String)],
+    {
+      stdio: ['ignore', 'pipe', 'inherit'],
+    },
+  );
   let output = '';
   child.stdout.setEncoding('utf8').on('data', (text: string) => (output += text));
   const [code] = (await once(child, 'close')) as [number | null];

@@ -6,6 +6,7 @@ import { tmpdir } from 'node:os';
 import path from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { FIXED_NEW_SPACE } from '../../bench/scale/bounds.js';
 import { outcomeOf } from '../cli/cli.js';
 
 jest.setTimeout(120_000);
@@ -35,7 +36,7 @@ async function start(name: string, ...args: string[]): Promise<string> {
 
 /** The line of JSON that a tool prints. */
 async function figures(name: string, ...args: string[]): Promise<Record<string, number>> {
-  const child = spawn(process.execPath, [path.join(TOOLS, `${name}.js`), ...args], {
+  const child = spawn(process.execPath, [...FIXED_NEW_SPACE, path.join(TOOLS, `${name}.js`), ...args], {
     stdio: ['ignore', 'pipe', 'pipe'],
   });
   const { status, stdout, stderr } = await outcomeOf(child, PATIENCE_MS);
