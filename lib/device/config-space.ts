@@ -40,7 +40,7 @@ const FEW_DWORDS = 8;
  * ```ts
  * const { vendorId, capabilities } = device.config;
  * await device.config.update(PciConfig.COMMAND, 2, PciCommand.BUS_MASTER, PciCommand.BUS_MASTER);
- * const status = await device.config.readUInt16(PciConfig.STATUS);
+ * const status = await device.config.read(PciConfig.STATUS, 2);
  * ```
  */
 export class ConfigSpace implements ConfigReader {
@@ -136,19 +136,19 @@ export class ConfigSpace implements ConfigReader {
     return integer(`ConfigSpace.${method}: offset`, offset, 0, this.#shadow.length - width);
   }
 
-  /** Reads a byte from the device, and into the shadow. Errors as of `read`. */
-  readUInt8(offset: number, options?: CallOptions): Promise<number> {
-    return this.#read('readUInt8', offset, 1, options);
+  /** Another name for `getUInt8`: from the shadow, unlike `Region.readUInt8`. */
+  readUInt8(offset: number): number {
+    return this.#shadow.readUInt8(this.#inShadow('readUInt8', offset, 1));
   }
 
-  /** Reads 16 bits from the device, and into the shadow. Errors as of `read`. */
-  readUInt16(offset: number, options?: CallOptions): Promise<number> {
-    return this.#read('readUInt16', offset, 2, options);
+  /** Another name for `getUInt16`: from the shadow, unlike `Region.readUInt16`. */
+  readUInt16(offset: number): number {
+    return this.#shadow.readUInt16LE(this.#inShadow('readUInt16', offset, 2));
   }
 
-  /** Reads 32 bits from the device, and into the shadow. Errors as of `read`. */
-  readUInt32(offset: number, options?: CallOptions): Promise<number> {
-    return this.#read('readUInt32', offset, 4, options);
+  /** Another name for `getUInt32`: from the shadow, unlike `Region.readUInt32`. */
+  readUInt32(offset: number): number {
+    return this.#shadow.readUInt32LE(this.#inShadow('readUInt32', offset, 4));
   }
 
   /**

@@ -56,9 +56,12 @@ describe('the shadow', () => {
     expect(config.getUInt16(STATUS)).toBe(8);
     bytes.writeUInt32LE(0xdead_beef, 0x10);
     expect(config.getUInt32(0x10)).toBe(0);
-    const values = [config.readUInt8(0x10), config.readUInt16(0x10), config.readUInt32(0x10)];
+    const values = [config.read(0x10, 1), config.read(0x10, 2), config.read(0x10, 4)];
     expect(await Promise.all(values)).toEqual([0xef, 0xbeef, 0xdead_beef]);
     expect(config.getUInt32(0x10)).toBe(0xdead_beef);
+    // Aliases of what reads the shadow.
+    const aliases = [config.readUInt8(0x10), config.readUInt16(0x10), config.readUInt32(0x10)];
+    expect(aliases).toEqual([0xef, 0xbeef, 0xdead_beef]);
     expect(await config.read(COMMAND, 4)).toBe(0x0008_0000);
     expect(server.takeAccesses(7)).toEqual([
       'read 0x6+2',
@@ -139,7 +142,7 @@ describe('the shadow', () => {
 
   test.each<[string, (config: ConfigSpace) => Promise<unknown>]>([
     ['an offset past the end', (c) => c.read(256, 1)],
-    ['an offset past the end, of 32 bits', (c) => c.readUInt32(256)],
+    ['an offset past the end, of 32 bits', (c) => c.read(256, 4)],
     ['an offset that is not aligned', (c) => c.write(2, 4, 0)],
     ['a width of 8', (c) => c.read(0, 8 as 4)],
     ['a negative offset', (c) => c.update(-4, 4, 1, 1)],
