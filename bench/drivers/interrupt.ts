@@ -12,11 +12,11 @@ const result = await timed(
   count,
   () =>
     new Promise((resolve) => {
-      vector!.onInterrupt(() => {
+      vector.onInterrupt(() => {
         if (++seen === count) resolve();
-        else vector!.signal();
+        else vector.signal();
       });
-      vector!.signal();
+      vector.signal();
     }),
 );
 await device.close();

@@ -24,7 +24,7 @@ async function open(): Promise<Open> {
   const device = await connect(path!, { timeoutMs: OPEN_MS });
   const opened: Open = { device, interrupts: 0 };
   const [vector] = await device.irqs.msix.enable(1);
-  vector!.onInterrupt((times) => (opened.interrupts += times));
+  vector.onInterrupt((times) => (opened.interrupts += times));
   return opened;
 }
 

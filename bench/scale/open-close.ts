@@ -14,7 +14,7 @@ async function cycle(): Promise<void> {
   const device = await connect(path!);
   const [vector] = await device.irqs.msix.enable(1);
   await device.bar(0).writeUInt32(0, 1);
-  await vector!.wait();
+  await vector.wait();
   const buffer = await device.dma.alloc(4096);
   await buffer.free();
   await device.close();
