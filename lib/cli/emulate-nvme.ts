@@ -19,14 +19,20 @@ export function addNvmeOptions(command: Command): Command {
 }
 
 export async function emulatedNvme({ size, file, blockSize = 512 }: EmulateNvmeOptions): Promise<NvmeDevice> {
-  if (size === undefined && file === undefined) {
-    throw new UsageError('emulate nvme wants a --size, or a --file that has one');
-  }
-  const store = file === undefined ? new MemoryStore(size!) : await FileStore.open(file, size);
+  const store = await openStore(size, file);
   try {
     return new NvmeDevice({ namespaces: [{ store, blockSize }] });
   } catch (error) {
     await store.close();
     throw error instanceof RangeError ? new UsageError(error.message) : error;
   }
+}
+
+async function openStore(
+  size: number | undefined,
+  file: string | undefined,
+): Promise<MemoryStore | FileStore> {
+  if (file !== undefined) return FileStore.open(file, size);
+  if (size !== undefined) return new MemoryStore(size);
+  throw new UsageError('emulate nvme wants a --size, or a --file that has one');
 }

@@ -33,12 +33,13 @@ export class AbortSignals<T extends { signal: AbortSignal | undefined }> {
   /** Nothing is done where it is not there. */
   remove(item: T): void {
     const { signal } = item;
-    const group = signal === undefined ? undefined : this.#groups.get(signal);
+    if (signal === undefined) return;
+    const group = this.#groups.get(signal);
     if (group === undefined) return;
     group.items.delete(item);
     if (group.items.size > 0) return;
-    this.#groups.delete(signal!);
-    signal!.removeEventListener('abort', group.listener);
+    this.#groups.delete(signal);
+    signal.removeEventListener('abort', group.listener);
   }
 
   #giveUp(items: Set<T>): void {

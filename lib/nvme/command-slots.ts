@@ -7,7 +7,8 @@
  *    └───── claim(OWNED) ───▶ owned ──▶ free
  * ```
  * A command identifier is the slot's number, with a count of the slot's uses above it: a completion that comes twice, or
- * late, is not taken for that of the slot's next command. Nothing here allocates but `overdue`.
+ * late, is not taken for that of the slot's next command. A slot is always less than `count`: `claim` gave it, or it was
+ * compared with the count or by its identifier. Nothing here allocates but `overdue`.
  */
 const FREE = 0;
 const TAGGED = 1;

@@ -3,14 +3,18 @@ import { UINT32_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { NvmeNamespace } from './namespace.js';
 
+/** The options of `NvmeController.open`. */
 export interface NvmeOptions {
-  /** The deadline of commands that say nothing, and of what recovers from a missed one. Milliseconds; default 5,000. */
+  /** The deadline of a command that is given none, and of what follows a missed one. Milliseconds from 1; default 5,000. */
   timeoutMs?: number | undefined;
-  /** How many I/O queue pairs to ask for; the controller may give fewer. Default: as many as there can be. */
+  /** How many I/O queue pairs to ask for, 1 to 65,535; the controller may grant fewer. Default 65,535. */
   queues?: number | undefined;
-  /** The longest transfer of one command, in bytes; longer ones are split. Default: the controller's limit, up to 4 MiB. */
+  /**
+   * The longest transfer of one command, 4,096 bytes to 1 GiB; longer ones are split. Default 4 MiB. The controller's own
+   * limit (MDTS) holds in any case.
+   */
   maxTransferBytes?: number | undefined;
-  /** Uses shadow doorbells where the controller offers them. Default true. */
+  /** Uses shadow doorbells (Doorbell Buffer Config, section 5.8) where the controller has them. Default true. */
   shadowDoorbells?: boolean | undefined;
   /**
    * Commands name contiguous data that lies on more than one page by one SGL descriptor, where the controller takes those;
@@ -22,14 +26,15 @@ export interface NvmeOptions {
    * the caller's to send (`adminCommand`), and changes show at the next reset. Default true.
    */
   asyncEvents?: boolean | undefined;
-  /** How often a command that a controller reset interrupted is sent again. Default 1. */
+  /** How many times a command that a controller reset interrupted is sent again, 0 to 100. Default 1. */
   retries?: number | undefined;
 }
 
+/** The options of `NvmeController.createQueue`. */
 export interface NvmeQueueOptions {
   /** The namespace of commands that do not name another one. Default: the first that is active. */
   namespace?: number | NvmeNamespace | undefined;
-  /** Entries of the rings; one less can be in flight. Default 256, or what the controller allows. */
+  /** Entries of each ring, 2 to `maxQueueEntries`; one less can be in flight. Default 256, or `maxQueueEntries`. */
   entries?: number | undefined;
   /**
    * `'poll'` polls for completions while commands are in flight: the lowest latency, for a CPU's time.
@@ -38,14 +43,15 @@ export interface NvmeQueueOptions {
   completion?: 'poll' | 'interrupt' | undefined;
   /** Buffers for the submit/poll API. Without them it can submit no command that transfers data. */
   buffers?: NvmeBufferOptions | undefined;
-  /** Milliseconds; default: the controller's. */
+  /** The deadline of a command that is given none. Milliseconds from 1; default: the controller's. */
   timeoutMs?: number | undefined;
 }
 
+/** The buffers of a queue's submit/poll API: DMA memory of one length each. */
 export interface NvmeBufferOptions {
-  /** How many. Default: as many as commands can be in flight. */
+  /** How many, 1 to 65,535. Default: as many as commands can be in flight. */
   count?: number | undefined;
-  /** The length of each. Default 4,096. */
+  /** The length of each in bytes, 1 to `maxTransferBytes`. Default 4,096. */
   bytes?: number | undefined;
   /**
    * Where each begins within a page of memory: a multiple of 4, less than a page. Default 0. A buffer of one page then lies

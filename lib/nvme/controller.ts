@@ -54,7 +54,24 @@ const NAMESPACE_OPTIONS = new option.OptionTable<CallOptions & { refresh?: boole
   refresh: option.boolean,
 });
 
+/**
+ * An NVMe controller (NVM Express Base Specification 2.0), driven: started, asked by admin commands, given I/O queues, reset
+ * and shut down. Commands that a controller reset interrupts are sent again; another disk in the place of the first gets
+ * nothing that was meant for that one.
+ *
+ * Any call rejects with ClosedError once the controller or its device is closed, and with NvmeControllerError once the
+ * controller has failed. Options that make no sense are a TypeError or RangeError.
+ * @example
+ * ```ts
+ * await using device = await connect('/run/nvme/cntrl');
+ * await using controller = await NvmeController.open(device);
+ * console.log(controller.identity.modelNumber, await controller.namespaceIds());
+ * const queue = await controller.createQueue();
+ * const data = await queue.read(0, 8);
+ * ```
+ */
 export class NvmeController {
+  /** The device that the controller was opened on. It stays its owner's. */
   readonly device: Device;
   readonly #info: ControllerInfo;
   readonly #admin: AdminQueue;
@@ -65,8 +82,9 @@ export class NvmeController {
   readonly #lifecycle: ControllerLifecycle;
 
   /**
-   * Brings the controller of `device` up. The device stays the caller's: close the controller first.
-   * @throws NvmeControllerError where it does not come up; UnsupportedError for a device that is no NVMe controller, not for
+   * Starts the controller of `device`: enables the device, resets and configures the controller, and asks it what it is
+   * (section 3.5.1). The device stays the caller's: close the controller first.
+   * @throws NvmeControllerError where it does not become ready, or does not answer; UnsupportedError for a device that is no NVMe controller, not for
    * the NVM command set, or whose smallest memory page is larger than 2 MiB; RangeError for options that make no sense;
    * what the device's calls throw.
    */
@@ -116,6 +134,7 @@ export class NvmeController {
     forbidCloning(this, 'an NvmeController');
   }
 
+  /** What the controller is doing. */
   get state(): ControllerState {
     return this.#lifecycle.state;
   }
@@ -130,12 +149,12 @@ export class NvmeController {
     return this.#lifecycle.isClosed;
   }
 
-  /** CAP. */
+  /** CAP, Controller Capabilities (section 3.1.3.1). */
   get capabilities(): ControllerCapabilities {
     return this.#info.capabilities;
   }
 
-  /** VS, for example `1.4.0`. */
+  /** VS, the version of the specification that the controller implements, for example `1.4.0` (section 3.1.3.2). */
   get version(): string {
     return this.#info.version;
   }
@@ -145,7 +164,7 @@ export class NvmeController {
     return this.#info.pageSize;
   }
 
-  /** What Identify Controller said. */
+  /** What Identify Controller said when the controller was started last. */
   get identity(): ControllerIdentity {
     return this.#info.identity;
   }
@@ -155,12 +174,12 @@ export class NvmeController {
     return Buffer.from(this.#info.identityBytes);
   }
 
-  /** The longest transfer of one command, bytes. */
+  /** The longest transfer of one command, bytes: MDTS, or the option `maxTransferBytes` where that is less. */
   get maxTransferBytes(): number {
     return this.#info.maxTransferBytes;
   }
 
-  /** The most entries of a queue's rings. */
+  /** MQES: the most entries of an I/O queue. */
   get maxQueueEntries(): number {
     return this.#info.capabilities.maxQueueEntries;
   }
@@ -175,15 +194,21 @@ export class NvmeController {
     return this.#queues.all;
   }
 
-  /** The identifiers of the active namespaces (Identify, CNS 02h). */
+  /**
+   * The identifiers of the active namespaces, in ascending order (Identify, CNS 02h).
+   * @throws as `adminCommand`; ProtocolError for a list that is not in ascending order.
+   */
   async namespaceIds(options?: CallOptions): Promise<number[]> {
     option.CALL_OPTIONS.check('NvmeController.namespaceIds', options);
     return this.#namespaces.ids(options);
   }
 
   /**
-   * A namespace; the first active one where no number is given. Asked for once, until `refresh`.
-   * @throws NvmeStatusError for one that the controller does not have; UnsupportedError where there is none.
+   * A namespace; the first active one where no number is given. The controller is asked once; with `refresh` it is asked
+   * again, and what has changed ends the queues of the namespace of before.
+   * @param id - NSID
+   * @throws NvmeStatusError for a number that the controller does not accept; UnsupportedError where no namespace is
+   * active; ProtocolError for an identity that contradicts itself; as `adminCommand`.
    */
   async namespace(id?: number, options: CallOptions & { refresh?: boolean } = {}): Promise<NvmeNamespace> {
     NAMESPACE_OPTIONS.check('NvmeController.namespace', options);
@@ -192,9 +217,11 @@ export class NvmeController {
   }
 
   /**
-   * Makes an I/O queue pair. Waits for a reset that is under way, and begins again where one comes between.
-   * @throws RangeError for options that make no sense; UnsupportedError where the controller has no further queue, no
-   * vector, or the namespace a format that the driver does not know; what commands throw.
+   * Makes an I/O queue pair (sections 5.4 and 5.5). Waits for a reset that is under way, and begins again where one comes
+   * between.
+   * @throws RangeError for options that are out of the controller's limits; UnsupportedError where the controller has no
+   * further queue, no vector, or the namespace a format that the driver does not support (metadata, blocks of more than
+   * 4,096 bytes); NvmeNamespaceError for a namespace that has changed; what `adminCommand` and `device.dma.alloc` throw.
    */
   async createQueue(options: NvmeQueueOptions = {}): Promise<NvmeQueue> {
     QUEUE_OPTIONS.check('NvmeController.createQueue', options);
@@ -213,9 +240,14 @@ export class NvmeController {
   }
 
   /**
-   * Any admin command. An Asynchronous Event Request is the driver's own, unless `asyncEvents` is false: the promise then
-   * gives the next event.
-   * @throws as `NvmeQueue.read` rejects; RangeError for more data than 64 KiB, and for fields that are too long.
+   * Any admin command (section 5). Asynchronous Event Request is sent by the driver, unless the option `asyncEvents` is
+   * false: the promise gives the next event then.
+   * @throws RangeError for more data than 64 KiB, and for fields that are too long; NvmeStatusError where the controller
+   * completes it with an error; TimeoutError; NvmeResetError where the controller was reset meanwhile; the signal's reason.
+   * @example
+   * ```ts
+   * const { data } = await controller.adminCommand({ opcode: AdminOpcode.IDENTIFY, cdw10: 1, receive: 4096 });
+   * ```
    */
   async adminCommand(command: AdminCommand, options?: CallOptions): Promise<AdminResult> {
     ADMIN_COMMAND.check('NvmeController.adminCommand', command);
@@ -225,21 +257,36 @@ export class NvmeController {
     return this.#admin.user.execute(command, options);
   }
 
-  /** Identify: 4,096 bytes. `cns` as in `IdentifyCns`. */
+  /**
+   * Identify (section 5.17): 4,096 bytes.
+   * @param cns - what to identify, 0 to 255; see `IdentifyCns`
+   * @param namespace - NSID, where `cns` is about one; default 0
+   * @throws as `adminCommand`.
+   */
   async identify(cns: number, namespace = 0, options?: CallOptions): Promise<Buffer> {
     option.CALL_OPTIONS.check('NvmeController.identify', options);
     integer('NvmeController.identify: namespace', namespace, 0, UINT32_MAX);
     return this.#admin.user.identify(cns, namespace, options);
   }
 
-  /** `length` bytes of a log page, a multiple of 4. */
+  /**
+   * Get Log Page (section 5.16). A page of more than 4,096 bytes is read in parts, where the controller can.
+   * @param page - the log page identifier, 0 to 255; see `LogPageId`
+   * @param length - how many bytes, a multiple of 4
+   * @throws UnsupportedError for an offset, or more than 64 KiB, where the controller does not support offsets (LPA bit 2);
+   * as `adminCommand`.
+   */
   async logPage(page: number, length: number, options?: LogPageOptions): Promise<Buffer> {
     LOG_PAGE_OPTIONS.check('NvmeController.logPage', options);
     integer('NvmeController.logPage: length', length);
     return this.#admin.user.logPage(page, length, options);
   }
 
-  /** Entries in use, newest first; at most `limit`. */
+  /**
+   * Error Information (section 5.16.1.2): the entries in use, newest first.
+   * @param limit - the most entries, from 1; default: as many as the controller keeps
+   * @throws as `adminCommand`.
+   */
   async errorLog(limit = this.identity.errorLogEntries, options?: CallOptions): Promise<ErrorLogEntry[]> {
     option.CALL_OPTIONS.check('NvmeController.errorLog', options);
     integer('NvmeController.errorLog: limit', limit, 1);
@@ -249,11 +296,13 @@ export class NvmeController {
     );
   }
 
+  /** SMART / Health Information (section 5.16.1.3). @throws as `logPage`. */
   async smartLog(options?: LogPageOptions): Promise<SmartLog> {
     LOG_PAGE_OPTIONS.check('NvmeController.smartLog', options);
     return decodeSmartLog(await this.#admin.user.logPage(LogPageId.SMART_HEALTH, SMART_LOG_SIZE, options));
   }
 
+  /** Firmware Slot Information (section 5.16.1.4). @throws as `adminCommand`. */
   async firmwareLog(options?: CallOptions): Promise<FirmwareLog> {
     option.CALL_OPTIONS.check('NvmeController.firmwareLog', options);
     return decodeFirmwareLog(
@@ -261,19 +310,28 @@ export class NvmeController {
     );
   }
 
+  /**
+   * Get Features (section 5.15). `result` is the value, `data` what goes with it where `receive` is given.
+   * @param feature - the feature identifier, 0 to 255; see `FeatureId`
+   * @throws as `adminCommand`.
+   */
   async getFeature(feature: number, options?: GetFeatureOptions): Promise<AdminResult> {
     GET_FEATURE_OPTIONS.check('NvmeController.getFeature', options);
     return this.#admin.user.getFeature(feature, options);
   }
 
-  /** The promise gives dword 0 of the completion. */
+  /**
+   * Set Features (section 5.27). The promise gives dword 0 of the completion.
+   * @param feature - the feature identifier, 0 to 255; see `FeatureId`
+   * @throws as `adminCommand`.
+   */
   async setFeature(feature: number, options?: SetFeatureOptions): Promise<number> {
     SET_FEATURE_OPTIONS.check('NvmeController.setFeature', options);
     return this.#admin.user.setFeature(feature, options);
   }
 
   /**
-   * Controller reset: CC.EN to 0 and back, and all queues made again. Commands in flight are sent again once (`retries`);
+   * Controller reset (section 3.7.2): CC.EN to 0 and back, and all queues made again. Commands in flight are sent again once (`retries`);
    * those that must not be are rejected with NvmeResetError, and reported as ABORTED_BY_HOST to the submit/poll calls.
    * Admin commands are rejected with NvmeResetError at once. Several resets at a time are one.
    * @throws NvmeControllerError where the controller does not come back, or another one does: it has failed then;
@@ -284,7 +342,7 @@ export class NvmeController {
   }
 
   /**
-   * Orderly shutdown: waits for what is in flight, deletes the queues, CC.SHN, disables the controller and gives its
+   * Orderly shutdown (section 3.6.1): waits for what is in flight, deletes the queues, CC.SHN, disables the controller and gives its
    * memory back. Idempotent. A controller that failed is disabled, where it can be reached; one whose device is closed is
    * asked nothing.
    * @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same.
@@ -293,6 +351,7 @@ export class NvmeController {
     return this.#lifecycle.close();
   }
 
+  /** The same as `close`. */
   [Symbol.asyncDispose](): Promise<void> {
     return this.close();
   }

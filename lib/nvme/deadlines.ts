@@ -29,16 +29,17 @@ export class Deadlines<T extends Due> {
     item.heapIndex = this.#heap.length;
     this.#heap.push(item);
     this.#up(item);
-    this.#arm();
+    // The first of the heap is due no later.
+    this.#arm(item.due);
   }
 
   /** Nothing is done where it is not there. */
   remove(item: T): void {
     const at = item.heapIndex;
     if (at < 0) return;
-    const last = this.#heap.pop()!;
+    const last = this.#heap.pop();
     item.heapIndex = -1;
-    if (last !== item) {
+    if (last !== undefined && last !== item) {
       last.heapIndex = at;
       this.#heap[at] = last;
       this.#up(last);
@@ -48,8 +49,8 @@ export class Deadlines<T extends Due> {
     if (this.#heap.length === 0) this.#disarm();
   }
 
-  #arm(): void {
-    const { due } = this.#heap[0]!;
+  /** Has the timer fire at `due` at the latest. */
+  #arm(due: number): void {
     if (due >= this.#timerDue) return;
     this.#disarm();
     this.#timerDue = due;
@@ -72,7 +73,7 @@ export class Deadlines<T extends Due> {
         this.#onDue(item);
         return true;
       }
-      if (item !== undefined) this.#arm();
+      if (item !== undefined) this.#arm(item.due);
       return false;
     });
   }

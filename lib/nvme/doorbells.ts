@@ -10,6 +10,10 @@
 import type { MappedArea, Region } from '../index.js';
 import { storeRelease } from './memory-order.js';
 
+/**
+ * How the controller is told of new queue entries: by a store to `mapped` memory of BAR 0, by a `message` (REGION_WRITE), or
+ * by `shadow` doorbells (NVM Express Base 2.0, section 5.8) and one of the others where the controller asks for it.
+ */
 export type DoorbellKind = 'mapped' | 'message' | 'shadow';
 
 export interface Doorbell {
@@ -102,6 +106,7 @@ export class ShadowDoorbell implements Doorbell {
   }
 
   write(value: number): void {
+    // In the page of doorbells: `DoorbellMap` has checked that.
     const old = this.#shadow[this.#index]!;
     // Both sequentially consistent: the controller sets its index and looks at the shadow again in the same way, so that
     // one of the two sees the other's store.

@@ -29,12 +29,20 @@ export const OptionalNvmCommands = {
   VERIFY: 1 << 7,
 } as const;
 
-/** Names are the specification's, spelled out; units are in the names or the comments. */
+/**
+ * Identify Controller (NVM Express Base 2.0, figure 275). Names are the specification's, spelled out; units are in the names
+ * or the comments.
+ */
 export interface ControllerIdentity {
+  /** VID, the PCI vendor. */
   vendorId: number;
+  /** SSVID, the PCI subsystem vendor. */
   subsystemVendorId: number;
+  /** SN, without its padding. What the device sends, not checked to be printable. */
   serialNumber: string;
+  /** MN, as `serialNumber`. */
   modelNumber: string;
+  /** FR, as `serialNumber`. */
   firmwareRevision: string;
   /** RAB, as commands in a burst. */
   arbitrationBurst: number;
@@ -44,6 +52,7 @@ export interface ControllerIdentity {
   multiPath: number;
   /** MDTS: the power of two of minimum pages that one command may transfer; 0 for no limit. */
   maxDataTransfer: number;
+  /** CNTLID, unique in the NVM subsystem. */
   controllerId: number;
   /** VER as text; empty where the controller reports none (before 1.2). */
   version: string;
@@ -109,47 +118,47 @@ export interface ControllerIdentity {
   subsystemNqn: string;
 }
 
-/** @throws ProtocolError where there are fewer than 4,096 bytes. */
+/** Decodes what Identify, CNS 01h, gives. @throws ProtocolError for fewer than 4,096 bytes. */
 export function decodeControllerIdentity(bytes: Buffer): ControllerIdentity {
   requireBytes(bytes, IDENTIFY_SIZE, 'Identify Controller');
   const version = bytes.readUInt32LE(80);
-  const vwc = bytes[525]!;
+  const vwc = bytes.readUInt8(525);
   return {
     vendorId: bytes.readUInt16LE(0),
     subsystemVendorId: bytes.readUInt16LE(2),
     serialNumber: text(bytes, 4, 20),
     modelNumber: text(bytes, 24, 40),
     firmwareRevision: text(bytes, 64, 8),
-    arbitrationBurst: 2 ** bytes[72]!,
+    arbitrationBurst: 2 ** bytes.readUInt8(72),
     ieeeOui: bytes.readUIntLE(73, 3).toString(16).padStart(6, '0'),
-    multiPath: bytes[76]!,
-    maxDataTransfer: bytes[77]!,
+    multiPath: bytes.readUInt8(76),
+    maxDataTransfer: bytes.readUInt8(77),
     controllerId: bytes.readUInt16LE(78),
     version: version === 0 ? '' : versionText(version),
     resumeLatencyUs: bytes.readUInt32LE(84),
     entryLatencyUs: bytes.readUInt32LE(88),
     asyncEvents: bytes.readUInt32LE(92),
     attributes: bytes.readUInt32LE(96),
-    controllerType: bytes[111]!,
+    controllerType: bytes.readUInt8(111),
     optionalAdminCommands: bytes.readUInt16LE(256),
-    abortCommandLimit: bytes[258]! + 1,
-    asyncEventLimit: bytes[259]! + 1,
-    firmwareUpdates: bytes[260]!,
-    logPageAttributes: bytes[261]!,
-    errorLogEntries: bytes[262]! + 1,
-    powerStates: bytes[263]! + 1,
+    abortCommandLimit: bytes.readUInt8(258) + 1,
+    asyncEventLimit: bytes.readUInt8(259) + 1,
+    firmwareUpdates: bytes.readUInt8(260),
+    logPageAttributes: bytes.readUInt8(261),
+    errorLogEntries: bytes.readUInt8(262) + 1,
+    powerStates: bytes.readUInt8(263) + 1,
     warningTemperatureKelvin: bytes.readUInt16LE(266),
     criticalTemperatureKelvin: bytes.readUInt16LE(268),
     totalCapacityBytes: uint128(bytes, 280),
     unallocatedCapacityBytes: uint128(bytes, 296),
     keepAlive: bytes.readUInt16LE(320),
-    submissionEntrySize: { required: bytes[512]! & 0xf, maximum: bytes[512]! >>> 4 },
-    completionEntrySize: { required: bytes[513]! & 0xf, maximum: bytes[513]! >>> 4 },
+    submissionEntrySize: { required: bytes.readUInt8(512) & 0xf, maximum: bytes.readUInt8(512) >>> 4 },
+    completionEntrySize: { required: bytes.readUInt8(513) & 0xf, maximum: bytes.readUInt8(513) >>> 4 },
     maxOutstandingCommands: bytes.readUInt16LE(514),
     namespaces: bytes.readUInt32LE(516),
     optionalNvmCommands: bytes.readUInt16LE(520),
     fusedOperations: bytes.readUInt16LE(522),
-    formatAttributes: bytes[524]!,
+    formatAttributes: bytes.readUInt8(524),
     volatileWriteCache: (vwc & 1) !== 0,
     flushesAllNamespaces: ((vwc >>> 1) & 3) === 3,
     atomicWriteUnit: bytes.readUInt16LE(526) + 1,

@@ -15,6 +15,7 @@ export interface LbaFormat {
   relativePerformance: number;
 }
 
+/** Identify Namespace (NVM Command Set 1.0, figure 97). */
 export interface NamespaceIdentity {
   /** NSZE, blocks. */
   size: bigint;
@@ -28,6 +29,7 @@ export interface NamespaceIdentity {
   formatIndex: number;
   /** FLBAS bit 4: metadata is transferred at the end of the data. */
   extendedMetadata: boolean;
+  /** LBAF0 to NLBAF: the formats that the namespace supports. */
   formats: LbaFormat[];
   /** DPS bits: end-to-end protection. */
   protection: number;
@@ -51,28 +53,28 @@ const FORMATS_AT = 128;
 const FORMAT_SIZE = 4;
 const MAX_FORMATS = 64;
 
-/** @throws ProtocolError where there are fewer than 4,096 bytes. */
+/** Decodes what Identify, CNS 00h, gives. @throws ProtocolError for fewer than 4,096 bytes. */
 export function decodeNamespaceIdentity(bytes: Buffer): NamespaceIdentity {
   requireBytes(bytes, IDENTIFY_SIZE, 'Identify Namespace');
-  const flbas = bytes[26]!;
-  const count = Math.min(bytes[25]! + 1, MAX_FORMATS);
+  const flbas = bytes.readUInt8(26);
+  const count = Math.min(bytes.readUInt8(25) + 1, MAX_FORMATS);
   return {
     size: bytes.readBigUInt64LE(0),
     capacity: bytes.readBigUInt64LE(8),
     utilization: bytes.readBigUInt64LE(16),
-    features: bytes[24]!,
+    features: bytes.readUInt8(24),
     // With more than 16 formats bits 6:5 are the upper ones.
     formatIndex: (flbas & 0xf) | (count > 16 ? ((flbas >>> 5) & 3) << 4 : 0),
     extendedMetadata: (flbas & 0x10) !== 0,
     formats: Array.from({ length: count }, (_, i) =>
       decodeFormat(bytes.readUInt32LE(FORMATS_AT + i * FORMAT_SIZE)),
     ),
-    protection: bytes[29]!,
-    multiPath: bytes[30]!,
-    deallocation: bytes[33]!,
+    protection: bytes.readUInt8(29),
+    multiPath: bytes.readUInt8(30),
+    deallocation: bytes.readUInt8(33),
     optimalBoundary: bytes.readUInt16LE(46),
     capacityBytes: uint128(bytes, 48),
-    writeProtected: (bytes[99]! & 1) !== 0,
+    writeProtected: (bytes.readUInt8(99) & 1) !== 0,
     nguid: bytes.toString('hex', 104, 120),
     eui64: bytes.toString('hex', 120, 128),
   };

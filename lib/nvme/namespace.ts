@@ -6,18 +6,30 @@ import type { NamespaceIdentity } from './identify-namespace.js';
 const LEAST_BLOCK = 512;
 const MOST_BLOCK = 4096;
 
+/**
+ * A namespace (NVM Express Base 2.0, section 3.2.1), as it was when the controller was asked for it: get one by
+ * `NvmeController.namespace`.
+ * @example
+ * ```ts
+ * const namespace = await controller.namespace(1);
+ * console.log(`${namespace.blocks} blocks of ${namespace.blockSize} bytes`);
+ * const queue = await controller.createQueue({ namespace });
+ * ```
+ */
 export class NvmeNamespace {
   /** NSID. */
   readonly id: number;
   /** What Identify Namespace said. */
   readonly identity: NamespaceIdentity;
-  /** Bytes. */
+  /** The length of a logical block, bytes. */
   readonly blockSize: number;
-  /** Blocks are numbered 0 to here, exclusive. */
+  /** NSZE: how many blocks there are, numbered from 0. */
   readonly blocks: number;
 
   /** @internal The controller that it is of. */
   readonly owner: object | undefined;
+  /** Bytes of metadata with each block. */
+  readonly #metadataSize: number;
   /** Why it is not to be used any more. */
   #change: string | undefined;
 
@@ -38,9 +50,11 @@ export class NvmeNamespace {
     this.owner = owner;
     this.identity = identity;
     this.blockSize = format.dataSize;
+    this.#metadataSize = format.metadataSize;
     this.blocks = Number(identity.size);
   }
 
+  /** `blocks` times `blockSize`, bytes. */
   get sizeBytes(): number {
     return this.blocks * this.blockSize;
   }
@@ -66,7 +80,7 @@ export class NvmeNamespace {
       ['NGUID', was.nguid, is.nguid],
       ['EUI-64', was.eui64, is.eui64],
       ['block size', this.blockSize, now.blockSize],
-      ['metadata size', metadataOf(was), metadataOf(is)],
+      ['metadata size', this.#metadataSize, now.#metadataSize],
     ];
     const other = pairs.find(([, a, b]) => a !== b);
     if (other !== undefined) return `its ${other[0]} was ${String(other[1])} and is ${String(other[2])}`;
@@ -77,8 +91,7 @@ export class NvmeNamespace {
 
   /** @internal Whether commands with data can be made for it. @throws UnsupportedError. */
   requireUsable(): void {
-    const { formats, formatIndex } = this.identity;
-    const { metadataSize } = formats[formatIndex]!;
+    const metadataSize = this.#metadataSize;
     if (this.blockSize < LEAST_BLOCK || this.blockSize > MOST_BLOCK || metadataSize > 0) {
       throw new UnsupportedError(
         `namespace ${this.id} has blocks of ${this.blockSize} bytes with ${metadataSize} bytes of metadata; ` +
@@ -86,10 +99,6 @@ export class NvmeNamespace {
       );
     }
   }
-}
-
-function metadataOf({ formats, formatIndex }: NamespaceIdentity): number | undefined {
-  return formats[formatIndex]?.metadataSize;
 }
 
 /** Of an identifier in hexadecimal digits: the controller gives none. */

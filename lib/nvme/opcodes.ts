@@ -1,5 +1,6 @@
 /** Numbers of commands and of what they ask for (NVM Express Base 2.0, figures 138, 273, 317; NVM Command Set 1.0, 2). */
 
+/** Opcodes of admin commands (NVM Express Base 2.0, figure 138). */
 export const AdminOpcode = {
   DELETE_IO_SQ: 0x00,
   CREATE_IO_SQ: 0x01,
@@ -14,6 +15,7 @@ export const AdminOpcode = {
   DOORBELL_BUFFER_CONFIG: 0x7c,
 } as const;
 
+/** Opcodes of I/O commands (NVM Command Set 1.0, section 3.2). */
 export const NvmOpcode = {
   FLUSH: 0x00,
   WRITE: 0x01,
@@ -23,13 +25,14 @@ export const NvmOpcode = {
   DATASET_MANAGEMENT: 0x09,
 } as const;
 
-/** What Identify tells: Controller or Namespace Structure. */
+/** What Identify tells: CNS, Controller or Namespace Structure (NVM Express Base 2.0, figure 273). */
 export const IdentifyCns = {
   NAMESPACE: 0x00,
   CONTROLLER: 0x01,
   ACTIVE_NAMESPACES: 0x02,
 } as const;
 
+/** Log page identifiers (NVM Express Base 2.0, section 5.16.1). */
 export const LogPageId = {
   ERROR_INFORMATION: 0x01,
   SMART_HEALTH: 0x02,
@@ -37,6 +40,7 @@ export const LogPageId = {
   CHANGED_NAMESPACES: 0x04,
 } as const;
 
+/** Feature identifiers (NVM Express Base 2.0, figure 317). */
 export const FeatureId = {
   ARBITRATION: 0x01,
   POWER_MANAGEMENT: 0x02,

@@ -82,7 +82,7 @@ export class PrpLists {
     }
   }
 
-  /** Builds `entries` for whole pages, given by their numbers from `high * 2^32 + low` on. */
+  /** Builds `entries` for whole pages, at least one, given by their numbers from `high * 2^32 + low` on. */
   scattered(slot: number, low: number, high: number, pages: readonly number[]): void {
     const { entries } = this;
     const page = this.#pageSize;

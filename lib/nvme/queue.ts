@@ -13,33 +13,33 @@ import { SubmitPoll } from './submit-poll.js';
 
 /**
  * An I/O queue pair (NVM Express Base Specification 2.0, section 3.3.1) of a namespace, made by
- * `NvmeController.createQueue`. It has two APIs, which may be used at once.
+ * `NvmeController.createQueue`. It has two APIs, which may be used at once: promises (`read`, `write` and so on), and
+ * submit/poll for those who count nanoseconds (`submitRead`, `ring`, `poll` and so on): nothing is allocated for a command,
+ * nothing is awaited, and one doorbell serves many commands.
  *
- * By promises:
- * @example
+ * In the submit/poll API a buffer belongs to the device from its submission until its tag is reported. Where `doorbell` is
+ * `'message'`, and for deadlines, resets and the end of the connection to be noticed, the event loop has to turn now and
+ * then.
+ * @example By promises:
  * ```ts
  * const data = await queue.read(0, 8);
  * await queue.write(0, data, { forceUnitAccess: true });
  * ```
- * By submit and poll, for those who count nanoseconds: nothing is allocated for a command, nothing is awaited, and one
- * doorbell serves many commands.
- * @example
+ * @example By submit and poll:
  * ```ts
  * const queue = await controller.createQueue({ buffers: { bytes: 4096 } });
- * for (let i = 0; i < 32; i++) queue.submitRead(8 * i, 8, i, i);        // buffer i, tag i
+ * for (let i = 0; i < 32; i++) queue.submitRead(8 * i, 8, i, i); // buffer i, tag i
  * queue.ring();
  * for (;;) {
  *   const count = queue.poll();
  *   for (let i = 0; i < count; i++) {
- *     const tag = queue.completedTags[i];                               // its data: queue.buffer(tag)
+ *     const tag = queue.completedTags[i]; // its data: queue.buffer(tag)
  *     if (queue.completedStatus[i] !== 0) throw new Error(decodeStatus(queue.completedStatus[i]).name);
  *     queue.submitRead(nextLba(), 8, tag, tag);
  *   }
  *   queue.ring();
  * }
  * ```
- * A buffer belongs to the device from its submission until its tag is reported. Where `doorbell` is `'message'`, and for
- * deadlines, resets and the end of the connection to be noticed, the event loop has to turn now and then.
  */
 export class NvmeQueue {
   /** The queue identifier, from 1. */
@@ -94,9 +94,14 @@ export class NvmeQueue {
   }
 
   /**
-   * Reads `blocks` blocks from `lba` on into a new Buffer, with as many commands as the controller's limit makes it.
-   * Rejects with RangeError for blocks that the namespace does not have, or a Buffer cannot; NvmeStatusError,
-   * TimeoutError, NvmeResetError, NvmeControllerError, NvmeNamespaceError, ClosedError; the signal's reason.
+   * Reads blocks into a new Buffer, with as many Read commands as the controller's limit makes it (NVM Command Set 1.0,
+   * section 3.2.4).
+   * @param lba - the first block, from 0
+   * @param blocks - how many, from 1
+   * @throws (as a rejection) RangeError for blocks that the namespace does not have, or a Buffer cannot; NvmeStatusError
+   * where the controller completes a command with an error; TimeoutError; NvmeResetError where the controller was reset and
+   * `retries` are used up; NvmeNamespaceError where the namespace has changed; NvmeControllerError; ClosedError; the
+   * signal's reason.
    */
   read(lba: number, blocks: number, options?: Omit<TransferOptions, 'offset'>): Promise<Buffer> {
     return this.#blocks.read(lba, blocks, options);
@@ -106,62 +111,74 @@ export class NvmeQueue {
    * Reads from `lba` on into `target`, as many blocks as it holds or `blocks` of them: straight into a DMA buffer, by way
    * of the queue's own memory into a Buffer or Uint8Array. `target` is the queue's until the promise settles: where it is
    * transferred, resized or freed before, the call rejects with TypeError or ClosedError.
-   * Rejects as `read`, and with RangeError where `target` holds no whole number of blocks.
+   * @param lba - the first block, from 0
+   * @param target - with `offset`, where the data goes
+   * @throws as `read`; RangeError where `target` does not hold whole blocks, or fewer than `blocks`.
    */
   readInto(lba: number, target: NvmeData, options?: TransferOptions & { blocks?: number }): Promise<void> {
     return this.#blocks.move('readInto', lba, target, options);
   }
 
   /**
-   * Writes `data` from `lba` on, or the first `blocks` blocks of it: a DMA buffer, a Buffer or a Uint8Array. It must not
+   * Writes (NVM Command Set 1.0, section 3.2.6) `data` from `lba` on, or the first `blocks` blocks of it: a DMA buffer, a Buffer or a Uint8Array. It must not
    * change until the promise settles. Once it does, the controller is done with the data, also where the promise is
    * rejected; but with ClosedError and NvmeControllerError nobody knows. A long write that fails may have written any of
    * its parts.
-   * Rejects as `readInto`.
+   * @param lba - the first block, from 0
+   * @throws as `readInto`.
    */
   write(lba: number, data: NvmeData, options?: TransferOptions & { blocks?: number }): Promise<void> {
     return this.#blocks.move('write', lba, data, options);
   }
 
   /**
-   * Compares the blocks from `lba` on with `data`.
-   * Rejects as `readInto`; with NvmeStatusError COMPARE_FAILURE where they differ; with UnsupportedError where the
-   * controller has no such command.
+   * Compares (NVM Command Set 1.0, section 3.2.1) the blocks from `lba` on with `data`.
+   * @param lba - the first block, from 0
+   * @throws as `readInto`; NvmeStatusError COMPARE_FAILURE where they differ; UnsupportedError where the controller has no
+   * such command (ONCS).
    */
   compare(lba: number, data: NvmeData, options?: TransferOptions & { blocks?: number }): Promise<void> {
     return this.#blocks.move('compare', lba, data, options);
   }
 
-  /** Makes everything that was written to the namespace durable. Rejects as `read`. */
+  /** Flush (NVM Express Base 2.0, section 7.1): what was written to the namespace is durable then. @throws as `read`. */
   flush(options?: IoOptions): Promise<void> {
     return this.#blocks.flush(options);
   }
 
   /**
-   * Writes zeroes without transferring any. Rejects as `read`; with UnsupportedError where the controller cannot.
+   * Writes zeroes without transferring any (Write Zeroes, NVM Command Set 1.0, section 3.2.8).
+   * @param lba - the first block, from 0
+   * @param blocks - how many, from 1
+   * @throws as `read`; UnsupportedError where the controller has no such command (ONCS).
    */
   writeZeroes(lba: number, blocks: number, options?: WriteZeroesOptions): Promise<void> {
     return this.#blocks.writeZeroes(lba, blocks, options);
   }
 
   /**
-   * Tells the controller that the data of these blocks is not needed any more (Dataset Management). Rejects as `read`;
-   * with UnsupportedError where the controller cannot.
+   * Tells the controller that the data of these blocks is not needed any more (Dataset Management, NVM Command Set 1.0,
+   * section 3.2.3). What is read of them afterwards depends on the namespace (`identity.deallocation`).
+   * @throws as `read`; UnsupportedError where the controller has no such command (ONCS).
    */
   deallocate(ranges: readonly BlockRange[], options?: IoOptions): Promise<void> {
     return this.#blocks.deallocate(ranges, options);
   }
 
-  /** The memory of buffer `index`; empty once the queue is closed or its memory was taken away. */
+  /**
+   * The memory of buffer `index`, 0 to `bufferCount` - 1; empty once the queue is closed or its memory was taken away.
+   * @throws RangeError.
+   */
   buffer(index: number): Buffer {
     return this.#submitPoll.buffer(index);
   }
 
   /**
    * Puts a read into the ring; the controller sees it after `ring`.
-   * @param lba the first block, a whole number
-   * @param buffer the number of the buffer that the data goes to, from its beginning
-   * @param tag what `completedTags` will say, 32 bits
+   * @param lba - the first block, from 0
+   * @param blocks - how many, 1 to 65,536, of no more than `bufferBytes` together
+   * @param buffer - the number of the buffer that the data goes to, from its beginning
+   * @param tag - what `completedTags` will say, 32 bits
    * @returns false where there is no room until some commands are reported, or while the controller is being reset
    * @throws RangeError for what is past the namespace's or the buffer's end; NvmeControllerError, ClosedError when the
    * queue has ended.
@@ -198,6 +215,7 @@ export class NvmeQueue {
   /**
    * Takes completions, at most `max`: their tags and status are in `completedTags` and `completedStatus` until the next
    * call. Does not wait for any.
+   * @param max - the most, from 0; default `depth`
    * @returns their number
    * @throws NvmeControllerError, ClosedError when nothing is left and the queue has ended.
    */
@@ -206,8 +224,9 @@ export class NvmeQueue {
   }
 
   /**
-   * Waits for what is in flight, deletes the queue and gives its memory back. Nothing is submitted any more; a user of the
+   * Waits for what is in flight, deletes the queue (sections 5.6 and 5.7) and gives its memory back. Nothing is submitted any more; a user of the
    * submit/poll API has to have taken its completions. Idempotent.
+   * @throws what the controller answers to the deletion, where it goes on; the queue is closed to commands all the same.
    */
   close(): Promise<void> {
     return this.#close();

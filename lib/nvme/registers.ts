@@ -46,7 +46,7 @@ const IOCQES = 4;
 const CSS_NVM = 0b000;
 const CSS_ALL = 0b110;
 
-/** CAP, Controller Capabilities (3.1.3.1). */
+/** CAP, Controller Capabilities (NVM Express Base 2.0, section 3.1.3.1). */
 export interface ControllerCapabilities {
   /** The most entries of an I/O queue: MQES, made one-based. */
   readonly maxQueueEntries: number;
@@ -56,6 +56,7 @@ export interface ControllerCapabilities {
   readonly readyTimeoutMs: number;
   /** Bytes from one doorbell to the next. */
   readonly doorbellStride: number;
+  /** NSSRS: the controller supports an NVM subsystem reset. */
   readonly subsystemReset: boolean;
   /** CSS bits: 0 NVM command set, 6 I/O command sets, 7 none but admin. */
   readonly commandSets: number;

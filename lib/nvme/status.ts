@@ -154,6 +154,7 @@ export interface NvmeStatus {
   readonly sct: number;
   /** Status code. */
   readonly sc: number;
+  /** The status's name, as `statusName` has it. */
   readonly name: string;
   /** Do not retry: it would fail again. */
   readonly dnr: boolean;
@@ -168,7 +169,14 @@ export function decodeStatus(status: number): NvmeStatus {
   return { sct, sc, name: statusName(sct, sc), dnr: (status & DNR) !== 0, more: (status & MORE) !== 0 };
 }
 
-/** The controller completed a command with an error. `code` is `ERR_NVME_` and the status's name. */
+/**
+ * The controller completed a command with an error (NVM Express Base 2.0, section 4.2.3). `code` is `ERR_NVME_` and the
+ * status's name.
+ * @example
+ * ```ts
+ * if (error instanceof NvmeStatusError && !error.dnr) console.error(`${error.command}: ${error.statusName}, try again`);
+ * ```
+ */
 export class NvmeStatusError extends VfioUserError {
   /** Status code type. */
   readonly sct: number;

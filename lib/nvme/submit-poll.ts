@@ -104,6 +104,7 @@ export class SubmitPoll {
       sq[at + 8] = bytes;
       sq[at + 9] = 0;
     } else {
+      // There are buffers: the number of this one was checked above.
       const second = from + this.#buffers!.secondPointer(bytes);
       sq[at + 8] = pointers[second]!;
       sq[at + 9] = pointers[second + 1]!;

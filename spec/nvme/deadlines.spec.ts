@@ -137,9 +137,12 @@ describe('long calls', () => {
     const queue = await controller.createQueue({ entries: 4 });
     await queue.read(0, 1);
     emulated.intercept = ({ queue: id }) => (id > 0 ? 'hold' : 'pass');
+    const before = emulated.commandCount;
     const abort = new AbortController();
     const { signal } = abort;
     const calls = Array.from({ length: 20_000 }, (_, i) => errorOf(queue.read(i % 100, 1, { signal })));
+    // A command that the controller has not fetched cannot be aborted: its slot would come back at its deadline.
+    await until(() => emulated.commandCount === before + queue.depth);
     abort.abort(new Error('enough'));
     for (const error of await Promise.all(calls)) expect(error.message).toBe('enough');
     emulated.intercept = undefined;
