@@ -3,7 +3,7 @@
 /**
  * Compares the public API with the reports in api/, one for each entry of package.json's exports; `--update` rewrites
  * them. A change of the API is then seen in review. Undocumented exports, types that a public signature names without
- * being exported, and doc comments that cannot be read are counted; `--strict` lists them, and fails where there are any.
+ * being exported, and doc comments that cannot be read are counted; with `--strict` they are listed, and errors.
  *
  *     npm run check:api        (after a build)
  *     npm run api              (after a change that was meant)
