@@ -96,6 +96,15 @@ export class PendingRequest implements Landing, Linked<PendingRequest>, SendQueu
     return this.state === 'sent' || this.state === 'sending';
   }
 
+  /**
+   * Fds of the caller's wait to be sent: a reply comes too early, since they stay open only until the call is settled. Of other
+   * messages that wait there are copies, and a stream may bring the reply while it takes one.
+   */
+  get hasUnsentFds(): boolean {
+    const { entry } = this;
+    return entry?.sent === 0 && entry.message.fds !== null && entry.message.fds.length > 0;
+  }
+
   /** The result of a reply whose payload is `bytes[start, end)`; where `landed`, its data went to the target. */
   decode(bytes: Buffer, start: number, end: number, fds: number[], landed: boolean): unknown {
     const { reply } = this.call;

@@ -38,24 +38,20 @@ export function checkMemory({ command, count, body, target }: Access): void {
   if (memory !== undefined && memory.length !== count) throw lostMemory(command);
 }
 
-/** Encodes accesses into a message of its own, one at a time: it is sent, or copied, before the next is encoded. */
+/**
+ * Encodes accesses into memory of its own, one at a time: each message is sent, or copied, before the next is encoded. The
+ * message is a new object each time: a stream may bring a reply while it takes one, and whoever hears of that may send.
+ */
 export class AccessEncoder {
-  readonly #message = {
-    head: Buffer.alloc(ACCESS_HEAD_SIZE),
-    headLength: ACCESS_HEAD_SIZE,
-    body: null as Uint8Array | null,
-    fds: null,
-  };
+  readonly #head = Buffer.alloc(ACCESS_HEAD_SIZE);
 
   /** The message, with id 0. @throws TypeError, RangeError for what a field cannot hold. */
   encode({ command, region, offset, count, body }: Access, flags: number): EncodedMessage {
-    const message = this.#message;
-    const { head } = message;
+    const head = this.#head;
     const size = ACCESS_HEAD_SIZE + (body === null ? 0 : body.length);
     writeHeader(head, 0, 0, command, size, flags, 0);
     writeRegionAccess(head, HEADER_SIZE, offset, region, count);
-    message.body = body;
-    return message;
+    return { head, headLength: ACCESS_HEAD_SIZE, body, fds: null };
   }
 }
 

@@ -213,7 +213,7 @@ export class RequestScheduler {
   /** The request with this id that waits for its reply; undefined where none does. */
   find(id: number): PendingRequest | undefined {
     const holder = this.#requests.get(id);
-    return holder instanceof Tombstone ? undefined : holder;
+    return holder instanceof PendingRequest && !holder.hasUnsentFds ? holder : undefined;
   }
 
   /** The request's reply has come: it is settled next, and then `pump` follows. */
