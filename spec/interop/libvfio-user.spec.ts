@@ -105,7 +105,7 @@ describeServers("libvfio-user's sample server", (sample) => {
         reads.push(
           i % 2 === 0
             ? bar.read(0, length).then((got) => expect(got.equals(bytes.subarray(0, length))).toBe(true))
-            : config.read(offset, 4).then((got) => expect(got).toBe(shadow.readUInt32LE(offset))),
+            : config.readUInt32(offset).then((got) => expect(got).toBe(shadow.readUInt32LE(offset))),
         );
       }
       await Promise.all(reads);

@@ -5,6 +5,7 @@
  * latter, where that is not null0.
  */
 import { describe, expect, jest, test } from '@jest/globals';
+import { once } from 'node:events';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { ioCounts, resizeNull } from '../../bench/spdk-rpc.js';
@@ -89,8 +90,11 @@ withRpc("SPDK's target, and its own count (VFIO_USER_SPDK_RPC names its RPC sock
       await queue.write(0, Buffer.alloc(4096, 3));
       const writes = startWrites(queue, 4);
       await until(() => writes.acknowledged.length > 0);
+      // Until the loss is noticed, the doorbells that are mapped are the first controller's, which goes on.
+      const lost = once(device, 'lost');
       await front.close();
       front = await proxy({ listen: path, connect: join(directory, 'null', 'cntrl') });
+      await lost;
       await writes.ended;
       for (const error of writes.errors) expect(error).toBeInstanceOf(NvmeControllerError);
       const late = await errorOf(queue.write(0, Buffer.alloc(512)));
