@@ -62,7 +62,10 @@ export class Acceptor {
 
   #accept(): void {
     for (let i = 0; i < ACCEPTS_A_TURN && !this.#isClosed; i++) {
-      if (!this.#handler.hasRoom()) {
+      const hasRoom = this.#handler.hasRoom();
+      // Making room tells the server's owner, who may close it.
+      if (this.#isClosed) return;
+      if (!hasRoom) {
         this.#waitsForRoom = true;
         this.#pause(EVICTED_AFTER_MS);
         return;

@@ -7,7 +7,8 @@ import { readFileSync } from 'node:fs';
 /** The kernel's default. */
 const USUAL_MAX_MAP_COUNT = 65_530;
 const USUAL_MAX_FILES = 1_024;
-const LEAST_QUEUED_FDS = 32;
+/** Two messages with as many as one may bring (`maxMsgFds`). */
+const LEAST_QUEUED_FDS = 128;
 const MOST_QUEUED_FDS = 256;
 
 /** Mappings that clients may have together: half of vm.max_map_count. The addon makes no more than those. */
@@ -22,7 +23,7 @@ export function fdsForClients(): number {
 
 /**
  * File descriptors that may wait with the commands of one of so many clients, beside those that are kept for it: half as
- * many, but as many as a few commands bring.
+ * many, but as many as two commands bring, whatever the limits are.
  */
 export function queuedFdsFor(clients: number): number {
   const share = Math.floor(fdsForClients() / 2 / clients);

@@ -28,7 +28,7 @@ import { ECONNRESET } from '../system-numbers.js';
 
 const NO_FDS: readonly number[] = [];
 
-/** What a pipe needs to know of its surroundings. */
+/** What a half relay needs to know of its surroundings. */
 export interface HalfRelayContext {
   readonly direction: Way;
   readonly socket: 'main' | 'twin';

@@ -1,6 +1,6 @@
 /**
  * Standing between a client and a server, `vfio-user/proxy`: passing on, looking on, disturbing. Where to start:
- * `proxy.ts` takes clients in, `pipe.ts` is the way of a message, `fault-spec.ts` says what faults there are.
+ * `proxy.ts` takes clients in, `half-relay.ts` passes messages on in one direction, `fault-spec.ts` says what faults there are.
  */
 export type { TraceOptions } from '../trace/index.js';
 export type { VsockAddress } from '../transport/index.js';

@@ -62,7 +62,7 @@ export class PendingClient implements PeerHandler, WaitingClient {
     }, versionTimeoutMs).unref();
   }
 
-  /** It may say something; once whoever is told of it knows this pending. */
+  /** It may say something; once whoever is told of it knows this client. */
   listen(): void {
     this.#peer.setReading(true);
   }

@@ -1,6 +1,6 @@
 /**
- * A proxied socket: two peers, and a pipe each way between them. Its ends come one by one (a half-closed side still takes
- * what the other has to say), and it is over when both pipes are done.
+ * A proxied socket: two peers, and a half relay each way between them. Its ends come one by one (a half-closed side still takes
+ * what the other has to say), and it is over when both half relays are done.
  */
 import { performance } from 'node:perf_hooks';
 import { AdaptiveSpin } from '../adaptive-spin.js';

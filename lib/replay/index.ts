@@ -5,8 +5,8 @@
  * await using server = await replay('fixtures/boot.pcapng');
  * await using device = await connect(server.path);
  * ```
- * Where to start: `exchange.ts` is what a recording consists of, `cursor.ts` how requests find their place in it,
- * `session.ts` how it is played.
+ * Where to start: `exchange.ts` is what a recording consists of, `recording-cursor.ts` how requests find their
+ * place in it, `replay-session.ts` how it is played.
  */
 export { VfioUserError } from '../errors.js';
 export { CaptureError } from '../trace/index.js';

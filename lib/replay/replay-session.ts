@@ -311,12 +311,8 @@ export class ReplaySession implements TransportHandler {
       if (step.kind === 'reply') {
         isAnswered = true;
         this.#reply(request, step.message);
-      } else if (step.kind === 'request') {
-        await this.#room();
-        if (this.#isOver) return;
-        this.#ask(step);
       } else if (step.kind === 'interrupt') this.#interrupt(step);
-      else if (!(await this.#hasAnswered(step))) {
+      else if (!(await (step.kind === 'request' ? this.#hasAsked(step) : this.#hasAnswered(step)))) {
         if (this.#isOver || this.#leaving !== undefined) return;
         if (this.#settings.afterDifference === 'continue') continue;
         if (!isAnswered) this.#refuse(request);
@@ -363,12 +359,23 @@ export class ReplaySession implements TransportHandler {
     return { bytes: message.bytes, fds, onSent: () => closeFds(fds) };
   }
 
-  /** A client that does not take our requests gets no more of them. */
-  async #room(): Promise<void> {
+  /**
+   * Sends a recorded request of the server. A client that does not take our requests gets no more of them: whether there
+   * was room in time.
+   */
+  async #hasAsked(step: RequestStep): Promise<boolean> {
     const output = this.#twin?.output ?? this.#output;
     while (output.bytes > HIGH_WATER && this.#leaving === undefined && !this.#isOver) {
-      await new Promise<void>((resolve) => (this.#onRoom = output.onTaken = resolve));
+      const taken = new Promise<true>((resolve) => {
+        this.#onRoom = output.onTaken = () => resolve(true);
+      });
+      if ((await this.#inTime(taken)) === undefined && !this.#isOver) {
+        this.#differ('silence', step.message, undefined);
+        return false;
+      }
     }
+    if (!this.#isOver) this.#ask(step);
+    return !this.#isOver;
   }
 
   /** Sends a recorded request of the server, with an id of this session. */
@@ -393,7 +400,10 @@ export class ReplaySession implements TransportHandler {
 
   /** Waits for the client's reply, and tells whether it is the recorded one. */
   async #hasAnswered({ request, message }: Extract<Step, { kind: 'answer' }>): Promise<boolean> {
-    const reply = await this.#inTime(this.#answers.get(request)!);
+    const answer = this.#answers.get(request);
+    // It was not asked.
+    if (answer === undefined) return false;
+    const reply = await this.#inTime(answer);
     this.#answers.delete(request);
     if (this.#isOver || (reply === undefined && this.#leaving !== undefined)) return false;
     const { comparison } = this.#settings;
@@ -407,7 +417,8 @@ export class ReplaySession implements TransportHandler {
     return false;
   }
 
-  async #inTime(answer: Promise<Buffer | undefined>): Promise<Buffer | undefined> {
+  /** What comes of `answer`; undefined where it takes too long. */
+  async #inTime<T>(answer: Promise<T>): Promise<T | undefined> {
     let timer: NodeJS.Timeout | undefined;
     const late = new Promise<undefined>((resolve) => {
       timer = setTimeout(() => resolve(undefined), this.#settings.answerTimeoutMs);

@@ -6,7 +6,7 @@
  * on the directory, flock(2) of it, from before it looks until it listens: of two that begin at the same moment the
  * second finds a socket that is listened on. The lock goes with its process, and leaves no file.
  */
-import { closeSync, lstatSync, openSync, readFileSync, unlinkSync, type Stats } from 'node:fs';
+import { closeSync, constants, lstatSync, openSync, readFileSync, unlinkSync, type Stats } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TransportError } from '../errors.js';
@@ -14,6 +14,7 @@ import { check, EAGAIN, ECONNREFUSED, native } from '../native.js';
 import { listeningPath, shownPath } from './address.js';
 import { EADDRINUSE, ENOENT } from '../system-numbers.js';
 
+const { O_DIRECTORY, O_NONBLOCK, O_RDONLY } = constants;
 /** Flags of /proc/net/unix: __SO_ACCEPTCON. */
 const LISTENING = '00010000';
 /** Others have the lock for a moment each. Milliseconds. */
@@ -79,7 +80,8 @@ async function lockDirectory(directory: string): Promise<DirectoryLock | undefin
 function tryToLock(directory: string): DirectoryLock | 'taken' | undefined {
   let fd: number;
   try {
-    fd = openSync(directory, 'r');
+    // Not of a FIFO, which would block until somebody writes to it.
+    fd = openSync(directory, O_RDONLY | O_DIRECTORY | O_NONBLOCK);
   } catch {
     return undefined;
   }
@@ -133,6 +135,8 @@ function remover(path: string): () => void {
     try {
       const there = statOf(path);
       if (ours !== undefined && there?.ino === ours.ino && there.dev === ours.dev) unlink(path);
+    } catch {
+      // The directory cannot be searched any more: the file stays, and whatever closes goes on.
     } finally {
       // Whoever has it sees that we still listen.
       if (lock !== 'taken') lock?.release();

@@ -77,6 +77,8 @@ export class UnixTransport implements Transport, FastPathSocket {
   turn = 0;
   /** The peer has let us wait for the rest of the message that is coming. */
   #restIsLate = false;
+  /** The peer takes nothing any more, and may still have something to say. */
+  #isPeerDeaf = false;
   /** The last receive stopped before the socket was empty. */
   #hasMore = false;
   readonly fastPath: FastPathSocket | undefined;
@@ -123,10 +125,10 @@ export class UnixTransport implements Transport, FastPathSocket {
     if (result < 0) {
       if (result === -EAGAIN) this.#watch(this.#interest | WRITABLE);
       // Reading finds a dead peer too, and what it said before it died is still to be read; but while reading waits for
-      // the outbox to empty nothing would ever find it.
+      // the send queue to empty nothing would ever find it.
       else if (result === -EPIPE && this.#framer.isPaused) this.#fail(endOfStream(false));
-      // It may be that reading stops just now, for what waits to be sent: then the next attempt finds it.
-      else if (result === -EPIPE) this.#watch(this.#interest | WRITABLE);
+      // Nor does the socket become writable again: it always is. See `setReading`.
+      else if (result === -EPIPE) this.#isPeerDeaf = true;
       else this.#fail(new TransportError('sendmsg', -result, this.peer));
       return 0;
     }
@@ -221,6 +223,8 @@ export class UnixTransport implements Transport, FastPathSocket {
     this.#watch(on ? this.#interest | READABLE : this.#interest & ~READABLE);
     if (!on) {
       this.#framer.pause();
+      // The next attempt to send ends the connection.
+      if (this.#isPeerDeaf) this.#watch(this.#interest | WRITABLE);
       return;
     }
     try {

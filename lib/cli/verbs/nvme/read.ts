@@ -41,7 +41,7 @@ export function registerNvmeRead(nvme: Command): void {
 async function read(socket: string, options: ReadOptions, command: Command): Promise<void> {
   const file = fileName(options.output);
   if (file === undefined && process.stdout.isTTY === true) {
-    throw new UsageError('raw bytes are not for a terminal: use --output FILE, or a pipe');
+    throw new UsageError('raw bytes are not written to a terminal: use --output FILE, or a pipe');
   }
   await withController(command, socket, async (controller) => {
     const queue = await openQueue(controller, options.nsid);
