@@ -19,7 +19,7 @@ export {
 export { OMISSIBLE_COMMANDS, type OmissibleCommand, type Quirks } from './device/quirks.js';
 export { Region, type WaitForOptions } from './device/region.js';
 export type { RegionName } from './device/region-names.js';
-export type { Width } from './device/region-accesses.js';
+export type { Width } from './device/region-access.js';
 export type { MmapPolicy } from './device/device-context.js';
 export {
   DirtyPages,

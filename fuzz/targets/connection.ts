@@ -6,7 +6,7 @@
  * The input: steps, a byte that says what and what that takes.
  */
 import { Connection, type RegionAccess, type RequestHandler } from '../../lib/connection/index.js';
-import { readOf, readToOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readOf, readToOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { VfioUserError } from '../../lib/errors.js';
 import { Command } from '../../lib/protocol/constants.js';
 import { Pipe } from '../engine/pipe.js';

@@ -16,9 +16,9 @@ import { SLICE_MS, type MessageTap } from '../transport/index.js';
 import { deadlineOf, hasDeadline, timeoutOf, type SyncCallOptions } from './call-options.js';
 import type { Statistics } from './counters.js';
 import { FastPath, type Unfinished } from './fast-path.js';
-import { FLAGS_COMMAND } from './header-flags.js';
 import type { Call, Decoder, PendingRequest } from './pending-request.js';
-import { checkMemory, type AccessEncoder, type RegionAccess } from './region-access-codec.js';
+import type { PendingRequests } from './pending-requests.js';
+import { FLAGS_COMMAND, checkMemory, type AccessEncoder, type RegionAccess } from './region-access-codec.js';
 import type { RequestScheduler } from './request-scheduler.js';
 import type { EncodedMessage } from './send-queue.js';
 import type { ServerRequests } from './server-request.js';
@@ -27,6 +27,7 @@ import type { Sockets } from './sockets.js';
 /** What blocking calls have to know of their connection. */
 export interface BlockingOptions {
   sockets: Sockets;
+  requests: PendingRequests;
   scheduler: RequestScheduler;
   serverRequests: ServerRequests;
   encoder: AccessEncoder;
@@ -111,7 +112,7 @@ export class BlockingCalls {
     checkMemory(access);
     const fastPath = this.#fastPath;
     if (fastPath?.mayTake(access) === true) {
-      const timeoutMs = this.#leftOf(access.command, options);
+      const timeoutMs = options === undefined ? this.#timeoutMs : this.#leftOf(access.command, options);
       return fastPath.run(access, timeoutMs, (unfinished) => {
         const totalMs = timeoutOf(options, this.#timeoutMs);
         return this.#goOn(fastPath, access, unfinished, timeoutMs, totalMs) as T;
@@ -128,7 +129,7 @@ export class BlockingCalls {
   }
 
   /** How long a call may take that is made now, in milliseconds. @throws TimeoutError where that is over. */
-  #leftOf(command: number, options: SyncCallOptions | undefined): number {
+  #leftOf(command: number, options: SyncCallOptions): number {
     const timeoutMs = timeoutOf(options, this.#timeoutMs);
     if (!hasDeadline(options)) return timeoutMs;
     const left = deadlineOf(options, timeoutMs) - performance.now();

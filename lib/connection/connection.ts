@@ -49,10 +49,15 @@ import {
 } from './call-options.js';
 import { Channel, STRAY_COST, type ChannelHandler } from './channel.js';
 import { Statistics, type Counters } from './counters.js';
-import { FLAGS_COMMAND, FLAGS_POSTED } from './header-flags.js';
 import { PendingRequest, type Decoder } from './pending-request.js';
-import { POSTED_ID_BASE } from './pending-requests.js';
-import { AccessEncoder, checkMemory, type RegionAccess } from './region-access-codec.js';
+import { POSTED_ID_BASE, PendingRequests } from './pending-requests.js';
+import {
+  AccessEncoder,
+  FLAGS_COMMAND,
+  FLAGS_POSTED,
+  checkMemory,
+  type RegionAccess,
+} from './region-access-codec.js';
 import { RequestScheduler, checkInFlight } from './request-scheduler.js';
 import type { EncodedMessage, SendQueueOwner } from './send-queue.js';
 import { ServerRequests, type RequestHandler } from './server-request.js';
@@ -105,8 +110,10 @@ export class Connection implements ChannelHandler {
     this.#spinUs = options.spinUs;
     const inFlight = checkInFlight(options.inFlight ?? DEFAULT_IN_FLIGHT);
     const sockets = new Sockets(this.#channel(open));
+    const requests = new PendingRequests();
     const scheduler = new RequestScheduler({
       sockets,
+      requests,
       inFlight,
       timeoutMs: this.timeoutMs,
       onOverdue: (reason) => this.close(reason),
@@ -115,6 +122,7 @@ export class Connection implements ChannelHandler {
     this.#scheduler = scheduler;
     this.#blocking = new BlockingCalls({
       sockets,
+      requests,
       scheduler,
       serverRequests: this.#serverRequests,
       encoder: this.#encoder,

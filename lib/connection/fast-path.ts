@@ -19,8 +19,8 @@ import {
   type MessageTap,
 } from '../transport/index.js';
 import type { Statistics } from './counters.js';
-import { FLAGS_COMMAND } from './header-flags.js';
-import { ACCESS_HEAD_SIZE, type Access, type RegionAccess } from './region-access-codec.js';
+import type { PendingRequests } from './pending-requests.js';
+import { ACCESS_HEAD_SIZE, FLAGS_COMMAND, type Access, type RegionAccess } from './region-access-codec.js';
 import type { RequestScheduler } from './request-scheduler.js';
 import type { EncodedMessage } from './send-queue.js';
 import type { ServerRequests } from './server-request.js';
@@ -55,6 +55,7 @@ export interface Unfinished {
 export interface FastPathOptions {
   socket: FastPathSocket;
   sockets: Sockets;
+  requests: PendingRequests;
   scheduler: RequestScheduler;
   serverRequests: ServerRequests;
   statistics: Statistics;
@@ -64,6 +65,7 @@ export interface FastPathOptions {
 export class FastPath {
   readonly #socket: FastPathSocket;
   readonly #sockets: Sockets;
+  readonly #requests: PendingRequests;
   readonly #scheduler: RequestScheduler;
   readonly #serverRequests: ServerRequests;
   readonly #statistics: Statistics;
@@ -72,9 +74,10 @@ export class FastPath {
   #twin: FastPathSocket | undefined;
   #isForbidden = false;
 
-  constructor({ socket, sockets, scheduler, serverRequests, statistics, tap }: FastPathOptions) {
+  constructor({ socket, sockets, requests, scheduler, serverRequests, statistics, tap }: FastPathOptions) {
     this.#socket = socket;
     this.#sockets = sockets;
+    this.#requests = requests;
     this.#scheduler = scheduler;
     this.#serverRequests = serverRequests;
     this.#statistics = statistics;
@@ -114,7 +117,7 @@ export class FastPath {
     const socket = this.#socket;
     const { memory } = socket;
     const { body, count } = access;
-    const id = this.#scheduler.borrowId();
+    const id = this.#requests.borrowId();
     const size = encode(memory, id, access);
     const twin = this.#twin;
     let received = socket.roundTrip(size, timeoutMs < SLICE_MS ? timeoutMs : SLICE_MS, twin);

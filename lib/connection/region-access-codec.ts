@@ -1,5 +1,5 @@
 /** REGION_READ and REGION_WRITE, the hot path: encoded in place, and checked against what was asked for. */
-import { Command, HEADER_SIZE } from '../protocol/constants.js';
+import { Command, HEADER_FLAG_COMMAND, HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
 import { writeHeader } from '../protocol/header.js';
 import {
   REGION_ACCESS_SIZE,
@@ -9,6 +9,10 @@ import {
 } from '../protocol/region-access.js';
 import { lostMemory } from './callers-memory.js';
 import type { EncodedMessage } from './send-queue.js';
+
+/** Header flags of a command, and of one whose reply is not wanted. */
+export const FLAGS_COMMAND = HEADER_FLAG_COMMAND;
+export const FLAGS_POSTED = HEADER_FLAG_COMMAND | HEADER_FLAG_NO_REPLY;
 
 /** What is accessed. The arrays stay the connection's until the call settles. */
 export interface Access {

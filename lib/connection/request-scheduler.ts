@@ -10,13 +10,12 @@ import { writeHeaderId } from '../protocol/header.js';
 import { checkSignal, listenForAbort } from './abort-listeners.js';
 import { deadlineOf, hasDeadline, timeoutOf, type CallOptions } from './call-options.js';
 import { isWhole, lostMemory } from './callers-memory.js';
-import { Deadlines, type Timed } from './deadlines.js';
+import { Deadlines, StallWatch, type Timed } from './deadlines.js';
 import { LinkedList } from './linked-list.js';
 import { PendingRequest, RequestDeadline, type Call, type QueuedMessage } from './pending-request.js';
-import { PendingRequests, Tombstone } from './pending-requests.js';
+import { Tombstone, type PendingRequests } from './pending-requests.js';
 import type { EncodedMessage, SendQueueOwner } from './send-queue.js';
 import type { Sockets } from './sockets.js';
-import { StallWatch } from './stall-watch.js';
 
 /** The most calls that may be given up before their replies have come. They take no room, until there are so many. */
 const MAX_TOMBSTONES = 1_024;
@@ -29,6 +28,7 @@ export const MAX_IN_FLIGHT = 16_384;
 
 export interface SchedulerOptions {
   sockets: Sockets;
+  requests: PendingRequests;
   inFlight: number;
   /** The deadline of calls that say nothing, in milliseconds. */
   timeoutMs: number;
@@ -48,7 +48,7 @@ export interface StartedCall {
 
 export class RequestScheduler {
   readonly #sockets: Sockets;
-  readonly #requests = new PendingRequests();
+  readonly #requests: PendingRequests;
   /** Of calls, and of the watch for a stalled server. */
   readonly #deadlines: Deadlines<Timed>;
   /** What waits for room in flight. */
@@ -65,8 +65,9 @@ export class RequestScheduler {
   readonly #onOverdue: (reason: VfioUserError) => void;
 
   /** @throws RangeError for what is no limit of the commands in flight. */
-  constructor({ sockets, inFlight, timeoutMs, onOverdue }: SchedulerOptions) {
+  constructor({ sockets, requests, inFlight, timeoutMs, onOverdue }: SchedulerOptions) {
     this.#sockets = sockets;
+    this.#requests = requests;
     this.#inFlightLimit = checkInFlight(inFlight);
     this.#timeoutMs = timeoutMs;
     this.#onOverdue = onOverdue;
@@ -157,7 +158,7 @@ export class RequestScheduler {
     // In whole milliseconds: V8 keeps a fraction in memory of its own.
     const timeoutMs = Math.ceil(isDefault ? this.#timeoutMs : timeoutOf(options, Infinity));
     const deadline = isDefault || timeoutMs === Infinity ? Infinity : deadlineOf(options, timeoutMs);
-    if (hasDeadline(options) && deadline <= performance.now()) {
+    if (options !== undefined && hasDeadline(options) && deadline <= performance.now()) {
       throw new TimeoutError(commandName(call.command), timeoutMs);
     }
     const request = new PendingRequest(call, timeoutMs, isDefault && timeoutMs !== Infinity);
@@ -188,12 +189,7 @@ export class RequestScheduler {
     });
   }
 
-  /** An id that the fast path sends a message with; `resume` follows where it cannot finish the call. */
-  borrowId(): number {
-    return this.#requests.borrowId();
-  }
-
-  /** A call that the fast path has begun goes on as any other. */
+  /** A call that the fast path has begun, with an id that it has borrowed, goes on as any other. */
   resume({ call, id, timeoutMs, deadline }: StartedCall): PendingRequest {
     const request = new PendingRequest(call, Math.ceil(timeoutMs), false);
     this.#requests.add(request);

@@ -1,11 +1,18 @@
 /** Commands that the server sends to us, and the way to answer them. */
 import { EINVAL } from '../system-numbers.js';
-import { HEADER_FLAG_NO_REPLY, HEADER_SIZE } from '../protocol/constants.js';
+import {
+  HEADER_FLAG_ERROR,
+  HEADER_FLAG_NO_REPLY,
+  HEADER_FLAG_REPLY,
+  HEADER_SIZE,
+} from '../protocol/constants.js';
 import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
 import type { Landing } from '../transport/index.js';
 import { REQUEST_COST, type Channel } from './channel.js';
 import type { Statistics } from './counters.js';
-import { FLAGS_ERROR_REPLY, FLAGS_REPLY } from './header-flags.js';
+
+const FLAGS_REPLY = HEADER_FLAG_REPLY;
+const FLAGS_ERROR_REPLY = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;
 
 /** Serves what the server asks. It answers through the request: with data at once, with an errno also later. */
 export interface RequestHandler {

@@ -3,7 +3,7 @@
  * and `--quirks FILE` on the command line. Plain data, as `vfio-user doctor` finds it.
  */
 import { Command } from '../protocol/constants.js';
-import type { Width } from './region-accesses.js';
+import type { Width } from './region-access.js';
 
 /** Commands that a device can be driven without. */
 export const OMISSIBLE_COMMANDS = [

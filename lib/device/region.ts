@@ -12,6 +12,7 @@ import {
 } from '../connection/index.js';
 import { TimeoutError } from '../errors.js';
 import { notInteger, outOfRange } from '../fields.js';
+import * as option from '../options.js';
 import { Command, REGION_FLAG_MMAP, REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { MmapArea } from '../protocol/region-info.js';
 import { AccessSplitter, chunks, type Chunk } from './split-access.js';
@@ -20,24 +21,20 @@ import { restoreArea, mapArea, type MappedArea } from './mapped-area.js';
 import {
   WAIT_OPTIONS,
   encodeValue,
-  optionsProblem,
+  readOf,
+  readToOf,
   requireBytes,
   requireValue,
-  syncOptionsProblem,
-  valueOf,
-  waitTarget,
-  type WaitForOptions,
-} from './region-arguments.js';
-import {
-  readToOf,
-  readOf,
   takeUInt16,
   takeUInt32,
   takeUInt64,
   takeUInt8,
+  valueOf,
+  waitTarget,
   writeOf,
+  type WaitForOptions,
   type Width,
-} from './region-accesses.js';
+} from './region-access.js';
 import type { RegionDescription } from './region-description.js';
 import type { DeviceContext } from './device-context.js';
 
@@ -45,7 +42,7 @@ import type { DeviceContext } from './device-context.js';
 const FIRST_PAUSE_MS = 0.05;
 const LONGEST_PAUSE_MS = 10;
 
-export type { WaitForOptions } from './region-arguments.js';
+export type { WaitForOptions } from './region-access.js';
 
 /**
  * A region of the device, accessed by message (specification: VFIO_USER_REGION_READ, VFIO_USER_REGION_WRITE).
@@ -646,4 +643,14 @@ export class Region {
     const missing = last === undefined ? 'no answer' : `not so, the last value was ${hex(last)},`;
     return new TimeoutError(what, timeoutMs, undefined, missing);
   }
+}
+
+/** What is wrong with the options. Most accesses have none: then this is one comparison. */
+function optionsProblem(caller: string, options: CallOptions | undefined): Error | undefined {
+  return options === undefined ? undefined : option.CALL_OPTIONS.problem(caller, options);
+}
+
+/** As `optionsProblem`, for a call that blocks: nobody can abort it. */
+function syncOptionsProblem(caller: string, options: SyncCallOptions | undefined): Error | undefined {
+  return options === undefined ? undefined : option.SYNC_CALL_OPTIONS.problem(caller, options);
 }

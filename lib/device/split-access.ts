@@ -1,5 +1,5 @@
 /** Accesses of a region that takes certain widths only (the `accessWidths` quirk). */
-import type { Width } from './region-accesses.js';
+import type { Width } from './region-access.js';
 
 /** A part of an access: where it begins, from the access's first byte, and how many bytes it has. */
 export interface Chunk {

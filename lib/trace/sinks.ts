@@ -108,12 +108,8 @@ export interface MessageEvent extends TracedMessage {
   latency?: bigint;
 }
 
-const messages = diagnosticsChannel.channel(MESSAGE_CHANNEL);
-
-/** Whether anybody subscribes to the diagnostics channel, as they may at any time. */
-export function hasSubscribers(): boolean {
-  return messages.hasSubscribers;
-}
+/** Whether anybody subscribes is asked before each message: they may come at any time. */
+export const messages = diagnosticsChannel.channel(MESSAGE_CHANNEL);
 
 /** Events for whoever subscribes. */
 export class DiagnosticsSink implements Sink {

@@ -14,7 +14,7 @@ import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-w
 import { LineFormatter } from './format-line.js';
 import { now, type Direction } from './traced-message.js';
 import { LineWriter } from './line-writer.js';
-import { CaptureSink, DiagnosticsSink, LineSink, hasSubscribers, type Lines, type Sink } from './sinks.js';
+import { CaptureSink, DiagnosticsSink, LineSink, messages, type Lines, type Sink } from './sinks.js';
 
 export type { CaptureOptions } from './capture-writer.js';
 
@@ -120,7 +120,7 @@ export class TraceTap implements MessageTap {
 
   /** Whether anybody listens now: while it is false nothing needs to be told. */
   get active(): boolean {
-    return this.#isBusy || hasSubscribers();
+    return this.#isBusy || messages.hasSubscribers;
   }
 
   /** A listener is being called: what it calls must not block for a message. */

@@ -1,7 +1,7 @@
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
-import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { openFd } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';
 import { ScriptedPeer, message, words, type Received } from '../support/scripted-peer.js';

@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeAll, beforeEach, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { ClosedError, TimeoutError, UnsupportedError } from '../../lib/errors.js';
 import { openFd, type MessageTap } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';

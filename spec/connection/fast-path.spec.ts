@@ -4,7 +4,7 @@
  */
 import { afterEach, beforeAll, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { ClosedError, ProtocolError, RemoteError, TimeoutError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';

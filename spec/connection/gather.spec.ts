@@ -1,7 +1,7 @@
 /** Reads that are under way together leave together; nothing else that a caller can see depends on it. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer, words, type Received } from '../support/scripted-peer.js';
 import { until } from '../support/until.js';

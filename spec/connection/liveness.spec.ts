@@ -3,7 +3,7 @@ import { Worker } from 'node:worker_threads';
 import { afterEach, describe, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
 import { connect } from '../../lib/device/connect.js';
-import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { RAM_IDENTIFICATION } from '../../lib/emulator/index.js';
 import { TimeoutError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';

@@ -8,7 +8,7 @@
 import { expect, test } from '@jest/globals';
 import fc from 'fast-check';
 import { Connection } from '../../lib/connection/index.js';
-import { readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { ClosedError, RemoteError, TimeoutError } from '../../lib/errors.js';
 import { openFd } from '../../lib/transport/index.js';
 import { openFds } from '../support/fds.js';

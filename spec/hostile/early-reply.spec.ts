@@ -1,7 +1,7 @@
 /** A server that answers what it has not got yet. */
 import { afterEach, expect, test } from '@jest/globals';
 import { Connection } from '../../lib/connection/index.js';
-import { writeOf } from '../../lib/device/region-accesses.js';
+import { writeOf } from '../../lib/device/region-access.js';
 import { native } from '../../lib/native.js';
 import { openFd } from '../../lib/transport/index.js';
 import { ScriptedPeer } from '../support/scripted-peer.js';

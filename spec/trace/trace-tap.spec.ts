@@ -8,7 +8,7 @@ import { fileURLToPath } from 'node:url';
 import { Worker } from 'node:worker_threads';
 import { Connection, negotiate } from '../../lib/connection/index.js';
 import { connect } from '../../lib/device/connect.js';
-import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-accesses.js';
+import { readToOf, readOf, takeUInt32, writeOf } from '../../lib/device/region-access.js';
 import { UnsupportedError } from '../../lib/errors.js';
 import { native } from '../../lib/native.js';
 import { Command } from '../../lib/protocol/constants.js';

@@ -1,8 +1,18 @@
-/** What the methods of a region take: how their arguments are checked, and how values become bytes. */
-import { checkAttached, type CallOptions, type SyncCallOptions } from '../connection/index.js';
+/** Accesses to a region: how their arguments are checked, how values become bytes, and replies values. */
+import {
+  checkAttached,
+  lostMemory,
+  type Access,
+  type CallOptions,
+  type RegionAccess,
+} from '../connection/index.js';
 import { notBigInteger, notInteger, outOfRange, UINT64_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
-import type { Width } from './region-accesses.js';
+import { readUInt16, readUInt32 } from '../protocol/bytes.js';
+import { Command } from '../protocol/constants.js';
+
+/** The value's width in bytes. */
+export type Width = 1 | 2 | 4 | 8;
 
 /** Options of `Region.waitFor`. */
 export interface WaitForOptions extends CallOptions {
@@ -17,16 +27,6 @@ export const WAIT_OPTIONS = new option.OptionTable<WaitForOptions>({
   width: option.oneOf(1, 2, 4, 8),
   intervalMs: option.pause,
 });
-
-/** What is wrong with the options. Most accesses have none: then this is one comparison. */
-export function optionsProblem(caller: string, options: CallOptions | undefined): Error | undefined {
-  return options === undefined ? undefined : option.CALL_OPTIONS.problem(caller, options);
-}
-
-/** As `optionsProblem`, for a call that blocks: nobody can abort it. */
-export function syncOptionsProblem(caller: string, options: SyncCallOptions | undefined): Error | undefined {
-  return options === undefined ? undefined : option.SYNC_CALL_OPTIONS.problem(caller, options);
-}
 
 /** How many bytes there are. @throws TypeError for what has none, or has lost them: it would be a transfer of nothing. */
 export function requireBytes(caller: string, name: string, bytes: Uint8Array): number {
@@ -97,3 +97,52 @@ function registerValue(name: string, value: number | bigint, width: Width): bigi
   if (value < 0n || value > most) throw notBigInteger(name, value, 0n, most);
   return value;
 }
+
+// Plain functions, so that a call allocates no closure for what becomes of its reply.
+
+/** An access that reads; `take` makes the result of the data. */
+export function readOf<T>(
+  region: number,
+  offset: number,
+  count: number,
+  take: RegionAccess<T>['take'],
+): RegionAccess<T> {
+  return { command: Command.REGION_READ, region, offset, count, body: null, target: undefined, take };
+}
+
+/** An access that reads as many bytes as `target` has into it. */
+export function readToOf(region: number, offset: number, target: Uint8Array): RegionAccess<void> {
+  const { length: count } = target;
+  return { command: Command.REGION_READ, region, offset, count, body: null, target, take: copyToTarget };
+}
+
+/** An access that writes. */
+export function writeOf(region: number, offset: number, body: Uint8Array): RegionAccess<void> {
+  const { length: count } = body;
+  return { command: Command.REGION_WRITE, region, offset, count, body, target: undefined, take: takeNothing };
+}
+
+export function takeUInt8(bytes: Buffer, at: number): number {
+  // The connection has checked that the reply has the bytes that were asked for.
+  return bytes[at]!;
+}
+
+export function takeUInt16(bytes: Buffer, at: number): number {
+  return readUInt16(bytes, at);
+}
+
+export function takeUInt32(bytes: Buffer, at: number): number {
+  return readUInt32(bytes, at);
+}
+
+export function takeUInt64(bytes: Buffer, at: number): bigint {
+  return bytes.readBigUInt64LE(at);
+}
+
+/** @throws TypeError where the target's memory is gone. */
+function copyToTarget(bytes: Buffer, at: number, { command, target, count }: Access): void {
+  if (target?.length !== count) throw lostMemory(command);
+  bytes.copy(target, 0, at, at + count);
+}
+
+function takeNothing(): void {}
