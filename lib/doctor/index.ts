@@ -1,10 +1,12 @@
 /**
- * `vfio-user/doctor`: does a server keep the specification, and how does a client get on with it all the same.
+ * Checks, rule by rule, whether a server keeps the specification, and derives the `quirks` that a client needs to work with
+ * it.
  *
  * ```ts
  * const report = await diagnose('/run/dev.sock');
  * const device = await connect('/run/dev.sock', { quirks: report.quirks });
  * ```
+ * @packageDocumentation
  */
 export type { Endpoint, Quirks } from '../index.js';
 export { diagnose, type DiagnoseOptions, type Progress } from './diagnose.js';

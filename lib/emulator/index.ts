@@ -1,12 +1,12 @@
 /**
- * `vfio-user/emulator`: the other side of the protocol, for demos and tests. `serve` puts a device on a Unix socket;
- * `EduDevice`, `NvmeDevice` and `RamDevice` are devices, `PciDevice` and the interfaces of `device-model.ts` the way to
- * others.
+ * Servers for demos and tests: devices in TypeScript, offered over a Unix socket, a file descriptor or a stream. `EduDevice`,
+ * `NvmeDevice` and `RamDevice` are ready; `PciDevice` is the base of a device of your own.
  *
  * ```ts
  * const device = new EduDevice();
  * await using server = await serve(device, { path: '/tmp/edu.sock' });
  * ```
+ * @packageDocumentation
  */
 export { VfioUserError } from '../errors.js';
 export type { BarKind, BarLocation } from '../pci/index.js';

@@ -1,5 +1,5 @@
 /**
- * An NVMe driver on the public API: `vfio-user/nvme`.
+ * An NVMe driver on the public API.
  *
  * ```ts
  * await using device = await connect('/run/nvme/cntrl');
@@ -7,15 +7,13 @@
  * const queue = await controller.createQueue();
  * const data = await queue.read(0, 8);
  * ```
- * What it is made of:
- *
- * ```
- *   NvmeController ── ControllerLifecycle (states) ── ControllerSetup (start, shutdown)
- *     ├ AdminQueue ───── CommandQueue ── QueuePair
- *     └ IoQueues ─┬───── IoQueuePair ─── CommandQueue ── QueuePair ── SubmissionQueue, CompletionQueue, CommandSlots
- *                 └───── NvmeQueue ──── BlockCommands (promises), SubmitPoll
- * ```
+ * @packageDocumentation
  */
+
+// NvmeController ── ControllerLifecycle (states) ── ControllerSetup (start, shutdown)
+//   ├ AdminQueue ───── CommandQueue ── QueuePair
+//   └ IoQueues ─┬───── IoQueuePair ─── CommandQueue ── QueuePair ── SubmissionQueue, CompletionQueue, CommandSlots
+//               └───── NvmeQueue ──── BlockCommands (promises), SubmitPoll
 export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type {
   AdminCommand,

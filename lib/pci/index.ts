@@ -1,6 +1,11 @@
 /**
- * What the bytes of a PCI configuration space mean: `vfio-user/pci`. Knows no sockets; `configReader` makes the input
- * of the decoders from any bytes, for example a file of sysfs.
+ * Decoders of a PCI configuration space, BAR assignment, and the dump that `lspci -F` reads. No I/O: `configReader` makes
+ * the decoders' input from any bytes, for example a file of sysfs.
+ *
+ * ```ts
+ * const config = decodeConfigSpace(configReader(readFileSync('/sys/bus/pci/devices/0000:00:1f.0/config')));
+ * ```
+ * @packageDocumentation
  */
 export { assignBars, BAR_WINDOWS } from './bar-assignment.js';
 export type { AddressWindow, BarAssignment, BarRequest } from './bar-assignment.js';

@@ -1,11 +1,11 @@
 /**
- * The codec, `vfio-user/protocol`: bytes to messages and back, one pair of functions for each command, without any
- * I/O. Where to start: `header.ts` is what every message begins with, `constants.ts` has the numbers.
+ * The codec: an encoder and a decoder for every message, without any I/O.
  *
- * A payload is the bytes after the 16 of the header. Decoders take a buffer and where the payload lies in it, check
- * every field before they use it, and throw a `ProtocolError` that names the message, the field and the rule; what
- * they return holds no reference to that buffer. Encoders return a new Buffer with the payload alone; what a caller
- * got wrong is a TypeError or RangeError. All integers are little-endian.
+ * A payload is what follows the 16-byte header. Decoders take a buffer and the payload's place in it, check every field
+ * before they use it, and throw a `ProtocolError` that names the message, the field and the rule; what they return holds no
+ * reference to that buffer. Encoders return a new Buffer with the payload alone; a wrong argument is a TypeError or
+ * RangeError. All integers are little-endian.
+ * @packageDocumentation
  */
 export * from './constants.js';
 export * from './device-feature.js';

@@ -1,6 +1,11 @@
 /**
- * Standing between a client and a server, `vfio-user/proxy`: passing on, looking on, disturbing. Where to start:
- * `proxy.ts` takes clients in, `half-relay.ts` passes messages on in one direction, `fault-spec.ts` says what faults there are.
+ * A proxy between any client and any server: it forwards messages with their file descriptors, logs and captures them,
+ * and injects faults.
+ *
+ * ```ts
+ * await using between = await proxy({ listen: '/tmp/proxy.sock', connect: '/tmp/edu.sock' });
+ * ```
+ * @packageDocumentation
  */
 export type { TraceOptions } from '../trace/index.js';
 export type { VsockAddress } from '../transport/index.js';

@@ -1,12 +1,11 @@
 /**
- * `vfio-user/replay`: a capture of a real device as a server, for tests that run without the device.
+ * A capture of a real device as a server, for tests that run without the device.
  *
  * ```ts
  * await using server = await replay('fixtures/boot.pcapng');
  * await using device = await connect(server.path);
  * ```
- * Where to start: `exchange.ts` is what a recording consists of, `recording-cursor.ts` how requests find their
- * place in it, `replay-session.ts` how it is played.
+ * @packageDocumentation
  */
 export { VfioUserError } from '../errors.js';
 export { CaptureError } from '../trace/index.js';

@@ -1,9 +1,15 @@
 /**
- * Seeing the traffic, `vfio-user/trace`: messages as objects and lines for people, captures written and read. Where to
- * start: `describe.ts` is what a message says, `trace-tap.ts` how a device's traffic gets here, `pcapng.ts` what a capture is.
+ * Traffic as objects and as lines of text; captures written and read.
+ *
+ * ```ts
+ * const device = await connect('/tmp/edu.sock', { trace: true, capture: 'edu.pcapng' });
+ * for await (const message of new CaptureReader('edu.pcapng')) console.log(describe(message.bytes).command);
+ * ```
+ * @packageDocumentation
  */
 export { VfioUserError } from '../errors.js';
 export type { MessageTap } from '../transport/message-tap.js';
+export type { OutgoingMessage } from '../transport/transport.js';
 export { CaptureError } from './capture-error.js';
 export { CaptureReader } from './capture-reader.js';
 export type { CaptureSource } from './byte-source.js';

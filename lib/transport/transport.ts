@@ -94,10 +94,13 @@ export const NO_SPIN: SpinState = { blocking: 0, awaiting: 0 };
 
 /** A message to send: `head[0, headLength)`, then `body`. */
 export interface OutgoingMessage {
+  /** The header, and the fields behind it. */
   readonly head: Uint8Array;
+  /** How many bytes of `head` belong to the message. */
   readonly headLength: number;
+  /** Data that follows, or null. */
   readonly body: Uint8Array | null;
-  /** They go with the first byte, and must stay open until it has gone. */
+  /** File descriptors that leave with the first byte. They must stay open until it has been sent. */
   readonly fds: readonly number[] | null;
 }
 
