@@ -76,7 +76,19 @@ export class VfioUserError extends Error {
   }
 }
 
-/** A system call failed on our side. `code` is the errno's name, for example `ECONNREFUSED`. */
+/**
+ * A system call failed on our side. `code` is the errno's name, for example `ECONNREFUSED`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await connect('/run/device.sock');
+ * } catch (error) {
+ *   if (!(error instanceof TransportError && error.code === 'ENOENT')) throw error;
+ *   console.error('the server has not made its socket');
+ * }
+ * ```
+ */
 export class TransportError extends VfioUserError {
   /** The positive errno. */
   readonly errno: number;
@@ -96,7 +108,19 @@ export class TransportError extends VfioUserError {
   }
 }
 
-/** The peer sent bytes that the specification forbids. `code` is `ERR_VFIO_USER_PROTOCOL`. */
+/**
+ * The peer sent bytes that the specification forbids. `code` is `ERR_VFIO_USER_PROTOCOL`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await connect('/run/device.sock');
+ * } catch (error) {
+ *   if (!(error instanceof ProtocolError)) throw error;
+ *   console.error(`not a vfio-user server: ${error.message}`);
+ * }
+ * ```
+ */
 export class ProtocolError extends VfioUserError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_VFIO_USER_PROTOCOL', message, options);
@@ -107,7 +131,19 @@ export class ProtocolError extends VfioUserError {
   }
 }
 
-/** The peer answered a command with an error. `code` is the errno's name, `ERR_VFIO_USER_REMOTE` where it sent 0. */
+/**
+ * The peer answered a command with an error. `code` is the errno's name, `ERR_VFIO_USER_REMOTE` where it sent 0.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await device.bar(0).readUInt32(0x1000);
+ * } catch (error) {
+ *   if (!(error instanceof RemoteError && error.code === 'EINVAL')) throw error;
+ *   console.error(`${error.command} was refused`);
+ * }
+ * ```
+ */
 export class RemoteError extends VfioUserError {
   /** The positive errno that the peer sent; 0 where it set the error bit alone. */
   readonly errno: number;
@@ -130,12 +166,28 @@ export class RemoteError extends VfioUserError {
   }
 }
 
-/** What was waited for did not come in time, mostly an answer. `code` is `ETIMEDOUT`. */
+/**
+ * What was waited for did not come in time, mostly an answer. `code` is `ETIMEDOUT`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await vector.wait({ timeoutMs: 100 });
+ * } catch (error) {
+ *   if (!(error instanceof TimeoutError)) throw error;
+ *   console.error(`no interrupt in ${error.timeoutMs} ms`);
+ * }
+ * ```
+ */
 export class TimeoutError extends VfioUserError {
   /** How long was waited at the most, in milliseconds. */
   readonly timeoutMs: number;
 
-  /** `missing` is what did not come, or what came instead. */
+  /**
+   * @param what - what was waited for
+   * @param timeoutMs - how long, in milliseconds
+   * @param missing - what did not come, or what came instead
+   */
   constructor(what: string, timeoutMs: number, options?: ErrorOptions, missing = 'no answer') {
     super('ETIMEDOUT', `${what}: ${missing} within ${Math.round(timeoutMs)} ms`, options);
     this.timeoutMs = timeoutMs;
@@ -146,7 +198,19 @@ export class TimeoutError extends VfioUserError {
   }
 }
 
-/** The peer, the transport or this platform cannot do what was asked. `code` is `ERR_VFIO_USER_UNSUPPORTED`. */
+/**
+ * The peer, the transport or this platform cannot do what was asked. `code` is `ERR_VFIO_USER_UNSUPPORTED`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await device.reset();
+ * } catch (error) {
+ *   if (!(error instanceof UnsupportedError)) throw error;
+ *   console.error('the device cannot be reset');
+ * }
+ * ```
+ */
 export class UnsupportedError extends VfioUserError {
   constructor(message: string, options?: ErrorOptions) {
     super('ERR_VFIO_USER_UNSUPPORTED', message, options);
@@ -157,7 +221,19 @@ export class UnsupportedError extends VfioUserError {
   }
 }
 
-/** The connection has ended; `cause` says why. Every call that waited is rejected with one. `code` is `ERR_VFIO_USER_CLOSED`. */
+/**
+ * The connection has ended; `cause` says why. Every call that waited is rejected with one. `code` is `ERR_VFIO_USER_CLOSED`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await device.bar(0).readUInt32(0);
+ * } catch (error) {
+ *   if (!(error instanceof ClosedError)) throw error;
+ *   console.error('the connection has ended:', error.cause);
+ * }
+ * ```
+ */
 export class ClosedError extends VfioUserError {
   constructor(message = 'the connection is closed', options?: ErrorOptions) {
     super('ERR_VFIO_USER_CLOSED', message, options);
@@ -168,7 +244,19 @@ export class ClosedError extends VfioUserError {
   }
 }
 
-/** A migration step failed; `state` is where the device is now. `code` is `ERR_VFIO_USER_MIGRATION`. */
+/**
+ * A migration step failed; `state` is where the device is now. `code` is `ERR_VFIO_USER_MIGRATION`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await device.migration.transition(MigrationState.STOP);
+ * } catch (error) {
+ *   if (!(error instanceof MigrationError)) throw error;
+ *   console.error(`the device is in ${error.state}`);
+ * }
+ * ```
+ */
 export class MigrationError extends VfioUserError {
   /** The device's migration state by name, for example `STOP_COPY`; `unknown` where it could not be asked. */
   readonly state: string;
@@ -198,6 +286,16 @@ export interface DmaFailure {
 /**
  * Of several DMA_MAP and DMA_UNMAP that were asked for together some failed: `failures` says which, `cause` is the first
  * one's error. `code` is `ERR_VFIO_USER_DMA_BATCH`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await device.dma.unmapAll();
+ * } catch (error) {
+ *   if (!(error instanceof DmaBatchError)) throw error;
+ *   for (const { iova, error: why } of error.failures) console.error(iova, why);
+ * }
+ * ```
  */
 export class DmaBatchError extends VfioUserError {
   /** What failed, in the order in which it was asked for. */
@@ -218,7 +316,19 @@ export class DmaBatchError extends VfioUserError {
   }
 }
 
-/** Thrown by a DMA handler of the caller's: the server is answered with this errno. `code` is the errno's name. */
+/**
+ * Thrown by a DMA handler of the caller's: the server is answered with this errno. `code` is the errno's name.
+ *
+ * @example
+ * ```ts
+ * const handler: DmaHandler = {
+ *   read: () => {
+ *     throw new DmaHandlerError(constants.errno.EACCES); // write-only
+ *   },
+ *   write: (address, bytes) => void received.push(bytes),
+ * };
+ * ```
+ */
 export class DmaHandlerError extends VfioUserError {
   /** The positive errno. */
   readonly errno: number;

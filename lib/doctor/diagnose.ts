@@ -104,7 +104,7 @@ const PROVOKING: ReadonlySet<string> = new Set(
 class Unreachable extends Error {}
 
 /**
- * Tells of a server, rule by rule, whether it keeps the specification, and what else a client wants to know.
+ * Checks, rule by rule, whether a server keeps the specification, and reports what else a client wants to know.
  *
  * @param subject - where the server listens, or `{ start }`, which starts a new one for each probe (`spawner`).
  * @returns always a report, whatever the server does: what could not be tried is `not run`, and `incomplete` says why.

@@ -23,7 +23,19 @@ export const {
 /** Linux has no larger one (MAX_ERRNO). */
 export const MOST_ERRNO = 4095;
 
-/** Thrown by a device's handler: the command is answered with this errno. */
+/**
+ * Thrown by a device's handler: the command is answered with this errno.
+ *
+ * @example
+ * ```ts
+ * const handler: RegionHandler = {
+ *   read: (offset, count) => registers.subarray(offset, offset + count),
+ *   write: () => {
+ *     throw new DeviceError(constants.errno.EPERM); // read-only
+ *   },
+ * };
+ * ```
+ */
 export class DeviceError extends VfioUserError {
   /** The positive errno. */
   readonly errno: number;
@@ -43,6 +55,16 @@ export class DeviceError extends VfioUserError {
 /**
  * The device could not reach the client's memory: nothing is mapped there (EFAULT), the mapping does not allow it
  * (EACCES), the client refused (its errno, EIO where it sent none) or did not answer in time (ETIMEDOUT).
+ *
+ * @example
+ * ```ts
+ * try {
+ *   await client.dma.read(address, 512);
+ * } catch (error) {
+ *   if (!(error instanceof DmaError)) throw error;
+ *   status = error.code === 'EFAULT' ? BAD_ADDRESS : BUS_ERROR;
+ * }
+ * ```
  */
 export class DmaError extends DeviceError {
   static {

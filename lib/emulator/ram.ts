@@ -145,7 +145,11 @@ export class RamDevice extends PciDevice {
   #isStopped = false;
   #isClosed = false;
 
-  /** @throws TypeError and RangeError for options that make no sense. */
+  /**
+   * A memory device.
+   *
+   * @throws TypeError and RangeError for options that make no sense.
+   */
   constructor(options: RamOptions = {}) {
     OPTIONS.check('RamDevice', options);
     const { sharedSize = 64 * 1024, ramSize = 1 << 20, vectors = 4 } = options;

@@ -1,6 +1,18 @@
 import { VfioUserError, brand } from '../errors.js';
 
-/** A capture file is not what it should be. `code` is `ERR_VFIO_USER_CAPTURE`. */
+/**
+ * A capture file is not what it should be. `code` is `ERR_VFIO_USER_CAPTURE`.
+ *
+ * @example
+ * ```ts
+ * try {
+ *   for await (const message of new CaptureReader('dev.pcapng')) console.log(message.direction);
+ * } catch (error) {
+ *   if (!(error instanceof CaptureError)) throw error;
+ *   console.error(`not a whole capture: ${error.message}`);
+ * }
+ * ```
+ */
 export class CaptureError extends VfioUserError {
   /** Where in the file the block begins that is wrong, in bytes; undefined where it is not about one block. */
   readonly offset: number | undefined;

@@ -35,7 +35,15 @@ export const NAMESPACE_OPTIONS = new option.OptionTable<EmulatedNamespaceOptions
 /** The upper half of a locally administered EUI-64. */
 const LOCAL_EUI64 = '02ffffff';
 
-/** A namespace of an `NvmeDevice`; see `NvmeDevice.namespaces`. */
+/**
+ * A namespace of an `NvmeDevice`; see `NvmeDevice.namespaces`.
+ *
+ * @example
+ * ```ts
+ * const namespace = new EmulatedNamespace(1, { store: new MemoryStore(1024 * 1024) });
+ * console.log(namespace.blocks); // 2048
+ * ```
+ */
 export class EmulatedNamespace {
   /** NSID. */
   readonly id: number;
