@@ -69,3 +69,32 @@ export function withDeadline<T extends SyncCallOptions | undefined>(options: T):
   const timeoutMs = timeoutOf(options, Infinity);
   return timeoutMs === Infinity ? options : { ...options, [DEADLINE]: performance.now() + timeoutMs };
 }
+
+/** Whether the time of a call, as `withDeadline` has begun it, is over, or it was aborted. */
+export function isOver(call: CallOptions | undefined): boolean {
+  return call?.signal?.aborted === true || performance.now() >= deadlineOf(call, Infinity);
+}
+
+/**
+ * The options of `work` that is part of a call: its own where it has any, and `call`'s else. A deadline of its own is counted
+ * from now.
+ */
+export function ownOr<T extends CallOptions>(call: CallOptions | undefined, own: T): T {
+  const { timeoutMs, signal } = own;
+  const base = timeoutMs === undefined ? call : undefined;
+  return withDeadline({
+    ...base,
+    ...own,
+    timeoutMs: timeoutMs ?? call?.timeoutMs,
+    signal: signal ?? call?.signal,
+  });
+}
+
+/**
+ * The options for undoing what a call had done: without its signal, which may be what ended it, and in a time of its own, as
+ * long as the call's but no longer than the default deadline. Whoever has to wait for it does not wait for ever.
+ */
+export function forUndoing(call: CallOptions | undefined, defaultMs: number): CallOptions {
+  if (call?.timeoutMs === undefined) return {};
+  return withDeadline({ timeoutMs: Math.min(timeoutOf(call, defaultMs), defaultMs) });
+}

@@ -2,6 +2,9 @@ export { checkSignal, listenForAbort, pause, type AbortListener } from './abort-
 export {
   DEFAULT_TIMEOUT_MS,
   deadlineOf,
+  forUndoing,
+  isOver,
+  ownOr,
   timeoutOf,
   withDeadline,
   type CallOptions,
@@ -16,6 +19,7 @@ export { Exclusive } from './exclusive.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
 export type { MessageTap } from '../transport/index.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
+export { within } from './within.js';
 export { checkAttached, lostMemory, partOf } from './callers-memory.js';
 export type { Access, RegionAccess } from './region-access-codec.js';
 export type { Decoder } from './pending-request.js';

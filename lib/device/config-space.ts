@@ -18,6 +18,7 @@ import {
   type ExtendedCapability,
   type PciHeader,
 } from '../pci/index.js';
+import { forSettingUp } from './device-context.js';
 import type { Region } from './region.js';
 import { StaleBytes } from './stale-bytes.js';
 
@@ -161,7 +162,7 @@ export class ConfigSpace implements ConfigReader {
     return this.#read('read', offset, width, options);
   }
 
-  /** Status, read from the device: PciStatus bits. */
+  /** Status, read from the device: PciStatus bits. Errors as of `read`. */
   status(options?: CallOptions): Promise<number> {
     return this.#read('status', PciConfig.STATUS, 2, options);
   }
@@ -189,7 +190,11 @@ export class ConfigSpace implements ConfigReader {
     return this.#write('writeUInt32', offset, 4, value, options);
   }
 
-  /** Writes through, and reads back in the same round trip: read-only bits stay what they are. */
+  /**
+   * Writes through, and reads back in the same round trip: read-only bits stay what they are.
+   * @throws RangeError for a register that is not in the space, or not aligned, for a value that does not fit it, and where
+   * the space cannot be written; RemoteError, TimeoutError, ClosedError; the signal's reason.
+   */
   write(offset: number, width: ConfigWidth, value: number, options?: CallOptions): Promise<void> {
     return this.#write('write', offset, width, value, options);
   }
@@ -207,7 +212,7 @@ export class ConfigSpace implements ConfigReader {
     options?: CallOptions,
   ): Promise<void> {
     option.CALL_OPTIONS.check('ConfigSpace.update', options);
-    this.#check(offset, width);
+    this.#check(offset, width, options);
     checkValue('mask', mask, width);
     this.#checkWrite(width, value);
     await this.#exclusive.run('updating config space', options, async (call) => {
@@ -219,9 +224,10 @@ export class ConfigSpace implements ConfigReader {
     });
   }
 
-  /** Reads all of the space again. */
+  /** Reads all of the space again. @throws RemoteError, TimeoutError, ClosedError; the signal's reason. */
   async refresh(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('ConfigSpace.refresh', options);
+    this.#region.requireAvailable(options);
     try {
       await this.#refresh(withDeadline(options));
     } catch (error) {
@@ -273,7 +279,7 @@ export class ConfigSpace implements ConfigReader {
     options: CallOptions | undefined,
   ): Promise<number> {
     option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
-    this.#check(offset, width);
+    this.#check(offset, width, options);
     await this.#readRegister(offset, width, options);
     return this.#shadow.readUIntLE(offset, width);
   }
@@ -286,7 +292,7 @@ export class ConfigSpace implements ConfigReader {
     options: CallOptions | undefined,
   ): Promise<void> {
     option.CALL_OPTIONS.check(`ConfigSpace.${caller}`, options);
-    this.#check(offset, width);
+    this.#check(offset, width, options);
     this.#checkWrite(width, value);
     const call = withDeadline(options);
     const [start, end] = this.#block(offset, width);
@@ -312,7 +318,7 @@ export class ConfigSpace implements ConfigReader {
     if (this.#isRefreshingStale || this.#stale.isEmpty) return;
     this.#isRefreshingStale = true;
     const { count } = this.#stale;
-    void this.#readStale(undefined)
+    void this.#readStale(forSettingUp({}))
       .catch(() => undefined)
       .finally(() => {
         this.#isRefreshingStale = false;
@@ -390,13 +396,14 @@ export class ConfigSpace implements ConfigReader {
     checkValue('value', value, width);
   }
 
-  #check(offset: number, width: number): void {
+  #check(offset: number, width: number, options: CallOptions | undefined): void {
     if (typeof width !== 'number') throw wrongType('config space: width', 'a number', width);
     if (width !== 1 && width !== 2 && width !== 4)
       throw outOfRange(`config space: width must be 1, 2 or 4 bytes, got ${String(width)}`);
     integer('config space: offset', offset, 0, this.size - width);
     if (offset % width !== 0)
       throw outOfRange(`config space: offset must be a multiple of the width, ${width}, got ${offset}`);
+    this.#region.requireAvailable(options);
   }
 }
 

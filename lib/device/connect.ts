@@ -243,7 +243,7 @@ async function shadow(
   regions: readonly Region[],
   options: CallOptions,
 ): Promise<ConfigSpace | undefined> {
-  const region = regions[PciRegion.CONFIG]?.internal;
+  const region = regions[PciRegion.CONFIG];
   if (region === undefined || region.size < LEAST_CONFIG_SIZE || !region.readable) return undefined;
   const config = new ConfigSpace(
     region,

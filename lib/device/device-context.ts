@@ -11,7 +11,7 @@
  * ```
  */
 import { ClosedError, type VfioUserError } from '../errors.js';
-import type { Connection, Negotiated } from '../connection/index.js';
+import type { CallOptions, Connection, Negotiated, SyncCallOptions } from '../connection/index.js';
 import type { CheckedQuirks } from './quirks.js';
 
 /** Which mappable areas of the server's memory may be mapped; SECURITY.md says what each choice risks. */
@@ -40,6 +40,13 @@ export interface DeviceContextOptions {
 
 /** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */
 const MAX_DATA_BYTES = 1 << 20;
+
+/** Marks what the library does itself to set a device up again, when its users are refused. */
+const SETTING_UP = Symbol('setting up');
+
+export function forSettingUp(options: CallOptions): CallOptions {
+  return { ...options, [SETTING_UP]: true } as CallOptions;
+}
 
 export class DeviceContext {
   #connection: Connection;
@@ -80,9 +87,25 @@ export class DeviceContext {
 
   /** The connection, for calls of the user. @throws ClosedError while the device is being set up again, or is lost. */
   get userConnection(): Connection {
-    const { unavailable } = this;
-    if (unavailable !== undefined) throw unavailable;
+    return this.connectionFor(undefined);
+  }
+
+  /** The connection for a call with these options: a user's, or one `forSettingUp`. @throws as `userConnection` does. */
+  connectionFor(options: SyncCallOptions | undefined): Connection {
+    this.requireAvailable(options);
     return this.#connection;
+  }
+
+  /** @throws ClosedError where a call with these options may not be made just now. */
+  requireAvailable(options: SyncCallOptions | undefined): void {
+    const problem = this.problemOf(options);
+    if (problem !== undefined) throw problem;
+  }
+
+  /** Why a call with these options may not be made just now; undefined where it may. */
+  problemOf(options: SyncCallOptions | undefined): ClosedError | undefined {
+    const isOurs = (options as { [SETTING_UP]?: true } | undefined)?.[SETTING_UP] === true;
+    return this.#unavailable === undefined || isOurs ? undefined : this.unavailable;
   }
 
   get negotiated(): Negotiated {

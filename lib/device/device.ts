@@ -20,7 +20,7 @@ import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
 import type { Region } from './region.js';
 import { indexOfRegion, type RegionName } from './region-names.js';
-import type { DeviceContext } from './device-context.js';
+import { forSettingUp, type DeviceContext } from './device-context.js';
 import { writeMulti } from './write-multi.js';
 
 interface DeviceParts {
@@ -91,7 +91,7 @@ export class Device extends EventEmitter<DeviceEvents> {
     this.irqs = new Irqs(context, parts.irqs, {
       isPci: this.isPci,
       config: parts.config,
-      region: (index) => this.region(index).internal,
+      region: (index) => this.region(index),
     });
     forbidCloning(this, 'a Device');
   }
@@ -178,11 +178,12 @@ export class Device extends EventEmitter<DeviceEvents> {
    * Makes the device ready for a driver, as a host does: addresses for BARs that have none, memory and I/O decoding and
    * bus mastering on. Done again after `reset`. Nothing to do, and nothing done, without a config space. One after the
    * other, and after resets that are under way.
+   * @throws UnsupportedError where the BARs do not fit their address windows; RemoteError, TimeoutError, ClosedError; the
+   * signal's reason.
    */
   async enable(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Device.enable', options);
-    const { unavailable } = this.#context;
-    if (unavailable !== undefined) throw unavailable;
+    this.#context.requireAvailable(options);
     await this.#setUp.run('Device.enable', options, (call) => this.#enable(call));
   }
 
@@ -222,11 +223,12 @@ export class Device extends EventEmitter<DeviceEvents> {
 
   /**
    * DEVICE_RESET. What was enabled before (`enable`, interrupts) is set up again afterwards.
-   * @throws UnsupportedError where the device cannot be reset.
+   * @throws UnsupportedError where the device cannot be reset; RemoteError, TimeoutError, ClosedError; the signal's reason.
    */
   async reset(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Device.reset', options);
     if (!this.canReset) throw new UnsupportedError('the device does not support reset');
+    this.#context.requireAvailable(options);
     await this.#setUp.run('Device.reset', options, (call) => this.#reset(call));
   }
 
@@ -245,7 +247,8 @@ export class Device extends EventEmitter<DeviceEvents> {
     if (!this.#referenced) this.#context.connection.unref();
     const ours = [...regions];
     try {
-      await this.#setUp.run('setting the device up again', options, (call) => this.#restore(ours, call));
+      const own = forSettingUp(options);
+      await this.#setUp.run('setting the device up again', own, (call) => this.#restore(ours, call));
     } finally {
       for (const description of ours) description.close();
     }

@@ -6,7 +6,7 @@
  * What the server holds and what is open here are two things: a vector that its user has closed stays with the server
  * until the index is disabled.
  */
-import type { CallOptions } from '../connection/index.js';
+import { forUndoing, type CallOptions } from '../connection/index.js';
 import { ClosedError, RemoteError, UnsupportedError, VfioUserError } from '../errors.js';
 import { check, closeFds, native } from '../native.js';
 import {
@@ -45,20 +45,16 @@ interface Progress {
 /** The reply has no payload. */
 function decodeNothing(): void {}
 
-/** Sends one SET_IRQS. */
-export function setIrqs(
+/** Sends one SET_IRQS. @throws what ends a call. */
+export async function setIrqs(
   context: DeviceContext,
   request: SetIrqs,
   fds: readonly number[] | null,
   options: CallOptions | undefined,
 ): Promise<void> {
-  return context.connection.call(
-    Command.DEVICE_SET_IRQS,
-    encodeSetIrqs(request),
-    fds,
-    decodeNothing,
-    options,
-  );
+  return context
+    .connectionFor(options)
+    .call(Command.DEVICE_SET_IRQS, encodeSetIrqs(request), fds, decodeNothing, options);
 }
 
 export class IrqEventfds {
@@ -217,8 +213,8 @@ export class IrqEventfds {
     const given = error instanceof RemoteError ? confirmed : sent;
     let outcome = `${rangeName(this.#name, given)} disabled again`;
     try {
-      // The caller's signal may be what ended it.
-      if (given.length > 0) await this.#disarm(given, wasArmed, { timeoutMs: options?.timeoutMs });
+      const undo = forUndoing(options, this.#context.connection.timeoutMs);
+      if (given.length > 0) await this.#disarm(given, wasArmed, undo);
     } catch (cause) {
       outcome = `${rangeName(this.#name, given)} not disabled again (${String(cause)})`;
     }

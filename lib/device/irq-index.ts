@@ -1,6 +1,6 @@
 /** One type of interrupt of a device. In libvfio-user and QEMU, INTx, MSI and MSI-X share one array of eventfds. */
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions, Exclusive } from '../connection/index.js';
+import { forUndoing, type CallOptions, type Exclusive } from '../connection/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { boolean, integer, UINT32_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
@@ -185,6 +185,9 @@ export class IrqIndex {
    */
   async disable(options: DisableOptions = {}): Promise<void> {
     DISABLE_OPTIONS.check('IrqIndex.disable', options);
+    const { context } = this.#group;
+    // With a device that is lost for good there is nobody to ask, and all is closed.
+    if (!context.isEnded) context.requireAvailable(options);
     await this.#group.exclusive.run(`disabling ${this.name}`, options, (call = {}) => this.#disable(call));
   }
 
@@ -292,7 +295,8 @@ export class IrqIndex {
         call,
       );
     } catch (error) {
-      if (first) await this.#unconfigure({ timeoutMs: call.timeoutMs }).catch(() => undefined);
+      const undo = forUndoing(call, this.#group.context.connection.timeoutMs);
+      if (first) await this.#unconfigure(undo).catch(() => undefined);
       throw error;
     }
   }
@@ -401,6 +405,7 @@ export class IrqIndex {
     const problem = RANGE.find(caller, 'range.', wanted);
     if (problem !== undefined) throw problem;
     const { start, count } = this.#check(caller, wanted.start ?? 0, wanted.count ?? 1, options);
+    this.#group.context.requireAvailable(options);
     return Array.from({ length: count }, (_, i) => start + i);
   }
 

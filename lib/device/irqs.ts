@@ -84,6 +84,7 @@ export class Irqs implements Iterable<IrqIndex> {
    */
   async restore(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Irqs.restore', options);
+    this.#context.requireAvailable(options);
     await this.#exclusive.run('setting interrupts up again', options, async (call) => {
       this.#watchConnection();
       for (const index of this.#all) await index.restore(call);

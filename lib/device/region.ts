@@ -6,7 +6,6 @@ import {
   timeoutOf,
   withDeadline,
   type CallOptions,
-  type Connection,
   type RegionAccess,
   type SyncCallOptions,
 } from '../connection/index.js';
@@ -67,18 +66,15 @@ export class Region {
   readonly #context: DeviceContext;
   /** How accesses have to be cut; undefined where the server takes any. */
   readonly #splitter: AccessSplitter | undefined;
-  readonly #isInternal: boolean;
   /** The areas that can be mapped; empty where none can. */
   readonly areas: readonly MmapArea[];
-  #internal: Region | undefined;
   /** Made with the first: a process may have thousands of regions. */
   #mapped: Set<MappedArea> | undefined;
   #description: RegionDescription;
 
-  /** @internal With `isInternal` the region works while the device is being set up again (reconnect), a user's does not. */
-  constructor(context: DeviceContext, description: RegionDescription, isInternal = false) {
+  /** @internal */
+  constructor(context: DeviceContext, description: RegionDescription) {
     this.#context = context;
-    this.#isInternal = isInternal;
     this.#description = description;
     this.index = description.info.index;
     this.size = description.info.size;
@@ -89,17 +85,14 @@ export class Region {
     forbidCloning(this, 'a Region');
   }
 
-  /**
-   * @internal The same region for what the library does as a host (config space, MSI-X table), which is done while the device
-   * is being set up again, too. Made where it is needed: a process may have thousands of regions.
-   */
-  get internal(): Region {
-    return (this.#internal ??= new Region(this.#context, this.#description, true));
-  }
-
   /** @internal @throws TypeError, RangeError where so many bytes cannot be written there. */
   requireWritable(caller: string, offset: number, length: number): void {
     this.#require(caller, offset, length, this.writable, 'write');
+  }
+
+  /** @internal @throws ClosedError where its users are refused just now, and the options are not the library's own. */
+  requireAvailable(options: CallOptions | undefined): void {
+    this.#context.requireAvailable(options);
   }
 
   /** @internal Nothing narrower may be accessed, in bytes. */
@@ -370,7 +363,7 @@ export class Region {
     const chunks = this.#chunksOf(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of chunks) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
-      this.#connection().post(writeOf(this.index, offset + at, part));
+      this.#context.userConnection.post(writeOf(this.index, offset + at, part));
     }
   }
 
@@ -446,10 +439,6 @@ export class Region {
     for (const area of this.#mapped ?? []) restoreArea(description, area);
   }
 
-  #connection(): Connection {
-    return this.#isInternal ? this.#context.connection : this.#context.userConnection;
-  }
-
   #writeChunk(): number {
     return Math.min(this.#context.maxDataXferSize, this.#context.options.writeChunkBytes);
   }
@@ -522,13 +511,13 @@ export class Region {
   }
 
   #access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
-    const { unavailable, connection } = this.#context;
-    if (unavailable !== undefined && !this.#isInternal) return Promise.reject(unavailable);
-    return connection.access(access, options);
+    const problem = this.#context.problemOf(options);
+    if (problem !== undefined) return Promise.reject(problem);
+    return this.#context.connection.access(access, options);
   }
 
   #accessSync<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
-    return this.#connection().accessSync(access, options);
+    return this.#context.userConnection.accessSync(access, options);
   }
 
   /** The messages that an access takes, for the server's widths or of at most `chunk` bytes; undefined where one will do. */

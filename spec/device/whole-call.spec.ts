@@ -3,6 +3,7 @@ import { afterEach, describe, expect, test } from '@jest/globals';
 import { connect, type ConnectOptions } from '../../lib/device/connect.js';
 import { TimeoutError } from '../../lib/errors.js';
 import { ScriptedDevice } from '../support/scripted-device.js';
+import { until } from '../support/until.js';
 import { IrqDevice } from './irq-device.js';
 
 const KIB = 1024;
@@ -133,8 +134,9 @@ describe('config space', () => {
 });
 
 describe('interrupts', () => {
-  async function open(): Promise<IrqDevice> {
-    const device = await IrqDevice.open({ irqs: [{ count: 0 }, { count: 0 }, { count: 64 }], maxMsgFds: 8 });
+  async function open(options: { timeoutMs?: number } = {}): Promise<IrqDevice> {
+    const irqs = [{ count: 0 }, { count: 0 }, { count: 64 }];
+    const device = await IrqDevice.open({ irqs, maxMsgFds: 8, ...options });
     cleanups.push(() => device.close());
     return device;
   }
@@ -150,6 +152,18 @@ describe('interrupts', () => {
     expect(messages).toBe(3);
     expect(device.held).toBe(0);
     expect(device.irqs.msix.vectors).toEqual([]);
+  });
+
+  test('enabling that nothing bounds is undone in the default time, and the next one has its turn', async () => {
+    const device = await open({ timeoutMs: 100 });
+    device.fate = () => 'silence';
+    const abort = new AbortController();
+    const error = ending(device.irqs.msix.enable(1, { timeoutMs: Infinity, signal: abort.signal }));
+    await until(() => device.log.length === 1);
+    abort.abort(new Error('enough'));
+    expect(await Promise.race([error, turn(5_000)])).toMatchObject({ message: 'enough' });
+    device.fate = () => undefined;
+    expect(await device.irqs.msix.enable(1)).toHaveLength(1);
   });
 
   test('who waits for another index to be enabled waits no longer than he said', async () => {

@@ -1,6 +1,6 @@
 /**
- * Memory that is unmapped, or asked for, while a device is being set up again: its server has come back, and has not
- * been told of any memory yet.
+ * What users ask for while a device is being set up again: its server has come back, and has not been told of any memory
+ * yet. Memory that is unmapped stays so; all else is refused, and nothing of it reaches the server.
  */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { once } from 'node:events';
@@ -159,4 +159,63 @@ test('memory that is asked for then is refused, and none is given to a server th
   await expect(device.dma.alloc(MIB)).rejects.toThrow('being set up again');
   await whole();
   await expectReachable(first, await device.dma.alloc(LARGE));
+});
+
+test.each<[string, (device: Device) => Promise<unknown>]>([
+  ['config.read', ({ config }) => config.read(0, 4)],
+  ['config.status', ({ config }) => config.status()],
+  ['config.write', ({ config }) => config.write(0x0c, 1, 0x10)],
+  ['config.writeUInt16', ({ config }) => config.writeUInt16(4, 0)],
+  ['config.update', ({ config }) => config.update(4, 2, 1, 0)],
+  ['config.refresh', ({ config }) => config.refresh()],
+  ['irqs.msix.enable', ({ irqs }) => irqs.msix.enable(2)],
+  ['irqs.msix.disable', ({ irqs }) => irqs.msix.disable()],
+  ['irqs.msix.mask', ({ irqs }) => irqs.msix.mask(0, 1)],
+  ['irqs.msix.trigger', ({ irqs }) => irqs.msix.trigger(0, 1)],
+  ['irqs.msix.maskEvents', ({ irqs }) => irqs.msix.maskEvents(1)],
+  ['irqs.restore', ({ irqs }) => irqs.restore()],
+  ['enable', (device) => device.enable()],
+  ['reset', (device) => device.reset()],
+  ['region.read', (device) => device.bar(0).read(0, 4)],
+  ['region 7', (device) => device.region('config').read(0, 4)],
+  ['features.probe', ({ features }) => features.probe(1, { get: true })],
+  ['migration.state', ({ migration }) => migration.state()],
+  ['dma.dirty.start', ({ dma }) => dma.dirty.start()],
+])('%s is refused at once', async (_title, call) => {
+  const [vector] = await device.irqs.msix.enable(1);
+  await device.enable();
+  await setUpHeld();
+  const { sent } = device.counters;
+  const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'it waits'));
+  const refused = call(device).then(
+    () => 'done',
+    (error: unknown) => error,
+  );
+  expect(await Promise.race([refused, after])).toMatchObject({
+    name: 'ClosedError',
+    message: 'the server has come back, and the device is still being set up again',
+  });
+  expect(device.counters.sent).toBe(sent);
+  await whole();
+  expect(vector.isClosed).toBe(false);
+  const heard = vector.wait({ timeoutMs: 10_000 });
+  await device.irqs.msix.trigger(0, 1);
+  expect(await heard).toBe(1);
+  expect(device.config.command & 7).toBe(7);
+});
+
+test('an update that waited for its turn before the loss is not sent to a device that is being set up', async () => {
+  await device.enable();
+  held = new Promise((resolve) => (letGo = resolve));
+  const outcomes = [1, 2].map((bit) =>
+    device.config.update(4, 2, bit, 0).then(
+      () => 'done',
+      (error: unknown) => error,
+    ),
+  );
+  await until(() => heldReads > 0);
+  await setUpHeld();
+  for (const outcome of outcomes) expect(await outcome).toBeInstanceOf(ClosedError);
+  await whole();
+  expect(device.config.command & 3).toBe(3);
 });
