@@ -7,13 +7,12 @@
  * that few are left, large buffers share arenas, too, which are then kept. What is mapped is never moved to be merged
  * with a neighbour: the device may be using it.
  */
-import { timeoutOf, type CallOptions } from '../connection/index.js';
-import { TimeoutError, TransportError } from '../errors.js';
+import { timeoutOf, withDeadline, within, type CallOptions } from '../connection/index.js';
+import { TransportError } from '../errors.js';
 import { Arena, arenaMemory, type ArenaKind } from './arena.js';
 import { PAGE_SIZE, alignUp } from './iova-map.js';
 import { HUGE_PAGE_SIZE, type DmaMapManager } from './dma-map-manager.js';
-import type { DeviceContext } from './device-context.js';
-import { ENOMEM, MAX_TIMER_MS } from '../system-numbers.js';
+import { ENOMEM } from '../system-numbers.js';
 
 /** Memory of an arena that a buffer has. */
 export interface Allocation {
@@ -34,7 +33,6 @@ const FEW_SLOTS = 8;
 const LARGEST_ARENA_BYTES = 256 << 20;
 
 export class ArenaPool {
-  readonly #context: DeviceContext;
   readonly #manager: DmaMapManager;
   readonly #arenaBytes: number;
   readonly #hugePages: boolean;
@@ -43,11 +41,15 @@ export class ArenaPool {
   /** An arena that is being mapped for small buffers; never rejects. */
   #growing: Promise<void> | undefined;
 
-  constructor(context: DeviceContext, manager: DmaMapManager, arenaBytes: number, hugePages: boolean) {
-    this.#context = context;
+  constructor(manager: DmaMapManager, arenaBytes: number, hugePages: boolean) {
     this.#manager = manager;
     this.#arenaBytes = arenaBytes;
     this.#hugePages = hugePages;
+  }
+
+  /** How long a wait for others may last where its caller says nothing. */
+  get timeoutMs(): number {
+    return this.#manager.timeoutMs;
   }
 
   /** Allocates `size` bytes at a multiple of `alignment`, which is at most a huge page. */
@@ -60,18 +62,15 @@ export class ArenaPool {
     const isLarge = size > this.#arenaBytes;
     if (isLarge && this.#manager.advertisedSlotsLeft > FEW_SLOTS)
       return this.#allocateOwn(size, kind, options);
-    const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
-    const deadline = performance.now() + timeoutMs;
+    const timeoutMs = timeoutOf(options, this.timeoutMs);
+    const call = withDeadline({ timeoutMs, signal: options.signal });
     for (;;) {
       options.signal?.throwIfAborted();
       const allocation = this.#find(size, alignment, kind);
       if (allocation !== undefined) return allocation;
-      const left = deadline - performance.now();
-      if (left <= 0) throw new TimeoutError('DMA_MAP', timeoutMs);
-      const call = { timeoutMs: left, signal: options.signal };
       // Whoever finds no room while an arena is on its way waits for that one: asking for many makes no more than needed.
       if (this.#growing === undefined) await this.#grow(size, kind, call);
-      else await settled(this.#growing, call);
+      else await within('DMA_MAP', this.#growing, call, timeoutMs);
     }
   }
 
@@ -111,21 +110,6 @@ export class ArenaPool {
     if (!arena.isKept) return this.#manager.unmap(arena.region, options);
     arena.free(offset, size);
     return Promise.resolve();
-  }
-
-  /**
-   * Waits for `promise` as long as the options of a call allow.
-   * @throws what it rejects with; TimeoutError, which names `what`; the signal's reason.
-   */
-  async within(what: string, promise: Promise<void>, options: CallOptions | undefined): Promise<void> {
-    options?.signal?.throwIfAborted();
-    const timeoutMs = timeoutOf(options, this.#context.connection.timeoutMs);
-    let isDone = false;
-    const done = promise.then(() => void (isDone = true));
-    await settled(done, { timeoutMs, signal: options?.signal });
-    if (isDone) return;
-    options?.signal?.throwIfAborted();
-    throw new TimeoutError(what, timeoutMs);
   }
 
   #find(size: number, alignment: number, kind: ArenaKind): Allocation | undefined {
@@ -196,22 +180,4 @@ function allocateIn(
     if (offset !== undefined) return { arena, offset, isFresh: false };
   }
   return undefined;
-}
-
-/** Waits for `promise` as long as the options allow. */
-async function settled(
-  promise: Promise<void>,
-  options: { timeoutMs: number; signal: AbortSignal | undefined },
-) {
-  const { timeoutMs, signal } = options;
-  let stop!: () => void;
-  const stopped = new Promise<void>((resolve) => (stop = resolve));
-  const timer = setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS));
-  signal?.addEventListener('abort', stop, { once: true });
-  try {
-    await Promise.race([promise, stopped]);
-  } finally {
-    clearTimeout(timer);
-    signal?.removeEventListener('abort', stop);
-  }
 }

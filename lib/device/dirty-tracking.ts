@@ -13,9 +13,8 @@
  * counts as written: its answer was late, broken, or the call was given up. After a reconnect nobody knows what the
  * server's predecessor wrote last: all that it could write is reported.
  */
-import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { Exclusive, forUndoing, type CallOptions } from '../connection/index.js';
 import { ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
 import { outOfRange, UINT64_MAX, wrongType } from '../fields.js';
 import * as option from '../options.js';
@@ -98,7 +97,7 @@ const UNMAP_REPLY_BYTES = 40;
 export class DirtyPages implements AsyncIterable<DirtyRange> {
   readonly #parts: DirtyParts;
   #features: Features;
-  readonly #mutex = new Mutex();
+  readonly #exclusive = new Exclusive();
   #watch: Watch | undefined;
   /** DMA_UNMAP with a bitmap is refused. */
   #unmapRefused = false;
@@ -132,16 +131,15 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   async start(options: DirtyOptions = {}): Promise<void> {
     DIRTY_OPTIONS.check('DirtyPages.start', options);
     const { ranges, pageSize = PAGE_SIZE, timeoutMs, signal } = options;
-    const call = { timeoutMs, signal };
     const watched = ranges === undefined ? undefined : inOrder(ranges, pageSize / PAGE_SIZE);
-    await this.#mutex.runExclusive(async () => {
+    await this.#exclusive.run('DirtyPages.start', { timeoutMs, signal }, async (call) => {
       if (this.#watch !== undefined) throw new TypeError('dirty pages are being watched already');
       this.#refuseWhileSetUp();
       const watch = await this.#begin(watched, pageSize, new DirtyBitmap(pageSize), call);
       try {
         await this.#checkLongest(watch, call);
       } catch (error) {
-        await this.#endLog(call).catch(() => undefined);
+        await this.#endLog(forUndoing(call, this.#parts.manager.timeoutMs)).catch(() => undefined);
         throw error;
       }
     });
@@ -154,12 +152,12 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
    */
   async report(options?: CallOptions): Promise<DirtyRange[]> {
     option.CALL_OPTIONS.check('DirtyPages.report', options);
-    return this.#mutex.runExclusive(async () => {
+    return this.#exclusive.run('DirtyPages.report', options, async (call) => {
       const watch = this.#started();
       this.#refuseWhileSetUp();
       const asked: Promise<void>[] = [];
       for (const region of this.#parts.table) {
-        if (region.state === 'mapped' && isHidden(region)) asked.push(this.#fetch(watch, region, options));
+        if (region.state === 'mapped' && isHidden(region)) asked.push(this.#fetch(watch, region, call));
       }
       for (const result of await Promise.allSettled(asked))
         if (result.status === 'rejected') throw result.reason;
@@ -176,11 +174,12 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
 
   /**
    * Ends watching, idempotent; what has not been reported is forgotten.
-   * @throws RemoteError, TimeoutError, ProtocolError, after which it has ended all the same.
+   * @throws RemoteError, TimeoutError, ProtocolError, the signal's reason, after which it has ended all the same, unless it was
+   * still waiting for another call's end.
    */
   async stop(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('DirtyPages.stop', options);
-    return this.#mutex.runExclusive(() => this.#endLog(options));
+    return this.#exclusive.run('DirtyPages.stop', options, (call) => this.#endLog(call));
   }
 
   async #endLog(options: CallOptions | undefined): Promise<void> {
@@ -195,11 +194,11 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
   async restore(options: CallOptions | undefined): Promise<void> {
     this.#unmapRefused = false;
     this.#features = new Features(this.#parts.context, true);
-    await this.#mutex.runExclusive(async () => {
+    await this.#exclusive.run('watching again', options, async (call) => {
       this.#mayBeLogging = false;
       const before = this.#watch;
       if (before === undefined) return;
-      await this.#begin(before.ranges, before.pageSize, before.set, options);
+      await this.#begin(before.ranges, before.pageSize, before.set, call);
       for (const region of this.#parts.table) if (isHidden(region)) this.#markAll(region);
     });
   }
@@ -302,6 +301,10 @@ export class DirtyPages implements AsyncIterable<DirtyRange> {
       };
       try {
         await manager.unmap(region, options);
+      } catch (error) {
+        // Of a page that was not asked for nothing may be left.
+        await manager.unmap(region, forUndoing(options, manager.timeoutMs)).catch(() => undefined);
+        throw error;
       } finally {
         manager.watcher = undefined;
       }

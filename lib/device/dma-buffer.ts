@@ -1,10 +1,11 @@
 /** Memory that the device reads and writes, and this process too. */
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { isOver, withDeadline, within, type CallOptions } from '../connection/index.js';
 import { ClosedError } from '../errors.js';
 import { wrongType } from '../fields.js';
 import * as option from '../options.js';
 import type { ArenaPool, Allocation } from './arena-pool.js';
+import type { DmaRegion } from './dma-region.js';
 
 const NOTHING = Buffer.alloc(0);
 
@@ -53,31 +54,35 @@ export class DmaBuffer {
 
   /** The server has the memory's fd and maps it; otherwise it asks for every byte by message. */
   get shared(): boolean {
-    return this.#allocation.arena.region.access.shared;
+    return this.#region.access.shared;
   }
 
   /** Whether the buffer has been closed, or is being closed, or the device has been closed. */
   get isClosed(): boolean {
-    return this.#isFreed || this.#allocation.arena.region.isClosed;
+    return this.#isFreed || this.#region.isClosed;
   }
 
   /**
    * Gives the memory back; idempotent. `bytes` is empty at once. Waits until each driver that called `beginUse` has called
    * `endUse`: then a small buffer's memory is free for the next one, and a large one's is taken from the server
-   * (DMA_UNMAP). A device that was given the address by other means must be done with it before.
+   * (DMA_UNMAP). A device that was given the address by other means must be done with it before. Where this is given up, it
+   * goes on: called again, it waits for what is under way.
    * @throws RemoteError, after which it is not closed and may be tried again; TimeoutError, ProtocolError, or the signal's
-   * reason: the device may still use the memory then, which stays reserved until it is done or closed; TypeError while it
-   * is being mapped in a transaction.
+   * reason: the device may still use the memory then, which stays reserved until it is done or closed; ClosedError where the
+   * memory is taken away while a driver uses it; TypeError while it is being mapped in a transaction.
    */
   async close(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('DmaBuffer.close', options);
+    if (this.#closing === undefined && this.isClosed) return;
+    if (this.#region.state === 'mapping') throw new TypeError('it is being mapped in a transaction');
+    options?.signal?.throwIfAborted();
+    const call = withDeadline(options);
+    const waitsForOthers = this.#closing !== undefined || this.#uses > 0;
+    this.#closing ??= this.#freeMemory(call).finally(() => (this.#closing = undefined));
     // Several calls are one, but each waits no longer than its own options allow.
-    if (this.#closing !== undefined) return this.#pool.within('DmaBuffer.close', this.#closing, options);
-    if (this.isClosed) return;
-    if (this.#allocation.arena.region.state === 'mapping')
-      throw new TypeError('it is being mapped in a transaction');
-    this.#closing = this.#freeMemory(options).finally(() => (this.#closing = undefined));
-    return this.#closing;
+    return waitsForOthers
+      ? within('DmaBuffer.close', this.#closing, call, this.#pool.timeoutMs)
+      : this.#closing;
   }
 
   /** Another name for `close`. */
@@ -98,7 +103,9 @@ export class DmaBuffer {
   /** The command is done, or the device cannot reach the memory any more. See `beginUse`. */
   endUse(): void {
     if (this.#uses === 0) throw new RangeError('endUse: beginUse was not called as often');
-    if (--this.#uses === 0) this.#onUnused?.();
+    if (--this.#uses > 0) return;
+    this.#onUnused?.();
+    this.#onUnused = undefined;
   }
 
   /**
@@ -109,7 +116,7 @@ export class DmaBuffer {
   onRelease(listener: (reason: ClosedError) => void): () => void {
     if (typeof listener !== 'function')
       throw wrongType('DmaBuffer.onRelease: listener', 'a function', listener);
-    return this.#allocation.arena.region.onRelease(listener);
+    return this.#region.onRelease(listener);
   }
 
   /** @internal It was never the caller's: the transaction that made it failed, and unmaps what it mapped. */
@@ -125,26 +132,31 @@ export class DmaBuffer {
     return this.close();
   }
 
-  async #freeMemory(options: CallOptions | undefined): Promise<void> {
+  get #region(): DmaRegion {
+    return this.#allocation.arena.region;
+  }
+
+  async #freeMemory(call: CallOptions | undefined): Promise<void> {
     this.#isFreed = true;
     try {
-      if (this.#uses > 0) await this.#unused(options);
-      await this.#pool.free(this.#allocation, this.size, options);
+      if (this.#uses > 0) await this.#unused();
+      // Whoever wanted it may have given up meanwhile.
+      await this.#pool.free(this.#allocation, this.size, isOver(call) ? undefined : call);
       this.#bytes = NOTHING;
     } catch (error) {
-      this.#isFreed = this.#uses > 0 || this.#allocation.arena.region.state !== 'mapped';
+      this.#isFreed = this.#region.state === 'quarantined';
       throw error;
     }
   }
 
-  /** Settles when nobody uses the memory any more. What comes later than the options allow is freed then. */
-  async #unused(options: CallOptions | undefined): Promise<void> {
-    const unused = new Promise<void>((resolve) => (this.#onUnused = resolve));
-    try {
-      await this.#pool.within('DmaBuffer.close', unused, options);
-    } catch (error) {
-      void unused.then(() => this.#pool.free(this.#allocation, this.size, undefined)).catch(() => undefined);
-      throw error;
-    }
+  /** Settles when nobody uses the memory any more. @throws ClosedError where it is taken away before. */
+  #unused(): Promise<void> {
+    return new Promise<void>((resolve, reject) => {
+      const stopListening = this.#region.onRelease(reject);
+      this.#onUnused = () => {
+        stopListening();
+        resolve();
+      };
+    });
   }
 }

@@ -7,6 +7,7 @@
  */
 import {
   withDeadline,
+  within,
   type CallOptions,
   type Connection,
   type TrackedCallOptions,
@@ -83,6 +84,11 @@ export class DmaMapManager {
     this.#table = table;
     this.#server = server;
     this.#mappedOn = context.connection;
+  }
+
+  /** The default deadline. */
+  get timeoutMs(): number {
+    return this.#context.connection.timeoutMs;
   }
 
   /** What addresses and sizes must be multiples of: the server's smallest page, and no less than ours. Bytes. */
@@ -181,16 +187,21 @@ export class DmaMapManager {
   }
 
   /**
-   * DMA_UNMAP, after which the memory is given back. Asked for again, it is the one that is under way; nothing is done
-   * where the region is closed or quarantined. With the connection gone, or a server that was not told of it yet, only the
-   * memory is given back.
+   * DMA_UNMAP, after which the memory is given back. Asked for again, it is the one that is under way, waited for as long as
+   * these options allow; nothing is done where the region is closed or quarantined. With the connection gone, or a server
+   * that was not told of it yet, only the memory is given back.
    * @throws RemoteError, which leaves it mapped; TimeoutError, ProtocolError and the signal's reason, which quarantine it.
    */
   unmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
     if (region.state === 'closed' || region.state === 'quarantined') return Promise.resolve();
-    return (region.unmapping ??= this.#unmap(region, withDeadline(options)).finally(
-      () => (region.unmapping = undefined),
-    ));
+    const { unmapping } = region;
+    if (unmapping === undefined) return this.#track(region, this.#unmap(region, withDeadline(options)));
+    return within('DMA_UNMAP', unmapping, withDeadline(options), this.timeoutMs);
+  }
+
+  /** Whoever wants the region unmapped meanwhile waits for `work`. */
+  #track(region: DmaRegion, work: Promise<void>): Promise<void> {
+    return (region.unmapping = work.finally(() => (region.unmapping = undefined)));
   }
 
   /**
@@ -274,6 +285,7 @@ export class DmaMapManager {
   }
 
   async #unmap(region: DmaRegion, options: CallOptions | undefined): Promise<void> {
+    if (region.isClosed) return;
     await this.beginUnmap(region, options);
     this.#remove(region);
   }
@@ -330,10 +342,25 @@ export class DmaMapManager {
     const isWatched = [...this.#table].some((region) => this.#watcherOf(region) !== undefined);
     const isTold = [...this.#table].every((region) => this.#isKnown(region));
     const mayAsk = negotiated.minor > 0 && !this.#allRefused && isTold;
-    if (this.#table.size > 1 && mayAsk && !isWatched && (await this.#unmapAtOnce(call))) return;
     const regions = [...this.#table].filter((region) => region.state !== 'quarantined');
+    /** What comes of those that are asked for at once: where that is refused, each is asked for by itself. */
+    const begun = new Map<DmaRegion, Promise<void>>();
+    if (this.#table.size > 1 && mayAsk && !isWatched) {
+      const mapped = regions.filter((region) => region.state === 'mapped');
+      const atOnce = this.#sendUnmapAll(mapped, call);
+      for (const region of mapped) {
+        region.state = 'unmapping';
+        const unmapped = this.#track(
+          region,
+          atOnce.then((isDone) => (isDone ? undefined : this.#unmap(region, call))),
+        );
+        unmapped.catch(() => undefined);
+        begun.set(region, unmapped);
+      }
+      if (await atOnce) return;
+    }
     const outcomes = regions.map((region) =>
-      this.unmap(region, call).then(
+      (begun.get(region) ?? this.unmap(region, call)).then(
         () => [],
         (error: unknown) => [
           { operation: 'DMA_UNMAP' as const, iova: region.iova, size: region.size, error },
@@ -345,24 +372,6 @@ export class DmaMapManager {
   }
 
   /** False where the server does not know how: nothing has changed then. */
-  async #unmapAtOnce(options: CallOptions | undefined): Promise<boolean> {
-    const regions = [...this.#table].filter((region) => region.state === 'mapped');
-    const done = this.#sendUnmapAll(regions, options);
-    const settled = done.then(
-      () => undefined,
-      () => undefined,
-    );
-    for (const region of regions) {
-      region.state = 'unmapping';
-      region.unmapping = settled;
-    }
-    try {
-      return await done;
-    } finally {
-      for (const region of regions) region.unmapping = undefined;
-    }
-  }
-
   async #sendUnmapAll(regions: readonly DmaRegion[], options: CallOptions | undefined): Promise<boolean> {
     let abandoned = false;
     // The server drops what it was told of before it was told this.

@@ -3,7 +3,7 @@
  *
  * What is unmapped keeps its memory, its addresses and its slot until the commit, so that it can be mapped again.
  */
-import type { CallOptions } from '../connection/index.js';
+import { forUndoing, type CallOptions } from '../connection/index.js';
 import { DmaBatchError, type DmaFailure } from '../errors.js';
 import type { ArenaPool } from './arena-pool.js';
 import type { Arena, ArenaKind } from './arena.js';
@@ -133,8 +133,7 @@ export class TransactionLog {
 
   /** Unmaps what was mapped, which frees addresses and slots, and then maps again what was unmapped. */
   async #undo(options: CallOptions | undefined): Promise<DmaFailure[]> {
-    // The signal that may have ended the transaction does not end this.
-    const patience = { timeoutMs: options?.timeoutMs };
+    const patience = forUndoing(options, this.#manager.timeoutMs);
     const made = this.#steps.filter(({ operation }) => operation === 'DMA_MAP');
     const taken = this.#steps.filter(({ operation }) => operation === 'DMA_UNMAP');
     return [

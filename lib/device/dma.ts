@@ -5,9 +5,8 @@
  * dma-map-manager.ts tells the server of memory, dma-server.ts answers it, arena-pool.ts cuts memory into buffers.
  */
 import { AsyncLocalStorage } from 'node:async_hooks';
-import { Mutex } from 'async-mutex';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { Exclusive, ownOr, type CallOptions } from '../connection/index.js';
 import { ClosedError, TransportError, UnsupportedError } from '../errors.js';
 import { bigInteger, integer, outOfRange, wrongType } from '../fields.js';
 import { check, native, type FdInfo } from '../native.js';
@@ -75,7 +74,7 @@ export class Dma {
   readonly #manager: DmaMapManager;
   readonly #pool: ArenaPool;
   /** One transaction at a time: what one undoes, another must not build upon. */
-  readonly #mutex = new Mutex();
+  readonly #exclusive = new Exclusive();
   readonly #inTransaction = new AsyncLocalStorage<true>();
 
   /** @internal See `device.dma`. */
@@ -86,12 +85,8 @@ export class Dma {
     this.#context = context;
     this.#secure = options.secureDma ?? false;
     this.#manager = new DmaMapManager(context, this.#table, this.#server);
-    this.#pool = new ArenaPool(
-      context,
-      this.#manager,
-      alignUp(arenaBytes, HUGE_PAGE_SIZE),
-      options.hugePages ?? false,
-    );
+    const pooled = alignUp(arenaBytes, HUGE_PAGE_SIZE);
+    this.#pool = new ArenaPool(this.#manager, pooled, options.hugePages ?? false);
     this.dirty = new DirtyPages({
       context,
       table: this.#table,
@@ -138,7 +133,8 @@ export class Dma {
   /**
    * Maps, allocates and unmaps together: commands are sent as `tx` is told, without waiting, and all are awaited when the callback
    * has ended. Where one fails, or the callback throws, the rest is undone. Transactions of a device run one after the
-   * other, and do not nest. `options` hold for undoing, and for each command that has none of its own.
+   * other, and do not nest. The time that `options` give is for waiting for its turn, the callback and all commands that have
+   * none of their own.
    * @returns what the callback returned.
    * @throws DmaBatchError, whose `failures` say which failed; what the callback threw; TypeError for nested ones.
    */
@@ -146,13 +142,13 @@ export class Dma {
     if (typeof callback !== 'function') throw wrongType('Dma.transaction: callback', 'a function', callback);
     option.CALL_OPTIONS.check('Dma.transaction', options);
     this.#refuseNested();
-    return this.#mutex.runExclusive(async () => {
+    return this.#exclusive.run('Dma.transaction', options, async (call) => {
       const log = new TransactionLog(this.#manager);
       const buffers = new TransactionBuffers(this.#pool);
       let isDone = false;
       try {
-        const result = await this.#run(callback, log, buffers, options);
-        await log.commit(options);
+        const result = await this.#run(callback, log, buffers, call);
+        await log.commit(call);
         isDone = true;
         buffers.commit();
         return result;
@@ -170,7 +166,7 @@ export class Dma {
   async unmapAll(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Dma.unmapAll', options);
     this.#refuseNested();
-    await this.#mutex.runExclusive(() => this.#manager.unmapAll(options));
+    await this.#exclusive.run('Dma.unmapAll', options, (call) => this.#manager.unmapAll(call));
   }
 
   /**
@@ -231,12 +227,12 @@ export class Dma {
         log.checkOpen();
         ALLOC_OPTIONS.check('DmaTransaction.alloc', own);
         const { alignment, kind } = this.#wanted(size, own);
-        return buffers.alloc(size, alignment, kind, log, { ...options, ...own });
+        return buffers.alloc(size, alignment, kind, log, ownOr(options, own));
       },
       map: (wanted) => {
         log.checkOpen();
         checkMapOptions('DmaTransaction.map', wanted);
-        const { region, mapped } = this.#begin({ ...options, ...wanted });
+        const { region, mapped } = this.#begin(ownOr(options, wanted));
         log.mapped(region, mapped);
         return new DmaMapping(this.#manager, region);
       },
@@ -245,7 +241,7 @@ export class Dma {
         if (!(mapping instanceof DmaMapping))
           throw wrongType('DmaTransaction.unmap: mapping', 'a DmaMapping', mapping);
         option.CALL_OPTIONS.check('DmaTransaction.unmap', own);
-        log.unmap(mapping.region, { ...options, ...own });
+        log.unmap(mapping.region, ownOr(options, own ?? {}));
       },
     };
   }

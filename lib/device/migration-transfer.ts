@@ -13,8 +13,7 @@
  * made up for when the server has come back.
  */
 import { performance } from 'node:perf_hooks';
-import { Mutex } from 'async-mutex';
-import type { CallOptions } from '../connection/index.js';
+import { Exclusive, withDeadline, within, type CallOptions } from '../connection/index.js';
 import { ClosedError, MigrationError } from '../errors.js';
 import { MigrationState } from '../protocol/constants.js';
 import { MigrationCommands } from './migration-commands.js';
@@ -61,7 +60,7 @@ class Budget implements CallOptions {
 export class Transfers {
   readonly #context: DeviceContext;
   /** A transfer begins, or the user changes the state: one after the other. */
-  readonly #mutex = new Mutex();
+  readonly #exclusive = new Exclusive();
   #active: Transfer | undefined;
   /** Where the device is to be taken when its server has come back. */
   #owed: MigrationState | undefined;
@@ -76,19 +75,22 @@ export class Transfers {
   }
 
   /** Does what must not be done beside a transfer. @throws MigrationError where one is under way. */
-  alone<T>(what: string, work: () => Promise<T>): Promise<T> {
-    return this.#mutex.runExclusive(async () => {
-      await this.#refuseBeside(what);
-      return work();
+  alone<T>(
+    what: string,
+    options: CallOptions | undefined,
+    work: (call: CallOptions | undefined) => Promise<T>,
+  ): Promise<T> {
+    return this.#exclusive.run(what, options, async (call) => {
+      await this.#refuseBeside(what, call);
+      return work(call);
     });
   }
 
   /** The device is `transfer`'s from now on. @throws MigrationError where it is another's, or in another state. */
   claim(transfer: Transfer, options: CallOptions): Promise<MigrationState> {
     const { kind } = transfer;
-    return this.alone(`${kind}()`, async () => {
-      options.signal?.throwIfAborted();
-      const state = await transfer.commands.state(options);
+    return this.alone(`${kind}()`, options, async (call) => {
+      const state = await transfer.commands.state(call);
       if (!BEGINNINGS[kind].includes(state)) throw wrongState(kind, state);
       options.signal?.throwIfAborted();
       this.#active = transfer;
@@ -145,12 +147,12 @@ export class Transfers {
     return this.#active?.breakOff(reason);
   }
 
-  async #refuseBeside(what: string): Promise<void> {
+  async #refuseBeside(what: string, call: CallOptions | undefined): Promise<void> {
     for (let other = this.#active; other !== undefined; other = this.#active) {
       if (!other.isLeaving) {
         throw new MigrationError(`${what}: a ${other.kind} of this device is under way`, name(other.at));
       }
-      await other.over;
+      await within(what, other.over ?? Promise.resolve(), call, Infinity);
     }
   }
 }
@@ -176,12 +178,12 @@ export class Transfer {
     this.kind = kind;
     this.chunkBytes = chunkBytes;
     this.#transfers = transfers;
-    this.#options = { timeoutMs: options.timeoutMs, signal: options.signal };
+    this.#options = withDeadline({ timeoutMs: options.timeoutMs, signal: options.signal });
   }
 
   /** The calls of this transfer, which end when it does. */
   get options(): CallOptions {
-    return { timeoutMs: this.#options.timeoutMs, signal: this.#abort.signal };
+    return { ...this.#options, signal: this.#abort.signal };
   }
 
   /** On the connection that it began on. */

@@ -6,7 +6,7 @@
  */
 import type { Readable, Writable } from 'node:stream';
 import { forbidCloning } from '../cloning.js';
-import type { CallOptions } from '../connection/index.js';
+import { forUndoing, withDeadline, type CallOptions } from '../connection/index.js';
 import {
   MIGRATION_PRE_COPY,
   MIGRATION_STOP_COPY,
@@ -19,7 +19,7 @@ import type { Features } from './features.js';
 import type { MigrationCommands } from './migration-commands.js';
 import { openRestore, RESTORE_OPTIONS, type RestoreOptions } from './migration-restore.js';
 import { openSave, SAVE_OPTIONS, type SaveOptions } from './migration-save.js';
-import { explained, walk } from './migration-states.js';
+import { explained, isFailure, walk } from './migration-states.js';
 import { Transfers } from './migration-transfer.js';
 import type { DeviceContext } from './device-context.js';
 
@@ -69,8 +69,9 @@ export class Migration {
   async support(options?: CallOptions): Promise<MigrationSupport | undefined> {
     option.CALL_OPTIONS.check('Migration.support', options);
     if (this.#support !== undefined) return this.#support;
-    if (!(await this.#features.probe(Feature.MIGRATION, { get: true }, options))) return undefined;
-    const flags = await this.#commands.flags(options);
+    const call = withDeadline(options);
+    if (!(await this.#features.probe(Feature.MIGRATION, { get: true }, call))) return undefined;
+    const flags = await this.#commands.flags(call);
     this.#support = {
       stopCopy: (flags & MIGRATION_STOP_COPY) !== 0,
       preCopy: (flags & MIGRATION_PRE_COPY) !== 0,
@@ -92,12 +93,15 @@ export class Migration {
   async transition(target: MigrationState, options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Migration.transition', options);
     integer('Migration.transition: target', target, 0, UINT32_MAX);
-    await this.#transfers.alone('transition()', async () => {
+    await this.#transfers.alone('transition()', options, async (call) => {
       const commands = this.#commands;
       try {
-        await walk(commands, await commands.state(options), target, options);
+        await walk(commands, await commands.state(call), target, call);
       } catch (error) {
-        throw explained(error, '', await commands.state().catch(() => undefined));
+        if (!isFailure(error)) throw error;
+        // What the call failed with is told in any case.
+        const soon = forUndoing(call, commands.connection.timeoutMs);
+        throw explained(error, '', await commands.state(soon).catch(() => undefined));
       }
     });
   }

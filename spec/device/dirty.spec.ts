@@ -19,6 +19,7 @@ import {
   type ConnectOptions,
 } from '../../lib/index.js';
 import type { Device, DmaBuffer } from '../../lib/index.js';
+import { until } from '../support/until.js';
 import { dmaWriteRequest } from '../support/wire.js';
 import { DmaDevice } from './dma-device.js';
 
@@ -305,7 +306,11 @@ const control = (pageSize: bigint): Buffer => {
 /** Probes and START are answered well; REPORT by `report`, which is given the data of the request. */
 async function openLying(
   report: (data: Buffer) => Buffer | number | 'silence',
-  options: { capabilities?: object; unmap?: (request: Buffer) => Buffer | number | 'silence' } = {},
+  options: {
+    capabilities?: object;
+    unmap?: (request: Buffer) => Buffer | number | 'silence';
+    onStop?: () => void;
+  } = {},
 ): Promise<DmaDevice> {
   const device = await DmaDevice.open({ timeoutMs: 5_000, ...options });
   cleanups.push(() => device.close());
@@ -314,6 +319,7 @@ async function openLying(
     if ((received.flags & 1) !== 0) return;
     if (received.command !== 3 && received.command !== 16) return peer.reply(received);
     const word = received.payload.readUInt32LE(4);
+    if (received.command === 16 && (word & 0x4ffff) === 7) options.onStop?.();
     const answer =
       received.command === 3
         ? (options.unmap?.(received.payload) ?? received.payload)
@@ -775,5 +781,63 @@ describe('misuse', () => {
     const { device } = await open({ dirtyPages: 'logging' });
     await device.dma.dirty.start();
     await expect(device.dma.dirty.start()).rejects.toThrow(TypeError);
+  });
+});
+
+describe('the time of a caller', () => {
+  /** A device that is watched, whose server is silent about `what`. */
+  async function silent(what: string, options: ConnectOptions = {}) {
+    let isSilent = false;
+    const served = await open({ dirtyPages: 'logging' }, options, (asked) =>
+      isSilent && asked === what ? 'drop' : 'pass',
+    );
+    const hush = (on = true) => (isSilent = on);
+    return { ...served, hush };
+  }
+
+  test('is for waiting for another report, too; so is its signal', async () => {
+    const { device, hush } = await silent('REPORT');
+    await device.dma.alloc(PAGE);
+    const { dirty } = device.dma;
+    await dirty.start();
+    hush();
+    const abort = new AbortController();
+    const stuck = dirty.report({ timeoutMs: Infinity, signal: abort.signal });
+    const over = new Error('over');
+    const stopped = expect(stuck).rejects.toBe(over);
+    const own = new AbortController();
+    const waiting = [
+      dirty.report({ signal: own.signal }),
+      dirty.start({ signal: own.signal }),
+      dirty.stop({ signal: own.signal }),
+    ];
+    own.abort(new Error('enough'));
+    for (const call of waiting) await expect(call).rejects.toThrow('enough');
+    await expect(dirty.report({ timeoutMs: 20 })).rejects.toThrow('waiting for its turn');
+    abort.abort(over);
+    await stopped;
+    hush(false);
+    // What was asked for and not told counts as written.
+    expect(await dirty.report()).not.toEqual([]);
+  });
+
+  test('a start that is aborted at last has ended the log that it began', async () => {
+    let asked = 0;
+    let stops = 0;
+    const answer = () => {
+      asked++;
+      return 'silence' as const;
+    };
+    // The bitmap of the mapping is longer than a message: starting asks for a part of it.
+    const options = { capabilities: { max_data_xfer_size: 4096 }, onStop: () => stops++ };
+    const device = await openLying(answer, options);
+    await device.dma.alloc(256 * MIB);
+    const abort = new AbortController();
+    const failed = expect(device.dma.dirty.start({ signal: abort.signal })).rejects.toThrow('enough');
+    await until(() => asked === 1);
+    abort.abort(new Error('enough'));
+    await failed;
+    expect(device.dma.dirty.method).toBeUndefined();
+    expect(stops).toBe(1);
   });
 });

@@ -553,3 +553,53 @@ describe('a connection that is lost and comes back', () => {
     },
   );
 });
+
+describe("the time of a call is its caller's", () => {
+  test('a transition of several steps ends at its deadline', async () => {
+    const rig = await Rig.open();
+    const device = await rig.connect({ timeoutMs: 20_000 });
+    rig.decide = () => ({ delayMs: 120 });
+    const late = device.migration.transition(STOP_COPY, { timeoutMs: 200 });
+    await expect(late).rejects.toMatchObject({ name: 'MigrationError', cause: { timeoutMs: 200 } });
+    expect(rig.count(`SET ${STOP_COPY}`)).toBe(0);
+  });
+
+  test('an aborted one ends at once, and asks for nothing more', async () => {
+    const rig = await Rig.open();
+    const device = await rig.connect({ timeoutMs: 20_000 });
+    rig.decide = () => 'drop';
+    const abort = new AbortController();
+    const { migration } = device;
+    const call = migration.transition(STOP, { signal: abort.signal }).catch((error: unknown) => error);
+    await until(() => rig.count('GET') === 1);
+    abort.abort(new Error('enough'));
+    const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'later'));
+    expect(await Promise.race([call, after])).toMatchObject({ message: 'enough' });
+    expect(rig.count('GET')).toBe(1);
+  });
+
+  test('also while it waits for another one', async () => {
+    const rig = await Rig.open();
+    const device = await rig.connect({ timeoutMs: 20_000 });
+    rig.decide = () => 'drop';
+    const { migration } = device;
+    const stuck = migration.transition(STOP, { timeoutMs: Infinity }).catch((error: unknown) => error);
+    await expect(migration.transition(STOP, { timeoutMs: 50 })).rejects.toMatchObject({ timeoutMs: 50 });
+    const save = migration.save({ timeoutMs: 50 });
+    save.resume();
+    const [error] = (await once(save, 'error')) as [Error];
+    expect(error).toMatchObject({ name: 'TimeoutError', timeoutMs: 50 });
+    await device.close();
+    expect(await stuck).toBeInstanceOf(ClosedError);
+  });
+
+  test('that of a save is for all of it, and the device is taken back', async () => {
+    const rig = await Rig.open();
+    const device = await rig.connect({ timeoutMs: 20_000 });
+    // 17 reads of 40 ms each.
+    rig.decide = (what) => (what === 'READ' ? { delayMs: 40 } : undefined);
+    const save = device.migration.save({ ...CHUNK, timeoutMs: 200 });
+    await expect(buffer(save)).rejects.toMatchObject({ name: 'MigrationError', cause: { timeoutMs: 200 } });
+    expect(rig.state).toBe(RUNNING);
+  });
+});
