@@ -107,6 +107,8 @@ export class Vector extends EventEmitter<VectorEvents> {
     this.#onClose = onClose;
     const fd = check(native().eventfd(0), 'eventfd', identity.name);
     this.#eventfd = new (native().EventFd)(fd, (count) => this.#deliver(count));
+    // Drivers listen beside their users: any number of NVMe queues may share a vector.
+    this.setMaxListeners(0);
     context.addResource(this);
     forbidCloning(this, 'a Vector');
   }
@@ -211,7 +213,7 @@ export class Vector extends EventEmitter<VectorEvents> {
 
   /**
    * Gives the eventfd back; idempotent. Who waits is rejected with a ClosedError, a `for await` ends, what was kept is
-   * dropped. Nothing is sent: the server signals into nothing until `IrqIndex.disable`.
+   * dropped, and listeners of `'interrupt'` are. Nothing is sent: the server signals into nothing until `IrqIndex.disable`.
    */
   close(): void {
     if (this.#isClosed) return;
@@ -221,6 +223,8 @@ export class Vector extends EventEmitter<VectorEvents> {
     this.#kept = 0;
     this.#onClose(this);
     this.#rejectAll();
+    // Nothing comes any more, and who holds the vector need not hold what its listeners do.
+    this.removeAllListeners('interrupt');
     // Later, as Node's streams tell it: it may be one of many that are being closed.
     if (this.listenerCount('close') > 0) process.nextTick(() => this.emit('close'));
   }

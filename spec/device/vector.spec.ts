@@ -374,6 +374,19 @@ describe('iterating', () => {
 });
 
 describe('the end', () => {
+  test('many listeners are no leak, and close() lets go of them', () => {
+    const warned: unknown[] = [];
+    const onWarning = (warning: unknown) => warned.push(warning);
+    const emitWarning = jest.spyOn(process, 'emitWarning').mockImplementation(onWarning);
+    const stop = Array.from({ length: 20 }, () => vector.onInterrupt(() => undefined));
+    vector.on('close', () => undefined);
+    expect(warned).toEqual([]);
+    vector.close();
+    emitWarning.mockRestore();
+    expect([vector.listenerCount('interrupt'), vector.listenerCount('close')]).toEqual([0, 1]);
+    for (const remove of stop) remove();
+  });
+
   test('close gives the fd back once, and rejects who waits', async () => {
     const open = openFds();
     const waiting = vector.wait();
