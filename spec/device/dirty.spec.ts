@@ -430,7 +430,7 @@ describe('a server that lies or is late', () => {
     const a = await device.dma.alloc(PAGE, shared);
     const b = await device.dma.alloc(PAGE, { ...shared, readable: false });
     await device.dma.dirty.start();
-    await expect(device.dma.dirty.report({ timeoutMs: 50 })).rejects.toThrow();
+    await expect(device.dma.dirty.report({ timeoutMs: 1_000 })).rejects.toThrow();
     fails = false;
     expect(await device.dma.dirty.report()).toEqual([
       { iova: a.iova, length: PAGE },
@@ -501,7 +501,7 @@ describe('a server that lies or is late', () => {
     // Whether it reports chunks at all was asked at the start.
     expect(chunks.splice(0)).toEqual([iova]);
     fails = true;
-    await expect(device.dma.dirty.report({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+    await expect(device.dma.dirty.report({ timeoutMs: 500 })).rejects.toThrow(TimeoutError);
     expect(chunks).toEqual([iova, iova + BigInt(2 * MIB)]);
     fails = false;
     expect(await device.dma.dirty.report()).toEqual([
@@ -523,12 +523,12 @@ describe('a server that lies or is late', () => {
       await device.dma.alloc(MIB);
       const { dirty } = device.dma;
       // Carried out, and too late.
-      verdict = { delayMs: 100 };
-      await expect(dirty.start({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+      verdict = { delayMs: 1_000 };
+      await expect(dirty.start({ timeoutMs: 500 })).rejects.toThrow(TimeoutError);
       verdict = 'pass';
       await dirty.start();
       verdict = 'drop';
-      await expect(dirty.stop({ timeoutMs: 50 })).rejects.toThrow(TimeoutError);
+      await expect(dirty.stop({ timeoutMs: 500 })).rejects.toThrow(TimeoutError);
       await expect(dirty.report()).rejects.toThrow(TypeError);
       verdict = 'pass';
       await dirty.start();
