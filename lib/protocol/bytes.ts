@@ -5,7 +5,7 @@
  * exported from the package.
  */
 import { ProtocolError } from '../errors.js';
-import { bigInteger, integer, notInteger, outOfRange, UINT16_MAX, UINT32_MAX } from '../fields.js';
+import { bigInteger, integer, notInteger, outOfRange, UINT16_MAX, UINT32_MAX, wrongType } from '../fields.js';
 
 /** The weight of a 64-bit field's upper half. */
 export const TWO_TO_32 = 0x1_0000_0000;
@@ -89,15 +89,54 @@ function outOfBounds(bytes: Uint8Array, at: number, size: number): RangeError {
 }
 
 /** Throws unless the payload is at least `size` bytes, the size of `what`. */
-export function atLeast(message: string, what: string, start: number, end: number, size: number): void {
+export function atLeast(
+  message: string,
+  what: string,
+  bytes: Buffer,
+  start: number,
+  end: number,
+  size: number,
+): void {
+  checkRange(bytes, start, end);
   if (end - start >= size) return;
   throw new ProtocolError(`${message}: the payload is ${end - start} bytes, ${what} takes ${size}`);
 }
 
 /** Throws unless the payload is exactly `size` bytes, the size of `what`. */
-export function exactly(message: string, what: string, start: number, end: number, size: number): void {
+export function exactly(
+  message: string,
+  what: string,
+  bytes: Buffer,
+  start: number,
+  end: number,
+  size: number,
+): void {
+  checkRange(bytes, start, end);
   if (end - start === size) return;
   throw new ProtocolError(`${message}: the payload is ${end - start} bytes, ${what} is exactly ${size}`);
+}
+
+/** Where a caller says that a payload lies. @throws TypeError, RangeError unless that is in `bytes`. */
+export function checkRange(bytes: Buffer, start: number, end: number): void {
+  checkBuffer('bytes', bytes);
+  integer('start', start, 0, bytes.length);
+  integer('end', end, start, bytes.length);
+}
+
+/** @throws TypeError for what is no Buffer: other byte arrays lack its methods. */
+export function checkBuffer(name: string, value: Buffer): void {
+  if (!Buffer.isBuffer(value)) throw wrongType(name, 'a Buffer', value);
+}
+
+/** @throws TypeError for what has no fields. */
+export function checkObject(name: string, value: object): void {
+  if (typeof value !== 'object' || value === null) throw wrongType(name, 'an object', value);
+}
+
+/** @throws TypeError for what is no array, or one with something in it that has no fields. */
+export function checkObjects(name: string, value: readonly object[]): void {
+  if (!Array.isArray(value)) throw wrongType(name, 'an array', value);
+  value.forEach((one: object, i) => checkObject(`${name}[${i}]`, one));
 }
 
 /** A 64-bit field as a number; more than `Number.MAX_SAFE_INTEGER` is refused. */

@@ -12,7 +12,7 @@
  */
 import { ProtocolError } from '../errors.js';
 import { byteArray, integer, UINT32_MAX } from '../fields.js';
-import { atLeast, copy, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
+import { atLeast, checkObject, copy, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 import {
   DEVICE_FEATURE_GET,
   DEVICE_FEATURE_MASK,
@@ -52,6 +52,7 @@ export function encodeDeviceFeature(request: {
   data?: Uint8Array | undefined;
   argsz?: number | undefined;
 }): Buffer {
+  checkObject('request', request);
   const { feature, flags, data = new Uint8Array(0) } = request;
   const broken = brokenRule(integer('DEVICE_FEATURE: flags', flags));
   if (broken !== undefined) throw new TypeError(`DEVICE_FEATURE: ${broken}`);
@@ -77,6 +78,7 @@ export function encodeDeviceFeatureReply(reply: {
   data?: Uint8Array | undefined;
 }): Buffer {
   const message = 'DEVICE_FEATURE reply';
+  checkObject('reply', reply);
   const { feature, flags, data = new Uint8Array(0) } = reply;
   if ((integer(`${message}: flags`, flags) & DEVICE_FEATURE_MASK) !== 0) {
     throw new TypeError(`${message}: flags 0x${flags.toString(16)} have bits of the feature's number`);
@@ -135,7 +137,7 @@ export function decodeDeviceFeatureReply(
 }
 
 function read(message: string, bytes: Buffer, start: number, end: number): DeviceFeature {
-  atLeast(message, 'the device feature structure', start, end, DEVICE_FEATURE_SIZE);
+  atLeast(message, 'the device feature structure', bytes, start, end, DEVICE_FEATURE_SIZE);
   const word = bytes.readUInt32LE(start + 4);
   return {
     argsz: readArgsz(message, bytes, start, DEVICE_FEATURE_SIZE),

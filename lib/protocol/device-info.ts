@@ -8,7 +8,7 @@
  * ```
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
+import { atLeast, checkObject, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 
 const DEVICE_INFO_SIZE = 16;
 /**
@@ -42,12 +42,13 @@ export function encodeGetInfo(): Buffer {
  * @throws ProtocolError where the payload or its argsz is less than the 16 bytes of the structure.
  */
 export function decodeGetInfo(bytes: Buffer, start: number, end: number): { argsz: number } {
-  atLeast('DEVICE_GET_INFO', 'the device info structure', start, end, DEVICE_INFO_SIZE);
+  atLeast('DEVICE_GET_INFO', 'the device info structure', bytes, start, end, DEVICE_INFO_SIZE);
   return { argsz: readArgsz('DEVICE_GET_INFO', bytes, start, DEVICE_INFO_SIZE) };
 }
 
 /** The payload of the reply. @throws TypeError, RangeError for what a field cannot hold. */
 export function encodeDeviceInfo(info: DeviceInfo): Buffer {
+  checkObject('info', info);
   const message = 'DEVICE_GET_INFO reply';
   const payload = Buffer.alloc(DEVICE_INFO_SIZE);
   writeUInt32(payload, 0, DEVICE_INFO_SIZE, `${message}: argsz`);
@@ -65,7 +66,7 @@ export function encodeDeviceInfo(info: DeviceInfo): Buffer {
  */
 export function decodeDeviceInfo(bytes: Buffer, start: number, end: number): DeviceInfo {
   const message = 'DEVICE_GET_INFO reply';
-  atLeast(message, 'the device info structure', start, end, DEVICE_INFO_SIZE);
+  atLeast(message, 'the device info structure', bytes, start, end, DEVICE_INFO_SIZE);
   readArgsz(message, bytes, start, DEVICE_INFO_SIZE);
   return {
     flags: bytes.readUInt32LE(start + 4),

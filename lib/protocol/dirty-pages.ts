@@ -16,6 +16,7 @@ import { ProtocolError } from '../errors.js';
 import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
   atLeast,
+  checkObject,
   copy,
   exactly,
   readArgsz,
@@ -69,9 +70,11 @@ export interface DirtyPagesReply {
  * @throws TypeError where flags and range do not go together; TypeError, RangeError for what a field cannot hold.
  */
 export function encodeDirtyPages(request: DirtyPages): Buffer {
+  checkObject('request', request);
   const { flags, range } = request;
   const payload = Buffer.alloc(DIRTY_PAGES_SIZE + (range ? RANGE_SIZE : 0));
   if (range) {
+    checkBitmapRange('request.range', range);
     writeBitmapRange('DIRTY_PAGES', payload, range);
     // The reply has it, and its size is argsz.
     integer('DIRTY_PAGES: bitmap.size', range.bitmap.size, 0, UINT32_MAX - payload.length);
@@ -81,6 +84,11 @@ export function encodeDirtyPages(request: DirtyPages): Buffer {
   writeUInt32(payload, 0, payload.length + (range?.bitmap.size ?? 0), 'DIRTY_PAGES: argsz');
   writeUInt32(payload, 4, flags, 'DIRTY_PAGES: flags');
   return payload;
+}
+
+function checkBitmapRange(name: string, range: BitmapRange): void {
+  checkObject(name, range);
+  checkObject(`${name}.bitmap`, range.bitmap);
 }
 
 function writeBitmapRange(message: string, payload: Buffer, { iova, size, bitmap }: BitmapRange): void {
@@ -98,12 +106,12 @@ function writeBitmapRange(message: string, payload: Buffer, { iova, size, bitmap
  */
 export function decodeDirtyPages(bytes: Buffer, start: number, end: number): DirtyPages & { argsz: number } {
   const message = 'DIRTY_PAGES';
-  atLeast(message, 'the dirty pages structure', start, end, DIRTY_PAGES_SIZE);
+  atLeast(message, 'the dirty pages structure', bytes, start, end, DIRTY_PAGES_SIZE);
   const argsz = readArgsz(message, bytes, start, DIRTY_PAGES_SIZE);
   const flags = bytes.readUInt32LE(start + 4);
   const withRange = flags === DIRTY_PAGES_FLAG_GET_BITMAP;
   const length = DIRTY_PAGES_SIZE + (withRange ? RANGE_SIZE : 0);
-  exactly(message, `the structure with flags 0x${flags.toString(16)}`, start, end, length);
+  exactly(message, `the structure with flags 0x${flags.toString(16)}`, bytes, start, end, length);
   const range = withRange ? readRange(message, bytes, start) : undefined;
   const broken = brokenRule(flags, range);
   if (broken !== undefined) throw new ProtocolError(`${message}: ${broken}`);
@@ -139,6 +147,7 @@ function brokenRule(flags: number, range: BitmapRange | undefined): string | und
  * @throws TypeError, RangeError for what a field cannot hold, and where the bitmap is not as long as the range says.
  */
 export function encodeDirtyPagesReply(range: BitmapRange, bitmap: Uint8Array, argsz: number): Buffer {
+  checkBitmapRange('range', range);
   const message = 'DIRTY_PAGES reply';
   const { length } = byteArray(`${message}: bitmap`, bitmap);
   const needed = DIRTY_PAGES_SIZE + RANGE_SIZE + length;
@@ -162,7 +171,7 @@ export function encodeDirtyPagesReply(range: BitmapRange, bitmap: Uint8Array, ar
  */
 export function decodeDirtyPagesReply(bytes: Buffer, start: number, end: number): DirtyPagesReply {
   const message = 'DIRTY_PAGES reply';
-  atLeast(message, 'the dirty pages structure', start, end, DIRTY_PAGES_SIZE);
+  atLeast(message, 'the dirty pages structure', bytes, start, end, DIRTY_PAGES_SIZE);
   const argsz = readArgsz(message, bytes, start, DIRTY_PAGES_SIZE);
   const flags = bytes.readUInt32LE(start + 4);
   if (flags !== DIRTY_PAGES_FLAG_GET_BITMAP) {
@@ -170,8 +179,8 @@ export function decodeDirtyPagesReply(bytes: Buffer, start: number, end: number)
   }
   if (argsz > end - start) return { argsz, truncated: true };
   const data = start + DIRTY_PAGES_SIZE + RANGE_SIZE;
-  atLeast(message, 'the bitmap range', start, end, data - start);
+  atLeast(message, 'the bitmap range', bytes, start, end, data - start);
   const range = readRange(message, bytes, start);
-  exactly(message, `a bitmap of ${range.bitmap.size} bytes`, data, end, range.bitmap.size);
+  exactly(message, `a bitmap of ${range.bitmap.size} bytes`, bytes, data, end, range.bitmap.size);
   return { argsz, truncated: false, range, bitmap: copy(bytes, data, end) };
 }

@@ -46,7 +46,7 @@ export function decodeDmaAccess(
   end: number,
   message = 'DMA access',
 ): DmaAccess {
-  atLeast(message, 'the DMA access structure', start, end, DMA_ACCESS_SIZE);
+  atLeast(message, 'the DMA access structure', bytes, start, end, DMA_ACCESS_SIZE);
   return {
     address: bytes.readBigUInt64LE(start),
     count: readSize(message, 'count', bytes, start + 8),
@@ -59,7 +59,7 @@ export function decodeDmaAccess(
  * @throws ProtocolError unless it is exactly the 16 bytes.
  */
 export function decodeDmaRead(bytes: Buffer, start: number, end: number): DmaAccess {
-  exactly('DMA_READ', 'the DMA access structure', start, end, DMA_ACCESS_SIZE);
+  exactly('DMA_READ', 'the DMA access structure', bytes, start, end, DMA_ACCESS_SIZE);
   return decodeDmaAccess(bytes, start, end, 'DMA_READ');
 }
 
@@ -70,7 +70,7 @@ export function decodeDmaRead(bytes: Buffer, start: number, end: number): DmaAcc
  */
 export function decodeDmaWrite(bytes: Buffer, start: number, end: number): DmaAccess {
   const access = decodeDmaAccess(bytes, start, end, 'DMA_WRITE');
-  exactly('DMA_WRITE', `a write of ${access.count} bytes`, start, end, DMA_ACCESS_SIZE + access.count);
+  exactly('DMA_WRITE', `a write of ${access.count} bytes`, bytes, start, end, DMA_ACCESS_SIZE + access.count);
   return access;
 }
 
@@ -88,7 +88,14 @@ export function checkDmaReadReply(
   count: number,
 ): void {
   checkReply('DMA_READ reply', bytes, start, end, address, count);
-  exactly('DMA_READ reply', `the data of a read of ${count} bytes`, start, end, DMA_ACCESS_SIZE + count);
+  exactly(
+    'DMA_READ reply',
+    `the data of a read of ${count} bytes`,
+    bytes,
+    start,
+    end,
+    DMA_ACCESS_SIZE + count,
+  );
 }
 
 /**
@@ -104,7 +111,7 @@ export function checkDmaWriteReply(
   count: number,
 ): void {
   checkReply('DMA_WRITE reply', bytes, start, end, address, count);
-  exactly('DMA_WRITE reply', 'the DMA access structure', start, end, DMA_ACCESS_SIZE);
+  exactly('DMA_WRITE reply', 'the DMA access structure', bytes, start, end, DMA_ACCESS_SIZE);
 }
 
 function checkReply(

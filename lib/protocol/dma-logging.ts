@@ -14,6 +14,9 @@ import { byteArray, integer } from '../fields.js';
 import {
   ADDRESS_SPACE_END,
   atLeast,
+  checkBuffer,
+  checkObject,
+  checkObjects,
   copy,
   exactly,
   readSize,
@@ -81,7 +84,10 @@ export function encodeDmaLoggingStartReply(logging: DmaLogging): Buffer {
   return encodeDeviceFeatureReply({ feature: Feature.DMA_LOGGING_START, flags: DEVICE_FEATURE_SET, data });
 }
 
-function controlData(message: string, { pageSize, ranges }: DmaLogging): Buffer {
+function controlData(message: string, logging: DmaLogging): Buffer {
+  checkObject('logging', logging);
+  const { pageSize, ranges } = logging;
+  checkObjects('logging.ranges', ranges);
   requirePageSize(`${message}: pageSize`, pageSize);
   integer(`${message}: ranges.length`, ranges.length, 0, MAX_RANGES);
   const data = Buffer.alloc(CONTROL_BYTES + ranges.length * RANGE_BYTES);
@@ -101,7 +107,8 @@ function controlData(message: string, { pageSize, ranges }: DmaLogging): Buffer 
  * not a power of two, or a range does not lie in the 64-bit address space.
  */
 export function decodeDmaLogging(data: Buffer, message = 'DEVICE_FEATURE DMA_LOGGING_START'): DmaLogging {
-  atLeast(message, 'the control structure', 0, data.length, CONTROL_BYTES);
+  checkBuffer('data', data);
+  atLeast(message, 'the control structure', data, 0, data.length, CONTROL_BYTES);
   const pageSize = readPageSize(message, data, 0);
   const count = data.readUInt32LE(8);
   if (count > MAX_RANGES) {
@@ -109,7 +116,14 @@ export function decodeDmaLogging(data: Buffer, message = 'DEVICE_FEATURE DMA_LOG
       `${message}: num_ranges is ${count}, more than the ${MAX_RANGES} that are accepted`,
     );
   }
-  exactly(message, `the data with ${count} ranges`, 0, data.length, CONTROL_BYTES + count * RANGE_BYTES);
+  exactly(
+    message,
+    `the data with ${count} ranges`,
+    data,
+    0,
+    data.length,
+    CONTROL_BYTES + count * RANGE_BYTES,
+  );
   const ranges: DmaLoggingRange[] = [];
   for (let at = CONTROL_BYTES; at < data.length; at += RANGE_BYTES) ranges.push(readRange(message, data, at));
   return { pageSize, ranges };
@@ -141,6 +155,7 @@ export function checkDmaLoggingStopReply(bytes: Buffer, start: number, end: numb
  * or the bitmap does not fit 32 bits.
  */
 export function encodeDmaLoggingReport(report: DmaLoggingReport): Buffer {
+  checkObject('report', report);
   const data = reportData('DMA_LOGGING_REPORT', report, 0);
   const argsz = DEVICE_FEATURE_SIZE + REPORT_BYTES + dirtyBitmapSize(report.length, report.pageSize);
   return encodeDeviceFeature({ feature: Feature.DMA_LOGGING_REPORT, flags: DEVICE_FEATURE_GET, data, argsz });
@@ -152,6 +167,7 @@ export function encodeDmaLoggingReport(report: DmaLoggingReport): Buffer {
  * @throws RangeError where a value does not fit, or the bitmap's size is not what the range needs.
  */
 export function encodeDmaLoggingReportReply(report: DmaLoggingReport, bitmap: Uint8Array): Buffer {
+  checkObject('report', report);
   const message = 'DMA_LOGGING_REPORT reply';
   const size = dirtyBitmapSize(report.length, report.pageSize);
   integer(`${message}: bitmap.length`, byteArray(`${message}: bitmap`, bitmap).length, size, size);
@@ -176,8 +192,9 @@ function reportData(message: string, report: DmaLoggingReport, bitmapSize: numbe
  * address space.
  */
 export function decodeDmaLoggingReport(data: Buffer): DmaLoggingReport {
+  checkBuffer('data', data);
   const message = 'DEVICE_FEATURE DMA_LOGGING_REPORT';
-  exactly(message, 'the report structure', 0, data.length, REPORT_BYTES);
+  exactly(message, 'the report structure', data, 0, data.length, REPORT_BYTES);
   return readReport(message, data);
 }
 
@@ -193,6 +210,7 @@ export function decodeDmaLoggingReportReply(
   end: number,
   asked: DmaLoggingReport,
 ): Buffer {
+  checkObject('asked', asked);
   const message = 'DEVICE_FEATURE DMA_LOGGING_REPORT reply';
   const { data } = decodeDeviceFeatureReply(
     bytes,
@@ -201,12 +219,19 @@ export function decodeDmaLoggingReportReply(
     Feature.DMA_LOGGING_REPORT,
     DEVICE_FEATURE_GET,
   );
-  atLeast(message, 'the report structure', 0, data.length, REPORT_BYTES);
+  atLeast(message, 'the report structure', data, 0, data.length, REPORT_BYTES);
   const got = readReport(message, data);
   if (got.iova !== asked.iova || got.length !== asked.length || got.pageSize !== asked.pageSize) {
     throw new ProtocolError(`${message}: it is about ${shown(got)}, ${shown(asked)} was asked for`);
   }
-  exactly(message, 'the bitmap', REPORT_BYTES, data.length, dirtyBitmapSize(asked.length, asked.pageSize));
+  exactly(
+    message,
+    'the bitmap',
+    data,
+    REPORT_BYTES,
+    data.length,
+    dirtyBitmapSize(asked.length, asked.pageSize),
+  );
   const bitmap = copy(data, REPORT_BYTES, data.length);
   if (hasBitsBeyond(bitmap, pageCount(asked.length, asked.pageSize))) {
     throw new ProtocolError(`${message}: the bitmap has bits outside the range, they must be zero`);

@@ -20,6 +20,8 @@ import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
   ADDRESS_SPACE_END,
   atLeast,
+  checkObject,
+  checkRange,
   copy,
   exactly,
   readArgsz,
@@ -87,6 +89,7 @@ export interface DmaUnmapReply {
  * address space, TypeError for unknown flags and for MMAP together with FILE_IO.
  */
 export function encodeDmaMap(map: DmaMap): Buffer {
+  checkObject('map', map);
   const broken = brokenMapRule(integer('DMA_MAP: flags', map.flags));
   if (broken !== undefined) throw new TypeError(`DMA_MAP: ${broken}`);
   const payload = Buffer.alloc(DMA_MAP_SIZE);
@@ -104,7 +107,7 @@ export function encodeDmaMap(map: DmaMap): Buffer {
  * of at most 2^53-1, and memory that lies in the 64-bit address space.
  */
 export function decodeDmaMap(bytes: Buffer, start: number, end: number): DmaMap {
-  exactly('DMA_MAP', 'the DMA map structure', start, end, DMA_MAP_SIZE);
+  exactly('DMA_MAP', 'the DMA map structure', bytes, start, end, DMA_MAP_SIZE);
   readArgsz('DMA_MAP', bytes, start, DMA_MAP_SIZE);
   const map: DmaMap = {
     flags: bytes.readUInt32LE(start + 4),
@@ -136,6 +139,7 @@ function brokenRange(range: { address: bigint; size: bigint }): string | undefin
  * together.
  */
 export function encodeDmaUnmap(unmap: DmaUnmap): Buffer {
+  checkObject('unmap', unmap);
   const { bitmap } = unmap;
   const payload = Buffer.alloc(DMA_UNMAP_SIZE + (bitmap ? BITMAP_HEAD : 0));
   writeEcho('DMA_UNMAP', payload, unmap);
@@ -172,11 +176,18 @@ function writeEcho(
  */
 export function decodeDmaUnmap(bytes: Buffer, start: number, end: number): DmaUnmap & { argsz: number } {
   const message = 'DMA_UNMAP';
-  atLeast(message, 'the DMA unmap structure', start, end, DMA_UNMAP_SIZE);
+  atLeast(message, 'the DMA unmap structure', bytes, start, end, DMA_UNMAP_SIZE);
   const unmap: DmaUnmap = readEcho(bytes, start);
   const withBitmap = (unmap.flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) !== 0;
   const length = DMA_UNMAP_SIZE + (withBitmap ? BITMAP_HEAD : 0);
-  exactly(message, `the DMA unmap structure with flags 0x${unmap.flags.toString(16)}`, start, end, length);
+  exactly(
+    message,
+    `the DMA unmap structure with flags 0x${unmap.flags.toString(16)}`,
+    bytes,
+    start,
+    end,
+    length,
+  );
   if (withBitmap) unmap.bitmap = readBitmapHead(message, bytes, start + DMA_UNMAP_SIZE);
   const broken = brokenUnmapRule(unmap) ?? brokenRange(unmap);
   if (broken !== undefined) throw new ProtocolError(`${message}: ${broken}`);
@@ -220,6 +231,7 @@ export function encodeDmaUnmapReply(reply: {
   size: bigint;
   bitmap?: { pgsize: number; data: Uint8Array } | undefined;
 }): Buffer {
+  checkObject('reply', reply);
   const message = 'DMA_UNMAP reply';
   const { bitmap } = reply;
   const bits = bitmap && byteArray(`${message}: bitmap.data`, bitmap.data);
@@ -245,19 +257,20 @@ export function encodeDmaUnmapReply(reply: {
  */
 export function decodeDmaUnmapReply(bytes: Buffer, start: number, end: number): DmaUnmapReply | undefined {
   const message = 'DMA_UNMAP reply';
+  checkRange(bytes, start, end);
   if (start === end) return undefined;
-  atLeast(message, 'the DMA unmap structure', start, end, DMA_UNMAP_SIZE);
+  atLeast(message, 'the DMA unmap structure', bytes, start, end, DMA_UNMAP_SIZE);
   const { flags, address, size: length } = readEcho(bytes, start);
   if (end - start === DMA_UNMAP_SIZE) return { flags, address, size: length };
   if ((flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) === 0) {
-    exactly(message, 'the DMA unmap structure without GET_DIRTY_BITMAP', start, end, DMA_UNMAP_SIZE);
+    exactly(message, 'the DMA unmap structure without GET_DIRTY_BITMAP', bytes, start, end, DMA_UNMAP_SIZE);
   }
-  atLeast(message, 'the DMA unmap structure with a bitmap', start, end, DMA_UNMAP_SIZE + BITMAP_HEAD);
+  atLeast(message, 'the DMA unmap structure with a bitmap', bytes, start, end, DMA_UNMAP_SIZE + BITMAP_HEAD);
   const head = readBitmapHead(message, bytes, start + DMA_UNMAP_SIZE);
   if (!isPageSize(head.pgsize)) {
     throw new ProtocolError(`${message}: bitmap pgsize is ${head.pgsize}, it must be a power of two`);
   }
   const data = start + DMA_UNMAP_SIZE + BITMAP_HEAD;
-  exactly(message, `a bitmap of ${head.size} bytes`, data, end, head.size);
+  exactly(message, `a bitmap of ${head.size} bytes`, bytes, data, end, head.size);
   return { flags, address, size: length, bitmap: { pgsize: head.pgsize, data: copy(bytes, data, end) } };
 }

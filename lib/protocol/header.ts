@@ -10,8 +10,9 @@
  * has a meaning beside ERROR, and may be 0 even there. The functions on single fields are for the hot path: they
  * check nothing but that the bytes exist.
  */
+import { integer } from '../fields.js';
 import { ProtocolError } from '../errors.js';
-import { readUInt16, readUInt32, writeUInt16, writeUInt32 } from './bytes.js';
+import { checkBuffer, readUInt16, readUInt32, writeUInt16, writeUInt32 } from './bytes.js';
 import {
   commandName,
   HEADER_FLAG_COMMAND,
@@ -89,6 +90,8 @@ export function headerErrno(bytes: Buffer, at: number): number {
  * after either the stream has no known next message.
  */
 export function decodeHeader(bytes: Buffer, at: number): Header {
+  checkBuffer('bytes', bytes);
+  integer('at', at, 0, bytes.length);
   if (bytes.length - at < HEADER_SIZE) {
     throw new ProtocolError(`header: ${bytes.length - at} bytes, a header is exactly ${HEADER_SIZE}`);
   }

@@ -8,7 +8,7 @@
  * ```
  */
 import { ProtocolError } from '../errors.js';
-import { atLeast, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
+import { atLeast, checkObject, readArgsz, writeUInt32, writeUInt32Within } from './bytes.js';
 
 const IRQ_INFO_SIZE = 16;
 /** The most interrupts of one index: MSI-X, the largest that PCI has, ends at 2048. */
@@ -39,7 +39,7 @@ export function decodeGetIrqInfo(
   start: number,
   end: number,
 ): { argsz: number; index: number } {
-  atLeast('DEVICE_GET_IRQ_INFO', 'the IRQ info structure', start, end, IRQ_INFO_SIZE);
+  atLeast('DEVICE_GET_IRQ_INFO', 'the IRQ info structure', bytes, start, end, IRQ_INFO_SIZE);
   return {
     argsz: readArgsz('DEVICE_GET_IRQ_INFO', bytes, start, IRQ_INFO_SIZE),
     index: bytes.readUInt32LE(start + 8),
@@ -48,6 +48,7 @@ export function decodeGetIrqInfo(
 
 /** The payload of the reply. @throws TypeError, RangeError for what a field cannot hold. */
 export function encodeIrqInfo(info: IrqInfo): Buffer {
+  checkObject('info', info);
   return encode('DEVICE_GET_IRQ_INFO reply', info);
 }
 
@@ -68,7 +69,7 @@ function encode(message: string, { flags, index, count }: IrqInfo): Buffer {
  */
 export function decodeIrqInfo(bytes: Buffer, start: number, end: number, asked?: number): IrqInfo {
   const message = 'DEVICE_GET_IRQ_INFO reply';
-  atLeast(message, 'the IRQ info structure', start, end, IRQ_INFO_SIZE);
+  atLeast(message, 'the IRQ info structure', bytes, start, end, IRQ_INFO_SIZE);
   readArgsz(message, bytes, start, IRQ_INFO_SIZE);
   const info: IrqInfo = {
     flags: bytes.readUInt32LE(start + 4),

@@ -14,6 +14,7 @@ import { ProtocolError } from '../errors.js';
 import { byteArray, integer, UINT32_MAX } from '../fields.js';
 import {
   atLeast,
+  checkBuffer,
   copy,
   exactly,
   readArgsz,
@@ -66,7 +67,7 @@ export function encodeMigrationReply(flags: number): Buffer {
  */
 export function decodeMigrationReply(bytes: Buffer, start: number, end: number): number {
   const { data } = decodeDeviceFeatureReply(bytes, start, end, Feature.MIGRATION, DEVICE_FEATURE_GET);
-  exactly('DEVICE_FEATURE MIGRATION reply', 'the data', 0, data.length, MIGRATION_BYTES);
+  exactly('DEVICE_FEATURE MIGRATION reply', 'the data', data, 0, data.length, MIGRATION_BYTES);
   const flags = readSize('DEVICE_FEATURE MIGRATION reply', 'flags', data, 0);
   if (flags % 2 !== MIGRATION_STOP_COPY) {
     throw new ProtocolError(
@@ -115,7 +116,8 @@ export function decodeMigStateReply(
  * @throws ProtocolError unless it is exactly 8 bytes, the first four of them a state.
  */
 export function decodeMigState(data: Buffer, message = 'DEVICE_FEATURE MIG_DEVICE_STATE'): MigrationState {
-  exactly(message, 'the data', 0, data.length, STATE_BYTES);
+  checkBuffer('data', data);
+  exactly(message, 'the data', data, 0, data.length, STATE_BYTES);
   const state = data.readUInt32LE(0);
   if (state > LAST_STATE) {
     throw new ProtocolError(
@@ -159,7 +161,7 @@ export function decodeMigDataRead(
   start: number,
   end: number,
 ): { argsz: number; size: number } {
-  exactly('MIG_DATA_READ', 'the migration data structure', start, end, MIG_DATA_SIZE);
+  exactly('MIG_DATA_READ', 'the migration data structure', bytes, start, end, MIG_DATA_SIZE);
   const size = bytes.readUInt32LE(start + 4);
   return { argsz: readArgsz('MIG_DATA_READ', bytes, start, MIG_DATA_SIZE + size), size };
 }
@@ -176,11 +178,12 @@ export function encodeMigDataReadReply(data: Uint8Array): Buffer {
  * @throws ProtocolError where there is more data than was wanted, or less than `size` says.
  */
 export function decodeMigDataReadReply(bytes: Buffer, start: number, end: number, wanted: number): Buffer {
+  integer('wanted', wanted);
   const message = 'MIG_DATA_READ reply';
-  atLeast(message, 'the migration data structure', start, end, MIG_DATA_SIZE);
+  atLeast(message, 'the migration data structure', bytes, start, end, MIG_DATA_SIZE);
   const size = bytes.readUInt32LE(start + 4);
   if (size > wanted) throw new ProtocolError(`${message}: size is ${size}, ${wanted} was asked for`);
-  atLeast(message, `a size of ${size}`, start, end, MIG_DATA_SIZE + size);
+  atLeast(message, `a size of ${size}`, bytes, start, end, MIG_DATA_SIZE + size);
   return copy(bytes, start + MIG_DATA_SIZE, start + MIG_DATA_SIZE + size);
 }
 
@@ -196,9 +199,9 @@ export function encodeMigDataWrite(data: Uint8Array): Buffer {
  */
 export function decodeMigDataWrite(bytes: Buffer, start: number, end: number): Buffer {
   const message = 'MIG_DATA_WRITE';
-  atLeast(message, 'the migration data structure', start, end, MIG_DATA_SIZE);
+  atLeast(message, 'the migration data structure', bytes, start, end, MIG_DATA_SIZE);
   const size = bytes.readUInt32LE(start + 4);
-  exactly(message, `a size of ${size}`, start, end, MIG_DATA_SIZE + size);
+  exactly(message, `a size of ${size}`, bytes, start, end, MIG_DATA_SIZE + size);
   readArgsz(message, bytes, start, MIG_DATA_SIZE + size);
   return copy(bytes, start + MIG_DATA_SIZE, end);
 }

@@ -129,7 +129,7 @@ export function decodeRegionAccess(
   end: number,
   message = 'region access',
 ): RegionAccess {
-  atLeast(message, 'the region access structure', start, end, REGION_ACCESS_SIZE);
+  atLeast(message, 'the region access structure', bytes, start, end, REGION_ACCESS_SIZE);
   return {
     offset: readSize(message, 'offset', bytes, start),
     region: readUInt32(bytes, start + 8),
@@ -143,7 +143,7 @@ export function decodeRegionAccess(
  * @throws ProtocolError unless it is exactly the 16 bytes.
  */
 export function decodeRegionRead(bytes: Buffer, start: number, end: number): RegionAccess {
-  exactly('REGION_READ', 'the region access structure', start, end, REGION_ACCESS_SIZE);
+  exactly('REGION_READ', 'the region access structure', bytes, start, end, REGION_ACCESS_SIZE);
   return decodeRegionAccess(bytes, start, end, 'REGION_READ');
 }
 
@@ -154,6 +154,13 @@ export function decodeRegionRead(bytes: Buffer, start: number, end: number): Reg
  */
 export function decodeRegionWrite(bytes: Buffer, start: number, end: number): RegionAccess {
   const access = decodeRegionAccess(bytes, start, end, 'REGION_WRITE');
-  exactly('REGION_WRITE', `a write of ${access.count} bytes`, start, end, REGION_ACCESS_SIZE + access.count);
+  exactly(
+    'REGION_WRITE',
+    `a write of ${access.count} bytes`,
+    bytes,
+    start,
+    end,
+    REGION_ACCESS_SIZE + access.count,
+  );
   return access;
 }

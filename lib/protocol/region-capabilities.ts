@@ -13,7 +13,15 @@
  */
 import { ProtocolError } from '../errors.js';
 import { outOfRange } from '../fields.js';
-import { readSize, writeSize, writeUInt16, writeUInt32, writeUInt32Within } from './bytes.js';
+import {
+  checkObject,
+  checkObjects,
+  readSize,
+  writeSize,
+  writeUInt16,
+  writeUInt32,
+  writeUInt32Within,
+} from './bytes.js';
 import {
   REGION_CAP_SPARSE_MMAP,
   REGION_CAP_SPARSE_MMAP_FDS,
@@ -241,6 +249,7 @@ function checkFdArea(message: string, area: MmapFdArea): void {
  * @throws TypeError, RangeError for what a field cannot hold; RangeError for an area outside the region.
  */
 export function encodeCapabilities(capabilities: KnownRegionCapabilities, regionSize: number): Buffer {
+  checkObject(`${MESSAGE}: capabilities`, capabilities);
   const parts: Buffer[] = [];
   if (capabilities.sparseMmap) parts.push(encodeAreas(capabilities.sparseMmap.areas, regionSize));
   if (capabilities.type) parts.push(encodeType(capabilities.type));
@@ -269,6 +278,7 @@ function encodeType({ type, subtype }: { type: number; subtype: number }): Buffe
 }
 
 function encodeAreas(areas: readonly MmapArea[], regionSize: number): Buffer {
+  checkObjects(`${MESSAGE}: areas`, areas);
   const part = capability(REGION_CAP_SPARSE_MMAP, SPARSE_HEAD + areas.length * AREA_BYTES);
   writeUInt32(part, HEADER_BYTES, areas.length, `${MESSAGE}: areas.length`);
   areas.forEach((area, i) => {
@@ -281,6 +291,7 @@ function encodeAreas(areas: readonly MmapArea[], regionSize: number): Buffer {
 }
 
 function encodeFdAreas(areas: readonly MmapFdArea[], regionSize: number): Buffer {
+  checkObjects(`${MESSAGE}: areas`, areas);
   const part = capability(REGION_CAP_SPARSE_MMAP_FDS, SPARSE_HEAD + areas.length * FD_AREA_BYTES);
   writeUInt32(part, HEADER_BYTES, areas.length, `${MESSAGE}: areas.length`);
   areas.forEach((area, i) => {

@@ -13,7 +13,15 @@
  */
 import { ProtocolError } from '../errors.js';
 import { integer, UINT32_MAX } from '../fields.js';
-import { atLeast, readArgsz, readSize, writeSize, writeUInt32, writeUInt32Within } from './bytes.js';
+import {
+  atLeast,
+  checkObject,
+  readArgsz,
+  readSize,
+  writeSize,
+  writeUInt32,
+  writeUInt32Within,
+} from './bytes.js';
 import { REGION_FLAG_CAPS } from './constants.js';
 import {
   decodeCapabilities,
@@ -75,7 +83,7 @@ export function decodeGetRegionInfo(
   start: number,
   end: number,
 ): { argsz: number; index: number } {
-  atLeast('DEVICE_GET_REGION_INFO', 'the region info structure', start, end, REGION_INFO_SIZE);
+  atLeast('DEVICE_GET_REGION_INFO', 'the region info structure', bytes, start, end, REGION_INFO_SIZE);
   return {
     argsz: readArgsz('DEVICE_GET_REGION_INFO', bytes, start, REGION_INFO_SIZE),
     index: bytes.readUInt32LE(start + 8),
@@ -93,6 +101,7 @@ export function encodeRegionInfo(
   info: Pick<RegionInfo, 'index' | 'flags' | 'size' | 'offset'> & { capabilities?: KnownRegionCapabilities },
   argsz: number = UINT32_MAX,
 ): Buffer {
+  checkObject('info', info);
   const message = 'DEVICE_GET_REGION_INFO reply';
   const payload = Buffer.alloc(REGION_INFO_SIZE);
   writeSize(payload, 16, info.size, `${message}: size`);
@@ -118,7 +127,7 @@ export function encodeRegionInfo(
  */
 export function decodeRegionInfo(bytes: Buffer, start: number, end: number, asked?: number): RegionInfo {
   const message = 'DEVICE_GET_REGION_INFO reply';
-  atLeast(message, 'the region info structure', start, end, REGION_INFO_SIZE);
+  atLeast(message, 'the region info structure', bytes, start, end, REGION_INFO_SIZE);
   const info = decodeFixed(message, bytes, start, asked);
   if (info.argsz > end - start) return { ...info, truncated: true, capabilities: { unknown: [] } };
   const first = (info.flags & REGION_FLAG_CAPS) === 0 ? 0 : bytes.readUInt32LE(start + 12);

@@ -23,6 +23,7 @@ import { ProtocolError } from '../errors.js';
 import { integer, notInteger, UINT32_MAX } from '../fields.js';
 import {
   atLeast,
+  checkObjects,
   readArgsz,
   readSize,
   writeSize,
@@ -123,7 +124,7 @@ export function decodeGetRegionIoFds(
   end: number,
 ): { argsz: number; index: number } {
   const message = 'DEVICE_GET_REGION_IO_FDS';
-  atLeast(message, 'the region IO FD structure', start, end, REGION_IO_FDS_SIZE);
+  atLeast(message, 'the region IO FD structure', bytes, start, end, REGION_IO_FDS_SIZE);
   const argsz = boundedArgsz(message, bytes, start);
   mustBeZero(message, 'flags', bytes.readUInt32LE(start + 4));
   mustBeZero(message, 'count', bytes.readUInt32LE(start + 12));
@@ -141,6 +142,7 @@ export function encodeRegionIoFds(
   subRegions: readonly SubRegion[],
   argsz: number = UINT32_MAX,
 ): Buffer {
+  checkObjects('subRegions', subRegions);
   const message = 'DEVICE_GET_REGION_IO_FDS reply';
   const needed = REGION_IO_FDS_SIZE + subRegions.length * SUB_REGION_SIZE;
   const fits = needed <= integer(`${message}: argsz`, argsz);
@@ -191,7 +193,7 @@ function writeSubRegion(name: string, payload: Buffer, at: number, subRegion: Su
  */
 export function decodeRegionIoFds(bytes: Buffer, start: number, end: number, asked?: number): RegionIoFds {
   const message = 'DEVICE_GET_REGION_IO_FDS reply';
-  atLeast(message, 'the region IO FD structure', start, end, REGION_IO_FDS_SIZE);
+  atLeast(message, 'the region IO FD structure', bytes, start, end, REGION_IO_FDS_SIZE);
   const argsz = boundedArgsz(message, bytes, start);
   mustBeZero(message, 'flags', bytes.readUInt32LE(start + 4));
   const index = bytes.readUInt32LE(start + 8);

@@ -11,7 +11,17 @@
  */
 import { ProtocolError } from '../errors.js';
 import { byteArray, integer } from '../fields.js';
-import { atLeast, copy, exactly, readSize, writeSize, writeUInt32, writeUInt32Within } from './bytes.js';
+import {
+  atLeast,
+  checkObject,
+  checkObjects,
+  copy,
+  exactly,
+  readSize,
+  writeSize,
+  writeUInt32,
+  writeUInt32Within,
+} from './bytes.js';
 
 const HEAD_BYTES = 8;
 const WRITE_BYTES = 24;
@@ -36,6 +46,7 @@ export interface RegionWrite {
  * what a field cannot hold.
  */
 export function encodeRegionWriteMulti(writes: readonly RegionWrite[]): Buffer {
+  checkObjects('writes', writes);
   integer('REGION_WRITE_MULTI: writes.length', writes.length, 1, MAX_MULTI_WRITES);
   const payload = Buffer.alloc(HEAD_BYTES + writes.length * WRITE_BYTES);
   writeSize(payload, 0, writes.length, 'REGION_WRITE_MULTI: wr_cnt');
@@ -59,9 +70,9 @@ export function encodeRegionWriteMulti(writes: readonly RegionWrite[]): Buffer {
  */
 export function decodeRegionWriteMulti(bytes: Buffer, start: number, end: number): RegionWrite[] {
   const message = 'REGION_WRITE_MULTI';
-  atLeast(message, 'wr_cnt', start, end, HEAD_BYTES);
+  atLeast(message, 'wr_cnt', bytes, start, end, HEAD_BYTES);
   const count = writeCount(message, bytes, start);
-  exactly(message, `a message of ${count} writes`, start, end, HEAD_BYTES + count * WRITE_BYTES);
+  exactly(message, `a message of ${count} writes`, bytes, start, end, HEAD_BYTES + count * WRITE_BYTES);
   const writes: RegionWrite[] = [];
   for (let at = start + HEAD_BYTES; at < end; at += WRITE_BYTES) {
     const length = bytes.readUInt32LE(at + 12);
@@ -79,6 +90,7 @@ export function decodeRegionWriteMulti(bytes: Buffer, start: number, end: number
 
 /** The payload of the reply. @throws TypeError, RangeError for a count that is not 0 to 200. */
 export function encodeRegionWriteMultiReply(reply: { count: number }): Buffer {
+  checkObject('reply', reply);
   const payload = Buffer.alloc(HEAD_BYTES);
   integer('REGION_WRITE_MULTI reply: count', reply.count, 0, MAX_MULTI_WRITES);
   writeSize(payload, 0, reply.count, 'REGION_WRITE_MULTI reply: count');
@@ -91,7 +103,7 @@ export function encodeRegionWriteMultiReply(reply: { count: number }): Buffer {
  * @throws ProtocolError unless it is exactly 8 bytes and at most 200.
  */
 export function decodeRegionWriteMultiReply(bytes: Buffer, start: number, end: number): { count: number } {
-  exactly('REGION_WRITE_MULTI reply', 'wr_cnt', start, end, HEAD_BYTES);
+  exactly('REGION_WRITE_MULTI reply', 'wr_cnt', bytes, start, end, HEAD_BYTES);
   return { count: writeCount('REGION_WRITE_MULTI reply', bytes, start) };
 }
 

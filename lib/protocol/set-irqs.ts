@@ -10,7 +10,7 @@
  */
 import { ProtocolError } from '../errors.js';
 import { byteArray, UINT32_MAX } from '../fields.js';
-import { atLeast, copy, readArgsz, writeUInt32 } from './bytes.js';
+import { atLeast, checkObject, copy, readArgsz, writeUInt32 } from './bytes.js';
 import {
   IRQ_SET_ACTION_MASK,
   IRQ_SET_ACTION_TRIGGER,
@@ -45,6 +45,7 @@ export interface SetIrqs {
  * cannot hold.
  */
 export function encodeSetIrqs(request: SetIrqs): Buffer {
+  checkObject('request', request);
   const message = 'DEVICE_SET_IRQS';
   const { index, start, count, flags, data = new Uint8Array(0) } = request;
   const payload = Buffer.alloc(SET_IRQS_SIZE + byteArray(`${message}: data`, data).length);
@@ -66,7 +67,7 @@ export function encodeSetIrqs(request: SetIrqs): Buffer {
  * @throws ProtocolError where the payload or its argsz is less than the structure, or a rule of the message is broken.
  */
 export function decodeSetIrqs(bytes: Buffer, start: number, end: number): SetIrqs {
-  atLeast('DEVICE_SET_IRQS', 'the IRQ set structure', start, end, SET_IRQS_SIZE);
+  atLeast('DEVICE_SET_IRQS', 'the IRQ set structure', bytes, start, end, SET_IRQS_SIZE);
   // Clients derived from VFIO count the fds into argsz, so it can be more than the payload.
   readArgsz('DEVICE_SET_IRQS', bytes, start, SET_IRQS_SIZE);
   const request: SetIrqs = {

@@ -12,7 +12,7 @@
  */
 import { ProtocolError } from '../errors.js';
 import { bigInteger, boolean, integer, outOfRange, UINT32_MAX, UINT64_MAX, wrongType } from '../fields.js';
-import { atLeast, isPowerOfTwo, writeUInt16 } from './bytes.js';
+import { atLeast, checkObject, isPowerOfTwo, writeUInt16 } from './bytes.js';
 import {
   DEFAULT_MAX_DATA_XFER_SIZE,
   DEFAULT_MAX_DMA_MAPS,
@@ -76,7 +76,8 @@ export function encodeVersion(version: {
   minor: number;
   capabilities?: Partial<Capabilities> | undefined;
 }): Buffer {
-  const capabilities = version.capabilities ?? {};
+  checkObject('version', version);
+  const { capabilities = {} } = version;
   checkCapabilities(capabilities);
   const members: string[] = [];
   for (const [name, value] of Object.entries(jsonNames(capabilities))) {
@@ -96,6 +97,7 @@ export function encodeVersion(version: {
 
 /** What is undefined is left out of the message, and any value for that. */
 function checkCapabilities(capabilities: Partial<Capabilities>): void {
+  checkObject('VERSION: capabilities', capabilities);
   for (const [name, value] of Object.entries(capabilities)) {
     if (value !== undefined) CHECKS[name as keyof Capabilities]?.(value as never, `VERSION: ${name}`);
   }
@@ -108,13 +110,18 @@ const CHECKS: {
   maxDataXferSize: (value, name) => integer(name, value, 1),
   maxDmaMaps: (value, name) => integer(name, value),
   pgsizes: (value, name) => bigInteger(name, value, 1n),
-  twinSocket: ({ supported, fdIndex }, name) => {
+  twinSocket: (value, name) => {
+    checkObject(name, value);
+    const { supported, fdIndex } = value;
     boolean(`${name}.supported`, supported);
     if (fdIndex !== undefined) integer(`${name}.fdIndex`, fdIndex, 0, MAX_MSG_FDS_LIMIT - 1);
   },
   writeMultiple: (value, name) => boolean(name, value),
   sparseMmapFds: (value, name) => boolean(name, value),
-  migration: ({ pgsize, maxBitmapSize }, name) => {
+  other: (value, name) => checkObject(name, value),
+  migration: (value, name) => {
+    checkObject(name, value);
+    const { pgsize, maxBitmapSize } = value;
     requirePageSize(`${name}.pgsize`, pgsize);
     if (maxBitmapSize !== undefined)
       integer(`${name}.maxBitmapSize`, maxBitmapSize, 0, Number.MAX_SAFE_INTEGER);
@@ -159,7 +166,7 @@ function literal(name: string, value: unknown): string {
  * JSON object in UTF-8, and for a known capability of a wrong type or out of its range.
  */
 export function decodeVersion(bytes: Buffer, start: number, end: number): Version {
-  atLeast('VERSION', 'the version structure', start, end, VERSION_SIZE);
+  atLeast('VERSION', 'the version structure', bytes, start, end, VERSION_SIZE);
   const dataEnd = endOfText(bytes, start + VERSION_SIZE, end);
   const data =
     dataEnd === start + VERSION_SIZE ? {} : parseJson('VERSION', bytes, start + VERSION_SIZE, dataEnd);
