@@ -8,6 +8,8 @@
 #include <algorithm>
 #include <cerrno>
 
+#include "eventfd-adder.h"
+
 namespace vfio_user {
 
 namespace {
@@ -79,12 +81,11 @@ napi_value EventFd::Signal(napi_env env, napi_callback_info info) {
 
 int64_t EventFd::Add(uint64_t value) const {
   if (fd() < 0) return -EBADF;
-  // write has no RWF_NOWAIT here. One that adds 1 cannot block when there is room; a larger one has to fit.
   if (!IsReady(fd(), POLLOUT)) return -EAGAIN;
-  if (value > 1) {
-    const int flags = fcntl(fd(), F_GETFL);
-    if (flags >= 0 && (flags & O_NONBLOCK) == 0) fcntl(fd(), F_SETFL, flags | O_NONBLOCK);
-  }
+  if (value > 0 && value <= EventFdAdder::kMost && EventFdAdder::Get().Add(fd(), value)) return 0;
+  // write has no RWF_NOWAIT here. The flag is the best there is: a peer may clear it again.
+  const int flags = fcntl(fd(), F_GETFL);
+  if (flags >= 0 && (flags & O_NONBLOCK) == 0) fcntl(fd(), F_SETFL, flags | O_NONBLOCK);
   for (;;) {
     if (write(fd(), &value, sizeof(value)) >= 0) return 0;
     if (errno != EINTR) return -errno;

@@ -7,6 +7,7 @@
       "addon/copy.cc",
       "addon/environment.cc",
       "addon/event-fd.cc",
+      "addon/eventfd-adder.cc",
       "addon/fd-syscalls.cc",
       "addon/listener.cc",
       "addon/mapping.cc",

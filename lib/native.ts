@@ -145,12 +145,18 @@ export interface NativeListener {
   close(): void;
 }
 
-/** An eventfd. Read without trusting its flags: the peer shares them and can clear O_NONBLOCK. */
+/** The most that `NativeEventFd.signal` adds without ever waiting for whoever reads it. */
+export const MOST_SIGNALLED = 1024;
+
+/** An eventfd. Used without trusting its flags: the peer shares them and can clear O_NONBLOCK. */
 export interface NativeEventFd {
   readonly fd: number;
   /** Takes the count (clipped to 2^53-1), or -EAGAIN when it is zero. */
   read(): number;
-  /** Adds `value` to the count. */
+  /**
+   * Adds `value` to the count, or nothing and -EAGAIN where it is full. With more than `MOST_SIGNALLED`, or where the kernel has
+   * no asynchronous I/O for us, a peer that fills it and clears O_NONBLOCK at just that moment can make it wait.
+   */
   signal(value: number): number;
   /** While on, each readiness takes the count and calls `onCount(count)`. */
   watch(on: boolean): number;

@@ -8,7 +8,7 @@
  * What a request sets up counts once the server has agreed to it; what it takes the place of lives until then.
  */
 import { readlinkSync } from 'node:fs';
-import { native, type NativeEventFd } from '../native.js';
+import { MOST_SIGNALLED, native, type NativeEventFd } from '../native.js';
 import {
   Command,
   HEADER_FLAG_ERROR,
@@ -49,7 +49,7 @@ class Line {
     this.#theirs = new (native().EventFd)(clientFd, () => undefined);
     this.#ours = new (native().EventFd)(copy, (count) => {
       onCount(count);
-      this.#theirs.signal(count);
+      this.#pass(count);
     });
     this.#ours.watch(true);
     // The sockets keep the process alive, not these.
@@ -59,9 +59,13 @@ class Line {
   /** What was signalled and not passed on yet goes out first. */
   close(): void {
     const count = this.#ours.read();
-    if (count > 0) this.#theirs.signal(count);
+    if (count > 0) this.#pass(count);
     this.#ours.close();
     this.#theirs.close();
+  }
+
+  #pass(count: number): void {
+    this.#theirs.signal(Math.min(count, MOST_SIGNALLED));
   }
 }
 

@@ -1,7 +1,7 @@
 /** The eventfds that the client has given for interrupts, by index and number ("VFIO_USER_DEVICE_SET_IRQS"). */
 import { isEventFd } from '../emulator/irq-table.js';
 import { ProtocolError } from '../errors.js';
-import { native, type NativeEventFd } from '../native.js';
+import { MOST_SIGNALLED, native, type NativeEventFd } from '../native.js';
 import {
   HEADER_SIZE,
   IRQ_SET_ACTION_TRIGGER,
@@ -36,7 +36,7 @@ export class Eventfds {
 
   /** Whether there was an eventfd to signal. */
   signal({ index, subindex, count }: TracedInterrupt): boolean {
-    return this.#eventfds.get(`${index}.${subindex}`)?.signal(count) === 0;
+    return this.#eventfds.get(`${index}.${subindex}`)?.signal(Math.min(count, MOST_SIGNALLED)) === 0;
   }
 
   close(): void {

@@ -1,11 +1,14 @@
 import { spawnSync } from 'node:child_process';
-import { openSync } from 'node:fs';
-import { constants } from 'node:os';
+import { existsSync, mkdtempSync, openSync, rmSync } from 'node:fs';
+import { constants, tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { native } from '../../lib/native.js';
 import type { NativeEventFd } from '../../lib/native.js';
+import { runScript as runModule } from '../lifecycle/child.js';
 import { openFds } from '../support/fds.js';
+import { canPreload, compilePreload } from '../support/preload.js';
 import { descriptorFlags, O_CLOEXEC, O_NONBLOCK, runScript, thrownName } from './support.js';
 
 const { EAGAIN, EBADF, EINVAL } = constants.errno;
@@ -183,3 +186,32 @@ describe('where the kernel cannot promise not to block', () => {
     file.close();
   });
 });
+
+const canTry = canPreload && existsSync('/proc/sys/fs/aio-nr');
+
+(canTry ? test : test.skip)(
+  'a peer that fills an eventfd between a look and the signal makes nobody wait (needs a C compiler, and Linux AIO)',
+  async () => {
+    const scratch = mkdtempSync(join(tmpdir(), 'eventfd-'));
+    try {
+      const preload = compilePreload('hasty-peer', scratch);
+      const { status, signal, reports, stderr } = await runModule(
+        `
+        const eventFd = new (native().EventFd)(native().eventfd(0), () => {});
+        // There is room once more each time that it has been read.
+        for (const count of [1, 1, 70, 1024]) {
+          report(eventFd.signal(count));
+          eventFd.read();
+        }
+        eventFd.close();
+      `,
+        { preload },
+      );
+      expect({ status, signal, stderr }).toEqual({ status: 0, signal: null, stderr: '' });
+      expect(reports).toEqual([0, 0, 0, 0]);
+    } finally {
+      rmSync(scratch, { recursive: true });
+    }
+  },
+  90_000,
+);
