@@ -54,7 +54,9 @@ export class AdmissionQueue<G extends WaitingClient> {
 
   /** Whether one more may come: where there is no room, who has been silent for the longest time goes. */
   hasRoom(): boolean {
-    return !this.#isClosed && (this.#guests.size < this.places + WAITING || this.#makeRoom());
+    const hasRoom = this.#guests.size < this.places + WAITING || this.#makeRoom();
+    // Who is sent away is told of, and whoever hears it may close.
+    return hasRoom && !this.#isClosed;
   }
 
   add(guest: G): void {

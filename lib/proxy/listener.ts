@@ -111,6 +111,7 @@ class TcpListener implements Listener {
   readonly #held = new Set<Socket>();
   #timer: NodeJS.Timeout | undefined;
   #saidFull = false;
+  #isClosed = false;
 
   constructor(server: Server, handler: ListenerHandler) {
     const { address, port, family } = server.address() as AddressInfo;
@@ -139,6 +140,7 @@ class TcpListener implements Listener {
   }
 
   close(): void {
+    this.#isClosed = true;
     clearTimeout(this.#timer);
     this.#server.close();
     for (const socket of this.#held) socket.destroy();
@@ -147,14 +149,15 @@ class TcpListener implements Listener {
   #arrive(socket: Socket): void {
     // Nobody else would hear of a late one.
     socket.on('error', () => undefined);
-    if (this.#held.size === 0 && this.#handler.hasRoom()) this.#letIn(socket);
-    else if (this.#held.size < BACKLOG) {
+    const hasRoom = this.#held.size === 0 && this.#handler.hasRoom();
+    if (hasRoom) this.#letIn(socket);
+    else if (this.#held.size < BACKLOG && !this.#isClosed) {
       this.#held.add(socket);
       socket.once('close', () => this.#held.delete(socket));
       this.#waitForRoom();
     } else {
       socket.destroy();
-      if (!this.#saidFull)
+      if (!this.#saidFull && !this.#isClosed)
         this.#handler.onTrouble(new Error(`${this.address}: too many clients are waiting`));
       this.#saidFull = true;
     }
@@ -167,6 +170,7 @@ class TcpListener implements Listener {
 
   #waitForRoom(): void {
     clearTimeout(this.#timer);
+    if (this.#isClosed) return;
     if (this.#held.size === 0) this.#saidFull = false;
     else this.#timer = setTimeout(() => this.resume(), EVICTED_AFTER_MS).unref();
   }

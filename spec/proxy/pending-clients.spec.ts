@@ -3,6 +3,7 @@ import { describe, expect, jest, test } from '@jest/globals';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { PassThrough, type Duplex } from 'node:stream';
+import { setTimeout as sleep } from 'node:timers/promises';
 import { connect } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
 import { proxy, type ProxyEvent, type ProxyOptions, type ProxyServer } from '../../lib/proxy/index.js';
@@ -10,7 +11,7 @@ import { eventFd } from '../emulator/fixture.js';
 import { RawClient } from '../emulator/raw-client.js';
 import { openFds } from '../support/fds.js';
 import { deviceGetInfoRequest, setIrqsRequest, versionRequest } from '../support/wire.js';
-import { between, cleanup, endOf, proxyTo, until, withDevice } from './fixture.js';
+import { between, cleanup, endOf, proxyTo, scratch, until, withDevice } from './fixture.js';
 
 jest.setTimeout(60_000);
 
@@ -173,6 +174,59 @@ describe('those who wait', () => {
     waits.close();
     expect(events.filter(({ type }) => type === 'ended')).toHaveLength(2);
     await until(() => openFds() <= before);
+  });
+});
+
+describe.each(['a path', 'TCP'])('a proxy on %s that its owner closes upon an event', (kind) => {
+  /** One who has it closed upon the first event of that type, and connects to it. */
+  async function closedUpon(type: ProxyEvent['type'], options: Partial<ProxyOptions> = {}) {
+    const events: string[] = [];
+    const listen = kind === 'TCP' ? { port: 0 } : scratch().path('front');
+    const front = await proxy({
+      listen,
+      connect: scratch().path('nobody'),
+      ...options,
+      onEvent: (event) => {
+        events.push(event.type);
+        if (event.type === type) void front.close();
+      },
+    });
+    cleanup(() => front.close());
+    const [host, port] = front.address.split(':');
+    const come = (): Socket => {
+      const socket = typeof listen === 'string' ? connectTcp(listen) : connectTcp(Number(port), host);
+      socket.on('error', () => undefined);
+      cleanup(() => socket.destroy());
+      return socket;
+    };
+    return { front, events, come };
+  }
+
+  test('of somebody who makes room while it is full lets nobody in any more', async () => {
+    const { front, events, come } = await closedUpon('ended', { ...FOREVER, maxClients: 1 });
+    const before = openFds();
+    const sockets: Socket[] = [];
+    // One place, and 64 who may be there without one: another one has the first of them go.
+    for (let i = 1; i <= 65; i++) {
+      sockets.push(come());
+      await until(() => front.counters.open === i || front.isClosed);
+    }
+    // Long enough for the first one to have been silent for too long.
+    await sleep(300);
+    sockets.push(come());
+    await until(() => front.isClosed, 'the first to go');
+    await until(() => sockets.every(({ closed }) => closed), 'the end of all connections');
+    expect(events.filter((type) => type === 'connected')).toHaveLength(65);
+    expect(events.filter((type) => type === 'ended')).toHaveLength(65);
+    expect(front.counters.open).toBe(0);
+    await until(() => openFds() <= before, 'their fds');
+  });
+
+  test('of the first who comes', async () => {
+    const { front, events, come } = await closedUpon('connected', FOREVER);
+    const socket = come();
+    await until(() => socket.closed, 'its end');
+    expect([events, front.counters.open]).toEqual([['connected', 'ended'], 0]);
   });
 });
 
