@@ -1,5 +1,8 @@
 /** What servers, devices and stores say of being closed, and that they can be closed twice. */
 import { afterAll, describe, expect, test } from '@jest/globals';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, mkdirSync, renameSync, symlinkSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import {
   EduDevice,
   FileStore,
@@ -11,8 +14,12 @@ import {
   type ConnectedClient,
 } from '../../lib/emulator/index.js';
 import { connect } from '../../lib/index.js';
+import { native } from '../../lib/native.js';
 import { proxy } from '../../lib/proxy/index.js';
+import { replay } from '../../lib/replay/index.js';
 import { Scratch } from '../cli/cli.js';
+import { writeRecording } from '../hostile/clients/recording.js';
+import { openFds } from '../support/fds.js';
 
 const scratch = new Scratch();
 afterAll(() => scratch.remove());
@@ -48,5 +55,51 @@ describe('isClosed and close() of', () => {
     clients[0]!.close();
     expect(clients[0]!.isClosed).toBe(true);
     await device.close();
+  });
+});
+
+describe.each<[string, (path: string) => Promise<AsyncDisposable>]>([
+  ['an EmulatorServer', (path) => serve(new EduDevice(), { path })],
+  ['a ProxyServer', (path) => proxy({ listen: path, connect: scratch.path('none') })],
+  [
+    'a ReplayServer',
+    async (path) => {
+      await writeRecording(scratch.path('recording'));
+      return replay(scratch.path('recording'), { path });
+    },
+  ],
+])('%s whose socket is in a directory', (name, open) => {
+  /** Closes a server whose directory has become something else: it listens no more, and nothing of it is left. */
+  async function closeAfter(what: (directory: string) => void): Promise<void> {
+    const directory = scratch.path(`${name} ${Math.random()}`);
+    mkdirSync(directory);
+    const before = openFds();
+    const server = await open(join(directory, 'socket'));
+    what(directory);
+    await server[Symbol.asyncDispose]();
+    expect(openFds()).toBe(before);
+  }
+
+  test.each<[string, (directory: string) => void]>([
+    ['a loop of symbolic links', (directory) => symlinkSync(directory, directory)],
+    ['a file', (directory) => writeFileSync(directory, '')],
+    ['a FIFO', (directory) => void execFileSync('mkfifo', [directory])],
+    ['gone', () => undefined],
+  ])('that is now %s closes, and listens no more', async (_what, put) => {
+    let moved = '';
+    await closeAfter((directory) => {
+      moved = `${directory} moved`;
+      renameSync(directory, moved);
+      put(directory);
+    });
+    expect(native().connectUnix(join(moved, 'socket'))).toBeLessThan(0);
+  });
+
+  test('that cannot be searched any more closes', async () => {
+    const isRoot = process.geteuid?.() === 0;
+    await closeAfter((directory) => {
+      chmodSync(directory, 0);
+      if (isRoot) process.seteuid!(65534);
+    }).finally(() => isRoot && process.seteuid!(0));
   });
 });

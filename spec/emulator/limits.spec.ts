@@ -1,4 +1,5 @@
 /** What one client can have of a server, and all of them of its process. */
+import { execFileSync } from 'node:child_process';
 import { constants } from 'node:os';
 import {
   chmodSync,
@@ -139,6 +140,47 @@ describe('eventfds', () => {
     expect((await asked).flags).toBe(1);
   });
 });
+
+test.each(['one', 'many'] as const)(
+  'as many fds as a message can bring wait with a command, though fds are few: clients %s (needs prlimit)',
+  async (clients) => {
+    const path = join(directory(), 'device.sock');
+    const release: (() => void)[] = [];
+    const handler = {
+      read: (_offset: number, count: number) =>
+        new Promise<Buffer>((resolve) => release.push(() => resolve(Buffer.alloc(count)))),
+      write: () => {},
+    };
+    const device = {
+      regions: [{ index: 0, size: 4, handler }],
+      irqs: [{ index: 2, count: 64, eventfd: true }],
+    };
+    const [soft, hard] = /^Max open files\s+(\d+)\s+(\d+)/m
+      .exec(readFileSync('/proc/self/limits', 'latin1'))!
+      .slice(1);
+    const limit = (count: string) =>
+      execFileSync('prlimit', ['--pid', `${process.pid}`, `--nofile=${count}:${hard}`]);
+    limit('1024');
+    cleanup(() => limit(soft!));
+    const server = await serve(device, { path, clients, maxClients: 1_024, maxMsgFds: 64, maxEventFds: 64 });
+    cleanup(() => server.close());
+    const client = RawClient.connect(path);
+    cleanup(() => client.close());
+    await client.negotiate();
+    const { fd } = eventFd();
+    const read = client.read32(0, 0);
+    await until(() => release.length === 1);
+    const before = openFds();
+    const armed = client.answer(
+      setIrqsRequest({ index: 2, count: 64, flags: 0x24 }),
+      Array<number>(64).fill(fd),
+    );
+    await until(() => openFds() === before + 64, 'its fds');
+    release[0]!();
+    await read;
+    await armed;
+  },
+);
 
 describe('a socket file that nobody listens on', () => {
   function stale(): string {

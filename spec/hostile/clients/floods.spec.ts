@@ -321,6 +321,27 @@ describe.each([false, true])(
       await expectServed(waiting);
     });
 
+    test('a replay whose requests are never taken says so, and refuses the rest', async () => {
+      const options = { answerTimeoutMs: 50, afterDifference: 'refuse' } as const;
+      const server = await otherReplay(options, { hasTwin, hasBurst: true });
+      const { raw, dma } = await comes(server.path);
+      dma.setReading(false);
+      raw.post(BURST);
+      await until(() => server.progress?.differenceCount === 1, 'the end of its patience');
+      await expectNeighboursServed();
+      raw.post(LONG_READ);
+      dma.setReading(true);
+      // What had been sent comes, and no request after it.
+      await until(() => raw.inbox.filter(({ flags }) => flags === 0x21).length === 2, 'the refusals');
+      expect(dma.inbox.filter(({ command }) => command === DMA_WRITE).length).toBeLessThan(BURST_WRITES);
+      raw.close();
+      expect(await server.report()).toMatchObject({
+        outcome: 'different',
+        differences: [{ kind: 'silence', expected: expect.stringContaining('DMA_WRITE') }],
+        refused: 2,
+      });
+    });
+
     test('servers close all the same', async () => {
       const server = await otherReplay({}, { hasTwin, hasBurst: true });
       const { raw, dma } = await comes(server.path);
