@@ -226,14 +226,14 @@ export class ControllerLifecycle {
 
   /** Disabling comes next, whatever comes of this: what went wrong, if anything did. */
   async #shutDown(): Promise<unknown> {
-    await this.#setup.deleteQueues();
-    if (this.#endError !== undefined) return undefined;
     const losses = this.#losses;
+    await this.#setup.deleteQueues();
+    // Whoever lost the connection knows, and there is nothing to shut down.
+    if (this.#endError !== undefined || losses !== this.#losses) return undefined;
     try {
       await this.#setup.shutDown();
     } catch (error) {
       await sameTurn();
-      // Whoever lost the connection knows, and there is nothing to shut down.
       return this.#endError === undefined && losses === this.#losses ? error : undefined;
     }
     return undefined;
