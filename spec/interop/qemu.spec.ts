@@ -44,7 +44,7 @@ withQemu("QEMU's edu (VFIO_USER_QEMU names the program)", () => {
     const refused = await outcomeOf(start(args));
     expect(refused.status).toBe(1);
     expect(refused.stderr).toMatch(
-      /^vfio-user: REGION_READ: the server answered EINVAL; .*--enable turns them on\n$/,
+      /^vfio-user: REGION_READ: the server answered EINVAL; .*memory space is off .*--enable turns it on\n$/,
     );
     await using another = serveEdu();
     const enabled = await outcomeOf(start(['read', another.socket, 'bar0', '0', '--wait', '--enable']));

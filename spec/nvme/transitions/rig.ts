@@ -1,6 +1,6 @@
 /** A driver, a controller behind a link that can be cut, and I/O in flight. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { ClosedError, connect, type Device } from '../../../lib/index.js';
+import { ClosedError, connect, type ConnectOptions, type Device } from '../../../lib/index.js';
 import { NvmeController, decodeStatus, type NvmeQueue } from '../../../lib/nvme/index.js';
 import { proxy, type ProxyServer } from '../../../lib/proxy/index.js';
 import { Scratch } from '../../cli/cli.js';
@@ -14,6 +14,8 @@ export interface Ground {
   readonly server: string;
   /** CC, as the server has it. Undefined where it cannot be asked but through the device. */
   readonly configuration?: () => Promise<number>;
+  /** DMA memory in huge pages; see ../../interop/spdk-transitions.spec.ts. */
+  readonly hugePages?: boolean;
 }
 
 /** Far more than anything takes that has deadlines of milliseconds, on any machine. */
@@ -89,16 +91,29 @@ export class Rig {
 
   static async open(ground: Ground, stamp: number): Promise<Rig> {
     const rig = new Rig(ground, stamp);
-    await rig.mend();
-    rig.device = await connect(rig.#path, { reconnect: { timeoutMs: PATIENCE_MS }, timeoutMs: PATIENCE_MS });
-    rig.device.on('lost', () => (rig.isLost = true));
-    rig.device.on('reconnected', () => (rig.isLost = false));
-    rig.firstFree = await rig.freeAddress();
-    rig.controller = await NvmeController.open(rig.device, { asyncEvents: false, retries: 8 });
-    rig.main = await rig.controller.createQueue({ entries: 4, buffers: { count: 1, bytes: 4096 } });
-    rig.spare = await rig.controller.createQueue({ entries: 4, completion: 'interrupt' });
-    rig.before = await rig.main.read(0, PLACES * BLOCKS);
+    try {
+      await rig.#setUp();
+    } catch (error) {
+      await rig.end();
+      throw error;
+    }
     return rig;
+  }
+
+  async #setUp(): Promise<void> {
+    await this.mend();
+    this.device = await connect(this.#path, { ...this.#options, reconnect: { timeoutMs: PATIENCE_MS } });
+    this.device.on('lost', () => (this.isLost = true));
+    this.device.on('reconnected', () => (this.isLost = false));
+    this.firstFree = await this.freeAddress();
+    this.controller = await NvmeController.open(this.device, { asyncEvents: false, retries: 8 });
+    this.main = await this.controller.createQueue({ entries: 4, buffers: { count: 1, bytes: 4096 } });
+    this.spare = await this.controller.createQueue({ entries: 4, completion: 'interrupt' });
+    this.before = await this.main.read(0, PLACES * BLOCKS);
+  }
+
+  get #options(): ConnectOptions {
+    return { timeoutMs: PATIENCE_MS, hugePages: this.#ground.hugePages };
   }
 
   get isDown(): boolean {
@@ -178,7 +193,7 @@ export class Rig {
 
   /** All places, by a connection of its own to the server. */
   async look(): Promise<Buffer> {
-    const device = await connect(this.#ground.server, { waitForSocket: true, timeoutMs: PATIENCE_MS });
+    const device = await connect(this.#ground.server, { ...this.#options, waitForSocket: true });
     try {
       const controller = await NvmeController.open(device);
       const queue = await controller.createQueue();
