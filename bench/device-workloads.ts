@@ -73,6 +73,15 @@ export function deviceWorkloads(quick: boolean): Workload[] {
       limits: 'What is added is composing and checking messages in JavaScript.',
     },
     {
+      name: 'in-process',
+      title: '4-byte synchronous read of the educational device in this process, beside the same by socket',
+      server: { kind: 'emulator', args: ['emulate', 'edu', '--socket', '{socket}'] },
+      ours: driver('in-process', 'model'),
+      rivals: [{ name: 'the same device by socket', trial: driver('in-process', 'socket') }],
+      limits:
+        'The device model itself, which answers a read with bigints, and messages that are composed and checked.',
+    },
+    {
       name: 'proxy',
       title: '4-byte read through vfio-user proxy, beside the same without it',
       server: { kind: 'target' },

@@ -3,6 +3,7 @@
  * @packageDocumentation
  */
 export { connect, type ConnectOptions } from './device/connect.js';
+export type { ModelEndpoint } from './emulator/in-process.js';
 export { Device, type DeviceEvents } from './device/device.js';
 export type { ReconnectOptions } from './device/reconnect.js';
 export { ConfigSpace, type ConfigWidth } from './device/config-space.js';

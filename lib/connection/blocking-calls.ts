@@ -104,6 +104,7 @@ export class BlockingCalls {
     const caller = new BlockedCaller();
     const request = this.#open(blockingCall(command, decode, caller), options);
     if (!caller.isSettled) this.#scheduler.submit(request, message);
+    this.#giveUpInProcess(request, caller);
     return this.#block(caller) as T;
   }
 
@@ -125,6 +126,7 @@ export class BlockingCalls {
     if (!caller.isSettled) {
       this.#scheduler.submit(request, this.#encoder.encode(access, FLAGS_COMMAND));
     }
+    this.#giveUpInProcess(request, caller);
     return this.#block(caller) as T;
   }
 
@@ -150,6 +152,12 @@ export class BlockingCalls {
           'answer while the call blocks it: call asynchronously, or serve in a worker thread or another process',
       );
     }
+    if (main.inProcess?.isBusy === true) {
+      throw new UnsupportedError(
+        `${commandName(command)}: no synchronous call can be made while the device in this process carries out an earlier ` +
+          'command: call asynchronously, or when that one has been answered',
+      );
+    }
     if (this.#serverRequests.isServing) {
       throw new UnsupportedError(
         `${commandName(command)}: no synchronous call can be made while a request of the server is served`,
@@ -163,6 +171,18 @@ export class BlockingCalls {
     if (this.#whyNotSync !== undefined) {
       throw new UnsupportedError(`${commandName(command)}: ${this.#whyNotSync}`);
     }
+  }
+
+  /** A device in this process has answered by now, or will not before the loop turns. */
+  #giveUpInProcess(request: PendingRequest, caller: BlockedCaller): void {
+    if (caller.isSettled || this.#sockets.main.inProcess === undefined) return;
+    this.#scheduler.abandon(
+      request,
+      new UnsupportedError(
+        `${commandName(request.call.command)}: the device's handler answers by a promise, which a synchronous call cannot ` +
+          'wait for: call asynchronously. The handler has been called, and may still do what was asked',
+      ),
+    );
   }
 
   /** A request, before which everything goes that was sent before. It may be settled by that. */
@@ -191,9 +211,12 @@ export class BlockingCalls {
     const call = blockingCall(command, access, caller);
     const deadline = performance.now() - waitedMs + timeoutMs;
     const started = { call, id, timeoutMs: totalMs, deadline };
-    if (sent < message.headLength) this.#scheduler.resumeSending(started, message, sent);
-    else this.#scheduler.resume(started);
+    const request =
+      sent < message.headLength
+        ? this.#scheduler.resumeSending(started, message, sent)
+        : this.#scheduler.resume(started);
     if (received > 0) fastPath.handOver(unfinished);
+    this.#giveUpInProcess(request, caller);
     return this.#block(caller);
   }
 

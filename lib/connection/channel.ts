@@ -4,6 +4,7 @@ import { headerSize } from '../protocol/header.js';
 import {
   sizeOf,
   type FastPathSocket,
+  type InProcessPeer,
   type Landing,
   type MessageTap,
   type OutgoingMessage,
@@ -86,6 +87,11 @@ export class Channel implements TransportHandler, MessageSender {
   /** Whether `flushSync` and `receiveSync` work. */
   get canBlock(): boolean {
     return this.#transport.canBlock;
+  }
+
+  /** See `Transport.inProcess`. */
+  get inProcess(): InProcessPeer | undefined {
+    return this.#transport.inProcess;
   }
 
   get peer(): string {

@@ -212,6 +212,12 @@ export class RequestScheduler {
     return holder instanceof PendingRequest && !holder.hasUnsentFds ? holder : undefined;
   }
 
+  /** Nobody waits for the request any more: its reply, if it comes, is drained. */
+  abandon(request: PendingRequest, reason: unknown): void {
+    this.#giveUp(request, reason);
+    this.#pumpSoon();
+  }
+
   /** The request's reply has come: it is settled next, and then `pump` follows. */
   onReply(request: PendingRequest): void {
     this.#inFlight--;

@@ -7,7 +7,9 @@ import {
   negotiate,
   type CallOptions,
   type MessageTap,
+  type OpenTransport,
 } from '../connection/index.js';
+import type { ModelEndpoint } from '../emulator/in-process.js';
 import type { VfioUserError } from '../errors.js';
 import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
@@ -19,6 +21,7 @@ import {
   checkEndpoint,
   openEndpoint,
   type Endpoint,
+  type OpenOptions,
   type SocketPermissions,
 } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
@@ -99,6 +102,9 @@ const VERSION = new option.OptionTable<{ major: number; minor: number }>(
   { major: option.wholeNumber(0, MAX_VERSION), minor: option.wholeNumber(0, MAX_VERSION) },
   ['major', 'minor'],
 );
+const MODEL = new option.OptionTable<ModelEndpoint>({ model: option.unchecked, options: option.unchecked }, [
+  'model',
+]);
 const OPTIONS = new option.OptionTable<ConnectOptions>({
   ...option.CALL_CHECKS,
   ...TRACE_CHECKS,
@@ -127,7 +133,8 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
  * Connects to a vfio-user server and opens its device.
  *
  * @param endpoint - a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
- *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one.
+ *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one; or
+ *   `{ model }`, a device of this process.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  *
@@ -138,9 +145,12 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
  * console.log(await device.bar(0).readUInt32(0));
  * ```
  */
-export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): Promise<Device> {
+export async function connect(
+  endpoint: Endpoint | ModelEndpoint,
+  given: ConnectOptions = {},
+): Promise<Device> {
   OPTIONS.check('connect', given);
-  checkEndpoint('connect', endpoint);
+  const opener = await openerOf(endpoint);
   const quirks = checkQuirks(given.quirks);
   const options = withQuirks(given, quirks);
   const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
@@ -150,11 +160,11 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
   requireLittleEndian();
   // A quirk's.
   if (options.inFlight !== undefined) checkInFlight(options.inFlight);
-  const reconnect = reconnectOptions(endpoint, options);
+  const reconnect = reconnectOptions(opener, options);
   const tap = await openTap({ trace: options.trace, capture: options.capture }, true);
   let context: DeviceContext | undefined;
   let dialled: Dialled | undefined;
-  const dialAgain = (again: CallOptions): Promise<Dialled> => dial(endpoint, options, quirks, tap, again);
+  const dialAgain = (again: CallOptions): Promise<Dialled> => dial(opener, options, quirks, tap, again);
   try {
     dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
@@ -180,15 +190,36 @@ export async function connect(endpoint: Endpoint, given: ConnectOptions = {}): P
   }
 }
 
+/** How a transport to the device is had. */
+interface Opener {
+  /** Whether it can be opened again when it has ended. */
+  readonly canOpenAgain: boolean;
+  open(options: OpenOptions): Promise<OpenTransport> | OpenTransport;
+}
+
+/** @throws TypeError and RangeError for what is no endpoint, and for a device that contradicts itself. */
+async function openerOf(endpoint: Endpoint | ModelEndpoint): Promise<Opener> {
+  if (typeof endpoint === 'object' && endpoint !== null && 'model' in endpoint) {
+    MODEL.check('connect: endpoint', endpoint);
+    const { model, options } = endpoint;
+    // Whoever has no device in the process does not load what serves one.
+    const { checkModel, openModel } = await import('../emulator/in-process.js');
+    checkModel('connect: endpoint.options', model, options);
+    return { canOpenAgain: true, open: () => openModel(model, options) };
+  }
+  checkEndpoint('connect', endpoint);
+  return { canOpenAgain: canOpenAgain(endpoint), open: (options) => openEndpoint(endpoint, options) };
+}
+
 /** A connection with its version negotiated. */
 async function dial(
-  endpoint: Endpoint,
+  opener: Opener,
   options: ConnectOptions,
   quirks: CheckedQuirks,
   tap: MessageTap | undefined,
   call: CallOptions,
 ): Promise<Dialled> {
-  const open = await openEndpoint(endpoint, {
+  const open = await opener.open({
     timeoutMs: call.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     signal: call.signal,
     waitForSocket: options.waitForSocket ?? false,
@@ -227,9 +258,9 @@ function watch(
 }
 
 /** Undefined where the device is not to come back. */
-function reconnectOptions(endpoint: Endpoint, { reconnect }: ConnectOptions): ReconnectOptions | undefined {
+function reconnectOptions(opener: Opener, { reconnect }: ConnectOptions): ReconnectOptions | undefined {
   if (reconnect === undefined || reconnect === false) return undefined;
-  if (!canOpenAgain(endpoint)) {
+  if (!opener.canOpenAgain) {
     throw new TypeError(
       'reconnect needs an endpoint that can be opened again: a path, tcp:HOST:PORT, { vsock } or { dial }',
     );

@@ -103,6 +103,11 @@ export class EmulatorSession implements TransportHandler {
     return { commands: this.#queue.bytes, replies: this.#output.bytes };
   }
 
+  /** A command waits for a promise of the device's, or for one before it that does. */
+  get isBusy(): boolean {
+    return this.#isBusy || this.#queue.length > 0;
+  }
+
   ref(): void {
     this.#isReferenced = true;
     this.#transport.ref();
@@ -139,7 +144,7 @@ export class EmulatorSession implements TransportHandler {
     if (this.#queue.bytes > MAX_QUEUED) {
       throw new ProtocolError(`the client sent too many commands: ${this.#queue.length} are waiting`);
     }
-    this.#share.spend(performance.now() - begun, this.#transport.turn);
+    this.#spend(begun);
     this.#throttle();
   }
 
@@ -184,7 +189,7 @@ export class EmulatorSession implements TransportHandler {
       if (message === undefined) break;
       const begun = performance.now();
       this.#run(message);
-      this.#share.spend(performance.now() - begun, this.#transport.turn);
+      this.#spend(begun);
     }
     this.#throttle();
   }
@@ -263,8 +268,14 @@ export class EmulatorSession implements TransportHandler {
       this.#refuse(message, error);
     }
     this.#isBusy = false;
-    this.#share.spend(performance.now() - begun, this.#transport.turn);
+    this.#spend(begun);
     this.#runQueue();
+  }
+
+  /** A client in this thread takes of its own time: what it may take in a turn is not for us to say. */
+  #spend(begun: number): void {
+    if (this.#transport.inProcess !== undefined) return;
+    this.#share.spend(performance.now() - begun, this.#transport.turn);
   }
 
   /** The first command: VERSION, or the connection ends. */
@@ -392,5 +403,20 @@ export class EmulatorSession implements TransportHandler {
     } catch (error) {
       this.#settings.onError(error);
     }
+  }
+}
+
+/** Tells whoever watches the server of a client that has begun. */
+export function tellOfClient(session: EmulatorSession, { onClient, onError }: Settings): void {
+  try {
+    onClient?.({
+      closed: session.closed,
+      get isClosed() {
+        return session.isClosed;
+      },
+      close: () => session.close(),
+    });
+  } catch (error) {
+    onError(error);
   }
 }

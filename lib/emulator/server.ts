@@ -24,7 +24,7 @@ import {
 } from './emulator-options.js';
 import { ClientListener } from './client-listener.js';
 import { RegionTable } from './region-table.js';
-import { EmulatorSession } from './emulator-session.js';
+import { EmulatorSession, tellOfClient } from './emulator-session.js';
 
 /** What `serve` can be told. */
 export interface ServeOptions extends EmulatorOptions {
@@ -212,22 +212,8 @@ export class EmulatorServer implements AsyncDisposable {
     if (!this.#isReferenced) session.unref();
     this.#sessions.add(session);
     void session.closed.then(() => this.#sessions.delete(session));
-    this.#tellOf(session);
+    tellOfClient(session, this.#settings);
     return session;
-  }
-
-  #tellOf(session: EmulatorSession): void {
-    try {
-      this.#settings.onClient?.({
-        closed: session.closed,
-        get isClosed() {
-          return session.isClosed;
-        },
-        close: () => session.close(),
-      });
-    } catch (error) {
-      this.#settings.onError(error);
-    }
   }
 
   #end(reason: VfioUserError): void {

@@ -1,5 +1,6 @@
 export type {
   FastPathSocket,
+  InProcessPeer,
   Landing,
   OutgoingMessage,
   SpinState,
@@ -9,6 +10,7 @@ export type {
 export { LANDING_PREFIX, MAX_MESSAGE_FDS, MAX_MESSAGE_SIZE, sizeOf, wholeMessage } from './transport.js';
 export { borrowSlab, returnSlab } from './slab-pool.js';
 export { DuplexTransport } from './duplex.js';
+export { openLoopback } from './loopback.js';
 export {
   FAST_PATH_OTHER_AT,
   FAST_PATH_REPLY_AT,

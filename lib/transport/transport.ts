@@ -92,6 +92,12 @@ export interface SpinState {
 
 export const NO_SPIN: SpinState = { blocking: 0, awaiting: 0 };
 
+/** The other end, where it is in this thread and answers from within `trySend`. */
+export interface InProcessPeer {
+  /** It carries out an earlier message, or has one to answer: another one waits, whatever the caller does. */
+  readonly isBusy: boolean;
+}
+
 /** A message to send: `head[0, headLength)`, then `body`. */
 export interface OutgoingMessage {
   /** The header, and the fields behind it. */
@@ -130,6 +136,8 @@ export interface Transport {
   readonly isServedHere: boolean;
   /** What comes is answered on this thread's event loop, as a server does it. */
   serveHere(): void;
+  /** Undefined where the other end is not reached by a call: then there is something to wait for. */
+  readonly inProcess?: InProcessPeer | undefined;
   /** Undefined where there is none. */
   readonly fastPath: FastPathSocket | undefined;
   /** Another number each time that the loop, or a wait, brings something to receive: what came before had its turn. */

@@ -1,0 +1,44 @@
+/** A device for a client in the same process: its handlers are called, and there is no socket. */
+import { openLoopback, type Transport, type TransportHandler } from '../transport/index.js';
+import { checkDevice } from './device-check.js';
+import type { DeviceModel } from './device-model.js';
+import { EMULATOR_OPTIONS, settingsOf, type EmulatorOptions } from './emulator-options.js';
+import { EmulatorSession, tellOfClient } from './emulator-session.js';
+import { RegionTable } from './region-table.js';
+
+/**
+ * A device of this process: its handlers are called, and nothing goes through a socket. Synchronous calls work where the
+ * handler answers at once.
+ */
+export interface ModelEndpoint {
+  /** The device. It is its owner's, who closes it, and can be connected to more than once. */
+  model: DeviceModel;
+  /** What a server of it could be told. */
+  options?: EmulatorOptions;
+}
+
+/** What the transport is called in errors and traces. */
+const PEER = 'the device in this process';
+
+/**
+ * Checks what a client of the device would find.
+ * @throws TypeError or RangeError for a device that contradicts itself, and for options that make no sense.
+ */
+export function checkModel(caller: string, device: DeviceModel, options: EmulatorOptions = {}): void {
+  EMULATOR_OPTIONS.check(caller, options);
+  checkDevice(device);
+}
+
+/** The client's end of a new connection to a device that has been checked. */
+export function openModel(
+  device: DeviceModel,
+  options: EmulatorOptions = {},
+): (handler: TransportHandler) => Transport {
+  // Two sockets would be two ways for what has one order.
+  const settings = settingsOf({ ...options, twinSocket: false });
+  return openLoopback(PEER, (open) => {
+    const session = new EmulatorSession(device, new RegionTable(device.regions), settings, open);
+    tellOfClient(session, settings);
+    return session;
+  });
+}
