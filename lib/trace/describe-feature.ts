@@ -1,4 +1,5 @@
 /** DEVICE_FEATURE, each feature with its data, and the stream of migration data. */
+import { UINT32_MAX } from '../fields.js';
 import { ProtocolError } from '../errors.js';
 import {
   DEVICE_FEATURE_GET,
@@ -114,7 +115,7 @@ export function migDataRead(bytes: Buffer, start: number, end: number): Payload 
 
 export function migDataReadReply(bytes: Buffer, start: number, end: number): Payload {
   // A reply is padded at times: its `size` says how much counts.
-  const { length } = decodeMigDataReadReply(bytes, start, end, Number.MAX_SAFE_INTEGER);
+  const { length } = decodeMigDataReadReply(bytes, start, end, UINT32_MAX);
   const data = start + MIG_DATA_SIZE;
   return { fields: { argsz: argszAt(bytes, start), size: length }, ...dataAt(data, data + length) };
 }
