@@ -359,10 +359,10 @@ export function holdFd(fd: number): HeldFd {
   return new (native().EventFd)(fd, ignore);
 }
 
-/** Closes fds that nobody claimed. */
+/** Closes fds that no decoder claimed. */
 export function closeFds(fds: readonly number[]): void {
   for (const fd of fds) native().closeFd(fd);
 }
 
 /** Positive errno numbers that the layers above compare with. */
-export { EAGAIN, ECONNREFUSED, EFAULT, EINVAL, ENOENT, ENOMEM, ENOTCONN, EPIPE } from './system-numbers.js';
+export { EAGAIN, ECONNREFUSED, ENOENT, ENOMEM, ENOTCONN, EPIPE } from './system-numbers.js';

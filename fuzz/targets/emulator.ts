@@ -68,7 +68,7 @@ class Run {
   }
 
   async go(): Promise<void> {
-    const connection = this.#listener.welcome(this.#client.open);
+    const connection = this.#listener.admit(this.#client.open);
     for (let i = 0; i < MOST_STEPS && !this.#script.isOver; i++) {
       const step = this.#script.byte();
       this.#step(step % 16);

@@ -29,7 +29,7 @@ function helpOf(command: Command): string {
     getOutHelpWidth: () => WIDTH,
     getOutHasColors: () => false,
   });
-  // The options that all verbs have are told once.
+  // Options that all verbs have are documented once.
   command.configureHelp({ showGlobalOptions: !isVerb });
   command.outputHelp();
   return text.trimEnd();

@@ -1,4 +1,4 @@
-/** Watches vectors until enough has come, the process is told to stop, or the device is lost. */
+/** Watches vectors until enough have come, the process is interrupted, or the device is lost. */
 import type { Device, IrqIndex, Vector } from '../index.js';
 import { IrqLog, type Interrupts } from './irq-log.js';
 import { print } from './output.js';

@@ -1,4 +1,4 @@
-/** Reading a stretch through mappings where there are any: some servers answer no read of what can be mapped. */
+/** Reading a range through mappings where there are any: some servers answer no read of what can be mapped. */
 import type { Region } from '../index.js';
 import { CHUNK_BYTES, type RegionRange } from './region-io.js';
 import { UsageError } from './errors.js';
@@ -6,14 +6,14 @@ import { UsageError } from './errors.js';
 type Reader = (part: RegionRange) => AsyncIterable<Buffer>;
 
 /**
- * The bytes of the stretch a chunk at a time: what can be mapped is copied out of the server's memory, the rest is
+ * The bytes of the range a chunk at a time: what can be mapped is copied out of the server's memory, the rest is
  * `readRest`'s.
  * @throws UsageError where nothing of it can be mapped; what `Region.map` and `copyOut` throw.
  */
-export function readMapped(stretch: RegionRange, readRest: Reader): AsyncGenerator<Buffer, void, undefined> {
-  const areas = areasOf(stretch);
+export function readMapped(range: RegionRange, readRest: Reader): AsyncGenerator<Buffer, void, undefined> {
+  const areas = areasOf(range);
   if (areas.length === 0) throw new UsageError('nothing there can be mapped: --mapped has nothing to do');
-  return inChunks(readParts(stretch, areas, readRest));
+  return inChunks(readParts(range, areas, readRest));
 }
 
 interface Area {
@@ -21,7 +21,7 @@ interface Area {
   end: number;
 }
 
-/** What can be mapped of the stretch, in order and without overlap. */
+/** What can be mapped of the range, in order and without overlap. */
 function areasOf({ region, offset, length }: RegionRange): Area[] {
   const areas: Area[] = [];
   if (!region.mappable) return areas;
@@ -37,15 +37,15 @@ function areasOf({ region, offset, length }: RegionRange): Area[] {
 }
 
 async function* readParts(
-  stretch: RegionRange,
+  range: RegionRange,
   areas: readonly Area[],
   readRest: Reader,
 ): AsyncGenerator<Buffer> {
-  const end = stretch.offset + stretch.length;
-  let at = stretch.offset;
+  const end = range.offset + range.length;
+  let at = range.offset;
   for (const area of [...areas, { start: end, end }]) {
-    if (at < area.start) yield* readRest({ ...stretch, offset: at, length: area.start - at });
-    if (area.start < area.end) yield* copyOut(stretch.region, area);
+    if (at < area.start) yield* readRest({ ...range, offset: at, length: area.start - at });
+    if (area.start < area.end) yield* copyOut(range.region, area);
     at = area.end;
   }
 }

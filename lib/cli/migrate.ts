@@ -46,7 +46,7 @@ export async function saveState(device: Device, name: string, options: Save): Pr
   }
   if (options.resume === true) await device.migration.transition(MigrationState.RUNNING);
   const where = name === STANDARD_STREAM ? 'stdout' : name;
-  await tell(device, `saved ${byteCount(bytes!)} to ${where}`);
+  await tell(device, `saved ${byteCount(bytes ?? 0)} to ${where}`);
 }
 
 async function save(

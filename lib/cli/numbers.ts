@@ -35,9 +35,9 @@ export function length(text: string): number {
 
 /** A number of bytes: digits, 0x hexadecimal, or `4K`, `512M`, `1G`, `2T`, which are powers of 1,024. */
 export function byteSize(text: string): number {
-  const groups = WITH_SUFFIX.exec(text)?.groups;
-  if (groups === undefined) return length(text);
-  const value = Number(groups['digits']) * 1024 ** (SUFFIXES.indexOf(groups['suffix']!.toUpperCase()) + 1);
+  const { digits, suffix } = WITH_SUFFIX.exec(text)?.groups ?? {};
+  if (suffix === undefined) return length(text);
+  const value = Number(digits) * 1024 ** (SUFFIXES.indexOf(suffix.toUpperCase()) + 1);
   if (value === 0 || !Number.isSafeInteger(value)) throw new InvalidArgumentError('It is out of range.');
   return value;
 }

@@ -11,13 +11,13 @@ let failure: Error | undefined;
 /** A regular file: Node's stream for those takes a short write, of a disk that is full, for a whole one. */
 let isFile: boolean | undefined;
 
-/** From now on a write that fails is kept for `flush`, whoever made it; `onFailure` is told of the first. */
+/** From now on the first failed write is kept for `flush` and given to `onFailure`. */
 export function watchStdout(onFailure: (reason: Error) => void): void {
   process.stdout.on('error', (error: Error) => {
     failure ??= error;
     onFailure(error);
   });
-  // There is nobody left who could be told.
+  // Nothing can be reported any more.
   process.stderr.on('error', () => {});
 }
 
@@ -41,7 +41,7 @@ export async function flush(): Promise<void> {
   if (failure !== undefined) throw failure;
 }
 
-/** Whether the error is that whoever reads stdout has gone (`| head`). */
+/** Whether the reader of stdout has gone (`| head`). */
 export function isReaderGone(error: unknown): boolean {
   return error === failure && (error as NodeJS.ErrnoException | undefined)?.code === 'EPIPE';
 }

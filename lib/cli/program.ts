@@ -101,7 +101,7 @@ vfio-user help VERB, or vfio-user VERB --help, says more; docs/cli.md has all of
 
 /**
  * Runs the command line `argv`, without the program's own name.
- * @returns the exit status; errors have been told on stderr by then.
+ * @returns the exit status; errors have been printed on stderr by then.
  */
 export async function run(argv: readonly string[]): Promise<number> {
   const program = await buildProgram(argv[0]);
@@ -113,7 +113,7 @@ export async function run(argv: readonly string[]): Promise<number> {
     return wasCaptureLost() ? FAILURE : 0;
   } catch (error) {
     if (isReaderGone(error)) return READER_GONE;
-    // Commander has told its own errors.
+    // Commander has printed its own errors.
     if (!(error instanceof CommanderError)) {
       const { verbose } = program.opts<GlobalOptions>();
       process.stderr.write(`${describeError(error, verbose)}\n`);

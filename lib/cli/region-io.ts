@@ -1,11 +1,12 @@
-/** A stretch of a region in accesses of the wanted width, as many at once as a chunk has. */
+/** A range of a region in accesses of the wanted width, as many at once as a chunk has. */
 import { RemoteError, VfioUserError, type Device, type Region } from '../index.js';
 import { PciCommand, barOffset } from '../pci/index.js';
 import { PciRegion } from '../protocol/index.js';
 import { UsageError } from './errors.js';
-import type { AccessWidth } from './numbers.js';
-import { regionName } from './region-names.js';
+import { size, uint64, type AccessWidth } from './numbers.js';
+import { regionIndex, regionName } from './region-names.js';
 import { hex } from './format-text.js';
+import { InvalidArgumentError } from 'commander';
 
 /** How much is read or written before it is handed on. A multiple of every width and of a dump's line. */
 export const CHUNK_BYTES = 1 << 16;
@@ -58,54 +59,51 @@ export function regionRange(
   };
 }
 
-/** The bytes of the stretch, a chunk at a time. */
-export async function* readRange(stretch: RegionRange): AsyncGenerator<Buffer, void, undefined> {
-  for (let at = 0; at < stretch.length; at += CHUNK_BYTES) {
-    const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, stretch.length - at));
+/** The bytes of the range, a chunk at a time. */
+export async function* readRange(range: RegionRange): AsyncGenerator<Buffer, void, undefined> {
+  for (let at = 0; at < range.length; at += CHUNK_BYTES) {
+    const chunk = Buffer.alloc(Math.min(CHUNK_BYTES, range.length - at));
     // In the order of the offsets: calls go out in the order in which they are made.
     await Promise.all(
-      accesses(stretch, stretch.offset + at, chunk.length).map(([from, count]) =>
-        noted(
-          stretch,
-          stretch.region.readInto(stretch.offset + at + from, chunk.subarray(from, from + count)),
-        ),
+      accesses(range, range.offset + at, chunk.length).map(([from, count]) =>
+        noted(range, range.region.readInto(range.offset + at + from, chunk.subarray(from, from + count))),
       ),
     );
     yield chunk;
   }
 }
 
-/** Writes `data` at `at` bytes into the stretch. */
-export async function writeRange(stretch: RegionRange, at: number, data: Buffer): Promise<void> {
-  const offset = stretch.offset + at;
+/** Writes `data` at `at` bytes into the range. */
+export async function writeRange(range: RegionRange, at: number, data: Buffer): Promise<void> {
+  const offset = range.offset + at;
   for (let done = 0; done < data.length; done += CHUNK_BYTES) {
     const chunk = data.subarray(done, done + CHUNK_BYTES);
     await Promise.all(
-      accesses(stretch, offset + done, chunk.length).map(([from, count]) =>
-        noted(stretch, stretch.region.write(offset + done + from, chunk.subarray(from, from + count))),
+      accesses(range, offset + done, chunk.length).map(([from, count]) =>
+        noted(range, range.region.write(offset + done + from, chunk.subarray(from, from + count))),
       ),
     );
   }
 }
 
-async function noted(stretch: RegionRange, access: Promise<void>): Promise<void> {
+async function noted(range: RegionRange, access: Promise<void>): Promise<void> {
   await access;
-  stretch.hasAnswered = true;
+  range.hasAnswered = true;
 }
 
 /**
- * Runs `work` on the stretch, and says in its error what a newcomer will ask: a BAR whose kind of space is off in the
+ * Runs `work` on the range, and says in its error what a newcomer will ask: a BAR whose kind of space is off in the
  * command register refuses its accesses, as hardware does. One that has carried out an access has another reason.
  */
 export async function withEnableHint(
   device: Device,
-  stretch: RegionRange,
+  range: RegionRange,
   work: () => Promise<void>,
 ): Promise<void> {
   try {
     await work();
   } catch (error) {
-    const space = error instanceof RemoteError && !stretch.hasAnswered ? spaceThatIsOff(device, stretch) : '';
+    const space = error instanceof RemoteError && !range.hasAnswered ? spaceThatIsOff(device, range) : '';
     if (space === '') throw error;
     const { code, message } = error as RemoteError;
     const hint = `${space} space is off in its command register, and --enable turns it on`;
@@ -141,4 +139,36 @@ function accesses(
 function naturalWidth(offset: number, left: number): number {
   if (offset % 4 === 0 && left >= 4) return 4;
   return offset % 2 === 0 && left >= 2 ? 2 : 1;
+}
+
+export interface RegisterWrite {
+  region: number;
+  offset: number;
+  bytes: Buffer;
+}
+
+const FORM = /^(?<region>[^:]+):(?<offset>[^=.]+)(?:\.(?<width>[bwlq]))?=(?<value>.+)$/i;
+const WIDTHS: Readonly<Record<string, AccessWidth>> = { b: 1, w: 2, l: 4, q: 8 };
+
+export function registerWrite(text: string): RegisterWrite {
+  const { region, offset, width: letter = 'l', value: digits } = FORM.exec(text)?.groups ?? {};
+  const width = WIDTHS[letter.toLowerCase()];
+  if (region === undefined || offset === undefined || digits === undefined || width === undefined)
+    throw new InvalidArgumentError('A write is REGION:OFFSET=VALUE.');
+  const value = uint64(digits);
+  if (value >> BigInt(8 * width) !== 0n) {
+    throw new InvalidArgumentError(`The value does not fit ${width} bytes.`);
+  }
+  const bytes = Buffer.alloc(8);
+  bytes.writeBigUInt64LE(value);
+  return {
+    region: regionIndex(region),
+    offset: size(offset),
+    bytes: bytes.subarray(0, width),
+  };
+}
+
+export async function performWrite(device: Device, { region, offset, bytes }: RegisterWrite): Promise<void> {
+  const range = regionRange(device, region, offset, bytes.length, undefined);
+  await withEnableHint(device, range, () => writeRange(range, 0, bytes));
 }

@@ -58,14 +58,19 @@ const WIDTHS: Readonly<Record<string, RegisterWidth>> = { b: 1, w: 2, l: 4 };
 /** @throws UsageError for what is no operation. */
 export function parseOperation(text: string): Operation {
   const { register = '', values } = OPERATION.exec(text)?.groups ?? {};
-  const parts = REGISTER.exec(register)?.groups;
-  const { before, behind } = parts ?? {};
-  if (parts === undefined || (before !== undefined && behind !== undefined))
+  const {
+    name,
+    before,
+    behind,
+    width: letter,
+    offset: distance = '0',
+  } = REGISTER.exec(register)?.groups ?? {};
+  if (name === undefined || (before !== undefined && behind !== undefined))
     throw invalid(text, 'it is REGISTER[+offset][.b|.w|.l][@n][=VALUE[:MASK],…]');
-  const place = placeOf(parts['name']!, before ?? behind, text);
-  const width = parts['width'] === undefined ? place.width : WIDTHS[parts['width'].toLowerCase()];
+  const place = placeOf(name, before ?? behind, text);
+  const width = letter === undefined ? place.width : WIDTHS[letter.toLowerCase()];
   if (width === undefined) throw invalid(text, 'it wants a width: .b, .w or .l');
-  const offset = place.offset + Number.parseInt(parts['offset'] ?? '0', 16);
+  const offset = place.offset + Number.parseInt(distance, 16);
   if (offset % width !== 0) throw invalid(text, `${hex(offset)} is not aligned to ${width} bytes`);
   const writes = values === undefined ? [] : values.split(',').map((value) => parseWrite(value, width, text));
   return { text: register, base: place.base, offset, width, writes };
@@ -138,10 +143,10 @@ function capabilityOf(name: string): { id: number; extended: boolean } | undefin
   const upper = name.toUpperCase();
   const known = CAPABILITY_NAMES.find((candidate) => candidate.name === upper);
   if (known !== undefined) return { id: known.id, extended: known.extended };
-  const groups = BY_ID.exec(name)?.groups;
-  if (groups === undefined) return undefined;
-  const id = Number.parseInt(groups['id']!, 16);
-  const extended = groups['kind']!.toUpperCase() === 'ECAP';
+  const { kind, id: digits } = BY_ID.exec(name)?.groups ?? {};
+  if (kind === undefined || digits === undefined) return undefined;
+  const id = Number.parseInt(digits, 16);
+  const extended = kind.toUpperCase() === 'ECAP';
   return id <= (extended ? MAX_EXTENDED_ID : MAX_ID) ? { id, extended } : undefined;
 }
 

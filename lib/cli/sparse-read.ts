@@ -1,4 +1,4 @@
-/** Reading a stretch that has areas which cannot be read: those are left out and listed. */
+/** Reading a range that has areas which cannot be read: those are left out and listed. */
 import { RemoteError } from '../errors.js';
 import { CHUNK_BYTES, readRange, type RegionRange } from './region-io.js';
 import { counted, hex } from './format-text.js';
@@ -14,15 +14,15 @@ export interface Hole {
   error: RemoteError;
 }
 
-/** The bytes of the stretch a chunk at a time, with `fill` where the server answers an error; `holes` gets those. */
+/** The bytes of the range a chunk at a time, with `fill` where the server answers an error; `holes` gets those. */
 export async function* readSparse(
-  stretch: RegionRange,
+  range: RegionRange,
   fill: number,
   holes: Hole[],
 ): AsyncGenerator<Buffer, void, undefined> {
-  const end = stretch.offset + stretch.length;
-  for (let at = stretch.offset; at < end; at += CHUNK_BYTES) {
-    const part = { ...stretch, offset: at, length: Math.min(CHUNK_BYTES, end - at) };
+  const end = range.offset + range.length;
+  for (let at = range.offset; at < end; at += CHUNK_BYTES) {
+    const part = { ...range, offset: at, length: Math.min(CHUNK_BYTES, end - at) };
     const whole = await tryRead(part);
     yield Buffer.isBuffer(whole) ? whole : await readPieces(part, fill, holes);
   }
@@ -49,7 +49,7 @@ async function tryRead(part: RegionRange): Promise<Buffer | RemoteError> {
   try {
     const chunks: Buffer[] = [];
     for await (const chunk of readRange(part)) chunks.push(chunk);
-    return chunks.length === 1 ? chunks[0]! : Buffer.concat(chunks);
+    return Buffer.concat(chunks);
   } catch (error) {
     if (!(error instanceof RemoteError)) throw error;
     return error;

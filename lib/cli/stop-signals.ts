@@ -1,11 +1,11 @@
-/** Being told to stop: work ends in order, with files, devices and terminals as they should be. */
+/** SIGINT, SIGTERM and SIGHUP: work ends in order, with files, devices and terminals as they should be. */
 import { VfioUserError } from '../errors.js';
 
 const STOP_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 
 type StopListener = (reason: Error) => void;
 
-/** Those who are to be told, by a signal or by `stop`. */
+/** The controllers to abort, by a signal or by `stop`. */
 const listeners = new Set<StopListener>();
 
 /** As the first of the signals does, with another reason: there is nothing to go on for. */
@@ -21,7 +21,7 @@ export function untilStopped(): Promise<void> {
 }
 
 /**
- * Does `work`, whose signal aborts when the process is told to stop.
+ * Does `work`, whose signal aborts when the process is interrupted.
  * @throws what `work` throws; the reason, a VfioUserError `EINTR` where it was a signal.
  */
 export async function interruptible<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {

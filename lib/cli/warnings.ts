@@ -15,7 +15,7 @@ export function printWarnings(): void {
   });
 }
 
-/** A capture was asked for and is not whole: that has been told, and it is a failure. */
+/** A capture that is not whole is a failure; the warning has been printed. */
 export function wasCaptureLost(): boolean {
   return isCaptureLost;
 }

@@ -1,4 +1,4 @@
-/** What was found, as what the library can be told: `connect(endpoint, { quirks })`. */
+/** Derives the `quirks` option of `connect` from what was found. */
 import { PciRegion } from '../protocol/constants.js';
 import type { OmissibleCommand, Quirks } from '../index.js';
 import type { ServerFacts } from './server-facts.js';

@@ -32,7 +32,7 @@ import { recognise } from './known-servers.js';
 import { EndpointUsed, ServerSource, type Subject } from './server-source.js';
 import { RawConnection } from './raw-connection.js';
 
-/** What `diagnose` can be told. */
+/** Options of `diagnose`. */
 export interface DiagnoseOptions {
   /** Nothing is sent that changes the device: no write, reset, mapping or interrupt. Default true. */
   readOnly?: boolean | undefined;
@@ -50,7 +50,7 @@ export interface DiagnoseOptions {
   name?: string | undefined;
   /** Ends the diagnosis: what was not run by then is `not run`. */
   signal?: AbortSignal | undefined;
-  /** Is told before each probe. */
+  /** Called before each probe. */
   onProgress?: ((progress: Progress) => void) | undefined;
 }
 
@@ -219,7 +219,7 @@ class Doctor {
     this.#lastProbe = probe.name;
   }
 
-  /** What a probe did not judge, nobody knows. */
+  /** Rules that the probe did not judge are unclear. */
   #keep(context: ProbeContext, probe: Probe, failure: string | undefined, shown: Evidence[]): void {
     for (const result of context.results) this.#merge(result);
     this.#traits.push(...context.traits);

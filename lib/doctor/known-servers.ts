@@ -161,7 +161,7 @@ function is(value: string | undefined, wanted: string): boolean | undefined {
 }
 
 function minorIs(...minors: readonly number[]): Sign['seen'] {
-  return ({ facts }) => minors.includes(facts.version!.minor);
+  return ({ facts: { version } }) => version !== undefined && minors.includes(version.minor);
 }
 
 function hasRegions(count: number): Sign['seen'] {
@@ -185,5 +185,5 @@ function refusesBars({ facts, traitOf }: Knowledge): boolean | undefined {
   if (tried.length === 0) return undefined;
   const values = tried.map(({ info }) => traitOf(`region.${info.index}.widths`));
   if (values.includes(undefined)) return undefined;
-  return values.every((value) => value!.startsWith('none'));
+  return values.every((value) => value?.startsWith('none') === true);
 }

@@ -22,7 +22,7 @@ import { ENOTSUP } from '../system-numbers.js';
 const SHOWN_BYTES = 96;
 /** Steps of one conversation that are written down; a flood is cut. */
 const MOST_STEPS = 600;
-/** Messages that nobody has taken. Beyond, the server floods and is not listened to any more. */
+/** The most messages that wait to be taken. A server that sends more is not read any further. */
 const MOST_WAITING = 1024;
 const MOST_WAITING_BYTES = 16 << 20;
 /** Fds that the server sent and that are kept open; more are closed. */
@@ -47,7 +47,7 @@ export type Reply = GoodReply | ErrorReply;
 /** A reply, or what came instead. */
 export type Answer = Reply | { kind: 'silence'; waitedMs: number } | { kind: 'ended'; reason: VfioUserError };
 
-/** Is told of every reply and of the command that it answers, to check what holds for all. */
+/** Called with every reply and the command that it answers. */
 export type ReplyWatcher = (reply: Reply, asked: Asked | undefined, evidence: () => Evidence[]) => void;
 
 export interface Asked {

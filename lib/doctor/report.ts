@@ -5,7 +5,7 @@ import type { Quirks } from '../index.js';
  * - `kept`: the server did what the rule says.
  * - `broken`: it did something else, and the evidence shows what.
  * - `not applicable`: the rule is about something that this device or server does not have.
- * - `not run`: nobody tried: it changes state, was left out, or the server was gone before.
+ * - `not run`: not tried: it changes state, was left out, or the server was gone before.
  * - `unclear`: it was tried, and what came does not tell.
  */
 export type Verdict = 'kept' | 'broken' | 'not applicable' | 'not run' | 'unclear';
@@ -110,7 +110,7 @@ export interface DoctorReport {
   rules: RuleResult[];
   /** What the specification leaves open, in the order in which it was found. */
   traits: Trait[];
-  /** What `connect` can be told: `connect(endpoint, { quirks })`. Empty where nothing is needed. */
+  /** For `connect(endpoint, { quirks })`. Empty where nothing is needed. */
   quirks: Quirks;
   /** Why each of them, by its name. */
   quirkReasons: Record<string, string>;

@@ -47,7 +47,7 @@ export class ServerSource {
     await server?.stop();
   }
 
-  /** How the server ended, if it does within `waitMs`; undefined where it lives, and where nobody can tell. */
+  /** How the server ended, if it does within `waitMs`; undefined where it runs, or where that is unknown. */
   async ended(waitMs: number): Promise<string | undefined> {
     if (this.#server === undefined) return undefined;
     let timer: NodeJS.Timeout | undefined;

@@ -8,7 +8,7 @@ import { wrongType } from '../fields.js';
 import type { StartServer, StartedServer } from './server-source.js';
 
 const PLACE = '{socket}';
-/** How long a server may take to end by itself once it was told to. */
+/** How long a server may take to end after SIGTERM. */
 const PATIENCE_MS = 1_000;
 
 /**

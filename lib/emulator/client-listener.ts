@@ -45,13 +45,13 @@ export class ClientListener {
   listen(fd: number, path: string): void {
     this.#acceptor = new Acceptor(fd, path, {
       hasRoom: () => this.#room.hasRoom(),
-      onConnection: (socket) => this.welcome((handler) => new UnixTransport(socket, path, handler)),
+      onConnection: (socket) => this.admit((handler) => new UnixTransport(socket, path, handler)),
       onError: (error) => this.#options.onTrouble(error),
     });
   }
 
   /** Somebody has come. @throws what opening throws. */
-  welcome(open: OpenTransport): PendingConnection {
+  admit(open: OpenTransport): PendingConnection {
     const pending = new PendingConnection(open, this.#options, {
       onVersion: () => this.#room.onSpoken(pending),
       onGone: () => this.#room.forget(pending),
@@ -74,7 +74,7 @@ export class ClientListener {
     for (const { transport, isInside } of this.#room) if (!isInside) transport.unref();
   }
 
-  /** Accepts nobody any more, and sends away who has no session. */
+  /** Accepts no more clients, and closes those without a session. */
   close(): void {
     this.#acceptor?.close();
     this.#room.close(new ClosedError('the server was closed'));
@@ -125,7 +125,8 @@ export class PendingConnection implements TransportHandler, WaitingClient {
 
   /** The session begins; settles when it has ended. */
   async enter(): Promise<void> {
-    const first = this.#first!;
+    const first = this.#first;
+    if (first === undefined) return;
     this.#first = undefined;
     const session = this.#options.admit((handler) => {
       this.#session = handler;
@@ -133,11 +134,11 @@ export class PendingConnection implements TransportHandler, WaitingClient {
     });
     try {
       // Reading, which was stopped for as long as the client waited, goes on when the session says so.
-      this.#session!.onMessage(first.bytes, first.start, first.end, first.fds);
+      this.#session?.onMessage(first.bytes, first.start, first.end, first.fds);
     } catch (error) {
       // As a transport does it with what its handler throws.
       this.transport.close();
-      this.#session!.onEnd(error as VfioUserError);
+      this.#session?.onEnd(error as VfioUserError);
     }
     this.#settle(await session.closed);
     this.#watch.stop();

@@ -36,7 +36,7 @@ export interface Message {
   readonly start: number;
   readonly end: number;
   /**
-   * Fds that nobody has claimed: whoever takes one takes it out. The others are closed, those too that the command has no
+   * Fds that are not claimed yet: whoever takes one takes it out. The others are closed, those too that the command has no
    * use for: SPDK's host sends one with DMA_UNMAP.
    */
   fds: number[];
@@ -283,7 +283,7 @@ export function takesFds(command: number): boolean {
   return command === Command.DMA_MAP || command === Command.DEVICE_SET_IRQS;
 }
 
-/** A mistake of the device: it is told, and the client is answered EIO. */
+/** A mistake of the device: it is reported to `onError`, and the client is answered EIO. */
 function checkBytes(name: string, value: unknown): void {
   if (!(value instanceof Uint8Array)) throw wrongType(name, 'a Uint8Array or Buffer', value);
 }

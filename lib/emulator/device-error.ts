@@ -1,9 +1,8 @@
 /** How a device says no. */
-import { constants } from 'node:os';
 import { errnoName, VfioUserError } from '../errors.js';
 import { integer } from '../fields.js';
 
-export const {
+export {
   EACCES,
   EADDRINUSE,
   EBUSY,
@@ -18,7 +17,7 @@ export const {
   ENOSYS,
   ENOTSUP,
   ETIMEDOUT,
-} = constants.errno;
+} from '../system-numbers.js';
 
 /** Linux has no larger one (MAX_ERRNO). */
 export const MOST_ERRNO = 4095;

@@ -5,7 +5,7 @@
  *   client ──commands──▶ session ──▶ DeviceModel       regions, irqs, reset
  *   client ◀─interrupts, DMA─ ClientContext ◀──┘
  * ```
- * A device belongs to whoever made it: the server neither creates nor closes it, and its state outlives a client
+ * A device belongs to its creator: the server neither creates nor closes it, and its state outlives a client
  * ("Client Disconnection"). Handlers are called one at a time for each client, in the order of its commands; while a
  * handler's promise is pending the client's later commands wait. A handler that throws a `DeviceError` answers with
  * its errno, one that throws anything else with EIO.

@@ -7,9 +7,7 @@ import {
   DEVICE_FEATURE_GET,
   DEVICE_FEATURE_PROBE,
   DEVICE_FEATURE_SET,
-  DIRTY_PAGES_FLAG_GET_BITMAP,
   DIRTY_PAGES_FLAG_START,
-  DMA_UNMAP_FLAG_GET_DIRTY_BITMAP,
   Feature,
 } from '../protocol/constants.js';
 import { DEVICE_FEATURE_SIZE } from '../protocol/device-feature.js';
@@ -21,7 +19,7 @@ import { DeviceError, EINVAL, ENOTSUP } from './device-error.js';
 import type { FeatureRequest } from './device-model.js';
 import type { DmaRegions, DmaRegion } from './dma-regions.js';
 
-/** How the client is told: by the feature, by the old command, by DMA_UNMAP alone, or not at all. */
+/** How dirty pages are reported to the client: by the feature, by the old command, by DMA_UNMAP alone, or not at all. */
 export type DirtyTelling = 'none' | 'logging' | 'legacy' | 'unmap';
 
 /** The most pages of one bitmap. */
@@ -33,8 +31,8 @@ export class DirtyTracking {
   readonly #table: DmaRegions;
   /** Of each window the pages that were written, by number. */
   readonly #pages = new WeakMap<DmaRegion, Set<number>>();
-  /** Bytes; undefined while nothing is tracked. */
-  #pageSize: number | undefined;
+  /** Bytes; 0 while nothing is tracked. */
+  #pageSize = 0;
   /** In order, and apart from each other; none for everything. */
   #ranges: readonly DmaLoggingRange[] = [];
 
@@ -51,7 +49,7 @@ export class DirtyTracking {
 
   /** DMA_LOGGING_START, _STOP and _REPORT: the reply's data. `argsz` is how much its payload may take. */
   feature({ feature, operations, data }: FeatureRequest, argsz: number): Uint8Array {
-    const method = METHODS.get(feature)!;
+    const method = METHODS.get(feature) ?? 0;
     if ((operations & DEVICE_FEATURE_PROBE) !== 0) {
       if ((operations & ~DEVICE_FEATURE_PROBE & ~method) !== 0)
         throw new DeviceError(EINVAL, 'no such method');
@@ -63,11 +61,11 @@ export class DirtyTracking {
       const { pageSize, ranges } = decodeDmaLogging(data);
       this.#start(pageSize, ranges);
       const reply = Buffer.from(data);
-      reply.writeBigUInt64LE(BigInt(this.#pageSize!), 0);
+      reply.writeBigUInt64LE(BigInt(this.#pageSize), 0);
       return reply;
     } else {
       const { iova, length, pageSize } = decodeDmaLoggingReport(data);
-      // Before it is taken: what cannot be told stays dirty.
+      // Checked before pages are taken: what cannot be reported stays dirty.
       const needed = DEVICE_FEATURE_SIZE + data.byteLength + dirtyBitmapSize(length, pageSize);
       if (needed > argsz) throw new DeviceError(EINVAL, `the reply takes ${needed} bytes`);
       return Buffer.concat([data, this.#report(iova, length, pageSize)]);
@@ -80,16 +78,16 @@ export class DirtyTracking {
     if (this.#telling !== 'legacy') throw new DeviceError(ENOTSUP, 'DIRTY_PAGES');
     const { argsz, flags, range } = decodeDirtyPages(bytes, start, end);
     if (flags === DIRTY_PAGES_FLAG_START) this.#start(PAGE, []);
-    else if (flags !== DIRTY_PAGES_FLAG_GET_BITMAP) this.#stop();
+    else if (range === undefined) this.#stop();
     else {
-      const { iova, size, bitmap } = range!;
+      const { iova, size, bitmap } = range;
       if (bitmap.pgsize !== this.#pageSize || bitmap.size !== dirtyBitmapSize(size, PAGE)) {
         throw new DeviceError(EINVAL, `bitmaps are of pages of ${PAGE} bytes, while they are tracked`);
       }
-      // What cannot be told stays dirty.
+      // What cannot be reported stays dirty.
       const fits = DIRTY_PAGES_REPLY_SIZE + bitmap.size <= argsz;
       const data = fits ? this.#report(iova, size, PAGE) : Buffer.alloc(bitmap.size);
-      return encodeDirtyPagesReply(range!, data, argsz);
+      return encodeDirtyPagesReply(range, data, argsz);
     }
     return null;
   }
@@ -99,17 +97,17 @@ export class DirtyTracking {
    *
    * @throws DeviceError where there is none.
    */
-  atUnmap({ flags, address, size, bitmap }: DmaUnmap): (() => { pgsize: number; data: Buffer }) | undefined {
-    if ((flags & DMA_UNMAP_FLAG_GET_DIRTY_BITMAP) === 0) return undefined;
+  atUnmap({ address, size, bitmap }: DmaUnmap): (() => { pgsize: number; data: Buffer }) | undefined {
+    if (bitmap === undefined) return undefined;
     if (this.#telling === 'none') throw new DeviceError(ENOTSUP, 'no dirty pages are tracked');
-    if (this.#pageSize === undefined) throw new DeviceError(EINVAL, 'no dirty pages are tracked now');
-    const { pgsize } = bitmap!;
+    if (this.#pageSize === 0) throw new DeviceError(EINVAL, 'no dirty pages are tracked now');
+    const { pgsize } = bitmap;
     checkBitmap(size, pgsize);
-    if (bitmap!.size !== dirtyBitmapSize(size, pgsize))
+    if (bitmap.size !== dirtyBitmapSize(size, pgsize))
       throw new DeviceError(EINVAL, 'the bitmap has another size');
     const window = this.#table.exact(address, size);
     return () => {
-      const data = Buffer.alloc(bitmap!.size);
+      const data = Buffer.alloc(bitmap.size);
       if (window !== undefined) this.#take(window, address, size, pgsize, data);
       return { pgsize, data };
     };
@@ -117,7 +115,7 @@ export class DirtyTracking {
 
   /** The device has written there. */
   mark(window: DmaRegion, offset: number, length: number): void {
-    if (this.#pageSize === undefined || length === 0) return;
+    if (this.#pageSize === 0 || length === 0) return;
     let pages = this.#pages.get(window);
     if (pages === undefined) this.#pages.set(window, (pages = new Set()));
     const last = Math.floor((offset + length - 1) / this.#pageSize);
@@ -138,23 +136,23 @@ export class DirtyTracking {
       else low = middle + 1;
     }
     const first = this.#ranges[low];
-    return first !== undefined && first.iova < address + BigInt(this.#pageSize!);
+    return first !== undefined && first.iova < address + BigInt(this.#pageSize);
   }
 
   #start(pageSize: number, ranges: readonly DmaLoggingRange[]): void {
-    if (this.#pageSize !== undefined) throw new DeviceError(EINVAL, 'dirty pages are being tracked');
+    if (this.#pageSize !== 0) throw new DeviceError(EINVAL, 'dirty pages are being tracked');
     // Finer than a page, and coarser than a huge one, is not kept.
     this.#pageSize = Math.min(Math.max(pageSize, PAGE), 2 << 20);
     this.#ranges = merged(ranges);
   }
 
   #stop(): void {
-    this.#pageSize = undefined;
+    this.#pageSize = 0;
     for (const window of this.#table) this.#pages.delete(window);
   }
 
   #report(iova: bigint, length: bigint, pageSize: number): Buffer {
-    if (this.#pageSize === undefined) throw new DeviceError(EINVAL, 'dirty pages are not being tracked');
+    if (this.#pageSize === 0) throw new DeviceError(EINVAL, 'dirty pages are not being tracked');
     checkBitmap(length, pageSize);
     const bitmap = Buffer.alloc(dirtyBitmapSize(length, pageSize));
     for (const window of this.#table.overlapping(iova, length))
@@ -167,9 +165,9 @@ export class DirtyTracking {
     const pages = this.#pages.get(window);
     if (pages === undefined) return;
     for (const page of this.#candidates(pages, window.address, iova, length)) {
-      const begin = window.address + BigInt(page * this.#pageSize!);
+      const begin = window.address + BigInt(page * this.#pageSize);
       const from = begin > iova ? begin : iova;
-      const ends = [begin + BigInt(this.#pageSize!), window.address + window.size, iova + length];
+      const ends = [begin + BigInt(this.#pageSize), window.address + window.size, iova + length];
       const to = ends.reduce((least, end) => (end < least ? end : least));
       if (from >= to) continue;
       pages.delete(page);
@@ -181,7 +179,7 @@ export class DirtyTracking {
 
   /** Those of the pages that may lie in a range: all of them, or all that lie there, whichever are fewer. */
   #candidates(pages: Set<number>, address: bigint, iova: bigint, length: bigint): Iterable<number> {
-    const size = BigInt(this.#pageSize!);
+    const size = BigInt(this.#pageSize);
     const first = iova > address ? (iova - address) / size : 0n;
     const end = (iova + length - address + size - 1n) / size;
     if (end - first >= BigInt(pages.size)) return pages;

@@ -57,7 +57,7 @@ export const EduDma = { START: 0x1, FROM_DEVICE: 0x2, INTERRUPT: 0x4 } as const;
 /** Bits that the device itself sets in the interrupt status register. */
 export const EduIrq = { FACTORIAL: 0x001, DMA: 0x100 } as const;
 
-/** What an `EduDevice` can be told. */
+/** Options of an `EduDevice`. */
 export interface EduOptions {
   /** Refuses BAR accesses (EINVAL) and leaves out DMA until config space allows them, as QEMU does. */
   strict?: boolean;
@@ -177,8 +177,10 @@ export class EduDevice extends PciDevice {
     if (offset % 4 !== 0 || count % 4 !== 0)
       throw new DeviceError(EINVAL, `${count} bytes at 0x${offset.toString(16)}`);
     const pieces: { at: number; size: 4 | 8 }[] = [];
-    for (let at = offset; at < offset + count; at += pieces.at(-1)!.size) {
-      pieces.push({ at, size: at % 8 === 0 && offset + count - at >= 8 ? 8 : 4 });
+    for (let at = offset; at < offset + count;) {
+      const size = at % 8 === 0 && offset + count - at >= 8 ? 8 : 4;
+      pieces.push({ at, size });
+      at += size;
     }
     return pieces;
   }

@@ -1,4 +1,4 @@
-/** What a server can be told about the way it treats its clients. */
+/** Options of a server: how it treats its clients. */
 import { inspect } from 'node:util';
 import type { VfioUserError } from '../errors.js';
 import { UINT64_MAX } from '../fields.js';
@@ -13,7 +13,7 @@ import { MAX_TIMER_MS } from '../system-numbers.js';
 /** The most that every known client takes for an answer: QEMU 10 is the strictest (VFIO_USER_MAX_MAX_FDS). */
 const STRICTEST_MAX_MSG_FDS = 16;
 
-/** What a server can be told, whatever its clients connect by. */
+/** Options of `serve`, `serveFd` and `serveStream`. */
 export interface EmulatorOptions {
   /** The highest minor version that is spoken, 0 to 2; 2 by default. */
   minor?: number;
@@ -46,12 +46,12 @@ export interface EmulatorOptions {
   versionTimeoutMs?: number;
   /** How long the rest of a message may take that has begun, in milliseconds; 10,000 by default. */
   messageTimeoutMs?: number;
-  /** Is told of every client that gets its turn: it has sent VERSION, and is about to be answered. */
+  /** Called for every client that gets a place: it has sent VERSION, and is about to be answered. */
   onClient?: (client: ConnectedClient) => void;
   /** Sees every command before it is carried out, and may make it fail: see `Intercept`. */
   intercept?: Intercept;
   /**
-   * Is told of errors that are the device's own fault: what a handler threw that was no `DeviceError`. The command is
+   * Called with errors that are the device's own fault: what a handler threw that was no `DeviceError`. The command is
    * answered EIO all the same. A process warning by default.
    */
   onError?: (error: unknown) => void;
@@ -74,7 +74,7 @@ export interface ConnectedClient {
 export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 'onClient'> {
   /** The most fds of a client whose commands wait. */
   maxQueuedFds: number;
-  /** `maxDmaMaps` was chosen: clients are told of it, also those that do not ask. */
+  /** `maxDmaMaps` was given: the reply to VERSION names it, also to clients that do not propose it. */
   tellsMaxDmaMaps: boolean;
   intercept: Intercept | undefined;
   onClient: ((client: ConnectedClient) => void) | undefined;
@@ -122,7 +122,7 @@ export function settingsOf(options: EmulatorOptions, places = 1): Settings {
   };
 }
 
-/** Errors are told from timers and from within the receive loop: what telling throws must not end the process. */
+/** Called from timers and from the receive loop, so what `onError` throws must not end the process. */
 function guarded(tell: (error: unknown) => void): (error: unknown) => void {
   return (error) => {
     try {

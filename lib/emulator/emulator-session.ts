@@ -214,7 +214,7 @@ export class EmulatorSession implements TransportHandler {
     }
   }
 
-  /** What it is that the intercept wants. A mistake of its is told, and answered EIO. */
+  /** What the intercept wants. A mistake of its own is reported to `onError` and answered EIO. */
   #verdictOn({ id, command, flags, bytes, start, end, fdCount }: Message): Verdict {
     const { intercept } = this.#settings;
     if (intercept === undefined) return 'pass';

@@ -39,20 +39,16 @@ export type { EduOptions } from './edu.js';
 export type { DirtyTelling } from './dirty-tracking.js';
 export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
 export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
+export { FileStore, MemoryStore, type BlockStore } from './nvme/block-store.js';
+export { EmulatedNamespace, type EmulatedNamespaceOptions } from './nvme/namespace.js';
+export { NvmeDevice, type NvmeDeviceOptions } from './nvme/nvme-device.js';
 export {
-  EmulatedNamespace,
-  FileStore,
-  MemoryStore,
-  NvmeDevice,
   onNthCommand,
-  type BlockStore,
-  type EmulatedNamespaceOptions,
   type NvmeCompletionFault,
-  type NvmeDeviceOptions,
   type NvmeIntercept,
   type NvmeInterceptedCommand,
   type NvmeVerdict,
-} from './nvme/index.js';
+} from './nvme/nvme-faults.js';
 export { msiCapability, msixCapability, PciConfigSpace } from './pci-config.js';
 export type { ConfigCapability, PciBar, PciConfigOptions } from './pci-config.js';
 export { PciDevice } from './pci-device.js';

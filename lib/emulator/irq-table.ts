@@ -94,7 +94,7 @@ class Line implements IrqLine {
   }
 
   #signal(action: Action): boolean {
-    // -EAGAIN: a client that never reads its count has been told all the same.
+    // -EAGAIN: the count is full, and the client has been signalled all the same.
     return this.#events[action]?.signal(1) === 0;
   }
 }

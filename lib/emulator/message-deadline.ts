@@ -1,4 +1,4 @@
-/** A deadline for the rest of a message that has begun: half a message must not keep its sender's place for ever. */
+/** A deadline for the rest of a message that has begun: half a message must not keep its sender's place. */
 import { TransportError, type VfioUserError } from '../errors.js';
 import type { Transport } from '../transport/index.js';
 import { ETIMEDOUT } from '../system-numbers.js';

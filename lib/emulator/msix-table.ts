@@ -51,7 +51,7 @@ export class MsixTable implements RegionHandler {
   interrupt(client: ClientContext, vector: number): void {
     if (!client.isConnected) return;
     const pending = this.#pending.get(client);
-    // Of a vector that there is not, the line tells.
+    // `IrqLine.raise` reports a vector that does not exist.
     const isThere = Number.isInteger(vector) && vector >= 0 && vector < this.#layout.vectors;
     if (!isThere || pending === undefined || this.#isUnmasked(vector))
       client.irq(PciIrq.MSIX, vector).trigger();

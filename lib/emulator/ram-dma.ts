@@ -30,7 +30,7 @@ export class RamDmaEngine {
   #cancel: AbortController | undefined;
 
   /**
-   * Resolves with how it ended, after `onEnd` was told.
+   * Resolves with how it ended, after `onEnd` was called.
    * @throws DeviceError EBUSY where one is under way, or none may be.
    */
   start(copy: RamCopy, memory: ClientMemory, onEnd: (end: RamCopyEnd) => void): Promise<RamCopyEnd> {

@@ -22,7 +22,7 @@ export class RamDoorbells {
   readonly #shadow: NativeEventFd;
   readonly #memory = new SharedMemory(PAGE, 'vfio-user-shadow');
 
-  /** `onPlain` is told how often the plain one was rung, `onShadow` the value that was put there last. */
+  /** `onPlain` gets how often the plain one was rung, `onShadow` the value that was written last. */
   constructor(offsets: DoorbellOffsets, onPlain: (count: number) => void, onShadow: (value: number) => void) {
     const memory = this.#memory;
     this.#plain = doorbell(onPlain);

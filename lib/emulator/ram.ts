@@ -6,7 +6,7 @@
  *   BAR0, 4 KiB     registers, dwords (see `RamRegister`)
  *   BAR1            shared memory; all but its first page can be mapped, in two areas of one fd
  *   BAR2            memory by message
- *   BAR4, 64 KiB    MSI-X table at 0, pending bits at 0x8000: plain memory that nobody looks at
+ *   BAR4, 64 KiB    MSI-X table at 0, pending bits at 0x8000: plain memory without effect
  *   INTx, MSI-X     triggered by register, whatever config space says of them
  * ```
  */
@@ -81,7 +81,7 @@ export const RamDmaStatus = { IDLE: 0, BUSY: 1, DONE: 2, FAILED: 0x80000000 } as
 /** Sizes that do not depend on options, bytes. */
 export const RAM_BARS = { registers: 0x1000, msix: 0x10000, msixPending: 0x8000 } as const;
 
-/** What a `RamDevice` can be told. */
+/** Options of a `RamDevice`. */
 export interface RamOptions {
   /** Size of BAR1, a power of two of at least three pages; 64 KiB by default, 0 for none (it needs the addon). */
   sharedSize?: number;
@@ -141,7 +141,7 @@ export class RamDevice extends PciDevice {
   readonly #migration: MigrationMachine | undefined;
   readonly #doorbells: RamDoorbells | undefined;
   readonly #engine = new RamDmaEngine();
-  /** In STOP and the states around it: nothing is begun, nobody is interrupted. */
+  /** In STOP and the states around it: no DMA begins, no interrupt is raised. */
   #isStopped = false;
   #isClosed = false;
 

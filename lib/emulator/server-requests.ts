@@ -5,7 +5,7 @@
  *   request ── the client has taken enough of what was sent ──▶ sent ── reply ──▶ settled
  *      └─ not in time: never sent                                └─ not in time: settled, its reply is overdue
  * ```
- * An id is reserved until its reply has come, also when nobody waits for it any more: a late reply must not pass for
+ * An id is reserved until its reply has come, also after a timeout: a late reply must not pass for
  * the answer to a later command.
  */
 import { ProtocolError, type VfioUserError } from '../errors.js';
@@ -112,7 +112,7 @@ export class ServerRequests {
     pending.resolve();
   }
 
-  /** The client has gone: nobody will answer. */
+  /** The client has gone: no answer will come. */
   end(reason: VfioUserError): void {
     for (const pending of [...this.#pending.values(), ...this.#unsent]) {
       clearTimeout(pending?.timer);

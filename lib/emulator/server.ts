@@ -26,7 +26,7 @@ import { ClientListener } from './client-listener.js';
 import { RegionTable } from './region-table.js';
 import { EmulatorSession, tellOfClient } from './emulator-session.js';
 
-/** What `serve` can be told. */
+/** Options of `serve`. */
 export interface ServeOptions extends EmulatorOptions {
   /** Where to listen: a path, or an abstract name that begins with NUL. */
   path: string;
@@ -162,7 +162,7 @@ export class EmulatorServer implements AsyncDisposable {
     });
     if ('open' in source) {
       // With its only connection the server ends.
-      void this.#listener.welcome(source.open).ended.then((reason) => this.#end(reason));
+      void this.#listener.admit(source.open).ended.then((reason) => this.#end(reason));
       return;
     }
     this.path = source.path;
@@ -220,7 +220,7 @@ export class EmulatorServer implements AsyncDisposable {
     if (this.#isClosed) return;
     this.#isClosed = true;
     for (const session of this.#sessions) session.close(reason);
-    // Before the socket is closed: until then nobody takes the file for a stale one.
+    // Before the socket is closed: until then no other server takes the file for a stale one.
     this.#socket?.removeFile();
     this.#listener.close();
     this.#resolveClosed(reason);

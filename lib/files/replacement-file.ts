@@ -27,7 +27,6 @@ import {
 } from 'node:fs';
 import path from 'node:path';
 import { VfioUserError } from '../errors.js';
-import { addPending, removePending } from './pending-files.js';
 
 const { O_CREAT, O_EXCL, O_NOFOLLOW, O_WRONLY } = constants;
 const PRIVATE = 0o600;
@@ -95,7 +94,7 @@ export class ReplacementFile {
   /** Makes the file, in the directory of the target. @throws what open(2) says. */
   static open(target: Target, { isPrivate = false }: ReplacementOptions = {}): ReplacementFile {
     const temporary = `${target.path}.${randomBytes(SUFFIX_BYTES).toString('hex')}.partial`;
-    // Permissions of the replaced file are given with its name: nobody reads what is not whole yet.
+    // Permissions of the replaced file are given with its name: no one reads it before it is whole.
     const mode = isPrivate || target.stats !== undefined ? PRIVATE : USUAL;
     const fd = openSync(temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW, mode);
     return new ReplacementFile(fd, temporary, target, isPrivate);
@@ -154,4 +153,40 @@ function isPermitted(change: () => void): boolean {
   } catch {
     return false;
   }
+}
+
+interface PendingFile {
+  /** Synchronous: there are no more turns of the loop. */
+  discard(): void;
+}
+
+const FATAL_SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+
+const pending = new Set<PendingFile>();
+
+export function addPending(file: PendingFile): void {
+  if (pending.size === 0) {
+    process.on('exit', discardAll);
+    // In front of the others: who takes itself away when it is called is still counted.
+    for (const signal of FATAL_SIGNALS) process.prependListener(signal, onSignal);
+  }
+  pending.add(file);
+}
+
+export function removePending(file: PendingFile): void {
+  if (!pending.delete(file) || pending.size > 0) return;
+  process.off('exit', discardAll);
+  for (const signal of FATAL_SIGNALS) process.off(signal, onSignal);
+}
+
+function discardAll(): void {
+  for (const file of [...pending]) file.discard();
+}
+
+/** Without a listener the signal would have ended the process, and so it does. */
+function onSignal(signal: NodeJS.Signals): void {
+  if (process.listenerCount(signal) > 1) return;
+  discardAll();
+  // Nothing is pending, so the listener is gone.
+  process.kill(process.pid, signal);
 }

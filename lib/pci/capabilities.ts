@@ -4,7 +4,7 @@ import { capabilityOffsets, fits, type CapabilityPlace } from './capability-list
 import { copyBytes, type ConfigReader } from './config-reader.js';
 import { decodeExpress, type ExpressFields } from './express-capability.js';
 import { decodeMsi, decodeMsix, type MsiFields, type MsixFields } from './interrupt-capabilities.js';
-import { bits } from './register-bits.js';
+import { bits, coded } from './register-bits.js';
 import { hex, PCI_CONFIG_SIZE } from './registers.js';
 
 const NAMES: Readonly<Record<number, string>> = {
@@ -186,7 +186,7 @@ function decodePowerManagement(place: CapabilityPlace): PowerManagementFields | 
     d2Support: (capabilities & 0x0400) !== 0,
     pmeClock: (capabilities & 0x0008) !== 0,
     deviceSpecificInit: (capabilities & 0x0020) !== 0,
-    auxCurrentMilliamperes: AUX_CURRENTS_MA[bits(capabilities, 6, 3)]!,
+    auxCurrentMilliamperes: coded(AUX_CURRENTS_MA, capabilities, 6, 3),
     pmeSupport: capabilities >> 11,
     pmeEnabled: (status & 0x0100) !== 0,
     pmeStatus: (status & 0x8000) !== 0,

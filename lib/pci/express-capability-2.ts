@@ -1,7 +1,7 @@
 /** Registers that version 2 of the PCI Express capability added (PCI Express Base 6.0 sections 7.5.3.15 to 7.5.3.20). */
 import type { CapabilityPlace } from './capability-list.js';
 import { linkSpeed, linkSpeeds } from './link-speed.js';
-import { bit, bits } from './register-bits.js';
+import { bit, bits, coded } from './register-bits.js';
 
 /** Device Capabilities 2 (7.5.3.15). */
 export interface ExpressDeviceCapabilities2 {
@@ -199,7 +199,7 @@ function decodeCapabilities(register: number): ExpressDeviceCapabilities2 {
     emergencyPowerReductionInit: bit(register, 26),
     functionReadinessStatus: bit(register, 31),
     completionTimeoutRanges: `${COMPLETION_TIMEOUT_RANGES[bits(register, 0, 3)]}${bit(register, 3) ? 'D' : ''}`,
-    lnCacheLineSize: LN_CACHE_LINES[bits(register, 14, 2)]!,
+    lnCacheLineSize: coded(LN_CACHE_LINES, register, 14, 2),
     maxEndEndTlpPrefixes: bits(register, 22, 2) || 4,
     emergencyPowerReduction: bits(register, 24, 2),
   };
@@ -218,7 +218,7 @@ function decodeControl(register: number): ExpressDeviceControl2 {
     tag10Requester: bit(register, 12),
     endEndTlpPrefixBlocking: bit(register, 15),
     completionTimeoutUs: COMPLETION_TIMEOUTS_US[bits(register, 0, 4)] ?? null,
-    obff: OBFF[bits(register, 13, 2)]!,
+    obff: coded(OBFF, register, 13, 2),
   };
 }
 

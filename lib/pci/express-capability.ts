@@ -9,7 +9,7 @@ import {
   type SlotFields,
 } from './express-ports.js';
 import { linkSpeed } from './link-speed.js';
-import { bit, bits } from './register-bits.js';
+import { bit, bits, coded } from './register-bits.js';
 
 /** Device Capabilities (7.5.3.3). */
 export interface ExpressDeviceCapabilities {
@@ -257,8 +257,8 @@ function decodeDeviceCapabilities(register: number): ExpressDeviceCapabilities {
     functionLevelReset: bit(register, 28),
     teeIo: bit(register, 30),
     phantomFunctionBits: bits(register, 3, 2),
-    l0sLatencyNs: L0S_LATENCIES_NS[bits(register, 6, 3)]!,
-    l1LatencyNs: L1_LATENCIES_NS[bits(register, 9, 3)]!,
+    l0sLatencyNs: coded(L0S_LATENCIES_NS, register, 6, 3),
+    l1LatencyNs: coded(L1_LATENCIES_NS, register, 9, 3),
     slotPowerMilliwatts: slotPowerMilliwatts(bits(register, 18, 8), bits(register, 26, 2)),
   };
 }
@@ -298,8 +298,8 @@ function decodeLinkCapabilities(register: number): ExpressLinkCapabilities {
     dataLinkActiveReporting: bit(register, 20),
     bandwidthNotification: bit(register, 21),
     aspmOptionality: bit(register, 22),
-    l0sExitLatencyNs: L0S_LATENCIES_NS[bits(register, 12, 3)]!,
-    l1ExitLatencyNs: L1_LATENCIES_NS[bits(register, 15, 3)]!,
+    l0sExitLatencyNs: coded(L0S_LATENCIES_NS, register, 12, 3),
+    l1ExitLatencyNs: coded(L1_LATENCIES_NS, register, 15, 3),
   };
 }
 

@@ -1,6 +1,6 @@
 /** Slot and root registers of the PCI Express capability (PCI Express Base 6.0 sections 7.5.3.9 to 7.5.3.14). */
 import type { CapabilityPlace } from './capability-list.js';
-import { bit, bits } from './register-bits.js';
+import { bit, bits, coded } from './register-bits.js';
 
 /** Slot Capabilities (7.5.3.9). */
 export interface SlotCapabilities {
@@ -154,8 +154,8 @@ function decodeSlotControl(register: number): SlotControl {
     powerOff: bit(register, 10),
     electromechanicalInterlock: bit(register, 11),
     dataLinkStateEnable: bit(register, 12),
-    attentionIndicator: INDICATORS[bits(register, 6, 2)]!,
-    powerIndicator: INDICATORS[bits(register, 8, 2)]!,
+    attentionIndicator: coded(INDICATORS, register, 6, 2),
+    powerIndicator: coded(INDICATORS, register, 8, 2),
   };
 }
 

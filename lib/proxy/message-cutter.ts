@@ -12,6 +12,8 @@ import { closeFds } from '../native.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 
+const NOTHING = Buffer.alloc(0);
+
 export interface CutHandler {
   /** A whole message, valid until this returns; for longer where `isKept`. `fds` are the handler's. */
   onMessage(bytes: Buffer, start: number, end: number, fds: readonly number[], isKept: boolean): void;
@@ -28,7 +30,7 @@ export class MessageCutter {
   readonly #maxBytes: number;
   readonly #passesUncut: boolean;
   readonly #source: string;
-  #partial: Buffer | undefined;
+  #partial: Buffer = NOTHING;
   #have = 0;
   /** 0 until the header is whole. */
   #size = 0;
@@ -130,7 +132,7 @@ export class MessageCutter {
   /** What was begun, as it is: the stream has ended within a message. */
   takeUnfinished(): { bytes: Buffer; fds: readonly number[] } | undefined {
     if (this.#have === 0) return undefined;
-    const taken = { bytes: this.#partial!.subarray(0, this.#have), fds: this.#fds };
+    const taken = { bytes: this.#partial.subarray(0, this.#have), fds: this.#fds };
     this.#fds = NO_FDS;
     this.#forget();
     return taken;
@@ -139,7 +141,7 @@ export class MessageCutter {
   #forget(): void {
     if (this.#fds.length > 0) closeFds(this.#fds);
     this.#fds = NO_FDS;
-    this.#partial = undefined;
+    this.#partial = NOTHING;
     this.#have = 0;
     this.#size = 0;
   }
@@ -157,10 +159,10 @@ export class MessageCutter {
     if (this.#size === 0) {
       at = this.#fill(chunk, at, end, HEADER_SIZE);
       if (this.#have < HEADER_SIZE) return at;
-      const size = this.#checked(this.#partial!, 0, fds);
+      const size = this.#checked(this.#partial, 0, fds);
       if (size < 0) return at;
       const whole = Buffer.allocUnsafeSlow(size);
-      this.#partial!.copy(whole, 0, 0, HEADER_SIZE);
+      this.#partial.copy(whole, 0, 0, HEADER_SIZE);
       this.#partial = whole;
       this.#size = size;
     }
@@ -169,20 +171,20 @@ export class MessageCutter {
 
   /** The header that was kept turns out to be none: it goes out as it is, and so does what follows. */
   #passKeptHeader(more: readonly number[]): void {
-    const { bytes, fds } = this.takeUnfinished()!;
-    this.#handler.onUncut(bytes, 0, bytes.length, [...fds, ...more]);
+    const kept = this.takeUnfinished();
+    if (kept !== undefined) this.#handler.onUncut(kept.bytes, 0, kept.bytes.length, [...kept.fds, ...more]);
   }
 
   #fill(chunk: Buffer, start: number, end: number, upTo: number): number {
     const count = Math.min(end - start, upTo - this.#have);
-    chunk.copy(this.#partial!, this.#have, start, start + count);
+    chunk.copy(this.#partial, this.#have, start, start + count);
     this.#have += count;
     return start + count;
   }
 
   #settle(): void {
     if (this.#size === 0 || this.#have < this.#size) return;
-    const bytes = this.#partial!;
+    const bytes = this.#partial;
     const fds = this.#fds;
     this.#fds = NO_FDS;
     this.#forget();

@@ -101,14 +101,15 @@ export class PendingClient implements PeerHandler, WaitingClient {
 
   /** Hands over what was kept, once the session has started. */
   replay(): void {
-    const first = this.#first;
+    const [first, handler] = [this.#first, this.#handler];
+    if (handler === undefined) return;
     const [before, fdsBefore, fds] = [this.#before, this.#fdsBefore, this.#fds];
     this.#first = Buffer.alloc(0);
     this.#fdsBefore = this.#fds = [];
-    if (before > 0) this.#handler!.onChunk(first, 0, before, fdsBefore);
-    if (first.length > before) this.#handler!.onChunk(first, before, first.length, fds);
-    if (this.#failure !== undefined) this.#handler!.onFailure(this.#failure);
-    else if (this.#hasEnded) this.#handler!.onEnd();
+    if (before > 0) handler.onChunk(first, 0, before, fdsBefore);
+    if (first.length > before) handler.onChunk(first, before, first.length, fds);
+    if (this.#failure !== undefined) handler.onFailure(this.#failure);
+    else if (this.#hasEnded) handler.onEnd();
   }
 
   onChunk(bytes: Buffer, start: number, end: number, fds: readonly number[]): void {

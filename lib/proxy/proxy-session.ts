@@ -2,10 +2,10 @@
  * A client and its connection to the server: their socket, and the twin socket where the server gives one. The session
  * is over when their socket is.
  */
-import { ClosedError, errnoName, type VfioUserError } from '../errors.js';
+import { ClosedError, VfioUserError, errnoName } from '../errors.js';
 import { native } from '../native.js';
-import { HEADER_FLAG_ERROR } from '../protocol/constants.js';
-import { headerFlags } from '../protocol/header.js';
+import { Command, HEADER_FLAG_ERROR, HEADER_FLAG_REPLY, HEADER_SIZE } from '../protocol/constants.js';
+import { headerCommand, headerFlags } from '../protocol/header.js';
 import type { TraceTap } from '../trace/index.js';
 import { newWayCounters, type WayCounters } from './counters.js';
 import type { Told } from './forward-queue.js';
@@ -15,8 +15,8 @@ import type { OpenPeer } from './peer.js';
 import { Relay, type RelayHost, type Side } from './relay.js';
 import type { HalfRelayContext } from './half-relay.js';
 import type { ProxyEvent, Settings } from './proxy-options.js';
-import { isVersionReply, twinIndex, twinPair } from './twin-socket.js';
 import { unixPeer } from './unix-peer.js';
+import { decodeVersion } from '../protocol/version.js';
 
 export interface ProxySessionOptions {
   /** From 1. */
@@ -179,4 +179,39 @@ export class ProxySession {
   #say(event: ProxyEvent): void {
     this.#parts.settings.onEvent(event);
   }
+}
+
+/** Whether a message is an answer to VERSION: there is only one on a connection. */
+export function isVersionReply(bytes: Buffer, start: number): boolean {
+  return (
+    headerCommand(bytes, start) === Command.VERSION && (headerFlags(bytes, start) & HEADER_FLAG_REPLY) !== 0
+  );
+}
+
+/**
+ * Which of the fds of an answer to VERSION is the twin socket; undefined where none is, as far as can be told: what is
+ * wrong with the answer is the client's to say.
+ */
+export function twinIndex(
+  bytes: Buffer,
+  start: number,
+  end: number,
+  fds: readonly number[],
+): number | undefined {
+  if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) return undefined;
+  try {
+    const { supported, fdIndex } = decodeVersion(bytes, start + HEADER_SIZE, end).capabilities.twinSocket;
+    return supported && fdIndex !== undefined && fdIndex < fds.length ? fdIndex : undefined;
+  } catch (error) {
+    if (error instanceof VfioUserError) return undefined;
+    throw error;
+  }
+}
+
+/** A pair to put in the place of a twin socket; an errno where there is none to be had, or the fd is no socket. */
+export function twinPair(fd: number): [ours: number, clients: number] | number {
+  const usable = native().adoptSocket(fd);
+  if (usable < 0) return -usable;
+  const pair = native().socketPair();
+  return typeof pair === 'number' ? -pair : pair;
 }

@@ -34,7 +34,7 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
   // The listener goes first: a socket that is taken must not cost the capture of whoever has it.
   const listener = await openListener(options.listen, {
     hasRoom: () => holder.server?.hasRoom ?? false,
-    onArrival: (open) => holder.server!.welcome(open),
+    onArrival: (open) => holder.server!.admit(open),
     onTrouble: (error) => settings.onEvent({ type: 'notice', text: error.message }),
   });
   let tap: TraceTap;
@@ -152,7 +152,7 @@ export class ProxyServer implements AsyncDisposable {
   }
 
   /** @internal */
-  welcome(open: OpenPeer): void {
+  admit(open: OpenPeer): void {
     const client = ++this.#clients;
     const { settings } = this.#parts;
     const pending: PendingClient = new PendingClient(open, settings, {

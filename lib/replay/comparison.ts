@@ -31,12 +31,11 @@ export class Comparison {
   /** `ignore` names fields: `DMA_READ.data`. @throws TypeError for what names none. */
   constructor(ignore: readonly string[]) {
     for (const name of ignore) {
-      const groups = IGNORE.exec(name)?.groups;
-      const command = groups?.['command'] ?? '';
+      const { command = '', field = '' } = IGNORE.exec(name)?.groups ?? {};
       if (!COMMANDS.has(command)) {
         throw new TypeError(`'${name}' names no field: a command and a field, such as DMA_READ.data`);
       }
-      this.#ignored.set(command, (this.#ignored.get(command) ?? new Set()).add(groups!['field']!));
+      this.#ignored.set(command, (this.#ignored.get(command) ?? new Set()).add(field));
     }
   }
 
@@ -49,10 +48,10 @@ export class Comparison {
       return `VERSION ${flags}`;
     const ignored = this.#ignored.get(commandName(command));
     const texts = ignored === undefined ? undefined : fieldTexts({ bytes, fds });
-    if (texts === undefined) {
+    if (ignored === undefined || texts === undefined) {
       return `${command} ${flags} ${headerErrno(bytes, 0)} ${fds} ${bytes.toString('latin1', HEADER_SIZE)}`;
     }
-    const kept = [...texts].filter(([name]) => !isIgnored(name, ignored!));
+    const kept = [...texts].filter(([name]) => !isIgnored(name, ignored));
     return `${command} ${JSON.stringify(kept)}`;
   }
 

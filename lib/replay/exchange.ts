@@ -148,7 +148,9 @@ class Sorter {
         if (exchange.isAnswered) waiting.add(exchange);
         continue;
       }
-      const owner = exchange ?? waiting.values().next().value ?? last!;
+      const owner = exchange ?? waiting.values().next().value ?? last;
+      // The first event is the client's VERSION, an exchange.
+      if (owner === undefined) continue;
       if (!isMessage(event)) {
         owner.steps.push({ kind: 'interrupt', time, number, interrupt: event });
         continue;
@@ -157,11 +159,11 @@ class Sorter {
       if (exchange !== undefined) {
         exchange.steps.push({ kind: 'reply', time, message });
         waiting.delete(exchange);
-      } else if (request!.message.number === number) {
-        owner.steps.push(request!);
-        owners.set(request!, owner);
-      } else {
-        owners.get(request!)!.steps.push({ kind: 'answer', time, message, request: request! });
+      } else if (request?.message.number === number) {
+        owner.steps.push(request);
+        owners.set(request, owner);
+      } else if (request !== undefined) {
+        owners.get(request)?.steps.push({ kind: 'answer', time, message, request });
       }
     }
   }
@@ -169,8 +171,8 @@ class Sorter {
 
 /** Whoever sends VERSION, the connection's first message, is the client. */
 function clientDirection(events: readonly NumberedEvent[]): Direction {
-  const first = events.find(({ event }) => isMessage(event))!.event;
-  return isMessage(first) ? first.direction : 'sent';
+  for (const { event } of events) if (isMessage(event)) return event.direction;
+  return 'sent';
 }
 
 function checkedHeader({ number, bytes }: RecordedMessage, size: number): Header {

@@ -17,8 +17,7 @@ export {
   type FieldDifference,
 } from './difference.js';
 export { ReplayError } from './replay-error.js';
-export { RECORDABLE } from './record-options.js';
 export { formatReport, type ReplayReport } from './report.js';
 export { ReplayServer, replay } from './server.js';
 export type { MappingPolicy } from './placeholder-fds.js';
-export type { ReplayOptions } from './replay-options.js';
+export { RECORDABLE, type ReplayOptions } from './replay-options.js';

@@ -133,8 +133,11 @@ export class ReplayServer implements AsyncDisposable {
    * @throws ClosedError where the server is closed and none has come.
    */
   async report(): Promise<ReplayReport> {
-    while (this.#session !== undefined || this.#reports.length === 0) await this.#change();
-    return this.#reports.at(-1)!;
+    for (;;) {
+      const last = this.#reports.at(-1);
+      if (this.#session === undefined && last !== undefined) return last;
+      await this.#change();
+    }
   }
 
   /**

@@ -54,12 +54,12 @@ export const CAPTURE_OPTIONS = new option.OptionTable<CaptureOptions>(
 
 const DEFAULT_ROTATE_FILES = 9;
 
-/** What goes through a device's sockets is the memory of its user: nobody else's to read. */
+/** A capture has its user's memory in it: no one else may read it. */
 const PRIVATE = { isPrivate: true } as const;
 
 const openFile = promisify(openCallback);
 
-/** Where captures of this thread go at the moment: two in one file are a file that nobody can read. */
+/** The files that this thread captures to: two captures in one file cannot be read. */
 const taken = new Set<string>();
 
 /**

@@ -61,7 +61,7 @@ export interface Preview {
   preview: string;
 }
 
-/** What `describe` is told besides the bytes. */
+/** What `describe` takes besides the bytes. */
 export interface DescribeOptions {
   /** Who sent the message. */
   direction?: Direction | undefined;

@@ -173,7 +173,7 @@ export function formatDuration(nanoseconds: bigint): string {
   return `${(value / 1e9).toFixed(6)}s`;
 }
 
-/** Of a path only the file's name: the lines of several devices are told apart by it. */
+/** Only the file name of a path, which distinguishes the lines of several devices. */
 function shortName(socket: string): string {
   return socket.slice(socket.lastIndexOf('/') + 1);
 }

@@ -13,7 +13,7 @@ import type { TracedMessage } from './traced-message.js';
 const MAX_PENDING = 65536;
 
 /**
- * Pairs replies with their requests, and tells how long each took.
+ * Pairs replies with their requests, and measures how long each took.
  *
  * @example
  * ```ts

@@ -111,7 +111,7 @@ export interface MessageEvent extends TracedMessage {
 /** Whether anybody subscribes is asked before each message: they may come at any time. */
 export const messages = diagnosticsChannel.channel(MESSAGE_CHANNEL);
 
-/** Events for whoever subscribes. */
+/** Events for the subscribers of the diagnostics channel. */
 export class DiagnosticsSink implements Sink {
   readonly #latencies = new LatencyTracker();
 

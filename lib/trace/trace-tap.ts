@@ -9,12 +9,29 @@ import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { MessageTap } from '../transport/message-tap.js';
 import type { OutgoingMessage } from '../transport/transport.js';
-import { captureName } from './capture-name.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
 import { LineFormatter } from './format-line.js';
 import { now, type Direction } from './traced-message.js';
 import { LineWriter } from './line-writer.js';
 import { CaptureSink, DiagnosticsSink, LineSink, messages, type Lines, type Sink } from './sinks.js';
+import path from 'node:path';
+import { isMainThread, threadId } from 'node:worker_threads';
+
+let devices = 0;
+
+/**
+ * The file for the next device of this thread, undefined where the environment names none. `%p` is the process's id.
+ * Each device has a file of its own: `dev.pcapng`, then `dev-2.pcapng`; in a worker `dev-w1.pcapng`, `dev-w1-2.pcapng`.
+ */
+export function captureName(): string | undefined {
+  const { VFIO_USER_CAPTURE: wanted = '' } = process.env;
+  if (wanted === '') return undefined;
+  devices++;
+  const { dir, name, ext } = path.parse(wanted.replaceAll('%p', String(process.pid)));
+  const worker = isMainThread ? '' : `-w${threadId}`;
+  const number = devices === 1 ? '' : `-${devices}`;
+  return path.join(dir, `${name}${worker}${number}${ext}`);
+}
 
 export type { CaptureOptions } from './capture-writer.js';
 
@@ -28,7 +45,7 @@ export interface TraceOptions {
   trace?: boolean | ((line: string) => void) | Writable | undefined;
   /**
    * Every message into a pcapng file: its path, or a path and how to rotate it. Where nothing is said the environment
-   * decides: `VFIO_USER_CAPTURE=dev.pcapng` (`capture-name.ts` says what further devices' files are called). `false`
+   * decides: `VFIO_USER_CAPTURE=dev.pcapng` (`dev-2.pcapng` for a second device, `dev-w1.pcapng` in a worker). `false`
    * captures nothing in any case. A file that another device of this thread captures to is refused (`EBUSY`).
    */
   capture?: string | CaptureOptions | false | undefined;

@@ -1,6 +1,6 @@
 /** A message on its way, as a tap saw it or as a capture has it. */
 
-/** `sent` by whoever traces or captures, `received` by them. Through a proxy the client is who sends. */
+/** `sent` or `received` by the process that traces. In a proxy's trace the client sends. */
 export type Direction = 'sent' | 'received';
 
 /** A message as it went over a socket. */
@@ -17,11 +17,11 @@ export interface TracedMessage {
   readonly size: number;
   /** The numbers of its fds, as they were in the process that traced. */
   readonly fds: readonly number[];
-  /** What whoever captured it has to say of it: a proxy's faults. */
+  /** A note on the message: a proxy's faults. */
   readonly note?: string;
 }
 
-/** An interrupt that its eventfd told of. It is no message: only the client's own trace and capture know of it. */
+/** An interrupt, seen at its eventfd. It is no message, so only the client's trace and capture have it. */
 export interface TracedInterrupt {
   /** The name of the socket that the device is on. */
   readonly socket: string;

@@ -103,7 +103,7 @@ export function openTcp(
       socket.destroy();
       reject(error);
     };
-    const onAbort = (): void => fail(signal!.reason as Error);
+    const onAbort = (): void => fail(signal?.reason as Error);
     const onError = (error: NodeJS.ErrnoException): void => fail(tcpError(error, name));
     const onTime = (): void => fail(new TimeoutError(`connect to ${name}`, timeoutMs));
     const timer = setTimeout(onTime, Math.min(timeoutMs, MAX_TIMER_MS));

@@ -28,11 +28,13 @@ import {
   type TransportHandler,
 } from './transport.js';
 
+const NOTHING = Buffer.alloc(0);
+
 export class Framer {
   readonly #handler: TransportHandler;
   #stopped = false;
   /** What has come of a message whose rest is missing: its prefix, or all of it where it is assembled here. */
-  #partial: Buffer | undefined;
+  #partial: Buffer = NOTHING;
   /** Bytes of that message that have come, those in the landing included. */
   #have = 0;
   /** Its size; 0 until its header is whole. */
@@ -152,7 +154,7 @@ export class Framer {
   }
 
   #clear(): void {
-    this.#partial = undefined;
+    this.#partial = NOTHING;
     this.#landing = undefined;
     this.#fds = undefined;
     this.#have = 0;
@@ -177,12 +179,12 @@ export class Framer {
     if (this.#size === 0) {
       at = this.#fill(chunk, at, end, HEADER_SIZE);
       if (this.#have < HEADER_SIZE) return at;
-      this.#size = checkedSize(this.#partial!, 0);
+      this.#size = checkedSize(this.#partial, 0);
     }
     if (this.#have < LANDING_PREFIX) {
       at = this.#fill(chunk, at, end, Math.min(LANDING_PREFIX, this.#size));
       if (this.#have < LANDING_PREFIX || this.#size === LANDING_PREFIX) return at;
-      this.#makeRoom(this.#partial!, 0, LANDING_PREFIX);
+      this.#makeRoom(this.#partial, 0, LANDING_PREFIX);
     }
     return this.#landing === undefined ? this.#fill(chunk, at, end, this.#size) : this.#land(chunk, at, end);
   }
@@ -200,7 +202,7 @@ export class Framer {
 
   #fill(chunk: Buffer, start: number, end: number, upTo: number): number {
     const count = Math.min(end - start, upTo - this.#have);
-    chunk.copy(this.#partial!, this.#have, start, start + count);
+    chunk.copy(this.#partial, this.#have, start, start + count);
     this.#have += count;
     return start + count;
   }
@@ -223,7 +225,7 @@ export class Framer {
   /** Hands the message over when all of it is here. */
   #settle(): void {
     if (this.#size === 0 || this.#have < this.#size) return;
-    const bytes = this.#partial!;
+    const bytes = this.#partial;
     const landing = this.#landing;
     const fds = this.#fds;
     const size = this.#size;

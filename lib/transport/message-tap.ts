@@ -1,10 +1,10 @@
-/** What hears of the messages of a connection. It is below the trace, which implements it, and knows message bytes alone. */
+/** A listener for the messages of a connection. The trace, a layer above, implements it. */
 import type { VfioUserError } from '../errors.js';
 import type { OutgoingMessage } from './transport.js';
 
 /**
- * Hears of every message, in the order on the wire, and changes nothing. `socket` is the name of the socket that it goes
- * through. Memory is lent until the function returns, and fds stay their owner's. None of these throws.
+ * Called with every message, in the order on the wire; changes nothing. `socket` is the name of the socket that it goes
+ * through. Memory is valid until the function returns, and fds stay their owner's. None of these throws.
  */
 export interface MessageTap {
   /** Asked before each message: while it is false no other function is called, and none is running. */

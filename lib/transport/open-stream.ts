@@ -15,7 +15,7 @@ export async function openDialled(
   signal: AbortSignal | undefined,
 ): Promise<Duplex> {
   const giveUp = new AbortController();
-  const onAbort = (): void => giveUp.abort(signal!.reason);
+  const onAbort = (): void => giveUp.abort(signal?.reason);
   const onTime = (): void => giveUp.abort(new TimeoutError(`dial ${name}`, timeoutMs));
   const timer = setTimeout(onTime, Math.min(timeoutMs, MAX_TIMER_MS));
   signal?.addEventListener('abort', onAbort, { once: true });

@@ -53,7 +53,7 @@ async function connected(
   try {
     await new Promise<void>((resolve, reject) => {
       const socket = new (native().Socket)(watched, () => resolve());
-      const onAbort = () => reject(signal!.reason as Error);
+      const onAbort = () => reject(signal?.reason as Error);
       const timer = setTimeout(() => reject(new TimeoutError(`connect to ${name}`, timeoutMs)), timeoutMs);
       cleanUp = () => {
         clearTimeout(timer);

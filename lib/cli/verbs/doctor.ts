@@ -96,7 +96,7 @@ async function doctor(socket: string | undefined, options: DoctorOptions, comman
   if (problem !== undefined) throw problem;
 }
 
-/** What is known by then is told: the work ends by itself. */
+/** Prints what is known by then: the work ends by itself. */
 async function untilInterrupted<T>(work: (signal: AbortSignal) => Promise<T>): Promise<T> {
   const interrupted = new AbortController();
   const forget = onStop((reason) => interrupted.abort(reason));

@@ -1,4 +1,4 @@
-/** `vfio-user dump`: a region, or a stretch of one, into a file. */
+/** `vfio-user dump`: a region, or a range of one, into a file. */
 import type { Command } from 'commander';
 import { RemoteError, type Device } from '../../index.js';
 import { checkWidth, readRange, regionRange, withEnableHint, type RegionRange } from '../region-io.js';
@@ -63,22 +63,22 @@ export function registerDump(program: Command): void {
 async function dump(socket: string, index: number, options: DumpOptions, command: Command): Promise<void> {
   if (options.length !== undefined) checkWidth(options.length, options.width);
   await withDevice(command, socket, async (device) => {
-    const stretch = wantedStretch(device, index, options);
+    const range = wantedRange(device, index, options);
     const holes: Hole[] = [];
     const name = regionName(index, device.isPci);
     await writeOutput(
       options.output,
       async (file, signal) => {
         if (options.enable) await device.enable();
-        await withHints(device, stretch, options, () => copy(stretch, name, options, file, holes, signal));
+        await withHints(device, range, options, () => copy(range, name, options, file, holes, signal));
       },
       options.keepPartial,
     );
-    await report(stretch, name, options, holes);
+    await report(range, name, options, holes);
   });
 }
 
-function wantedStretch(device: Device, index: number, { offset, length, width }: DumpOptions): RegionRange {
+function wantedRange(device: Device, index: number, { offset, length, width }: DumpOptions): RegionRange {
   const { size: regionSize } = device.region(index);
   // One byte at the least, so that an offset past the end is told as such.
   const wanted = length ?? Math.max(1, regionSize - offset);
@@ -87,7 +87,7 @@ function wantedStretch(device: Device, index: number, { offset, length, width }:
 }
 
 async function copy(
-  stretch: RegionRange,
+  range: RegionRange,
   region: string,
   { output, sparse, mapped, fill }: DumpOptions,
   file: OutputFile,
@@ -95,17 +95,18 @@ async function copy(
   signal: AbortSignal,
 ): Promise<void> {
   const toTerminal = isStdout(output) && process.stdout.isTTY === true;
-  const format = formatFor(toTerminal, stretch, region);
+  const format = formatFor(toTerminal, range, region);
   const byMessage = (part: RegionRange) => (sparse ? readSparse(part, fill, holes) : readRange(part));
-  const chunks = mapped ? readMapped(stretch, byMessage) : byMessage(stretch);
-  const progress = startProgress(toTerminal ? 0 : stretch.length);
+  const chunks = mapped ? readMapped(range, byMessage) : byMessage(range);
+  const progress = startProgress(toTerminal ? 0 : range.length);
   try {
     for await (const chunk of chunks) {
       signal.throwIfAborted();
       await file.write(format.push(chunk));
       progress.add(chunk.length);
     }
-    if (holeBytes(holes) === stretch.length) throw holes[0]!.error;
+    const [hole] = holes;
+    if (hole !== undefined && holeBytes(holes) === range.length) throw hole.error;
   } finally {
     progress.stop();
   }
@@ -114,12 +115,12 @@ async function copy(
 /** What would help, where the server answers an error: to enable the device, or to go on without. */
 async function withHints(
   device: Device,
-  stretch: RegionRange,
+  range: RegionRange,
   { sparse }: DumpOptions,
   work: () => Promise<void>,
 ): Promise<void> {
   try {
-    await withEnableHint(device, stretch, work);
+    await withEnableHint(device, range, work);
   } catch (error) {
     if (sparse || !(error instanceof RemoteError)) throw error;
     throw withFate(error, '--sparse goes on where something cannot be read');

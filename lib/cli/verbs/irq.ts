@@ -4,7 +4,7 @@ import { VfioUserError, type Device, type IrqIndex, type IrqRange } from '../../
 import { withDevice } from '../global-options.js';
 import { watchInterrupts } from '../irq-watch.js';
 import { length as positive } from '../numbers.js';
-import { performWrite, registerWrite, type RegisterWrite } from '../register-write.js';
+import { performWrite, registerWrite, type RegisterWrite } from '../region-io.js';
 
 interface WatchOptions {
   index?: IndexName;

@@ -125,7 +125,7 @@ async function run(options: Options, command: Command): Promise<void> {
   await print(`${summaryOf(server.counters)}\n`);
 }
 
-/** What makes no sense together is told as wrong usage, whoever finds it. */
+/** Options that contradict each other are wrong usage. */
 async function start(options: ProxyOptions): ReturnType<typeof proxy> {
   try {
     return await proxy(options);

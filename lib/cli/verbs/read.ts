@@ -65,26 +65,26 @@ async function read(
   checkWidth(length, options.width);
   checkFormat(format, length, options);
   await withDevice(command, socket, async (device) => {
-    const stretch = regionRange(device, index, offset, length, options.width);
+    const range = regionRange(device, index, offset, length, options.width);
     const region = regionName(index, device.isPci);
     const text = formatter(format, { region, offset, length, width });
     await writeOutput(options.output, async (file, signal) => {
       if (options.enable === true) await device.enable();
-      await withEnableHint(device, stretch, () => copy(stretch, text, file, signal, options.output));
+      await withEnableHint(device, range, () => copy(range, text, file, signal, options.output));
     });
   });
 }
 
 async function copy(
-  stretch: RegionRange,
+  range: RegionRange,
   format: Formatter,
   file: OutputFile,
   signal: AbortSignal,
   name: string | undefined,
 ): Promise<void> {
-  const progress = startProgress(name === undefined ? 0 : stretch.length);
+  const progress = startProgress(name === undefined ? 0 : range.length);
   try {
-    for await (const chunk of readRange(stretch)) {
+    for await (const chunk of readRange(range)) {
       signal.throwIfAborted();
       await file.write(format.push(chunk));
       progress.add(chunk.length);

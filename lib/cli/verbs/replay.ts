@@ -103,22 +103,25 @@ async function run(files: string[], options: ReplayVerbOptions): Promise<void> {
   await using server = await open(files, options);
   await print(`listening on ${socket}\n`);
   let failed: ReplayError | undefined;
-  let told = 0;
-  const tellNew = async () => {
-    while (told < server.reports.length) failed = (await tell(server.reports[told++]!, options)) ?? failed;
+  let printed = 0;
+  const printNew = async () => {
+    for (const report of server.reports.slice(printed)) {
+      printed++;
+      failed = (await printReport(report, options)) ?? failed;
+    }
   };
   do {
-    if (server.reports.length === told) await Promise.race([server.nextReport(), stopped]);
-    await tellNew();
+    if (server.reports.length === printed) await Promise.race([server.nextReport(), stopped]);
+    await printNew();
   } while (keep && !isStopped);
   // A client that is still here leaves now.
   const last = server.progress === undefined ? undefined : server.nextReport();
   await server.close();
   await last;
-  await tellNew();
+  await printNew();
   if (failed !== undefined) throw failed;
   if (isStopped && !keep) throw new VfioUserError('EINTR', 'interrupted before a client had been served');
-  if (told === 0 && complete) throw new VfioUserError('EINTR', 'interrupted before a client had come');
+  if (printed === 0 && complete) throw new VfioUserError('EINTR', 'interrupted before a client had come');
 }
 
 async function open(files: string[], options: ReplayVerbOptions): Promise<ReplayServer> {
@@ -143,7 +146,7 @@ async function open(files: string[], options: ReplayVerbOptions): Promise<Replay
 }
 
 /** Prints how a client's session went; the error where it is one. */
-async function tell(
+async function printReport(
   report: ReplayReport,
   { json, complete }: ReplayVerbOptions,
 ): Promise<ReplayError | undefined> {
@@ -151,7 +154,7 @@ async function tell(
   await print(`${text.split('\n').map(printable).join('\n')}\n`);
   const { outcome, requests, played } = report;
   if (outcome === 'different') {
-    const at = report.differences[0]!.number;
+    const at = report.differences[0]?.number;
     const where = at === undefined ? 'after its end' : `at message ${at}`;
     return new ReplayError(`the client left the recording ${where}`, report);
   }

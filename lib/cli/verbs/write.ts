@@ -60,10 +60,10 @@ async function write(
   const length = bytes?.length ?? (await fileSize(input!));
   checkWidth(length, width);
   await withDevice(command, socket, async (device) => {
-    const stretch = regionRange(device, index, offset, length, width);
+    const range = regionRange(device, index, offset, length, width);
     if (options.enable === true) await device.enable();
     const put = (at: number, data: Buffer): Promise<void> =>
-      withEnableHint(device, stretch, () => writeRange(stretch, at, data));
+      withEnableHint(device, range, () => writeRange(range, at, data));
     await (bytes === undefined ? writeFile(input!, length, put) : put(0, bytes));
   });
 }

@@ -100,7 +100,8 @@ const argszCut: Probe = {
   async run(context, connection) {
     const region = context.facts.regions.find(
       (one) => one !== undefined && one.info.argsz > REGION_INFO_SIZE,
-    )!;
+    );
+    if (region === undefined) return;
     const payload = words(REGION_INFO_SIZE, 0, region.info.index, 0, 0n, 0n);
     const answer = await connection.ask(Command.DEVICE_GET_REGION_INFO, payload);
     if (!isGood(answer) || answer.payload.length < REGION_INFO_SIZE) {

@@ -1,4 +1,4 @@
-/** Messages in pieces, in bunches, and with headers that nobody should send. */
+/** Messages in pieces, in batches, and with invalid headers. */
 import {
   Command,
   HEADER_FLAG_NO_REPLY,
@@ -11,7 +11,7 @@ import type { Probe } from '../probe.js';
 import type { RuleId } from '../rules.js';
 import { describeAnswer, isError, isGood, type Answer, type RawConnection } from '../raw-connection.js';
 
-/** Commands sent at once: servers stall at some 350 that nobody reads the replies of. */
+/** Commands sent at once: servers stall at some 350 unread replies. */
 const BURST = 64;
 const UNREAD = 1000;
 /** Between the pieces of a message: longer than a server needs to read the first. */
@@ -35,7 +35,7 @@ const pipelined: Probe = {
       received.push(answer.id);
     }
     const isComplete = received.length === BURST;
-    const isKept = isComplete && received.every((id, i) => id === burst[i]!.id);
+    const isKept = isComplete && received.every((id, i) => id === burst[i]?.id);
     if (!isComplete) context.facts.inFlight = 1;
     const detail = isKept
       ? `${BURST} commands at once, answered in their order`
@@ -46,7 +46,7 @@ const pipelined: Probe = {
   },
 };
 
-/** How many commands a server takes whose replies nobody reads. */
+/** How many commands a server takes while no reply is read. */
 const unread: Probe = {
   name: 'unread',
   harm: 'connection',

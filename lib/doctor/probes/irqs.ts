@@ -49,16 +49,18 @@ function needsIrqs(facts: ServerFacts): string | undefined {
   return present(facts).length > 0 ? undefined : 'the device has no interrupts';
 }
 
-/** Eventfds that are closed when the probe is over. */
-async function withEvents(count: number, work: (events: NativeEventFd[]) => Promise<void>): Promise<void> {
+/** Two eventfds that are closed when the probe is over. */
+async function withEvents(work: (one: NativeEventFd, other: NativeEventFd) => Promise<void>): Promise<void> {
   const events: NativeEventFd[] = [];
   try {
-    for (let i = 0; i < count; i++) {
+    const open = (): NativeEventFd => {
       const fd = native().eventfd(0);
       if (fd < 0) throw new Error(`no eventfd for the probe: errno ${-fd}`);
-      events.push(new (native().EventFd)(fd, () => undefined));
-    }
-    await work(events);
+      const event = new (native().EventFd)(fd, () => undefined);
+      events.push(event);
+      return event;
+    };
+    await work(open(), open());
   } finally {
     for (const event of events) event.close();
   }
@@ -86,12 +88,13 @@ const assign: Probe = {
       for (const id of assign.rules) context.judge(id, 'not applicable', 'no fds can be passed here');
       return;
     }
-    const irq = present(context.facts)[0]!;
+    const [irq] = present(context.facts);
+    if (irq === undefined) return;
     if ((irq.flags & IRQ_FLAG_EVENTFD) === 0) {
       const title = `EVENTFD flag of index ${irq.index}`;
       context.trait('irqs.eventfd-flag', title, 'not set although it has interrupts');
     }
-    await withEvents(1, async ([event]) => lifecycle(context, connection, irq, event!));
+    await withEvents(async (event) => lifecycle(context, connection, irq, event));
   },
 };
 
@@ -135,7 +138,10 @@ function single(
     changes: true,
     rules: [rule],
     skipReason: needsIrqs,
-    run: (context, connection) => judge(context, connection, present(context.facts)[0]!),
+    async run(context, connection) {
+      const [irq] = present(context.facts);
+      if (irq !== undefined) await judge(context, connection, irq);
+    },
   };
 }
 
@@ -170,7 +176,8 @@ const disableNone: Probe = {
   skipReason: ({ irqs }) =>
     irqs.some((irq) => irq !== undefined && irq.count === 0) ? undefined : 'all types have interrupts',
   async run(context, connection) {
-    const absent = context.facts.irqs.find((irq) => irq !== undefined && irq.count === 0)!;
+    const absent = context.facts.irqs.find((irq) => irq?.count === 0);
+    if (absent === undefined) return;
     const answer = await setIrqs(connection, TRIGGER, absent.index, 0, 0);
     context.trait('irqs.disable-none', 'Disabling an index without interrupts', shortAnswer(answer));
   },
@@ -184,17 +191,18 @@ const separate: Probe = {
   skipReason: (facts) => (present(facts).length > 1 ? undefined : 'the device has one type of interrupts'),
   async run(context, connection) {
     const [first, second] = present(context.facts);
+    if (first === undefined || second === undefined) return;
     if (!connection.passesFds) {
       context.judge('irqs.separate', 'not applicable', 'no fds can be passed here');
       return;
     }
-    await withEvents(2, async ([one, other]) => {
-      await setIrqs(connection, ASSIGN, first!.index, 0, 1, [one!.fd]);
-      await setIrqs(connection, ASSIGN, second!.index, 0, 1, [other!.fd]);
-      const triggered = await setIrqs(connection, TRIGGER, first!.index, 0, 1);
-      const counts = [await countOf(connection, one!), await countOf(connection, other!)] as const;
+    await withEvents(async (one, other) => {
+      await setIrqs(connection, ASSIGN, first.index, 0, 1, [one.fd]);
+      await setIrqs(connection, ASSIGN, second.index, 0, 1, [other.fd]);
+      const triggered = await setIrqs(connection, TRIGGER, first.index, 0, 1);
+      const counts = [await countOf(connection, one), await countOf(connection, other)] as const;
       connection.event(`the eventfds count ${counts.join(' and ')}`);
-      const detail = `index ${first!.index} triggered (${shortAnswer(triggered)}): its eventfd counts ${counts[0]}, that of index ${second!.index} ${counts[1]}`;
+      const detail = `index ${first.index} triggered (${shortAnswer(triggered)}): its eventfd counts ${counts[0]}, that of index ${second.index} ${counts[1]}`;
       const evidence = connection.evidence(8);
       if (counts[0] === 0 && counts[1] === 0) context.judge('irqs.separate', 'unclear', detail, evidence);
       else context.check('irqs.separate', counts[0] > 0 && counts[1] === 0, detail, evidence);

@@ -7,7 +7,7 @@ import { describeAnswer, isError, isGood, type Answer, type RawConnection } from
 import { tryWidths } from './region-read.js';
 
 const CONFIG = PciRegion.CONFIG;
-/** Bytes of data in one write. The library sends up to 32 KiB unless it is told otherwise. */
+/** Bytes of data in one write. The library sends up to 32 KiB by default. */
 const LARGE = [32 << 10, 64 << 10, 256 << 10, 1 << 20] as const;
 const LEAST_CHUNK = 4096;
 const BAR_STEP = 0x1000_0000;
@@ -28,13 +28,15 @@ const writeEcho: Probe = {
   skipReason: ({ config }) => (config === undefined ? 'the device has no config space' : undefined),
   async run(context, connection) {
     const { config, regions } = context.facts;
-    const line = config!.subarray(PciConfig.INTERRUPT_LINE, PciConfig.INTERRUPT_LINE + 1);
+    const space = regions[CONFIG];
+    if (config === undefined || space === undefined) return;
+    const line = config.subarray(PciConfig.INTERRUPT_LINE, PciConfig.INTERRUPT_LINE + 1);
     const answer = await writeConfig(connection, PciConfig.INTERRUPT_LINE, line);
     const isEcho = isGood(answer) && answer.payload.equals(regionAccess(CONFIG, PciConfig.INTERRUPT_LINE, 1));
     context.check('write.echo', isEcho, isEcho ? 'it does' : describeAnswer(answer));
     if (connection.isOver) return;
     connection.mark();
-    const past = await writeConfig(connection, regions[CONFIG]!.info.size - 1, Buffer.alloc(4));
+    const past = await writeConfig(connection, space.info.size - 1, Buffer.alloc(4));
     context.check('write.past-end', isError(past), describeAnswer(past));
   },
 };
@@ -71,7 +73,8 @@ const enable: Probe = {
   async run(context, connection) {
     const { config, widths } = context.facts;
     const refused = [...widths].filter(([index, taken]) => index < 6 && taken.length === 0);
-    const { header } = decodeConfigSpace(configReader(config!));
+    if (config === undefined) return;
+    const { header } = decodeConfigSpace(configReader(config));
     const write = (offset: number, value: number): Promise<Answer> => {
       const data = Buffer.alloc(4);
       data.writeUInt32LE(value >>> 0);

@@ -1,11 +1,9 @@
 /** Where the blocks of a namespace are kept. Offsets and lengths are in bytes, and within the store. */
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
-import { constants as systemConstants } from 'node:os';
 import { byteArray, integer, wrongType } from '../../fields.js';
 import { check, native } from '../../native.js';
-
-const { ENOSYS, EOPNOTSUPP } = systemConstants.errno;
+import { ENOSYS, EOPNOTSUPP } from '../../system-numbers.js';
 
 /**
  * Where a namespace keeps its blocks. The controller reads and writes within `size`, and several ranges at once.

@@ -1,6 +1,6 @@
 /**
  * The doorbells behind BAR0, as a host that mapped them and one that writes messages see them, and the loop that looks
- * at them: nobody is told of a store to a mapping.
+ * at them: a store to a mapping causes no event.
  */
 import { SharedMemory } from '../shared-memory.js';
 import { PAGE, Reg } from './constants.js';

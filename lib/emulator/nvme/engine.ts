@@ -69,7 +69,8 @@ export class Engine {
     this.#host.pace.begin();
     let worked = this.#busy > 0;
     for (const sq of this.sqs.values()) {
-      if (this.#isShadowed(sq.id)) worked = this.#lookAtShadow(sq) || worked;
+      const shadow = this.#shadowOf(sq.id);
+      if (shadow !== undefined) worked = this.#lookAtShadow(sq, shadow) || worked;
       else if (this.#host.doorbells.tail(sq.id) !== sq.head) worked = this.#start(sq) || worked;
     }
     for (const cq of this.cqs.values()) if (cq.waiting.length > 0) this.#track(this.#flush(cq));
@@ -144,14 +145,15 @@ export class Engine {
     this.#track(this.#flush(sq.cq));
   }
 
-  #isShadowed(queue: number): boolean {
-    return this.shadow !== undefined && queue !== 0;
+  /** The admin queue has no shadow doorbells. */
+  #shadowOf(queue: number): ShadowDoorbells | undefined {
+    return queue === 0 ? undefined : this.shadow;
   }
 
-  #lookAtShadow(sq: SubmissionRing): boolean {
+  #lookAtShadow(sq: SubmissionRing, shadow: ShadowDoorbells): boolean {
     if (sq.isServed) return true;
     this.#track(
-      this.shadow!.tail(sq.id).then((tail) => {
+      shadow.tail(sq.id).then((tail) => {
         if (tail !== sq.head) this.#start(sq);
       }),
     );
@@ -177,7 +179,8 @@ export class Engine {
           await this.#fetch(sq, tail);
           await this.#host.pace.rest();
         }
-        if (this.#isShadowed(sq.id)) await this.#armShadow(sq);
+        const shadow = this.#shadowOf(sq.id);
+        if (shadow !== undefined) await this.#armShadow(sq, shadow);
       }
     } finally {
       sq.isServed = false;
@@ -204,13 +207,13 @@ export class Engine {
   }
 
   #tailOf(sq: SubmissionRing): number | Promise<number> {
-    return this.#isShadowed(sq.id) ? this.shadow!.tail(sq.id) : this.#host.doorbells.tail(sq.id);
+    return (this.#shadowOf(sq.id) ?? this.#host.doorbells).tail(sq.id);
   }
 
   /** After the index is set the shadow is looked at once more: the host may have moved it before it saw the index. */
-  async #armShadow(sq: SubmissionRing): Promise<void> {
-    await this.shadow!.waitForTail(sq.id, sq.head);
-    if ((await this.shadow!.tail(sq.id)) !== sq.head) sq.isStale = true;
+  async #armShadow(sq: SubmissionRing, shadow: ShadowDoorbells): Promise<void> {
+    await shadow.waitForTail(sq.id, sq.head);
+    if ((await shadow.tail(sq.id)) !== sq.head) sq.isStale = true;
   }
 
   async #fetch(sq: SubmissionRing, tail: number): Promise<void> {
@@ -303,13 +306,13 @@ export class Engine {
 
   /** Takes what the host has consumed out of the ring. */
   async #findRoom(cq: CompletionRing): Promise<boolean> {
-    const shadowed = this.#isShadowed(cq.id);
-    const head = shadowed ? await this.shadow!.head(cq.id) : this.#host.doorbells.head(cq.id);
+    const shadow = this.#shadowOf(cq.id);
+    const head = shadow === undefined ? this.#host.doorbells.head(cq.id) : await shadow.head(cq.id);
     if (head < cq.size) cq.head = head;
     if (!cq.isFull) return true;
-    if (!shadowed) return false;
-    await this.shadow!.waitForHead(cq.id, cq.head);
-    const again = await this.shadow!.head(cq.id);
+    if (shadow === undefined) return false;
+    await shadow.waitForHead(cq.id, cq.head);
+    const again = await shadow.head(cq.id);
     if (again < cq.size) cq.head = again;
     return !cq.isFull;
   }

@@ -2,10 +2,10 @@
  * An NVMe controller, 1234:5845, with namespaces in memory or files: for demos, for tests of drivers, and for faults.
  *
  * ```
- *   BAR0   registers by message; doorbells at 0x1000, by message and, unless told otherwise, by mapping
+ *   BAR0   registers by message; doorbells at 0x1000, by message and, by default, by mapping
  *   BAR4   MSI-X table at 0, pending bits at 0x8000
  * ```
- * It is the controller of one host: whoever enables it (CC.EN) is the client whose memory it uses, until it is disabled
+ * It is the controller of one host: it uses the memory of the client that enabled it (CC.EN), until it is disabled
  * or that client has gone.
  */
 import { IRQ_FLAG_EVENTFD, PciIrq, PciRegion } from '../../protocol/constants.js';
@@ -29,7 +29,7 @@ import type { NvmeIntercept } from './nvme-faults.js';
 import { CompletionRing, SubmissionRing } from './rings.js';
 import type { Sqe } from './sqe.js';
 
-/** What an `NvmeDevice` can be told. */
+/** Options of an `NvmeDevice`. */
 export interface NvmeDeviceOptions {
   /** NSID 1 and on. The device closes their stores when it is closed. */
   namespaces: readonly EmulatedNamespaceOptions[];

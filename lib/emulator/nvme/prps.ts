@@ -61,8 +61,8 @@ async function addList(
 
 function addPage(segments: Segment[], address: bigint, length: number): void {
   if ((address & PAGE_MASK) !== 0n) throw new CommandError(Status.PRP_OFFSET_INVALID);
-  const last = segments.at(-1)!;
-  if (last.address + BigInt(last.length) === address) last.length += length;
+  const last = segments.at(-1);
+  if (last !== undefined && last.address + BigInt(last.length) === address) last.length += length;
   else segments.push({ address, length });
 }
 
@@ -105,8 +105,8 @@ export async function writeSegments(
 
 /** The bytes of all segments. */
 export async function readSegments(memory: ClientMemory, segments: readonly Segment[]): Promise<Buffer> {
-  if (segments.length === 1) return memory.read(segments[0]!.address, segments[0]!.length);
   const parts: Buffer[] = [];
   for (const { address, length } of segments) parts.push(await memory.read(address, length));
-  return Buffer.concat(parts);
+  const [first] = parts;
+  return first !== undefined && parts.length === 1 ? first : Buffer.concat(parts);
 }

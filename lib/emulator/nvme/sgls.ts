@@ -10,7 +10,7 @@ const DATA_BLOCK = 0x00;
 const SEGMENT = 0x20;
 const LAST_SEGMENT = 0x30;
 
-/** More than any transfer needs: a client whose segments go round in a circle is told so. */
+/** More than any transfer needs: a client whose segments form a loop gets an error. */
 const MOST_SEGMENTS = 64;
 const MOST_DESCRIPTORS = 4096;
 

@@ -4,7 +4,7 @@ import { openListener } from '../../../lib/proxy/listener.js';
 import { FaultPlan, type Firing, type Selectable } from '../../../lib/proxy/fault-plan.js';
 import { ProxyServer } from '../../../lib/proxy/proxy.js';
 import { settingsOf } from '../../../lib/proxy/proxy-options.js';
-import { Random } from '../../../lib/proxy/random.js';
+import { Random } from '../../../lib/proxy/fault-plan.js';
 import type { Fault } from '../../../lib/proxy/fault-spec.js';
 import { Command } from '../../../lib/protocol/constants.js';
 import type { Kind, LineFault } from './steps.js';
@@ -45,7 +45,7 @@ export class Line {
     const holder: { server?: ProxyServer } = {};
     const listener = await openListener(path, {
       hasRoom: () => true,
-      onArrival: (arrival) => holder.server!.welcome(arrival),
+      onArrival: (arrival) => holder.server!.admit(arrival),
       onTrouble: () => undefined,
     });
     holder.server = new ProxyServer({ listener, tap: await openTap({}), settings, connect, name: connect });

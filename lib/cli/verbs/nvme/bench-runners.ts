@@ -141,7 +141,7 @@ export class PromiseRunner implements Runner {
     const before = this.#count;
     let timer: NodeJS.Timeout | undefined;
     const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
-    // A worker ends before it is told to only by failing.
+    // A worker that ends early has failed.
     await Promise.race([over, ...this.#workers]);
     clearTimeout(timer);
     return this.#count - before;

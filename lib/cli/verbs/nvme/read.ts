@@ -76,7 +76,7 @@ async function* readAhead(
   const most = CHUNK_BYTES / queue.namespace.blockSize;
   const readFrom = (at: number) => {
     const chunk = queue.read(lba + at, Math.min(most, count - at));
-    // It may fail while nobody waits for it yet; whoever does hears of it.
+    // It may fail before it is awaited: the rejection is handled there.
     chunk.catch(() => undefined);
     return chunk;
   };

@@ -38,7 +38,7 @@ export async function withController(
     try {
       await work(controller);
     } catch (error) {
-      // What went wrong first is what is told.
+      // The first error is the one to report.
       await controller.close().catch(() => undefined);
       throw error;
     }
@@ -46,7 +46,7 @@ export async function withController(
   });
 }
 
-/** SPDK is told a directory, and listens on `cntrl` there. */
+/** SPDK's listener names a directory, and the socket is `cntrl` in it. */
 function controllerSocket(socket: string): string {
   const isDirectory = statSync(socket, { throwIfNoEntry: false })?.isDirectory() === true;
   return isDirectory ? join(socket, 'cntrl') : socket;

@@ -78,7 +78,7 @@ async function write(socket: string, options: WriteOptions, command: Command): P
 interface Tally {
   /** The controller has said so. */
   written: number;
-  /** Those after them of which nobody knows. */
+  /** Those after them that may or may not have been written. */
   uncertain: number;
 }
 
