@@ -23,7 +23,6 @@ export const {
   ENOSYS,
   ENOTCONN,
   ENOTSUP,
-  ENOTTY,
   EOPNOTSUPP,
   EPIPE,
   ETIMEDOUT,

@@ -45,9 +45,4 @@ export class ServerFacts {
     if (this.config === undefined || this.config.byteLength < 4) return undefined;
     return { vendorId: this.config.readUInt16LE(0), deviceId: this.config.readUInt16LE(2) };
   }
-
-  /** Whether the protocol is one in which servers know how to refuse commands. */
-  get isOld(): boolean {
-    return this.version?.minor === 0;
-  }
 }

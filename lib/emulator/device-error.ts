@@ -4,7 +4,6 @@ import { integer } from '../fields.js';
 
 export {
   EACCES,
-  EADDRINUSE,
   EBUSY,
   ECANCELED,
   EEXIST,
