@@ -55,6 +55,11 @@ export class MessageCutter {
     return this.#have;
   }
 
+  /** What comes next is a header, as far as is known. */
+  get isBetweenMessages(): boolean {
+    return this.#have === 0 && !this.#isUncut && !this.#stopped && this.#held === undefined;
+  }
+
   /** Hands over no more, also in the middle of `push`. No chunk may be pushed until `resume`. */
   pause(): void {
     this.#isPaused = true;
