@@ -152,7 +152,8 @@ export class DmaBuffer {
   /** Settles when nobody uses the memory any more. @throws ClosedError where it is taken away before. */
   #unused(): Promise<void> {
     return new Promise<void>((resolve, reject) => {
-      const stopListening = this.#region.onRelease(reject);
+      // Others hear of it in the same turn, and may let go of the memory: then it is closed as it was to be.
+      const stopListening = this.#region.onRelease((reason) => queueMicrotask(() => reject(reason)));
       this.#onUnused = () => {
         stopListening();
         resolve();

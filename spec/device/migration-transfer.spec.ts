@@ -260,7 +260,7 @@ describe('a save that is broken off', () => {
     ['not drained', (what, count) => (what === 'READ' && count > 1 ? 'drop' : undefined)],
   ])('and %s at first: it is tried again', async (_title, decide) => {
     const rig = await Rig.open();
-    const device = await rig.connect({ timeoutMs: 100 });
+    const device = await rig.connect({ timeoutMs: 500 });
     rig.decide = decide;
     for await (const _chunk of device.migration.save(CHUNK)) break;
     await device.close();
@@ -269,7 +269,7 @@ describe('a save that is broken off', () => {
 
   test('and a server that answers nothing any more: close() ends all the same', async () => {
     const rig = await Rig.open();
-    const device = await rig.connect({ timeoutMs: 50 });
+    const device = await rig.connect({ timeoutMs: 300 });
     for await (const _chunk of device.migration.save(CHUNK)) {
       rig.decide = () => 'drop';
       break;
