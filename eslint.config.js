@@ -32,11 +32,13 @@ const LAYERS = [
   // The other side: it must not lean on the client that it is there to test. It stands here so that a client can have a
   // device in its own process.
   { name: 'emulator', not: ['trace', 'proxy'] },
-  { name: 'connection', not: ['pci', 'trace', 'proxy', 'emulator'] },
+  // Hardware as a device model.
+  { name: 'vfio', not: ['trace', 'proxy'] },
+  { name: 'connection', not: ['pci', 'trace', 'proxy', 'emulator', 'vfio'] },
   { name: 'device', not: ['proxy'] },
   { name: 'index' },
   // It speaks raw messages: it must send what the library would not.
-  { name: 'doctor', not: ['trace', 'proxy', 'emulator', 'connection', 'device'] },
+  { name: 'doctor', not: ['trace', 'proxy', 'emulator', 'vfio', 'connection', 'device'] },
   // A driver on the public API.
   {
     name: 'nvme',
@@ -48,6 +50,7 @@ const LAYERS = [
       'trace',
       'proxy',
       'emulator',
+      'vfio',
       'connection',
       'device',
       'doctor',

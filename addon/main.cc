@@ -7,6 +7,7 @@
 #include "listener.h"
 #include "mapping.h"
 #include "socket.h"
+#include "vfio.h"
 
 static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   const auto environment = vfio_user::Environment::Create(env);
@@ -17,6 +18,7 @@ static Napi::Object Init(Napi::Env env, Napi::Object exports) {
   exports.Set("map", Napi::Function::New(env, vfio_user::Mapping::Map, "map"));
   exports.Set("fastPath", vfio_user::Environment::MakeFastPathBuffer(env));
   vfio_user::ExportFiles(env, exports);
+  vfio_user::ExportVfio(env, exports);
   return exports;
 }
 

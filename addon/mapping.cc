@@ -5,6 +5,7 @@
 
 #include "arguments.h"
 #include "environment.h"
+#include "vfio.h"
 
 namespace vfio_user {
 
@@ -23,6 +24,7 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          ClassMethod("view", View),
                          ClassMethod("copyOut", CopyOut),
                          ClassMethod("copyIn", CopyIn),
+                         ClassMethod("mapForDma", MapForDma),
                          InstanceMethod("remap", &Mapping::Remap),
                          InstanceMethod("close", &Mapping::CloseMapping),
                      });
@@ -83,6 +85,23 @@ napi_value Mapping::View(napi_env env, napi_callback_info info) {
     return empty;
   }
   return self->memory_->MakeView(env, offset, length);
+}
+
+/// mapForDma(container, iova, flags): all of the mapping.
+napi_value Mapping::MapForDma(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadCall<Mapping>(env, info, arguments);
+  int container;
+  uint64_t iova;
+  uint64_t flags;
+  if (self == nullptr || !ReadFd(env, arguments[0], &container) ||
+      !ReadAddress(env, arguments[1], "iova", &iova) ||
+      !ReadInteger(env, arguments[2], "flags", &flags, UINT32_MAX)) {
+    return nullptr;
+  }
+  if (self->memory_ == nullptr) return MakeNumber(env, -EBADF);
+  const auto wanted = static_cast<uint32_t>(flags);
+  return MakeNumber(env, MapDma(container, self->memory_->base(), iova, self->length_, wanted));
 }
 
 napi_value Mapping::CopyOut(napi_env env, napi_callback_info info) {

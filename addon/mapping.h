@@ -22,6 +22,7 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   static napi_value View(napi_env env, napi_callback_info info);
   static napi_value CopyOut(napi_env env, napi_callback_info info);
   static napi_value CopyIn(napi_env env, napi_callback_info info);
+  static napi_value MapForDma(napi_env env, napi_callback_info info);
   Napi::Value GetLength(const Napi::CallbackInfo& info);
   Napi::Value GetClosed(const Napi::CallbackInfo& info);
   Napi::Value Remap(const Napi::CallbackInfo& info);

@@ -40,6 +40,7 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
+  const void* base() const { return base_; }
   size_t length() const { return length_; }
   bool readable() const { return readable_; }
   bool writable() const { return writable_; }

@@ -16,7 +16,8 @@
       "addon/polled-fd.cc",
       "addon/small-file.cc",
       "addon/socket.cc",
-      "addon/socket-wait.cc"
+      "addon/socket-wait.cc",
+      "addon/vfio.cc"
     ],
     "addon_defines": [
       "NAPI_VERSION=9",

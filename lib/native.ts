@@ -185,6 +185,11 @@ export interface NativeMapping {
   /** Copies into the mapping; like `copyOut`. */
   copyIn(offset: number, from: Uint8Array, fromOffset: number, length: number): number;
   /**
+   * Lets a VFIO container's devices reach all of the mapping from `iova` on; `flags` are VFIO_DMA_MAP_FLAG_…, READ 1 and
+   * WRITE 2. The kernel pins the pages until `vfioUnmapDma`, whatever becomes of this object. 0 or -errno; -EBADF once closed.
+   */
+  mapForDma(container: number, iova: bigint, flags: number): number;
+  /**
    * Puts another file behind the same addresses: views go on, over the new file's bytes. `fd` stays the caller's.
    * 0 or -errno, after which the range is anonymous memory.
    */
@@ -209,7 +214,7 @@ export const F_SEAL_SEAL = 1;
 export const F_SEAL_SHRINK = 2;
 export const F_SEAL_GROW = 4;
 
-export interface Native extends SocketCalls {
+export interface Native extends SocketCalls, NativeVfio {
   /** The socket owns `fd`. */
   readonly Socket: new (fd: number, onEvent: (events: number) => void) => NativeSocket;
   readonly Listener: new (fd: number, onReady: () => void) => NativeListener;
@@ -261,6 +266,40 @@ export interface Native extends SocketCalls {
   closeFd(fd: number): number;
   /** The fd is another thread's, or somebody's who closes it without this addon. */
   releaseFd(fd: number): void;
+}
+
+/**
+ * The kernel's VFIO (linux/vfio.h), legacy interface. Fds are containers, groups and devices as their names say, and stay
+ * the caller's. 0, a value, or -errno. Structures are filled into `into`, whose length is their argsz; what is returned is the
+ * argsz that the kernel asks for.
+ */
+export interface NativeVfio {
+  vfioApiVersion(container: number): number;
+  /** 1 where the container has the extension, 0 where not. */
+  vfioCheckExtension(container: number, extension: number): number;
+  /** VFIO_GROUP_FLAGS_…: VIABLE 1, CONTAINER_SET 2. */
+  vfioGroupStatus(group: number): number;
+  vfioSetContainer(group: number, container: number): number;
+  vfioSetIommu(container: number, type: number): number;
+  /** `into` has at least the 24 bytes of vfio_iommu_type1_info. */
+  vfioIommuInfo(container: number, into: Uint8Array): number;
+  /** A new fd. */
+  vfioOpenDevice(group: number, name: string): number;
+  vfioDeviceInfo(device: number, into: Uint8Array): number;
+  vfioRegionInfo(device: number, index: number, into: Uint8Array): number;
+  vfioIrqInfo(device: number, index: number, into: Uint8Array): number;
+  /** With `fds`, one for each interrupt and -1 for none, DATA_EVENTFD; else DATA_NONE. `action` is one VFIO_IRQ_SET_ACTION_…. */
+  vfioSetIrqs(
+    device: number,
+    index: number,
+    start: number,
+    count: number,
+    action: number,
+    fds: readonly number[] | null,
+  ): number;
+  vfioReset(device: number): number;
+  /** How many bytes were unmapped: 0 is no error for the kernel. */
+  vfioUnmapDma(container: number, iova: bigint, size: number): number;
 }
 
 /** `Native.fastPath` by bytes and by words: a word at once is an instruction, a field byte by byte five. */

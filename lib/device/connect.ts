@@ -10,13 +10,14 @@ import {
   type OpenTransport,
 } from '../connection/index.js';
 import type { ModelEndpoint } from '../emulator/in-process.js';
-import type { VfioUserError } from '../errors.js';
+import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
 import * as option from '../options.js';
 import { DEVICE_FLAG_PCI, PciRegion } from '../protocol/constants.js';
 import { TRACE_CHECKS, openTap, type TraceOptions } from '../trace/trace-tap.js';
 import {
+  MAX_MESSAGE_FDS,
   canOpenAgain,
   checkEndpoint,
   openEndpoint,
@@ -102,6 +103,7 @@ const VERSION = new option.OptionTable<{ major: number; minor: number }>(
   { major: option.wholeNumber(0, MAX_VERSION), minor: option.wholeNumber(0, MAX_VERSION) },
   ['major', 'minor'],
 );
+const PCI = new option.OptionTable<PciEndpoint>({ pci: option.string }, ['pci']);
 const MODEL = new option.OptionTable<ModelEndpoint>({ model: option.unchecked, options: option.unchecked }, [
   'model',
 ]);
@@ -134,7 +136,7 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
  *
  * @param endpoint - a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
  *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one; or
- *   `{ model }`, a device of this process.
+ *   `{ model }`, a device of this process; or `pci:0000:01:00.0` or `{ pci: '0000:01:00.0' }`, one that vfio-pci has.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
  *   ClosedError; TypeError and RangeError for options that make no sense; the signal's reason.
  *
@@ -146,7 +148,7 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
  * ```
  */
 export async function connect(
-  endpoint: Endpoint | ModelEndpoint,
+  endpoint: Endpoint | ModelEndpoint | PciEndpoint,
   given: ConnectOptions = {},
 ): Promise<Device> {
   OPTIONS.check('connect', given);
@@ -179,15 +181,29 @@ export async function connect(
     const config = isPci ? await shadow(opened, regions, call()) : undefined;
     const device = new Device(opened, { info, regions, irqs, config }, options);
     connection.trim();
-    if (reconnect === undefined) void connection.closed.then((reason) => opened.end(reason));
-    else opened.addResource(watch(device, opened, description, reconnect, dialAgain));
+    if (reconnect === undefined) {
+      void connection.closed.then((reason) => {
+        opened.end(reason);
+        opener.close?.();
+      });
+    } else opened.addResource(watch(device, opened, description, reconnect, dialAgain));
     return device;
   } catch (error) {
     context?.closeResources();
     dialled?.connection.close();
+    opener.close?.();
     tap.close();
     throw error;
   }
+}
+
+/**
+ * A device of this machine that vfio-pci has. Its own process drives it: mapped BARs, DMA memory and interrupts are the
+ * kernel's, and registers by message a pread or pwrite.
+ */
+export interface PciEndpoint {
+  /** Domain, bus, device and function: `0000:01:00.0`; `01:00.0` is of domain 0000. */
+  pci: string;
 }
 
 /** How a transport to the device is had. */
@@ -195,10 +211,45 @@ interface Opener {
   /** Whether it can be opened again when it has ended. */
   readonly canOpenAgain: boolean;
   open(options: OpenOptions): Promise<OpenTransport> | OpenTransport;
+  /** The connection has ended: what was opened for it is closed. */
+  close?(): void;
+}
+
+/** What `pci:ADDRESS` begins with, where an endpoint is a string. */
+const PCI_PREFIX = 'pci:';
+
+/** @throws TypeError for what is no address. */
+async function pciOpener(address: unknown): Promise<Opener> {
+  const { KernelDevice, pciAddress } = await import('../vfio/index.js');
+  const name = pciAddress('connect: endpoint', address);
+  if (process.platform !== 'linux')
+    throw new UnsupportedError(`VFIO is Linux's; this is ${process.platform}`);
+  let device: InstanceType<typeof KernelDevice> | undefined;
+  return {
+    canOpenAgain: false,
+    open: async () => {
+      const { openModel } = await import('../emulator/in-process.js');
+      device = new KernelDevice(name);
+      const { pageSizes, mappingsLeft } = device.iommu;
+      return openModel(device, {
+        pgsizes: pageSizes,
+        maxMsgFds: MAX_MESSAGE_FDS,
+        ...(mappingsLeft !== undefined && { maxDmaMaps: mappingsLeft }),
+      });
+    },
+    close: () => device?.close(),
+  };
 }
 
 /** @throws TypeError and RangeError for what is no endpoint, and for a device that contradicts itself. */
-async function openerOf(endpoint: Endpoint | ModelEndpoint): Promise<Opener> {
+async function openerOf(endpoint: Endpoint | ModelEndpoint | PciEndpoint): Promise<Opener> {
+  if (typeof endpoint === 'string' && endpoint.startsWith(PCI_PREFIX)) {
+    return pciOpener(endpoint.slice(PCI_PREFIX.length));
+  }
+  if (typeof endpoint === 'object' && endpoint !== null && 'pci' in endpoint) {
+    PCI.check('connect: endpoint', endpoint);
+    return pciOpener(endpoint.pci);
+  }
   if (typeof endpoint === 'object' && endpoint !== null && 'model' in endpoint) {
     MODEL.check('connect: endpoint', endpoint);
     const { model, options } = endpoint;

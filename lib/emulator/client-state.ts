@@ -1,7 +1,7 @@
 /** A client as its device sees it, and all that must go when it goes. */
 import type { VfioUserError } from '../errors.js';
 import { DmaClient } from './dma-client.js';
-import type { ClientContext, DeviceModel, IrqLine } from './device-model.js';
+import type { ClientContext, DeviceModel, Hardware, IrqLine } from './device-model.js';
 import { DmaRegions } from './dma-regions.js';
 import { DirtyTracking } from './dirty-tracking.js';
 import type { Settings } from './emulator-options.js';
@@ -33,12 +33,14 @@ export class ClientState implements ClientContext {
   readonly irqs: IrqTable;
   readonly #requests: ServerRequests;
   readonly #onError: (error: unknown) => void;
+  readonly #hardware: Hardware | undefined;
   #connected = true;
 
   /** `maxDataXferSize` is the client's: the most that it takes in one message. */
   constructor(device: DeviceModel, settings: Settings, requests: ServerRequests, maxDataXferSize: number) {
-    this.irqs = new IrqTable(device.irqs, settings.maxEventFds);
-    this.dmaTable = new DmaRegions(settings.maxDmaMaps, settings.pgsizes);
+    this.irqs = new IrqTable(device.irqs, settings.maxEventFds, device.hardware);
+    this.dmaTable = new DmaRegions(settings.maxDmaMaps, settings.pgsizes, device.hardware);
+    this.#hardware = device.hardware;
     // What a message brings back must be no more than we take ourselves.
     const chunk = Math.min(maxDataXferSize, settings.maxDataXferSize);
     this.dirty = new DirtyTracking(settings.dirtyPages, this.dmaTable);
@@ -58,6 +60,11 @@ export class ClientState implements ClientContext {
   /** "Client Disconnection": its memory is unmapped, its eventfds are closed. */
   end(reason: VfioUserError): void {
     this.#connected = false;
+    try {
+      this.#hardware?.quiesce();
+    } catch (error) {
+      this.#onError(error);
+    }
     this.dma.close(reason);
     this.#requests.end(reason);
     this.irqs.close();

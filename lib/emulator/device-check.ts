@@ -68,7 +68,7 @@ function checkRegion(region: RegionModel): void {
   if (memory !== undefined && memory.bytes.byteLength < size) {
     throw new RangeError(`region ${index} has ${size} bytes, its memory ${memory.bytes.byteLength}`);
   }
-  if (mappable.length > 0 && memory?.fd === undefined) {
+  if (mappable.length > 0 && (memory?.fd ?? region.file?.fd) === undefined) {
     throw new TypeError(`region ${index} has mappable areas and no fd`);
   }
   for (const area of mappable) {

@@ -10,6 +10,9 @@
  * handler's promise is pending the client's later commands wait. A handler that throws a `DeviceError` answers with
  * its errno, one that throws anything else with EIO.
  */
+import type { NativeMapping } from '../native.js';
+import type { DmaMap } from '../protocol/dma-map.js';
+import type { SetIrqs } from '../protocol/set-irqs.js';
 import type { MmapArea } from '../protocol/region-capabilities.js';
 import type { SubRegion } from '../protocol/region-io-fds.js';
 
@@ -26,11 +29,27 @@ export interface DeviceModel {
   /** The client has gone: its interrupts do nothing and its memory is out of reach. */
   detach?(client: ClientContext): void;
   /** DEVICE_RESET. Without it the command is answered ENOTSUP. */
-  reset?(client: ClientContext): void | Promise<void>;
+  reset?: ((client: ClientContext) => void | Promise<void>) | undefined;
   /** DEVICE_FEATURE. Without it every feature is answered ENOTSUP. */
   feature?(request: FeatureRequest, client: ClientContext): Uint8Array | void | Promise<Uint8Array | void>;
+  /** @internal Undefined for models. */
+  readonly hardware?: Hardware | undefined;
   /** MIG_DATA_READ and MIG_DATA_WRITE. Without it both are answered ENOTSUP. */
   readonly migrationData?: MigrationData | undefined;
+}
+
+/**
+ * @internal What stands behind a device that is hardware: it takes the place of what a session does for models. What is thrown
+ * is the answer's errno.
+ */
+export interface Hardware {
+  /** Lets the device reach the client's memory, all of the mapping, at these addresses. */
+  mapDma(memory: NativeMapping, request: Pick<DmaMap, 'address' | 'size' | 'flags'>): void;
+  unmapDma(request: Pick<DmaMap, 'address' | 'size'>): void;
+  /** Hands eventfds to the device, or acts on interrupts itself. The fds stay the caller's. */
+  setIrqs(request: SetIrqs, fds: readonly number[]): void;
+  /** The client is going: the device is kept from its memory and its eventfds, before they are taken back. */
+  quiesce(): void;
 }
 
 /** A region: reached by messages through `handler` or, without one, as the bytes of `memory`. */
@@ -48,6 +67,8 @@ export interface RegionModel {
    * are seen by nobody.
    */
   readonly memory?: RegionMemory;
+  /** @internal The file that clients can map where there is no `memory`, and where in it the region begins. */
+  readonly file?: { readonly fd: number; readonly offset: number } | undefined;
   /** The parts that can be mapped, in whole pages; all of a memory that has an fd by default. */
   readonly mappable?: readonly Pick<MmapArea, 'offset' | 'size'>[];
   /** What GET_REGION_IO_FDS answers to clients whose transport passes fds; nothing by default. */

@@ -13,6 +13,7 @@ import {
   DMA_MAP_FLAG_WRITE,
   DMA_UNMAP_FLAG_ALL,
 } from '../protocol/constants.js';
+import type { Hardware } from './device-model.js';
 import type { DmaMap, DmaUnmap } from '../protocol/dma-map.js';
 import {
   DeviceError,
@@ -54,10 +55,12 @@ export interface DmaSegment {
 export class DmaRegions {
   readonly #maxMaps: number;
   readonly #pageSize: bigint;
+  readonly #hardware: Hardware | undefined;
   /** By address. */
   readonly #windows: DmaRegion[] = [];
 
-  constructor(maxMaps: number, pgsizes: bigint) {
+  constructor(maxMaps: number, pgsizes: bigint, hardware?: Hardware) {
+    this.#hardware = hardware;
     this.#maxMaps = maxMaps;
     this.#pageSize = pgsizes & -pgsizes;
   }
@@ -83,6 +86,7 @@ export class DmaRegions {
         throw new DeviceError(ENOSPC, `there are ${this.#maxMaps} mappings already`);
       }
       const memory = fd === undefined ? undefined : mapFile(request, fd);
+      if (this.#hardware !== undefined) mapForHardware(this.#hardware, request, memory);
       const { address, size, flags } = request;
       this.#windows.splice(at, 0, { address, size, flags, memory, uses: 0, onIdle: undefined });
     } finally {
@@ -97,12 +101,16 @@ export class DmaRegions {
    * @throws DeviceError ENOENT where there is no such window.
    */
   unmap(request: DmaUnmap): void | Promise<void> {
-    if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) return releaseAll(this.#windows.splice(0));
+    if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) {
+      for (const window of this.#windows) this.#hardware?.unmapDma(window);
+      return releaseAll(this.#windows.splice(0));
+    }
     const at = this.#firstEndingAfter(request.address);
     const window = this.#windows[at];
     if (window?.address !== request.address || window.size !== request.size) {
       throw new DeviceError(ENOENT, 'no mapping has this address and size');
     }
+    this.#hardware?.unmapDma(window);
     return release(this.#windows.splice(at, 1));
   }
 
@@ -153,7 +161,15 @@ export class DmaRegions {
 
   /** The client has gone: nothing of its memory is kept. */
   close(): void {
-    void closeAll(this.#windows.splice(0));
+    const windows = this.#windows.splice(0);
+    for (const window of windows) {
+      try {
+        this.#hardware?.unmapDma(window);
+      } catch {
+        // With the container everything is unmapped.
+      }
+    }
+    void closeAll(windows);
   }
 
   #checkMap({ flags, offset, address, size }: DmaMap, fd: number | undefined): void {
@@ -180,6 +196,19 @@ export class DmaRegions {
       else low = middle + 1;
     }
     return low;
+  }
+}
+
+/** A device that is hardware reaches memory and nothing else. */
+function mapForHardware(hardware: Hardware, request: DmaMap, memory: NativeMapping | undefined): void {
+  if (memory === undefined) {
+    throw new DeviceError(ENOTSUP, 'hardware reaches only memory that is shared: DMA_MAP without an fd');
+  }
+  try {
+    hardware.mapDma(memory, request);
+  } catch (error) {
+    memory.close();
+    throw error;
   }
 }
 

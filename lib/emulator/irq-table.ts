@@ -18,7 +18,7 @@ import {
 import type { IrqInfo } from '../protocol/irq-info.js';
 import type { SetIrqs } from '../protocol/set-irqs.js';
 import { DeviceError, EINVAL, EMFILE } from './device-error.js';
-import type { IrqLine, IrqModel } from './device-model.js';
+import type { Hardware, IrqLine, IrqModel } from './device-model.js';
 
 /** Interrupt indexes that every PCI device is said to have. */
 const PCI_IRQS = 5;
@@ -109,10 +109,12 @@ export class IrqTable {
   readonly count: number;
   readonly #indexes = new Map<number, Index>();
   readonly #maxEventFds: number;
+  readonly #hardware: Hardware | undefined;
 
   /** No more than `maxEventFds` are kept. */
-  constructor(irqs: readonly IrqModel[], maxEventFds: number) {
+  constructor(irqs: readonly IrqModel[], maxEventFds: number, hardware?: Hardware) {
     this.#maxEventFds = maxEventFds;
+    this.#hardware = hardware;
     for (const { index, count, flags = IRQ_FLAG_EVENTFD, isRaised } of irqs) {
       const automasked = (flags & IRQ_FLAG_AUTOMASKED) !== 0;
       const lines = Array.from({ length: count }, () => new Line(automasked, isRaised));
@@ -158,6 +160,16 @@ export class IrqTable {
     const { start, count, flags, data } = request;
     const lines = this.#linesOf(request);
     const action = actionOf(flags);
+    if (this.#hardware !== undefined) {
+      if (!events.every(({ fd }) => isEventFd(fd))) throw new DeviceError(EINVAL, 'an fd is not an eventfd');
+      const fds = events.map(({ fd }) => fd);
+      if (fds.length !== 0 && fds.length !== count)
+        throw new DeviceError(EINVAL, `${fds.length} eventfds for ${count} interrupts`);
+      this.#hardware.setIrqs(request, fds);
+      // It has taken what it keeps.
+      for (const event of events) event.close();
+      return;
+    }
     if ((flags & IRQ_SET_DATA_EVENTFD) === 0) {
       if (events.length > 0) throw new DeviceError(EINVAL, 'fds without DATA_EVENTFD');
       if (count === 0) lines.forEach((line) => line.disable());

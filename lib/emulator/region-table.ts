@@ -39,11 +39,13 @@ export class RegionTable {
     const region = this.#regions.get(index);
     const info = { index, flags: 0, size: 0, offset: 0, capabilities: {} };
     if (region === undefined) return { info, fd: undefined };
-    const fd = passesFds && region.mappable?.length !== 0 ? region.memory?.fd : undefined;
+    const file = region.memory?.fd === undefined ? region.file : { fd: region.memory.fd, offset: 0 };
+    const fd = passesFds && region.mappable?.length !== 0 ? file?.fd : undefined;
+    const offset = fd === undefined ? 0 : (file?.offset ?? 0);
     const flags = (region.flags ?? READ_WRITE) | (fd === undefined ? 0 : REGION_FLAG_MMAP);
     const sparse = fd !== undefined && region.mappable !== undefined;
     const capabilities = sparse ? { sparseMmap: { areas: [...region.mappable] } } : {};
-    return { info: { ...info, flags, size: region.size, capabilities }, fd };
+    return { info: { ...info, flags, size: region.size, offset, capabilities }, fd };
   }
 
   /** The bytes that a REGION_READ asked for. They are sent, or copied, before anything else happens. */

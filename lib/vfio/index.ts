@@ -1,0 +1,2 @@
+export { KernelDevice } from './kernel-device.js';
+export { pciAddress } from './pci-address.js';

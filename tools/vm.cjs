@@ -1,0 +1,255 @@
+'use strict';
+
+/**
+ * Runs the specs of spec/silicon in a Linux guest, on devices that its vfio-pci has: QEMU emulates them, and an IOMMU, without
+ * KVM. The kernel is Debian's, downloaded by name; the guest's root is this machine's, read-only.
+ *
+ *     npm run test:vm                    all of spec/silicon
+ *     npm run test:vm -- --short         edu and NVMe alone
+ *     npm run test:vm -- --run COMMAND   a command instead of the specs
+ *
+ * Without QEMU, busybox, cpio and kmod it says that it is skipped, and ends well: apt-get install qemu-system-x86
+ * busybox-static cpio kmod.
+ */
+const { execFileSync, spawn, spawnSync } = require('node:child_process');
+const fs = require('node:fs');
+const path = require('node:path');
+const ts = require('typescript');
+
+const ROOT = path.join(__dirname, '..');
+const WORK = path.join(ROOT, 'build', 'vm');
+const NEEDED = ['qemu-system-x86_64', 'busybox', 'cpio', 'modprobe', 'depmod', 'dpkg', 'apt-get', 'gzip'];
+const MODULES = ['vfio-pci', 'vfio_iommu_type1', 'virtio_pci', '9pnet_virtio', '9p'];
+/** A guest that has not begun by then is started again: emulated timers are late on a machine with other things to do. */
+const BOOT_MS = 120_000;
+const RUN_MS = 600_000;
+const ATTEMPTS = 3;
+
+const EDU = '0000:00:04.0';
+const NVME = '0000:00:05.0';
+const E1000E = '0000:00:06.0';
+const VIRTIO = '0000:00:07.0';
+const NVME_BEHIND_PORT = '0000:01:00.0';
+
+function has(command) {
+  return spawnSync('sh', ['-c', `command -v ${command}`], { env: environment() }).status === 0;
+}
+
+function environment() {
+  return { ...process.env, PATH: `${process.env.PATH}:/usr/sbin:/sbin` };
+}
+
+function run(command, args, options = {}) {
+  return execFileSync(command, args, { encoding: 'utf8', env: environment(), ...options });
+}
+
+/** The kernel and its modules, in the order in which they are loaded. Kept between runs. */
+function kernel() {
+  const image = path.join(WORK, 'image');
+  if (!fs.existsSync(path.join(image, 'complete'))) {
+    fs.rmSync(image, { recursive: true, force: true });
+    fs.mkdirSync(image, { recursive: true });
+    const depends = run('apt-cache', ['depends', 'linux-image-amd64']);
+    const name = /Depends: (linux-image-\S+)/.exec(depends)?.[1];
+    if (name === undefined) throw new Error('apt-cache knows no linux-image-amd64: apt-get update');
+    run('apt-get', ['-qq', 'download', name], { cwd: image, stdio: ['ignore', 'ignore', 'pipe'] });
+    const archive = fs.readdirSync(image).find((file) => file.endsWith('.deb'));
+    run('dpkg', ['-x', archive, '.'], { cwd: image });
+    fs.rmSync(path.join(image, archive));
+    run('depmod', ['-b', image, release(image)]);
+    fs.writeFileSync(path.join(image, 'complete'), '');
+  }
+  const modules = MODULES.flatMap((module) =>
+    run('modprobe', ['-d', image, '-S', release(image), '--show-depends', module])
+      .split('\n')
+      .filter((line) => line.startsWith('insmod'))
+      .map((line) => line.split(' ')[1]),
+  );
+  return {
+    file: path.join(
+      image,
+      'boot',
+      fs.readdirSync(path.join(image, 'boot')).find((one) => one.startsWith('vmlinuz')),
+    ),
+    modules: [...new Set(modules)],
+  };
+}
+
+function release(image) {
+  return fs.readdirSync(path.join(image, 'lib', 'modules'))[0];
+}
+
+const INIT = `#!/bin/sh
+mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
+for module in /modules/*; do insmod "$module"; done
+mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host
+mount -t tmpfs tmp /host/var/tmp; mount --bind /proc /host/proc; mount --bind /sys /host/sys; mount --bind /dev /host/dev
+mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm
+for device in /sys/bus/pci/devices/*; do
+  address=\${device##*/}
+  case $(cat $device/class)-$address in 0x06*|*:00.0[0-3]*|*1f.*|*00:0[0-3].0) continue;; esac
+  [ -e $device/driver ] && echo $address >$device/driver/unbind
+  echo vfio-pci >$device/driver_override; echo $address >/sys/bus/pci/drivers_probe
+done
+echo "lab: begin"
+chroot /host /bin/sh /var/tmp/command
+echo "lab: status $?"
+poweroff -f
+`;
+
+/** The guest's first file system: busybox, the modules, and the command. */
+function initrd(modules, command) {
+  const root = path.join(WORK, 'root');
+  fs.rmSync(root, { recursive: true, force: true });
+  for (const folder of ['bin', 'modules', 'proc', 'sys', 'dev', 'host', 'tmp']) {
+    fs.mkdirSync(path.join(root, folder), { recursive: true });
+  }
+  fs.copyFileSync(run('sh', ['-c', 'command -v busybox']).trim(), path.join(root, 'bin', 'busybox'));
+  for (const name of run('busybox', ['--list']).split('\n')) {
+    if (name !== '' && name !== 'busybox') fs.symlinkSync('busybox', path.join(root, 'bin', name));
+  }
+  modules.forEach((file, i) => fs.copyFileSync(file, path.join(root, 'modules', String(100 + i))));
+  fs.writeFileSync(path.join(root, 'command'), command);
+  const init = INIT.replace('chroot /host', 'cp /command /host/var/tmp/command; chroot /host');
+  fs.writeFileSync(path.join(root, 'init'), init, { mode: 0o755 });
+  const out = path.join(WORK, 'initrd');
+  run('sh', ['-c', `find . | cpio -o -H newc 2>/dev/null | gzip -1 >${JSON.stringify(out)}`], { cwd: root });
+  return out;
+}
+
+/** The library and the specs as JavaScript: an emulated processor would take long to compile them. */
+function compile() {
+  const out = path.join(WORK, 'js');
+  fs.rmSync(out, { recursive: true, force: true });
+  const files = ['lib', 'spec/silicon', 'spec/support', 'spec/emulator'].flatMap((folder) =>
+    fs
+      .readdirSync(path.join(ROOT, folder), { recursive: true })
+      .filter((file) => file.endsWith('.ts'))
+      .map((file) => path.join(folder, file)),
+  );
+  const compilerOptions = { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 };
+  for (const file of files) {
+    const target = path.join(out, file.replace(/\.ts$/, '.js'));
+    fs.mkdirSync(path.dirname(target), { recursive: true });
+    const source = fs.readFileSync(path.join(ROOT, file), 'utf8');
+    fs.writeFileSync(target, ts.transpileModule(source, { compilerOptions, fileName: file }).outputText);
+  }
+  const config = {
+    rootDir: out,
+    testMatch: ['<rootDir>/spec/silicon/*.spec.js'],
+    transform: {},
+    testTimeout: 120_000,
+    cacheDirectory: '/var/tmp/jest',
+    haste: { enableSymlinks: false },
+  };
+  fs.writeFileSync(path.join(out, 'jest.config.json'), JSON.stringify(config));
+  fs.writeFileSync(path.join(out, 'package.json'), '{"type":"module"}');
+  return path.join(out, 'jest.config.json');
+}
+
+function specs(config, short) {
+  const jest = path.join(path.dirname(require.resolve('jest/package.json')), 'bin', 'jest.js');
+  const variables = {
+    VFIO_USER_ADDON: path.join(ROOT, 'build', 'Release', 'vfio_user.node'),
+    VFIO_USER_TEST_EDU: `pci:${EDU}`,
+    VFIO_USER_TEST_NVME: short ? `pci:${NVME}` : `pci:${NVME} pci:${NVME_BEHIND_PORT}`,
+    VFIO_USER_TEST_PCI: short ? '' : [EDU, NVME, E1000E, VIRTIO, NVME_BEHIND_PORT].join(' '),
+    HOME: '/var/tmp',
+    TMPDIR: '/var/tmp',
+  };
+  const set = Object.entries(variables).map(([name, value]) => `export ${name}='${value}'`);
+  const flags = '--experimental-vm-modules --disable-warning=ExperimentalWarning';
+  return `${set.join('\n')}\ncd '${ROOT}'\nexec '${process.execPath}' ${flags} '${jest}' --config '${config}' --runInBand --watchman=false 2>&1\n`;
+}
+
+function disk(name) {
+  const file = path.join(WORK, name);
+  if (!fs.existsSync(file)) fs.writeFileSync(file, '');
+  fs.truncateSync(file, 64 << 20);
+  return `if=none,format=raw,file=${file},id=${path.parse(name).name}`;
+}
+
+/** Boots once. Resolves with the command's exit status, or undefined where the guest did not begin. */
+function boot(kernelFile, initrdFile) {
+  const args = [
+    ...[
+      '-M',
+      'q35,kernel-irqchip=split',
+      '-accel',
+      'tcg',
+      '-m',
+      '1536',
+      '-nographic',
+      '-no-reboot',
+      '-nodefaults',
+    ],
+    ...['-serial', 'stdio', '-kernel', kernelFile, '-initrd', initrdFile],
+    ...['-append', 'console=ttyS0 intel_iommu=on iommu=pt quiet panic=-1 no_timer_check'],
+    ...['-device', 'intel-iommu,intremap=on'],
+    ...['-fsdev', 'local,id=host,path=/,security_model=none,readonly=on,multidevs=remap'],
+    ...['-device', 'virtio-9p-pci,fsdev=host,mount_tag=host,addr=3'],
+    ...['-drive', disk('disk0.img'), '-drive', disk('disk1.img')],
+    ...['-device', 'edu,addr=4', '-device', 'nvme,serial=LAB0,drive=disk0,addr=5'],
+    ...['-device', 'e1000e,addr=6', '-device', 'virtio-rng-pci,addr=7'],
+    ...[
+      '-device',
+      'pcie-root-port,id=root8,addr=8,chassis=1',
+      '-device',
+      'nvme,serial=LAB1,drive=disk1,bus=root8',
+    ],
+  ];
+  return new Promise((resolve) => {
+    const qemu = spawn('qemu-system-x86_64', args, {
+      stdio: ['ignore', 'pipe', 'inherit'],
+      env: environment(),
+    });
+    let begun = false;
+    let status;
+    let rest = '';
+    const early = [];
+    let timer = setTimeout(() => qemu.kill('SIGKILL'), BOOT_MS);
+    qemu.stdout.on('data', (chunk) => {
+      const lines = (rest + chunk.toString('utf8')).replaceAll('\r', '').split('\n');
+      rest = lines.pop();
+      for (const line of lines) {
+        if (line.endsWith('lab: begin')) {
+          begun = true;
+          clearTimeout(timer);
+          timer = setTimeout(() => qemu.kill('SIGKILL'), RUN_MS);
+        } else if (line.startsWith('lab: status ')) status = Number(line.slice('lab: status '.length));
+        else if (begun && status === undefined) console.log(line);
+        else if (!begun) early.push(line);
+      }
+    });
+    qemu.on('exit', () => {
+      clearTimeout(timer);
+      if (!begun) console.error([...early.slice(-12), 'the guest did not begin'].join('\n'));
+      resolve(begun ? (status ?? 1) : undefined);
+    });
+  });
+}
+
+async function main() {
+  const missing = NEEDED.filter((command) => !has(command));
+  if (missing.length > 0) {
+    console.log(`skip: no ${missing.join(', ')}, so nothing is run on a guest's vfio-pci`);
+    return;
+  }
+  fs.mkdirSync(WORK, { recursive: true });
+  const at = process.argv.indexOf('--run');
+  const command =
+    at > 0
+      ? `cd '${ROOT}'\n${process.argv.slice(at + 1).join(' ')}\n`
+      : specs(compile(), process.argv.includes('--short'));
+  const { file, modules } = kernel();
+  const first = initrd(modules, command);
+  for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
+    const status = await boot(file, first);
+    if (status === undefined) continue;
+    process.exitCode = status;
+    return;
+  }
+  process.exitCode = 1;
+}
+
+void main();
