@@ -19,6 +19,14 @@ import type { EmulatorServer } from '../lib/emulator/index.js';
 import { native } from '../lib/native.js';
 import { PciIrq } from '../lib/protocol/index.js';
 import { parseFault, proxy } from '../lib/proxy/index.js';
+import {
+  bindRegisters,
+  checkRegisters,
+  generateAccessors,
+  REGISTER_MAP_FORMAT,
+  RegisterMap,
+  RegisterPlacement,
+} from '../lib/registers/index.js';
 import { CaptureReader, describe as describeMessage, LineFormatter, openTap } from '../lib/trace/index.js';
 import { publicFunctions } from './support/public-entries.js';
 
@@ -49,6 +57,13 @@ type Takes = 'call' | 'sync' | 'none';
 
 const bar = () => device.bar(2);
 const four = Buffer.alloc(4);
+
+const map = RegisterMap.from({
+  format: REGISTER_MAP_FORMAT,
+  name: 'ram',
+  blocks: [{ name: 'B', children: [{ name: 'R', offset: 0, fields: [{ name: 'F', lsb: 0 }] }] }],
+});
+const register = () => bindRegisters(map.block('B'), bar()).register('R');
 
 /** Functions with options; what their errors begin with is their name. */
 const TABLE: Readonly<Record<string, [takes: Takes, call: Call]>> = {
@@ -124,6 +139,20 @@ const TABLE: Readonly<Record<string, [takes: Takes, call: Call]>> = {
   describe: ['none', (o) => describeMessage(four, o)],
   'new LineFormatter': ['none', (o) => new LineFormatter(o)],
   openTap: ['none', (o) => openTap(o)],
+  'Register.read': ['call', (o) => register().read(o)],
+  'Register.readSync': ['sync', (o) => register().readSync(o)],
+  'Register.readFields': ['call', (o) => register().readFields(o)],
+  'Register.readFieldsSync': ['sync', (o) => register().readFieldsSync(o)],
+  'Register.write': ['call', (o) => register().write(1, o)],
+  'Register.writeSync': ['sync', (o) => register().writeSync(1, o)],
+  'Register.modify': ['call', (o) => register().modify({ f: 1 }, o)],
+  'Register.modifySync': ['sync', (o) => register().modifySync({ f: 1 }, o)],
+  'Register.waitFor': ['call', (o) => register().waitFor({ f: 1 }, o)],
+  'Register.waitForSync': ['sync', (o) => register().waitForSync({ f: 1 }, o)],
+  bindRegisters: ['none', (o) => bindRegisters(map.block('B'), bar(), o)],
+  checkRegisters: ['call', (o) => checkRegisters([register()], o)],
+  generateAccessors: ['none', (o) => generateAccessors(map, o)],
+  'new RegisterPlacement': ['none', (o) => new RegisterPlacement(map, o)],
 };
 
 function msix() {
@@ -141,8 +170,11 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   'CaptureWriter.open': 'spec/trace',
   replay: 'spec/replay',
 };
-/** They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments. */
-const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+)$/;
+/**
+ * They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments; a field's
+ * are its register's.
+ */
+const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+|Field\.\w+)$/;
 
 /** What the call fails with. A function that gives a promise must not throw. */
 async function failure(name: string, call: () => unknown): Promise<unknown> {

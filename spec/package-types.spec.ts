@@ -15,9 +15,10 @@ import * as nvme from 'vfio-user/nvme';
 import * as pci from 'vfio-user/pci';
 import * as protocol from 'vfio-user/protocol';
 import * as proxy from 'vfio-user/proxy';
+import * as registers from 'vfio-user/registers';
 import * as replay from 'vfio-user/replay';
 import * as trace from 'vfio-user/trace';
-export const entries = [main, doctor, emulator, nvme, pci, protocol, proxy, replay, trace];
+export const entries = [main, doctor, emulator, nvme, pci, protocol, proxy, registers, replay, trace];
 `;
 
 /** What a program does with the API, without a cast or a non-null assertion. */

@@ -18,6 +18,7 @@ const DOCUMENTS = {
   Guides: [
     'connecting',
     'registers',
+    'registers-by-name',
     'interrupts',
     'dma',
     'nvme',

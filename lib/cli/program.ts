@@ -30,6 +30,7 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
       write: async () => (await import('./verbs/write.js')).registerWrite,
       dump: async () => (await import('./verbs/dump.js')).registerDump,
       config: async () => (await import('./verbs/config.js')).registerConfig,
+      registers: async () => (await import('./verbs/registers.js')).registerRegisters,
     },
   },
   {

@@ -1,6 +1,7 @@
 /** Regions by name. */
 import { InvalidArgumentError } from 'commander';
 import { REGION_NAMES } from '../device/region-names.js';
+import { UsageError } from './errors.js';
 import { size } from './numbers.js';
 
 export { REGION_NAMES };
@@ -18,4 +19,20 @@ export function regionIndex(text: string): number {
     throw new InvalidArgumentError(`A region is an index, or one of ${REGION_NAMES.join(', ')}.`);
   }
   return size(text);
+}
+
+/** A region's index, or what may be the name of a register. */
+export type RegionOrName = number | { readonly name: string };
+
+/** `regionIndex`; what is no region is the name of a register, for verbs that have a map. */
+export function regionOrName(text: string): RegionOrName {
+  const isRegion = /^\d/.test(text) || REGION_NAMES.some((name) => name === text.toLowerCase());
+  return isRegion ? regionIndex(text) : { name: text };
+}
+
+/** Without a map only regions have names. */
+export function unknownRegion(name: string): UsageError {
+  return new UsageError(
+    `'${name}' is no region: those are an index, or one of ${REGION_NAMES.join(', ')}; registers have names with --map`,
+  );
 }

@@ -3,8 +3,8 @@
  * device has (stale ones): they are read again at once.
  */
 import { forbidCloning } from '../cloning.js';
-import { Exclusive, withDeadline, type CallOptions } from '../connection/index.js';
-import { RemoteError } from '../errors.js';
+import { Exclusive, withDeadline, type CallOptions, type SyncCallOptions } from '../connection/index.js';
+import { RemoteError, UnsupportedError } from '../errors.js';
 import { integer, outOfRange, wrongType } from '../fields.js';
 import * as option from '../options.js';
 import {
@@ -160,6 +160,31 @@ export class ConfigSpace implements ConfigReader {
    */
   read(offset: number, width: ConfigWidth, options?: CallOptions): Promise<number> {
     return this.#read('read', offset, width, options);
+  }
+
+  /** @internal `read`, blocking. */
+  readSync(offset: number, width: ConfigWidth, options?: SyncCallOptions): number {
+    this.#check(offset, width, options);
+    const [start, end] = this.#block(offset, width);
+    const { count } = this.#stale;
+    this.#region.readIntoSync(start, this.#shadow.subarray(start, end), options);
+    this.#stale.clear(start, end, count);
+    this.#invalidate();
+    return this.#shadow.readUIntLE(offset, width);
+  }
+
+  /** @internal `write`, blocking. */
+  writeSync(offset: number, width: ConfigWidth, value: number, options?: SyncCallOptions): void {
+    this.#check(offset, width, options);
+    this.#checkWrite(width, value);
+    if (width < this.#region.leastWidth) {
+      throw new UnsupportedError(`the server takes no accesses of ${width} bytes to config space`);
+    }
+    this.#stale.mark(offset, offset + width);
+    if (width === 1) this.#region.writeUInt8Sync(offset, value, options);
+    else if (width === 2) this.#region.writeUInt16Sync(offset, value, options);
+    else this.#region.writeUInt32Sync(offset, value, options);
+    this.readSync(offset, width, options);
   }
 
   /** Status, read from the device: PciStatus bits. Errors as of `read`. */

@@ -9,18 +9,24 @@ import {
   isMessage,
   type TracedEvent,
   type TracedInterrupt,
+  type TracedMessage,
 } from '../../trace/index.js';
 import { printable } from '../errors.js';
 import { safeNumber } from '../json.js';
 import { size } from '../numbers.js';
 import { print } from '../output.js';
+import type { RegisterPlacement } from '../../registers/index.js';
+import { MAP_DESCRIPTION, MAP_FLAGS, loadPlacement, mapOption, type MapOption } from '../register-map.js';
 
 interface ShowOptions {
   json: boolean;
   bytes: number;
+  map?: MapOption;
 }
 
 const DEFAULT_BYTES = 32;
+/** Of the widest register. */
+const MOST_DESCRIBED = 8;
 /** In place of a file's name. */
 const STDIN = '-';
 
@@ -35,6 +41,7 @@ Examples:
   $ vfio-user capture show dev.pcapng
   $ vfio-user capture show dev.pcapng --bytes 4096 | grep REGION_WRITE
   $ vfio-user capture show dev.pcapng --json | jq 'select(.errno)'
+  $ vfio-user capture show dev.pcapng --map uart.svd
   $ ssh host cat dev.pcapng | vfio-user capture show -`;
 
 export function registerCapture(program: Command): void {
@@ -44,15 +51,17 @@ export function registerCapture(program: Command): void {
     .description('print the messages of a capture, one on a line')
     .argument('<FILE>', 'a pcapng or pcap file, also compressed by gzip; - for stdin')
     .option('--json', 'print JSON, one object on a line', false)
+    .option(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--bytes <count>', 'the most bytes of data to show of a message', size, DEFAULT_BYTES)
     .addHelpText('after', HELP)
     .action(show);
 }
 
-async function show(path: string, { json, bytes }: ShowOptions): Promise<void> {
+async function show(path: string, { json, bytes, map }: ShowOptions): Promise<void> {
+  const placement = map === undefined ? undefined : await loadPlacement(map);
   const name = path === STDIN ? 'stdin' : path;
   const reader = new CaptureReader(path === STDIN ? process.stdin : path);
-  const format = json ? jsonFormatter(bytes) : lineFormatter(bytes);
+  const format = json ? jsonFormatter(bytes, placement) : lineFormatter(bytes, placement);
   let shown = 0;
   for await (const event of reader.events()) {
     await print(`${format(event)}\n`);
@@ -70,19 +79,43 @@ function note(text: string): void {
   process.stderr.write(`vfio-user: ${printable(text)}\n`);
 }
 
-function lineFormatter(previewBytes: number): (event: TracedEvent) => string {
+function lineFormatter(
+  previewBytes: number,
+  placement: RegisterPlacement | undefined,
+): (event: TracedEvent) => string {
   const lines = new LineFormatter({ previewBytes });
-  return (event) => (isMessage(event) ? lines.format(event) : lines.formatInterrupt(event));
+  return (event) => {
+    if (!isMessage(event)) return lines.formatInterrupt(event);
+    const register = registerOf(event, placement);
+    return `${lines.format(event)}${register === undefined ? '' : ` ${printable(register)}`}`;
+  };
 }
 
-function jsonFormatter(previewBytes: number): (event: TracedEvent) => string {
+/** Which register an access is of, and what it says, where the message has the data. */
+function registerOf({ bytes }: TracedMessage, placement: RegisterPlacement | undefined): string | undefined {
+  if (placement === undefined) return undefined;
+  const { command, fields, data } = describe(bytes, { previewBytes: MOST_DESCRIBED });
+  if (command !== 'REGION_READ' && command !== 'REGION_WRITE') return undefined;
+  const [region, offset, count] = [fields['region'], fields['offset'], fields['count']].map(Number);
+  if (region === undefined || offset === undefined || count === undefined || Number.isNaN(offset))
+    return undefined;
+  const isWhole = data !== undefined && data.length === count && count <= MOST_DESCRIBED;
+  if (isWhole) return placement.describe(region, offset, Buffer.from(data.preview, 'hex'));
+  return placement.nameAt(region, offset, count);
+}
+
+function jsonFormatter(
+  previewBytes: number,
+  placement: RegisterPlacement | undefined,
+): (event: TracedEvent) => string {
   const latencies = new LatencyTracker();
   return (message) => {
     if (!isMessage(message)) return interruptJson(message);
     const { socket, time, direction, fds, bytes, note } = message;
     const latency = latencies.latencyOf(message);
     const description = describe(bytes, { direction, fds, previewBytes });
-    const line = { time: time.toString(), socket, ...description, latency, note };
+    const register = registerOf(message, placement);
+    const line = { time: time.toString(), socket, ...description, latency, note, register };
     return printable(JSON.stringify(line, replace));
   };
 }

@@ -7,13 +7,25 @@ import { withDevice } from '../global-options.js';
 import { accessWidth, length as parseLength, size, type AccessWidth } from '../numbers.js';
 import { STANDARD_STREAM, writeOutput, type OutputFile } from '../output-file.js';
 import { startProgress } from '../progress.js';
-import { regionIndex, regionName } from '../region-names.js';
+import { hex } from '../format-text.js';
+import { print } from '../output.js';
+import {
+  MAP_DESCRIPTION,
+  MAP_FLAGS,
+  bindPlacement,
+  findRegister,
+  loadPlacement,
+  mapOption,
+  type MapOption,
+} from '../register-map.js';
+import { regionName, regionOrName, unknownRegion, type RegionOrName } from '../region-names.js';
 
 interface ReadOptions {
   width?: AccessWidth;
   format?: Format;
   output?: string;
   enable?: boolean;
+  map?: MapOption;
 }
 
 const DEFAULT_WIDTH = 4;
@@ -27,16 +39,18 @@ Examples:
   $ vfio-user read /run/dev.sock bar0 0 --width 8               one 64-bit register
   $ vfio-user read /run/dev.sock config 0 64                    a dump of 64 bytes
   $ vfio-user read /run/dev.sock bar0 0 64 --width 4 --format hex
-  $ vfio-user read /run/dev.sock rom 0 0x10000 --output rom.bin`;
+  $ vfio-user read /run/dev.sock rom 0 0x10000 --output rom.bin
+  $ vfio-user read /run/dev.sock STATUS.READY --map uart.svd`;
 
 export function registerRead(program: Command): void {
   program
     .command('read')
     .description("read a region: one register's value, or many bytes")
     .argument('<SOCKET>', 'where the server listens')
-    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga', regionIndex)
-    .argument('<OFFSET>', 'where to begin, decimal or 0x hexadecimal', size)
+    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga; with --map a register', regionOrName)
+    .argument('[OFFSET]', 'where to begin, decimal or 0x hexadecimal', size)
     .argument('[LENGTH]', 'how many bytes', parseLength)
+    .option(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
     .addOption(
       new Option(
@@ -52,12 +66,14 @@ export function registerRead(program: Command): void {
 
 async function read(
   socket: string,
-  index: number,
-  offset: number,
+  index: RegionOrName,
+  offset: number | undefined,
   lengthGiven: number | undefined,
   options: ReadOptions,
   command: Command,
 ): Promise<void> {
+  if (typeof index === 'object') return readNamed(socket, index.name, options, command);
+  if (offset === undefined) throw new UsageError("missing required argument 'OFFSET'");
   if (options.output === STANDARD_STREAM) delete options.output;
   const length = lengthGiven ?? options.width ?? DEFAULT_WIDTH;
   const width = options.width ?? valueWidth(length);
@@ -72,6 +88,27 @@ async function read(
       if (options.enable === true) await device.enable();
       await withEnableHint(device, range, () => copy(range, text, file, signal, options.output));
     });
+  });
+}
+
+/** A register, or one of its fields. Asking for it is asking for what a read does to it. */
+async function readNamed(
+  socket: string,
+  name: string,
+  { map, enable }: ReadOptions,
+  command: Command,
+): Promise<void> {
+  if (map === undefined) throw unknownRegion(name);
+  const placement = await loadPlacement(map);
+  const { register, field } = findRegister(placement, name);
+  await withDevice(command, socket, async (device) => {
+    if (enable === true) await device.enable();
+    const one = bindPlacement(device, placement).find((placed) => placed.register === register);
+    if (one === undefined) throw new UsageError(`${name} is beyond its region`);
+    if (field === undefined) return print(`${one.bound.format(await one.bound.read())}\n`);
+    const value = await one.bound.field(field.name).read();
+    const called = field.values.find((known) => known.value === BigInt(value))?.name;
+    await print(`${hex(value)}${called === undefined ? '' : ` ${called}`}\n`);
   });
 }
 

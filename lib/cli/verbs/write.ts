@@ -7,7 +7,16 @@ import { withDevice } from '../global-options.js';
 import { accessWidth, size, uint64, type AccessWidth } from '../numbers.js';
 import { withFate } from '../output-file.js';
 import { startProgress } from '../progress.js';
-import { regionIndex } from '../region-names.js';
+import {
+  MAP_DESCRIPTION,
+  MAP_FLAGS,
+  bindPlacement,
+  findRegister,
+  loadPlacement,
+  mapOption,
+  type MapOption,
+} from '../register-map.js';
+import { regionOrName, unknownRegion, type RegionOrName } from '../region-names.js';
 import { interruptible } from '../stop-signals.js';
 import { byteCount, hex } from '../format-text.js';
 
@@ -15,6 +24,7 @@ interface WriteOptions {
   width?: AccessWidth;
   input?: string;
   enable?: boolean;
+  map?: MapOption;
 }
 
 const DEFAULT_WIDTH = 4;
@@ -27,16 +37,18 @@ of it is written, a line on stderr says how much was.
 Examples:
   $ vfio-user write /run/dev.sock bar0 0x14 0x460001            one 32-bit register
   $ vfio-user write /run/dev.sock bar0 0x28 0x1000 --width 8    one 64-bit register
-  $ vfio-user write /run/dev.sock bar1 0 --input image.bin`;
+  $ vfio-user write /run/dev.sock bar1 0 --input image.bin
+  $ vfio-user write /run/dev.sock CTRL.MODE FAST --map uart.svd`;
 
 export function registerWrite(program: Command): void {
   program
     .command('write')
     .description("write a region: one register's value, or a file")
     .argument('<SOCKET>', 'where the server listens')
-    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga', regionIndex)
-    .argument('<OFFSET>', 'where to begin, decimal or 0x hexadecimal', size)
+    .argument('<REGION>', 'an index, or bar0 to bar5, rom, config, vga; with --map a register', regionOrName)
+    .argument('<OFFSET>', 'where to begin, decimal or 0x hexadecimal; of a register or field its value')
     .argument('[VALUE]', 'what to write', uint64)
+    .option(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--width <bytes>', 'the width of each access: 1, 2, 4 or 8', accessWidth)
     .option('--input <file>', 'write the bytes of a file')
     .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits')
@@ -46,12 +58,14 @@ export function registerWrite(program: Command): void {
 
 async function write(
   socket: string,
-  index: number,
-  offset: number,
+  index: RegionOrName,
+  offsetText: string,
   value: bigint | undefined,
   options: WriteOptions,
   command: Command,
 ): Promise<void> {
+  if (typeof index === 'object') return writeNamed(socket, index.name, offsetText, options, command);
+  const offset = parsed('OFFSET', offsetText, size);
   const { width, input } = options;
   if ((value === undefined) === (input === undefined)) {
     throw new UsageError('give either VALUE or --input FILE');
@@ -66,6 +80,39 @@ async function write(
       withEnableHint(device, range, () => writeRange(range, at, data));
     await (bytes === undefined ? writeFile(input!, length, put) : put(0, bytes));
   });
+}
+
+/** A register, all of it; or one of its fields, and the others stay as they are. */
+async function writeNamed(
+  socket: string,
+  name: string,
+  text: string,
+  { map, enable }: WriteOptions,
+  command: Command,
+): Promise<void> {
+  if (map === undefined) throw unknownRegion(name);
+  const placement = await loadPlacement(map);
+  const { register, field } = findRegister(placement, name);
+  const called = field?.writeValues.find((known) => known.name.toLowerCase() === text.toLowerCase())?.value;
+  const value = called ?? parsed('VALUE', text, uint64);
+  const bits = field?.bits ?? register.bits;
+  if (value >> BigInt(bits) !== 0n)
+    throw new UsageError(`${hex(value)} does not fit the ${bits} bits of ${name}`);
+  await withDevice(command, socket, async (device) => {
+    if (enable === true) await device.enable();
+    const one = bindPlacement(device, placement).find((placed) => placed.register === register);
+    if (one === undefined) throw new UsageError(`${name} is beyond its region`);
+    if (field === undefined) await one.bound.write(bits === 64 ? value : Number(value));
+    else await one.bound.field(field.name).write(bits > 32 ? value : Number(value));
+  });
+}
+
+function parsed<T>(argument: string, text: string, parse: (text: string) => T): T {
+  try {
+    return parse(text);
+  } catch (error) {
+    throw new UsageError(`'${text}' is invalid for argument '${argument}'. ${(error as Error).message}`);
+  }
 }
 
 /** `put` writes bytes at so many from where to begin. @throws what went wrong, with how much had been written by then. */
