@@ -190,6 +190,7 @@ dd if=/tmp/written of=$n bs=64k seek=16 oflag=direct conv=fsync 2>/dev/null
 dd if=$n bs=64k skip=16 count=32 iflag=direct of=/tmp/read 2>/dev/null
 cmp /tmp/written /tmp/read && echo "nvme read back: same"
 echo "nvme written: $(sha256sum /tmp/written | cut -d ' ' -f 1)"
+blkdiscard -o 8388608 -l 65536 $n && echo "nvme deallocated: $(dd if=$n bs=64k skip=128 count=1 iflag=direct 2>/dev/null | tr -d '\\0' | wc -c) bytes left"
 echo "nvme interrupts: $(grep -c 'nvme0q[01]' /proc/interrupts) $(awk '/nvme0q1/ { print ($2 > 0) }' /proc/interrupts)"
 
 d=/sys/bus/pci/devices/0000:00:04.0
@@ -217,6 +218,7 @@ echo "guest: end"
 withGuest('its guest (VFIO_USER_QEMU_KERNEL and VFIO_USER_QEMU_INITRD)', () => {
   const SIZE = 64 << 20;
   const WRITTEN = { offset: 1 << 20, length: 2 << 20 };
+  const DEALLOCATED = { offset: 8 << 20, length: 65_536 };
   const store = new MemoryStore(SIZE);
   const said: Record<string, string> = {};
   let machine: Machine;
@@ -227,6 +229,7 @@ withGuest('its guest (VFIO_USER_QEMU_KERNEL and VFIO_USER_QEMU_INITRD)', () => {
     machine = new Machine();
     nvme = new NvmeDevice({ namespaces: [{ store }] });
     store.write(0, Buffer.from('put there by the host\n'));
+    store.write(DEALLOCATED.offset, Buffer.alloc(DEALLOCATED.length, 1));
     const overlaid = machine.scratch.path('initrd');
     writeFileSync(overlaid, Buffer.concat([padded(readFileSync(initrd)), cpio({ command: COMMAND })]));
     const child = await machine.start(
@@ -276,6 +279,12 @@ withGuest('its guest (VFIO_USER_QEMU_KERNEL and VFIO_USER_QEMU_INITRD)', () => {
   test('has written what is on the disk', () => {
     const digest = createHash('sha256').update(store.read(WRITTEN.offset, WRITTEN.length)).digest('hex');
     expect(said['nvme written']).toBe(digest);
+  });
+
+  test('has deallocated what it discarded', () => {
+    expect(said['nvme deallocated']).toBe('0 bytes left');
+    const { offset, length } = DEALLOCATED;
+    expect(store.read(offset, length).equals(Buffer.alloc(length))).toBe(true);
   });
 
   test('reaches the registers of edu, and is interrupted by it', () => {

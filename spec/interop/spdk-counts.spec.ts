@@ -1,7 +1,7 @@
 /**
  * What `nvme bench` counts is what SPDK's target has served. VFIO_USER_SPDK names the directory with `malloc/cntrl` of a
  * running target, whose namespace is overwritten; VFIO_USER_SPDK_RPC its RPC socket, VFIO_USER_SPDK_BDEV the block
- * device behind the namespace, where that is not malloc0.
+ * device behind the namespace, where that is not malloc0. Nobody else may use it meanwhile (`--runInBand`).
  */
 import { describe, expect, jest, test } from '@jest/globals';
 import { join } from 'node:path';
