@@ -271,7 +271,7 @@ describe.each([false, true])(
         irqs: [],
         attach: (given: ClientContext) => void (context = given),
       };
-      const server = await serve(device, { path, dmaTimeoutMs: 300 });
+      const server = await serve(device, { path, dmaTimeoutMs: 1_500 });
       cleanup(() => server.close());
       const { raw, dma } = await comes(path);
       await raw.answer(w.dmaMapRequest({ size: MIB }));
