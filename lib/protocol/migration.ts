@@ -178,7 +178,7 @@ export function encodeMigDataReadReply(data: Uint8Array): Buffer {
  * @throws ProtocolError where there is more data than was wanted, or less than `size` says.
  */
 export function decodeMigDataReadReply(bytes: Buffer, start: number, end: number, wanted: number): Buffer {
-  integer('wanted', wanted);
+  integer('wanted', wanted, 0, Number.MAX_SAFE_INTEGER);
   const message = 'MIG_DATA_READ reply';
   atLeast(message, 'the migration data structure', bytes, start, end, MIG_DATA_SIZE);
   const size = bytes.readUInt32LE(start + 4);

@@ -36,7 +36,7 @@ const WRONG: Readonly<Record<string, readonly unknown[]>> = {
   start: NO_PLACE,
   end: NO_PLACE,
   at: NO_PLACE,
-  wanted: [undefined, null, NaN, -1, 1.5, 2 ** 32, '0', 0n],
+  wanted: [undefined, null, NaN, -1, 1.5, 2 ** 53, '0', 0n],
   ...Object.fromEntries(
     ['request', 'reply', 'info', 'map', 'unmap', 'logging', 'report', 'range', 'version'].map((name) => [
       name,
