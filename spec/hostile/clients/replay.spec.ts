@@ -80,86 +80,12 @@ test.each(['refuse', 'close'] as const)(
   },
 );
 
-describe('a header', () => {
-  test.each<[string, w.Envelope, Outcome]>([
-    ['of size 0', { size: 0 }, 'closed'],
-    ['of size 15', { size: 15 }, 'closed'],
-    ['of size 2^31', { size: 2 ** 31 }, 'closed'],
-    ['of size 2^32-1', { size: MOST }, 'closed'],
-    ['of type 2', { flags: 2 }, 'closed'],
-    ['of type 15', { flags: 15 }, 'closed'],
-    ['of a reply that nobody waits for', { flags: 1 }, 'closed'],
-    ['of an error reply that nobody waits for', { flags: 0x21, errno: 5 }, 'closed'],
-    // What is recorded has none of these.
-    ['with Error in a request', { flags: 0x20, errno: 5 }, EIO],
-    ['with an errno and no Error', { errno: MOST }, EIO],
-    ['with all reserved bits', { flags: 0xffff_ffc0 }, EIO],
-  ])('%s', async (_name, envelope, outcome) => {
-    const raw = await client('replay');
-    expect(await outcomeOf(raw, w.regionReadRequest({ count: 4 }, envelope))).toBe(outcome);
-    if (outcome !== 'closed') await expectServed(raw);
-    else expect(await whyItEnded()).toHaveProperty('name');
-  });
-
-  test('with fds and no good size leaves none of them', async () => {
-    const raw = await client('replay');
-    raw.send(w.regionReadRequest({ count: 4 }, { size: 3 }), [eventfd(), eventfd()]);
-    await raw.end();
-  });
-
-  test('with No_reply is not answered', async () => {
-    const raw = await client('replay');
-    for (const command of [0, 1, 2, 3, 8, 9, 10, 11, 16, 99]) {
-      raw.send(w.request(command, Buffer.alloc(3), { flags: 0x10, id: 77 }), [eventfd()]);
-    }
-    await expectServed(raw);
-    expect(raw.inbox).toHaveLength(0);
-  });
-
-  test('whose id is that of others, or at the ends of what an id can be', async () => {
-    const raw = await client('replay');
-    const ids = [0, 0, 0xffff, 0xffff, 7, 7];
-    for (const id of ids) raw.send(w.regionReadRequest({ count: 4 }, { id }));
-    await until(() => raw.inbox.length === ids.length, 'the replies');
-    expect(raw.inbox.map(({ id }) => id)).toEqual(ids);
-  });
-});
-
 describe('a stream', () => {
-  test.each([1, 15, 16, 31])('that stops after %d bytes of a message', async (length) => {
-    const raw = await client('replay');
-    raw.send(IDENTIFICATION.subarray(0, length));
-    const silent = stranger('replay');
-    silent.send(w.versionRequest().subarray(0, length));
-    await turn();
-    await expectNeighboursServed();
-  });
-
   test('that stops in a message ends after the time for one', async () => {
     const { raw, server } = await served({ messageTimeoutMs: 20 });
     raw.send(IDENTIFICATION.subarray(0, 20), [eventfd()]);
     await raw.end();
     expect((await server.report()).reason).toMatchObject({ code: 'ETIMEDOUT' });
-  });
-
-  test('that comes one byte at a time', async () => {
-    const raw = stranger('replay');
-    for (const message of [w.versionRequest(), IDENTIFICATION]) {
-      for (const byte of message) {
-        raw.send(Buffer.of(byte));
-        await turn(0);
-      }
-      expect((await raw.take()).flags).toBe(1);
-    }
-    await expectServed(raw);
-  });
-
-  test('that ends in the middle of a message with fds', async () => {
-    const raw = await client('replay');
-    raw.send(w.dmaMapRequest().subarray(0, 20), [eventfd()]);
-    await turn();
-    raw.close();
-    await expectNeighboursServed();
   });
 
   test('that begins with another command, whole and alone, is refused and goes on', async () => {
@@ -181,15 +107,6 @@ describe('a stream', () => {
     expect([flags, fds]).toEqual([1, []]);
     await expectServed(raw);
   });
-});
-
-test('strangers who say nothing keep nobody out', async () => {
-  // One is served, 64 are in the waiting room, and as many in the backlog as it holds.
-  for (let i = 0; i < 80; i++) {
-    if (i % 10 === 0) await expectNeighboursServed();
-    stranger('replay');
-  }
-  await expectServed(await client('replay'));
 });
 
 describe('fds', () => {

@@ -1,10 +1,12 @@
-/** Headers that make no sense, and streams that stop, crawl or end, at the emulator and through the proxy. */
+/** Headers that make no sense, and streams that stop, crawl or end, at each of the servers. */
 import { describe, expect, jest, test } from '@jest/globals';
+import { constants } from 'node:os';
 import { RamDma, RamRegister } from '../../../lib/emulator/index.js';
 import { ProtocolError } from '../../../lib/errors.js';
 import type { RawClient, Received } from '../../emulator/raw-client.js';
 import * as w from '../../support/wire.js';
 import {
+  ALL_SERVERS,
   PAGE,
   SERVERS,
   client,
@@ -24,6 +26,7 @@ import {
 jest.setTimeout(60_000);
 keepPromises();
 
+const { EIO } = constants.errno;
 const [DMA_READ, DMA_WRITE] = [11, 12];
 const MOST = 0xffff_ffff;
 const IDENTIFICATION = w.regionReadRequest({ count: 4 });
@@ -41,7 +44,7 @@ function sendAway(raw: RawClient, bytes: Buffer, most: number): void {
   }
 }
 
-describe.each(SERVERS)('a header at the %s', (where) => {
+describe.each(ALL_SERVERS)('a header at the %s', (where) => {
   test.each<[string, w.Envelope, Outcome]>([
     ['of size 0', { size: 0 }, 'closed'],
     ['of size 15', { size: 15 }, 'closed'],
@@ -56,8 +59,10 @@ describe.each(SERVERS)('a header at the %s', (where) => {
     ['with all reserved bits', { flags: 0xffff_ffc0 }, 'ok'],
   ])('%s', async (_name, envelope, outcome) => {
     const raw = await client(where);
-    expect(await outcomeOf(raw, request(envelope))).toBe(outcome);
-    if (outcome === 'ok') await expectServed(raw);
+    // What is recorded has no such flags.
+    const expected = outcome === 'ok' && where === 'replay' ? EIO : outcome;
+    expect(await outcomeOf(raw, request(envelope))).toBe(expected);
+    if (expected !== 'closed') await expectServed(raw);
     else expect(await whyItEnded()).toHaveProperty('name');
   });
 
@@ -70,7 +75,7 @@ describe.each(SERVERS)('a header at the %s', (where) => {
   test('with No_reply is done and not answered, whatever is wrong with it', async () => {
     const raw = await client(where);
     for (const command of [0, 1, 2, 3, 8, 9, 10, 11, 16, 99]) {
-      raw.send(w.request(command, Buffer.alloc(3), { flags: 0x10, id: 77 }));
+      raw.send(w.request(command, Buffer.alloc(3), { flags: 0x10, id: 77 }), [eventfd()]);
     }
     await expectServed(raw);
     expect(raw.inbox).toHaveLength(0);
@@ -84,7 +89,7 @@ describe.each(SERVERS)('a header at the %s', (where) => {
   });
 });
 
-describe.each(SERVERS)('a stream at the %s', (where) => {
+describe.each(ALL_SERVERS)('a stream at the %s', (where) => {
   test.each([1, 15, 16, 31])('that stops after %d bytes of a message', async (length) => {
     const raw = await client(where);
     raw.send(IDENTIFICATION.subarray(0, length));
@@ -106,13 +111,6 @@ describe.each(SERVERS)('a stream at the %s', (where) => {
     await expectServed(raw);
   });
 
-  test('that ends with much that is not answered', async () => {
-    const clients = await Promise.all(Array.from({ length: 10 }, () => client(where)));
-    for (const raw of clients) sendAway(raw, w.regionReadRequest({ region: 2, count: 1 << 16 }), 500);
-    for (const raw of clients) raw.close();
-    await expectNeighboursServed();
-  });
-
   test('that ends in the middle of a message with fds', async () => {
     const raw = await client(where);
     raw.send(w.dmaMapRequest().subarray(0, 20), [eventfd()]);
@@ -122,9 +120,16 @@ describe.each(SERVERS)('a stream at the %s', (where) => {
   });
 });
 
-test.each(SERVERS)('strangers who say nothing at the %s keep nobody out', async (where) => {
-  for (let i = 0; i < 100; i++) {
-    // Sixteen may wait to be accepted.
+test.each(SERVERS)('streams at the %s that end with much that is not answered', async (where) => {
+  const clients = await Promise.all(Array.from({ length: 10 }, () => client(where)));
+  for (const raw of clients) sendAway(raw, w.regionReadRequest({ region: 2, count: 1 << 16 }), 500);
+  for (const raw of clients) raw.close();
+  await expectNeighboursServed();
+});
+
+test.each(ALL_SERVERS)('strangers who say nothing at the %s keep nobody out', async (where) => {
+  // A replay serves one, 64 may be there besides, and 16 wait to be accepted.
+  for (let i = 0; i < 80; i++) {
     if (i % 10 === 0) await expectNeighboursServed();
     stranger(where);
   }
