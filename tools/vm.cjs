@@ -24,6 +24,8 @@ const MODULES = ['vfio-pci', 'vfio_iommu_type1', 'virtio_pci', '9pnet_virtio', '
 const BOOT_MS = 120_000;
 const RUN_MS = 600_000;
 const ATTEMPTS = 3;
+/** What stands before it on the line is the command's. */
+const STATUS = /lab: status (\d+)$/;
 
 const EDU = '0000:00:04.0';
 const NVME = '0000:00:05.0';
@@ -216,7 +218,7 @@ function boot(kernelFile, initrdFile) {
           begun = true;
           clearTimeout(timer);
           timer = setTimeout(() => qemu.kill('SIGKILL'), RUN_MS);
-        } else if (line.startsWith('lab: status ')) status = Number(line.slice('lab: status '.length));
+        } else if (STATUS.test(line)) status = Number(STATUS.exec(line)[1]);
         else if (begun && status === undefined) console.log(line);
         else if (!begun) early.push(line);
       }
