@@ -52,15 +52,27 @@ const ENABLE = 'first do what a host does: assign BARs, set memory, I/O and bus-
 const HELP = `
 A map is a file of CMSIS-SVD, IP-XACT (2009, 2014), of the JSON that PeakRDL's compiler exports from SystemRDL, or of this
 package's own JSON. --map FILE:BLOCK@REGION+OFFSET says which block of it is where; without BLOCK all of them are, the one at the
-lowest address at the beginning. Registers that change by being read are never read.
+lowest address at the beginning. Registers that change by being read are never read.`;
 
-Examples:
-  $ vfio-user registers show /run/dev.sock --map uart.svd:UART0@bar0+0x100
-  $ vfio-user registers diff /run/dev.sock --map uart.svd
-  $ vfio-user registers watch /run/dev.sock STATUS IRQ --map uart.svd
-  $ vfio-user registers check /run/dev.sock --map uart.svd
-  $ vfio-user registers coverage run.pcapng --map uart.svd
-  $ vfio-user registers gen uart.svd --output uart.ts`;
+/** By the name of the verb. */
+const EXAMPLES: Readonly<Record<string, readonly string[]>> = {
+  show: [
+    'show /run/dev.sock --map uart.svd:UART0@bar0+0x100',
+    'show /run/dev.sock STATUS CTRL --map uart.svd --json',
+  ],
+  diff: ['diff /run/dev.sock --map uart.svd'],
+  watch: [
+    'watch /run/dev.sock STATUS IRQ --map uart.svd',
+    'watch /run/dev.sock STATUS --map uart.svd --count 1',
+  ],
+  check: ['check /run/dev.sock --map uart.svd', 'check /run/dev.sock --map uart.svd --no-reset --read-only'],
+  coverage: ['coverage run.pcapng --map uart.svd'],
+  gen: ['gen uart.svd --output uart.ts', 'gen uart.svd --block UART0 --output uart.ts'],
+};
+
+function examplesOf(name: string): string {
+  return `\nExamples:\n${(EXAMPLES[name] ?? []).map((one) => `  $ vfio-user registers ${one}`).join('\n')}`;
+}
 
 export function registerRegisters(program: Command): void {
   const registers = program.command('registers').description("a device's registers by the names of a map");
@@ -79,6 +91,7 @@ export function registerRegisters(program: Command): void {
     .argument('<FILE>', 'a pcapng or pcap file')
     .requiredOption(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--json', 'print JSON', false)
+    .addHelpText('after', examplesOf('coverage'))
     .action(coverage);
   registers
     .command('gen')
@@ -92,6 +105,7 @@ export function registerRegisters(program: Command): void {
       [],
     )
     .option('--json', "write the map as this package's JSON instead", false)
+    .addHelpText('after', examplesOf('gen'))
     .action(gen);
 }
 
@@ -109,6 +123,7 @@ function onDevice<T extends DeviceOptions>(
     .requiredOption(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--enable', ENABLE, false)
     .option('--json', 'print JSON', false)
+    .addHelpText('after', examplesOf(name))
     .action(async (socket: string, names: string[], options: T, command: Command) => {
       const placement = await loadPlacement(options.map);
       const wanted = new Set(names.map((one) => findRegister(placement, one).register));
