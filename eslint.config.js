@@ -16,6 +16,7 @@ const LAYERS = [
   { name: 'turn-share' },
   { name: 'adaptive-spin' },
   { name: 'cloning' },
+  { name: 'brand' },
   { name: 'errors' },
   { name: 'process-limits' },
   { name: 'admission-queue' },

@@ -1,11 +1,9 @@
 /**
  * What can go wrong, by kind. Misuse of the API is a plain `TypeError` or `RangeError`, and an aborted call
  * rejects with its signal's reason, as everywhere in Node; everything else is one of these.
- *
- * A program may have this package twice, and errors come from other realms (`vm`, test runners): so `instanceof` looks for a
- * brand, a registered symbol on the prototype, and not for one of the classes in memory.
  */
 import { constants } from 'node:os';
+import { brand } from './brand.js';
 import { ETOOMANYREFS } from './system-numbers.js';
 
 const ERRNO_NAMES = new Map<number, string>();
@@ -23,25 +21,6 @@ ERRNO_NAMES.set(524, 'ENOTSUPP');
 /** The name of a positive errno, `errno 9999` where it has none. */
 export function errnoName(errno: number): string {
   return ERRNO_NAMES.get(errno) ?? `errno ${errno}`;
-}
-
-/** @internal Names the class, and has `instanceof` recognise what another copy of it has made. */
-export function brand(errorClass: { readonly prototype: Error }, name: string): void {
-  const symbol = Symbol.for(`vfio-user.error.${name}`);
-  errorClass.prototype.name = name;
-  Object.defineProperty(errorClass.prototype, symbol, { value: true });
-  Object.defineProperty(errorClass, Symbol.hasInstance, {
-    // A class of a user's that extends one of these has no brand of its own.
-    value(this: { readonly prototype: object }, value: unknown): boolean {
-      if (typeof value !== 'object' || value === null) return false;
-      if (!Object.hasOwn(this.prototype, symbol)) return isInPrototypes(this.prototype, value);
-      return (value as Record<symbol, unknown>)[symbol] === true;
-    },
-  });
-}
-
-function isInPrototypes(prototype: object, value: object): boolean {
-  return Object.prototype.isPrototypeOf.call(prototype, value);
 }
 
 /**

@@ -3,8 +3,10 @@ import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
 import { execFileSync } from 'node:child_process';
 import { cpSync, mkdtempSync, rmSync, symlinkSync } from 'node:fs';
 import { tmpdir } from 'node:os';
+import { once } from 'node:events';
 import path from 'node:path';
 import { fileURLToPath, pathToFileURL } from 'node:url';
+import { Worker } from 'node:worker_threads';
 import * as errors from '../lib/errors.js';
 
 const ROOT = fileURLToPath(new URL('..', import.meta.url));
@@ -32,6 +34,10 @@ beforeAll(() => {
 });
 
 afterAll(() => rmSync(copy, { recursive: true }));
+
+function distOf(root: string): string {
+  return `${pathToFileURL(path.join(root, 'dist')).href}/`;
+}
 
 /** What a program prints, as JSON, that has `ours` and `theirs`, the index of the package and of its copy. */
 function inProgram(code: string): unknown {
@@ -70,6 +76,46 @@ describe('instanceof', () => {
     );
   });
 
+  test('knows those of every entry, and each is what it is and nothing else', () => {
+    const found = inProgram(`
+      const files = ['nvme/errors', 'nvme/status', 'emulator/device-error', 'emulator/nvme/sqe', 'replay/replay-error',
+        'trace/capture-error'];
+      const of = async (root) => Object.assign({}, ...(await Promise.all(files.map((file) => import(root + file + '.js')))));
+      const mine = await of('${distOf(ROOT)}');
+      const other = await of('${distOf(copy)}');
+      const made = {
+        NvmeControllerError: new other.NvmeControllerError('x'),
+        NvmeNamespaceError: new other.NvmeNamespaceError(1, 'x'),
+        NvmeResetError: new other.NvmeResetError('read'),
+        NvmeStatusError: new other.NvmeStatusError('read', 0x80),
+        DeviceError: new other.DeviceError(5),
+        DmaError: new other.DmaError(14),
+        CommandError: new other.CommandError(2),
+        ReplayError: new other.ReplayError('x', {}),
+        CaptureError: new other.CaptureError('x'),
+      };
+      const names = Object.keys(made);
+      const kinds = (error) => names.filter((name) => error instanceof mine[name]);
+      const own = Object.values(made).filter((error) => !(error instanceof ours.VfioUserError));
+      console.log(JSON.stringify([own.length, Object.fromEntries(names.map((name) => [name, kinds(made[name])]))]));`);
+    const each = [
+      'NvmeControllerError',
+      'NvmeNamespaceError',
+      'NvmeResetError',
+      'NvmeStatusError',
+      'DeviceError',
+    ];
+    expect(found).toEqual([
+      0,
+      {
+        ...Object.fromEntries(
+          [...each, 'CommandError', 'ReplayError', 'CaptureError'].map((name) => [name, [name]]),
+        ),
+        DmaError: ['DeviceError', 'DmaError'],
+      },
+    ]);
+  });
+
   test('knows those of another realm', () => {
     const file = path.join(ROOT, 'dist/errors.js');
     const found = inProgram(`
@@ -105,6 +151,34 @@ describe('instanceof', () => {
     expect(own).toBeInstanceOf(errors.ProtocolError);
     expect(new errors.ProtocolError('x')).not.toBeInstanceOf(OwnError);
     expect(own.name).toBe('ProtocolError');
+  });
+});
+
+describe('in another thread', () => {
+  test('the error that a worker ends with has its code and its fields, and no class', async () => {
+    const worker = new Worker(
+      new URL(
+        `data:text/javascript,${encodeURIComponent(`
+          import { NvmeStatusError } from '${distOf(ROOT)}nvme/index.js';
+          throw new NvmeStatusError('read', 0x80);`)}`,
+      ),
+    );
+    const [error] = (await once(worker, 'error')) as [errors.VfioUserError];
+    expect(error).not.toBeInstanceOf(errors.VfioUserError);
+    expect(error).toMatchObject({
+      code: 'ERR_NVME_LBA_OUT_OF_RANGE',
+      name: 'NvmeStatusError',
+      statusName: 'LBA_OUT_OF_RANGE',
+      command: 'read',
+    });
+  });
+
+  test('a clone has the message alone, as all errors have: the code goes beside it', () => {
+    const error = new errors.ClosedError('x');
+    const clone = structuredClone({ code: error.code, error });
+    expect(clone.error).not.toBeInstanceOf(errors.VfioUserError);
+    expect(clone.error.code).toBeUndefined();
+    expect(clone).toMatchObject({ code: 'ERR_VFIO_USER_CLOSED', error: { message: error.message } });
   });
 });
 

@@ -1,4 +1,5 @@
 /** How a device says no. */
+import { brand } from '../brand.js';
 import { errnoName, VfioUserError } from '../errors.js';
 import { integer } from '../fields.js';
 
@@ -46,7 +47,7 @@ export class DeviceError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'DeviceError';
+    brand(this, 'DeviceError');
   }
 }
 
@@ -66,6 +67,6 @@ export class DeviceError extends VfioUserError {
  */
 export class DmaError extends DeviceError {
   static {
-    this.prototype.name = 'DmaError';
+    brand(this, 'DmaError');
   }
 }

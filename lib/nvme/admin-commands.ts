@@ -79,16 +79,9 @@ export class AdminCommands {
       );
     }
     const data = Buffer.alloc(length);
-    const { timeoutMs } = options;
-    const begin = performance.now();
+    const next = oneDeadline(`Get Log Page 0x${hex(page)}`, options);
     for (let at = 0; at < length; at += part) {
-      // A deadline that the caller gives is for all parts together.
-      let left = timeoutMs;
-      if (at > 0 && timeoutMs !== undefined) {
-        left = timeoutMs - (performance.now() - begin);
-        if (left <= 0) throw new TimeoutError(`Get Log Page 0x${hex(page)}`, timeoutMs);
-      }
-      await this.#logPart(page, data.subarray(at, at + part), offset + at, { ...options, timeoutMs: left });
+      await this.#logPart(page, data.subarray(at, at + part), offset + at, next());
     }
     return data;
   }
@@ -192,6 +185,21 @@ export class AdminCommands {
   #run(command: Command, options?: CallOptions): Promise<number> {
     return this.#queue.execute<number>(command, options, this.#origin);
   }
+}
+
+/**
+ * A deadline that a caller gives is for the whole call: gives the options of each of its commands, with what is left.
+ * @throws (the function that it gives) TimeoutError where nothing is left.
+ */
+export function oneDeadline<T extends CallOptions>(what: string, options: T): () => T {
+  const { timeoutMs } = options;
+  if (timeoutMs === undefined) return () => options;
+  const end = performance.now() + timeoutMs;
+  return () => {
+    const left = end - performance.now();
+    if (left <= 0) throw new TimeoutError(what, timeoutMs);
+    return { ...options, timeoutMs: left };
+  };
 }
 
 function checkTransfer(send: Uint8Array | undefined, receive: number): void {

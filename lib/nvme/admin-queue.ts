@@ -9,7 +9,7 @@ import { CommandQueue, type CommandQueueHost } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
 import type { Doorbell } from './doorbells.js';
 import type { AdminQueueAddresses } from './enable.js';
-import { QueueMemory } from './queue-memory.js';
+import { freeAll, QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 
 const ID = 0;
@@ -92,7 +92,6 @@ export class AdminQueue {
 
   /** In a controller that is disabled, for good. */
   async free(): Promise<void> {
-    await this.#rings.buffer.free();
-    await this.#pool.free();
+    await freeAll([this.#rings.buffer, this.#pool]);
   }
 }

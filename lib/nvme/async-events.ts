@@ -22,6 +22,10 @@ export class AsyncEvents {
   readonly #queue: CommandQueue;
   readonly #onNamespacesChanged: () => void;
   readonly #waiting = new Set<(event: number) => void>();
+  /** Tell whoever waits that no event comes any more. */
+  readonly #stops = new Set<() => void>();
+  /** What they get, once the controller has ended. */
+  #ended: (() => Error) | undefined;
   #isOut = false;
 
   /** `onNamespacesChanged` hears of Namespace Attribute Changed. */
@@ -46,9 +50,16 @@ export class AsyncEvents {
     );
   }
 
-  /** Dword 0 of the next event. @throws TimeoutError; the signal's reason. */
+  /** The controller has ended: whoever waits for an event gets that error. */
+  end(error: () => Error): void {
+    this.#ended ??= error;
+    for (const stop of [...this.#stops]) stop();
+  }
+
+  /** Dword 0 of the next event. @throws TimeoutError; the signal's reason; what ended the controller. */
   async next({ timeoutMs = Infinity, signal }: CallOptions = {}): Promise<number> {
     signal?.throwIfAborted();
+    this.#throwIfEnded();
     let stop!: () => void;
     const stopped = new Promise<void>((resolve) => (stop = resolve));
     let listener!: (event: number) => void;
@@ -56,17 +67,24 @@ export class AsyncEvents {
     const timer = timeoutMs === Infinity ? undefined : setTimeout(stop, Math.min(timeoutMs, MAX_TIMER_MS));
     const polling = setInterval(() => void this.#queue.pollSafely(), POLL_MS);
     signal?.addEventListener('abort', stop, { once: true });
+    this.#stops.add(stop);
     try {
       const event = await Promise.race([came, stopped]);
       if (event !== undefined) return event;
       signal?.throwIfAborted();
+      this.#throwIfEnded();
       throw new TimeoutError('Asynchronous Event Request', timeoutMs);
     } finally {
       clearTimeout(timer);
       clearInterval(polling);
       this.#waiting.delete(listener);
+      this.#stops.delete(stop);
       signal?.removeEventListener('abort', stop);
     }
+  }
+
+  #throwIfEnded(): void {
+    if (this.#ended !== undefined) throw this.#ended();
   }
 
   #onEvent(event: number): void {

@@ -21,6 +21,7 @@ import {
   enabledConfiguration,
   NvmeRegister,
 } from './registers.js';
+import { allOf } from './queue-memory.js';
 import { freeRetained, retain } from './retained-memory.js';
 import { NvmeStatusError } from './status.js';
 
@@ -132,6 +133,7 @@ export class ControllerSetup {
   end(error: () => Error): void {
     this.#parts.admin.commands.end(error);
     this.#parts.queues.end(error);
+    this.#parts.events.end(error);
   }
 
   /** Callers' buffers are theirs again: the controller has ended, and does not use them any more. */
@@ -180,9 +182,7 @@ export class ControllerSetup {
   async #freeMemory(): Promise<void> {
     const { admin, queues, doorbells } = this.#parts;
     queues.giveBack();
-    await queues.free();
-    await admin.free();
-    await doorbells.buffer?.free();
+    await allOf([() => queues.free(), () => admin.free(), () => doorbells.buffer?.free()]);
   }
 
   /** Number of Queues (5.27.1.5): both kinds, zero-based, before any is created. */

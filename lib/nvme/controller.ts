@@ -80,6 +80,9 @@ export class NvmeController {
   readonly #events: AsyncEvents;
   readonly #setup: ControllerSetup;
   readonly #lifecycle: ControllerLifecycle;
+  /** Namespaces are being compared; and are to be compared again. */
+  #isVerifying = false;
+  #isStale = false;
 
   /**
    * Starts the controller of `device`: enables the device, resets and configures the controller, and asks it what it is
@@ -356,12 +359,21 @@ export class NvmeController {
     return this.close();
   }
 
+  /** However many events come meanwhile, one comparison is under way, and one follows it. */
   async #verifyNamespaces(): Promise<void> {
+    this.#isStale = true;
+    if (this.#isVerifying) return;
+    this.#isVerifying = true;
     try {
-      await this.#lifecycle.whenLive(() => this.#setup.verifyNamespaces());
+      while (this.#isStale) {
+        this.#isStale = false;
+        await this.#lifecycle.whenLive(() => this.#setup.verifyNamespaces());
+      }
     } catch {
       // A reset compares them, too, and whoever cannot be reset has failed.
       await this.#lifecycle.resetOrFail();
+    } finally {
+      this.#isVerifying = false;
     }
   }
 }

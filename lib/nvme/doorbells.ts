@@ -97,8 +97,9 @@ export class ShadowDoorbell implements Doorbell {
     this.#eventIndexes = eventIndexes;
     this.#index = index;
     this.#real = real;
-    // A new queue begins at 0. The event index is the controller's.
-    shadow[index] = 0;
+    // A new queue begins at 0. The event index is the controller's once it has the queue: what it left there of the one
+    // before it would have the first commands pass unnoticed.
+    shadow[index] = eventIndexes[index] = 0;
   }
 
   retire(): void {

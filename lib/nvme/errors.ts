@@ -2,6 +2,7 @@
  * What goes wrong beyond a command's own status (`NvmeStatusError`): a TimeoutError where no completion comes, a
  * ClosedError where the controller or the connection is closed, and these.
  */
+import { brand } from '../brand.js';
 import { VfioUserError } from '../index.js';
 
 /**
@@ -19,7 +20,7 @@ export class NvmeControllerError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'NvmeControllerError';
+    brand(this, 'NvmeControllerError');
   }
 }
 
@@ -45,7 +46,7 @@ export class NvmeNamespaceError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'NvmeNamespaceError';
+    brand(this, 'NvmeNamespaceError');
   }
 }
 
@@ -64,6 +65,6 @@ export class NvmeResetError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'NvmeResetError';
+    brand(this, 'NvmeResetError');
   }
 }

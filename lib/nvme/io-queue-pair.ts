@@ -18,7 +18,7 @@ import type { DoorbellMap } from './doorbell-map.js';
 import type { DoorbellKind } from './doorbells.js';
 import { NvmeControllerError } from './errors.js';
 import type { IoBuffers } from './io-buffers.js';
-import type { QueueMemory } from './queue-memory.js';
+import { freeAll, roundUp, type QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 import { NvmeStatusError } from './status.js';
 
@@ -180,14 +180,15 @@ export class IoQueuePair {
   async free(): Promise<void> {
     this.#stopListening?.();
     this.#stopWatching();
-    for (const buffer of [this.#memory.buffer, this.buffers?.buffer, this.#poolBuffer]) await buffer?.free();
+    await freeAll([this.#memory.buffer, this.buffers?.buffer, this.#poolBuffer]);
   }
 
   /** Bounce pages are had when they are first needed. */
   #makePool(): void {
     const { commands } = this;
     const { device, pageSize } = this.#info;
-    const size = Math.max(LEAST_POOL_BYTES, 2 * this.maxTransferBytes);
+    // In whole pages, which may be larger than what one command transfers.
+    const size = Math.max(LEAST_POOL_BYTES, 2 * roundUp(this.maxTransferBytes, pageSize));
     device.dma.alloc(size, { alignment: pageSize }).then(
       (buffer) => {
         this.#poolBuffer = buffer;

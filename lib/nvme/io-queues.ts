@@ -9,7 +9,7 @@ import { IoBuffers, type BufferSizes } from './io-buffers.js';
 import { certain, IoQueuePair, type IoQueuePairHost } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmeQueue } from './queue.js';
-import { QueueMemory } from './queue-memory.js';
+import { allOf, freeAll, QueueMemory } from './queue-memory.js';
 import { NvmeStatusError } from './status.js';
 
 /** Where nothing is said. */
@@ -165,9 +165,9 @@ export class IoQueues {
 
   /** Gives back memory that the controller, which is disabled, does not use any more. */
   async free(): Promise<void> {
-    for (const { pair } of this.#members.values()) await pair.free();
+    const pairs = [...this.#members.values()].map(({ pair }) => pair);
     this.#members.clear();
-    for (const buffer of this.#orphans.splice(0)) await buffer.free();
+    await allOf([...pairs.map((pair) => () => pair.free()), () => freeAll(this.#orphans.splice(0))]);
   }
 
   /** Of a controller that is disabled. */

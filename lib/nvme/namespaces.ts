@@ -1,6 +1,6 @@
 /** The namespaces of a controller (NVM Express Base 2.0, section 5.17.2): which there are, and what each is. */
 import { ProtocolError, UnsupportedError, type CallOptions } from '../index.js';
-import type { AdminCommands } from './admin-commands.js';
+import { oneDeadline, type AdminCommands } from './admin-commands.js';
 import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify-namespace.js';
 import { NvmeNamespace } from './namespace.js';
 import { IdentifyCns } from './opcodes.js';
@@ -26,10 +26,11 @@ export class Namespaces {
   }
 
   /** The identifiers of the active ones. */
-  async ids(options?: CallOptions, admin = this.#admin): Promise<number[]> {
+  async ids(options: CallOptions = {}, admin = this.#admin): Promise<number[]> {
+    const next = oneDeadline('Identify 0x02', options);
     const ids: number[] = [];
     for (let after = 0; ids.length < MOST_NAMESPACES;) {
-      const bytes = await admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, options);
+      const bytes = await admin.identify(IdentifyCns.ACTIVE_NAMESPACES, after, next());
       const list = decodeNamespaceList(bytes);
       for (const id of list) {
         if (id <= after)
@@ -49,11 +50,12 @@ export class Namespaces {
     options: CallOptions & { refresh?: boolean },
     admin = this.#admin,
   ): Promise<NvmeNamespace> {
-    const nsid = id ?? (await this.ids(options, admin))[0];
+    const next = oneDeadline('Identify 0x00', options);
+    const nsid = id ?? (await this.ids(next(), admin))[0];
     if (nsid === undefined) throw new UnsupportedError('the controller has no active namespace');
     const known = this.#known.get(nsid)?.at(-1);
     if (known !== undefined && options.refresh !== true) return known;
-    const namespace = await this.#identify(admin, nsid, options);
+    const namespace = await this.#identify(admin, nsid, next());
     // Asked for twice at once, it is the first one.
     const other = this.#known.get(nsid)?.at(-1);
     const isSame =

@@ -55,6 +55,24 @@ function layout({ entries, slots, pageSize, maxTransferBytes }: QueueMemoryOptio
   return { cqAt, prpsAt, prpStride, size: prpsAt + roundUp(slots * prpStride, pageSize) };
 }
 
+/** Gives back each of them, as far as the server lets go of it. @throws what the first one that it keeps throws. */
+export async function freeAll(buffers: readonly (DmaBuffer | undefined)[]): Promise<void> {
+  await allOf(buffers.map((buffer) => () => buffer?.free()));
+}
+
+/** Runs all of them, one after the other. @throws what the first one that throws does, after the last one. */
+export async function allOf(steps: readonly (() => Promise<void> | undefined)[]): Promise<void> {
+  const failures: unknown[] = [];
+  for (const step of steps) {
+    try {
+      await step();
+    } catch (error) {
+      failures.push(error);
+    }
+  }
+  if (failures.length > 0) throw failures[0];
+}
+
 export function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
 }

@@ -3,6 +3,7 @@
  * the device may use it until its controller is disabled by whoever opens it next, or the device is closed.
  */
 import type { Device } from '../index.js';
+import { allOf } from './queue-memory.js';
 
 const retained = new WeakMap<Device, (() => Promise<void>)[]>();
 
@@ -17,5 +18,5 @@ export function retain(device: Device, free: () => Promise<void>): void {
 export async function freeRetained(device: Device): Promise<void> {
   const left = retained.get(device) ?? [];
   retained.delete(device);
-  for (const free of left) await free();
+  await allOf(left);
 }

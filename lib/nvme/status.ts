@@ -1,4 +1,5 @@
 /** What the status field of a completion means (NVM Express Base 2.0, section 4.2.3). */
+import { brand } from '../brand.js';
 import { VfioUserError } from '../index.js';
 
 /** Status code types. */
@@ -205,6 +206,6 @@ export class NvmeStatusError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'NvmeStatusError';
+    brand(this, 'NvmeStatusError');
   }
 }

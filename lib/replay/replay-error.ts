@@ -1,3 +1,4 @@
+import { brand } from '../brand.js';
 import { VfioUserError } from '../errors.js';
 import type { ReplayReport } from './report.js';
 
@@ -24,6 +25,6 @@ export class ReplayError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'ReplayError';
+    brand(this, 'ReplayError');
   }
 }

@@ -1,4 +1,5 @@
-import { VfioUserError, brand } from '../errors.js';
+import { brand } from '../brand.js';
+import { VfioUserError } from '../errors.js';
 
 /**
  * A capture file is not what it should be. `code` is `ERR_VFIO_USER_CAPTURE`.

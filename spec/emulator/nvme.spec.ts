@@ -10,11 +10,13 @@ import {
   type BlockStore,
   type ClientMemory,
 } from '../../lib/emulator/index.js';
+import { Engine, type EngineHost } from '../../lib/emulator/nvme/engine.js';
 import { Health } from '../../lib/emulator/nvme/health.js';
 import type { Personality } from '../../lib/emulator/nvme/identify-data.js';
 import { IoCommands } from '../../lib/emulator/nvme/io-commands.js';
 import { EmulatedNamespace } from '../../lib/emulator/nvme/namespace.js';
 import { dataSegments } from '../../lib/emulator/nvme/prps.js';
+import { CompletionRing, SubmissionRing } from '../../lib/emulator/nvme/rings.js';
 import { sglSegments } from '../../lib/emulator/nvme/sgls.js';
 import { NvmeController, type AdminCommand } from '../../lib/nvme/index.js';
 import { cleanup, connected, errorOf, opened, pattern } from '../nvme/fixture.js';
@@ -216,6 +218,21 @@ describe('data pointers', () => {
   });
 });
 
+describe('PRP lists', () => {
+  test('that lead round in a circle are refused', async () => {
+    const memory: ClientMemory = {
+      read: (address, length) => {
+        const bytes = Buffer.alloc(length);
+        // The last place of the page is the way to itself.
+        for (let at = 0; at < length; at += 8) bytes.writeBigUInt64LE(0x2ff8n, at);
+        return address === 0x2ff8n ? Promise.resolve(bytes) : Promise.reject(new Error('no such memory'));
+      },
+      write: () => Promise.resolve(),
+    };
+    await expect(dataSegments(memory, 0x1000n, 0x2ff8n, 16_384)).rejects.toMatchObject({ status: 0x013 });
+  });
+});
+
 describe('SGLs', () => {
   const DATA = 0x00;
   const SEGMENT = 0x20;
@@ -377,6 +394,87 @@ describe('stores', () => {
     const queue = await controller.createQueue();
     expect(await errorOf(queue.read(0, 1))).toMatchObject({ statusName: 'INTERNAL_ERROR' });
   });
+
+  test('so is one that gives less than it was asked for', async () => {
+    const store = new MemoryStore(1 << 20);
+    store.read = (_, length) => Buffer.alloc(length - 1);
+    const { controller } = await opened({ emulated: { namespaces: [{ store }] } });
+    const queue = await controller.createQueue();
+    expect(await errorOf(queue.read(0, 1))).toMatchObject({ statusName: 'INTERNAL_ERROR' });
+  });
+
+  test('a block that is written while it is read comes whole, as it was or as it is', async () => {
+    const store = new MemoryStore(4096);
+    store.write(0, Buffer.alloc(4096, 1));
+    const written: Buffer[] = [];
+    const memory: ClientMemory = {
+      read: () => Promise.reject(new Error('no such memory')),
+      write: (_, bytes) => {
+        written.push(Buffer.from(bytes));
+        store.write(0, Buffer.alloc(4096, 2));
+        return Promise.resolve();
+      },
+    };
+    const namespaces = [new EmulatedNamespace(1, { store, blockSize: 4096 })];
+    const personality = { takesSgls: false, mdts: 0, namespaces } as Partial<Personality> as Personality;
+    const commands = new IoCommands(memory, personality, new Health(), new TurnPace());
+    const cdw = { cdw10: 0, cdw11: 0, cdw12: 0, cdw13: 0 };
+    const sgl = Buffer.alloc(16);
+    await commands.execute({
+      opcode: 2,
+      flags: 0,
+      cid: 1,
+      nsid: 1,
+      prp1: 0x1800n,
+      prp2: 0x4000n,
+      sgl,
+      ...cdw,
+    });
+    expect(written).toHaveLength(2);
+    expect(Buffer.concat(written)).toEqual(Buffer.alloc(4096, 1));
+  });
+
+  test('all are closed, also where one cannot be', async () => {
+    const stores = [new MemoryStore(4096), new MemoryStore(4096)];
+    const device = new NvmeDevice({ namespaces: stores.map((store) => ({ store })) });
+    stores[0]!.close = () => {
+      throw new Error('broken');
+    };
+    expect((await errorOf(device.close())).message).toBe('broken');
+    expect(stores[1]!.isClosed).toBe(true);
+  });
+});
+
+describe('a completion queue that is full', () => {
+  test('loses nothing, however many look for room at once', async () => {
+    let head = 0;
+    const posted: number[] = [];
+    const memory: ClientMemory = {
+      read: (_, length) => Promise.resolve(Buffer.alloc(length)),
+      write: (address, bytes) => {
+        if (bytes.length === 4) posted.push(Number(address));
+        return Promise.resolve();
+      },
+    };
+    const doorbells = { tail: () => 0, head: () => head };
+    const host = { memory, doorbells, pace: new TurnPace(), isStalled: false, onFatal: () => undefined };
+    const admin = new SubmissionRing(0, 0n, 2, new CompletionRing(0, 0n, 2, undefined));
+    const engine = new Engine(host as unknown as EngineHost, admin);
+    const cq = new CompletionRing(1, 0n, 4, undefined);
+    const sq = new SubmissionRing(1, 0n, 64, cq);
+    engine.cqs.set(1, cq);
+    engine.sqs.set(1, sq);
+    for (let cid = 0; cid < 9; cid++) engine.complete({ sq, cid, status: 0, result: 0 });
+    await engine.idle();
+    expect(posted).toHaveLength(3);
+    // The host takes one, and the next, and says so several times.
+    for (head = 1; head <= 2; head++) {
+      for (let i = 0; i < 3; i++) engine.onDoorbell(1, 'head');
+      await engine.idle();
+      expect(posted).toHaveLength(3 + head);
+    }
+    expect(cq.waiting).toHaveLength(4);
+  });
 });
 
 describe('what an NVMe device cannot be', () => {
@@ -454,5 +552,23 @@ describe('Identify', () => {
     expect(data).toEqual(Buffer.alloc(4096));
     const zoned = controller.adminCommand({ opcode: 6, cdw10: 6, cdw11: ZONED << 24, receive: 4096 });
     expect(await errorOf(zoned)).toMatchObject({ statusName: 'INVALID_FIELD' });
+  });
+
+  test('gives the identifiers that a namespace has, and no others', async () => {
+    const namespaces = [
+      { store: new MemoryStore(4096), eui64: '0123456789abcdef', nguid: '1'.repeat(32) },
+      { store: new MemoryStore(4096), eui64: '0'.repeat(16) },
+    ];
+    const { controller } = await opened({ emulated: { namespaces } });
+    const first = await controller.identify(3, 1);
+    expect(first.toString('hex', 0, 36)).toBe(`010800000123456789abcdef02100000${'1'.repeat(32)}00000000`);
+    expect(await controller.identify(3, 2)).toEqual(Buffer.alloc(4096));
+  });
+
+  test('gives the name of the subsystem: one of the serial number, or the one that it was told', async () => {
+    const { controller } = await opened({ emulated: { serialNumber: 'X' } });
+    expect(controller.identity.subsystemNqn).toBe('nqn.2014-08.org.nvmexpress:X');
+    const other = await opened({ emulated: { subsystemNqn: 'nqn.2020-01.org.example:disks' } });
+    expect(other.controller.identity.subsystemNqn).toBe('nqn.2020-01.org.example:disks');
   });
 });

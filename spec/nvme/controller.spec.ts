@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { EduDevice, MemoryStore, PciConfigSpace, PciDevice, serveFd } from '../../lib/emulator/index.js';
-import { connect, UnsupportedError } from '../../lib/index.js';
+import { ClosedError, connect, TimeoutError, UnsupportedError } from '../../lib/index.js';
 import {
   ALL_NAMESPACES,
   FeatureId,
@@ -242,6 +242,21 @@ describe('log pages and features', () => {
     await controller.smartLog();
     emulated.raiseEvent(0x0002_0001);
     expect((await event).result).toBe(0x0002_0001);
+  });
+
+  test('an event that is waited for ends with the controller, and so does one that is asked for afterwards', async () => {
+    const { controller } = await opened();
+    const event = errorOf(controller.adminCommand({ opcode: 0x0c }));
+    await controller.close();
+    expect(await event).toBeInstanceOf(ClosedError);
+    expect(await errorOf(controller.adminCommand({ opcode: 0x0c }))).toBeInstanceOf(ClosedError);
+  });
+
+  test('a deadline is for all commands of a call together', async () => {
+    const { controller, emulated } = await opened();
+    emulated.intercept = ({ opcode }) => (opcode === 0x06 ? { delayMs: 60 } : 'pass');
+    const error = await errorOf(controller.namespace(undefined, { timeoutMs: 100, refresh: true }));
+    expect(error).toBeInstanceOf(TimeoutError);
   });
 });
 

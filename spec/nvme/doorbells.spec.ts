@@ -46,6 +46,17 @@ describe('doorbells', () => {
     await exercise(await controller.createQueue({ entries: 6, completion: 'interrupt' }));
   });
 
+  test.each(KINDS)('%s, of a queue in the place of one that was closed', async (_, _kind, setup) => {
+    const { controller } = await opened(setup);
+    const first = await controller.createQueue({ entries: 32 });
+    for (let i = 0; i < 5; i++) await first.read(i, 1);
+    await first.close();
+    const second = await controller.createQueue({ entries: 32 });
+    expect(second.id).toBe(first.id);
+    await second.read(0, 1, { timeoutMs: 20_000 });
+    expect(controller.state).toBe('live');
+  });
+
   test('with shadow doorbells most commands need no message', async () => {
     const { controller, device } = await opened({
       emulated: { shadowDoorbells: true, mapDoorbells: false },

@@ -233,6 +233,25 @@ describe('a namespace that changes while the controller runs', () => {
     expect(opcodes).not.toContain(AdminOpcode.CREATE_IO_CQ);
   });
 
+  test('however many events come, one comparison is under way and one follows', async () => {
+    const { controller, emulated } = await opened();
+    await controller.createQueue();
+    let asked = 0;
+    let compared = 0;
+    emulated.intercept = ({ opcode }) => {
+      if (opcode === AdminOpcode.ASYNC_EVENT_REQUEST) asked++;
+      if (opcode !== AdminOpcode.GET_LOG_PAGE) return 'pass';
+      compared++;
+      return { delayMs: 150 };
+    };
+    const EVENTS = 20;
+    for (let i = 0; i < EVENTS; i++) emulated.raiseEvent(0x0004_0002);
+    await until(() => asked >= EVENTS);
+    // It waits for all comparisons that are to come before it.
+    await controller.createQueue();
+    expect(compared).toBeLessThan(EVENTS / 2);
+  });
+
   test('an event that nobody sends is waited for no longer than the caller says', async () => {
     const { controller } = await opened();
     const event = controller.adminCommand({ opcode: 0x0c }, { timeoutMs: 20 });

@@ -274,6 +274,14 @@ describe('what a field cannot hold', () => {
     await Promise.all(Array.from({ length: 8 }, () => controller.smartLog()));
   });
 
+  test('pages that are larger than what one command transfers', async () => {
+    const controller = await NvmeController.open(await withPages(9n), { maxTransferBytes: 65_536 });
+    cleanup(() => controller.close());
+    const queue = await controller.createQueue();
+    await queue.write(3, Buffer.alloc(512, 7));
+    expect((await queue.read(3, 1)).every((byte) => byte === 7)).toBe(true);
+  });
+
   test('larger pages than memory is aligned to are refused by name', async () => {
     const error = await errorOf(NvmeController.open(await withPages(10n)));
     expect(error).toBeInstanceOf(UnsupportedError);

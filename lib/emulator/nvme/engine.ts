@@ -71,7 +71,7 @@ export class Engine {
     for (const sq of this.sqs.values()) {
       const shadow = this.#shadowOf(sq.id);
       if (shadow !== undefined) worked = this.#lookAtShadow(sq, shadow) || worked;
-      else if (this.#host.doorbells.tail(sq.id) !== sq.head) worked = this.#start(sq) || worked;
+      else worked = this.#lookAtDoorbell(sq) || worked;
     }
     for (const cq of this.cqs.values()) if (cq.waiting.length > 0) this.#track(this.#flush(cq));
     return worked;
@@ -148,6 +148,12 @@ export class Engine {
   /** The admin queue has no shadow doorbells. */
   #shadowOf(queue: number): ShadowDoorbells | undefined {
     return queue === 0 ? undefined : this.shadow;
+  }
+
+  /** A tail that no ring of this size has is no work. */
+  #lookAtDoorbell(sq: SubmissionRing): boolean {
+    const tail = this.#host.doorbells.tail(sq.id);
+    return tail !== sq.head && tail < sq.size && this.#start(sq);
   }
 
   #lookAtShadow(sq: SubmissionRing, shadow: ShadowDoorbells): boolean {
@@ -238,6 +244,8 @@ export class Engine {
       this.#track(this.#run(sq, sqe, verdict.completions));
     } else if (typeof verdict === 'object') {
       const timer = setTimeout(() => {
+        // A host that has used the identifier again has taken the means to end it.
+        if (this.#isStopped || sq.isDeleted) return;
         outstanding.cancel = undefined;
         this.#track(this.#run(sq, sqe));
       }, verdict.delayMs);
@@ -283,8 +291,11 @@ export class Engine {
   async #flush(cq: CompletionRing): Promise<void> {
     let posted = false;
     while (cq.waiting.length > 0 && !this.#isStopped) {
-      if (cq.isFull && !(await this.#findRoom(cq))) break;
-      // Somebody else may have been faster, while this one waited.
+      // Somebody else may take the room, while this one waits: it looks again.
+      if (cq.isFull) {
+        if (!(await this.#findRoom(cq))) break;
+        continue;
+      }
       const completion = cq.waiting.shift();
       if (completion === undefined) break;
       await this.#post(cq, completion);

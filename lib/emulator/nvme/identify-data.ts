@@ -6,6 +6,7 @@ import { PAGE } from './constants.js';
 export interface Personality {
   serialNumber: string;
   modelNumber: string;
+  subsystemNqn: string;
   firmwareRevision: string;
   /** MDTS: a power of two of pages; 0 for no limit. */
   mdts: number;
@@ -25,6 +26,8 @@ export const ERROR_LOG_ENTRIES = 64;
 /** Kelvin. */
 const WARNING_TEMPERATURE = 343;
 const CRITICAL_TEMPERATURE = 353;
+/** Of an NVMe Qualified Name (section 4.5). */
+const MOST_NQN_BYTES = 223;
 /** Compare, Dataset Management, Write Zeroes. */
 const ONCS = 0b1101;
 const OACS_DOORBELL_BUFFER = 1 << 8;
@@ -34,6 +37,10 @@ const OAES_NAMESPACE_NOTICES = 1 << 8;
 const LPA = 1 << 2;
 /** Of any alignment; no bit buckets, no more bytes than the data has. */
 const SGLS = 1;
+/** Of a namespace identification descriptor: what type it is of, and what stands before the identifier. */
+const NIDT_EUI64 = 1;
+const NIDT_NGUID = 2;
+const DESCRIPTOR_HEADER = 4;
 /** There is a cache, and Flush takes all namespaces at once. */
 const VWC = 0b111;
 
@@ -71,7 +78,7 @@ export function identifyController(is: Personality): Buffer {
   bytes.writeUInt16LE(ONCS, 520);
   bytes[525] = VWC;
   bytes.writeUInt32LE(is.takesSgls ? SGLS : 0, 536);
-  putText(bytes, 768, 256, `nqn.2014-08.org.nvmexpress:${is.serialNumber}`, '\0');
+  putText(bytes, 768, MOST_NQN_BYTES, is.subsystemNqn, '\0');
   // Power state 0: 25 W.
   bytes.writeUInt16LE(2500, 2048);
   return bytes;
@@ -97,12 +104,20 @@ export function activeNamespaces(namespaces: readonly EmulatedNamespace[], after
   return bytes;
 }
 
-/** Namespace Identification Descriptors (5.17.2.3): the EUI-64. */
-export function namespaceDescriptors(namespace: EmulatedNamespace): Buffer {
+/** Namespace Identification Descriptors (5.17.2.3): the EUI-64 and the NGUID, where there are such. */
+export function namespaceDescriptors({ eui64, nguid }: EmulatedNamespace): Buffer {
   const bytes = Buffer.alloc(PAGE);
-  bytes[0] = 1;
-  bytes[1] = 8;
-  identifyNamespace(namespace).copy(bytes, 4, 120, 128);
+  let at = 0;
+  for (const [type, identifier] of [
+    [NIDT_EUI64, eui64],
+    [NIDT_NGUID, nguid],
+  ] as const) {
+    if (identifier.every((byte) => byte === 0)) continue;
+    bytes[at] = type;
+    bytes[at + 1] = identifier.length;
+    identifier.copy(bytes, at + DESCRIPTOR_HEADER);
+    at += DESCRIPTOR_HEADER + identifier.length;
+  }
   return bytes;
 }
 

@@ -79,7 +79,9 @@ export class IoCommands {
     let at = offset;
     for (const piece of pieces(segments, PIECE_BYTES)) {
       const size = bytesOf(piece);
-      await writeSegments(this.#memory, piece, await namespace.store.read(at, size));
+      // A copy: the store's memory may be written to while the client's is, page by page or by message.
+      const bytes = Buffer.from(await readStore(namespace, at, size));
+      await writeSegments(this.#memory, piece, bytes);
       at += size;
       if (at < offset + length) await this.#pace.rest();
     }
@@ -108,7 +110,7 @@ export class IoCommands {
     let at = offset;
     for (const piece of pieces(segments, PIECE_BYTES)) {
       const theirs = await readSegments(this.#memory, piece);
-      if (!theirs.equals(await namespace.store.read(at, theirs.length)))
+      if (!theirs.equals(await readStore(namespace, at, theirs.length)))
         throw new CommandError(Status.COMPARE_FAILURE);
       at += theirs.length;
       if (at < offset + length) await this.#pace.rest();
@@ -170,6 +172,16 @@ export class IoCommands {
     if (namespace === undefined) throw new CommandError(Status.INVALID_NAMESPACE);
     return namespace;
   }
+}
+
+/** @throws RangeError for a store that gives another length. */
+async function readStore({ id, store }: EmulatedNamespace, offset: number, length: number): Promise<Buffer> {
+  const bytes = await store.read(offset, length);
+  if (bytes.byteLength !== length)
+    throw new RangeError(
+      `the store of namespace ${id} gave ${bytes.byteLength} bytes where ${length} were asked for`,
+    );
+  return bytes;
 }
 
 /** In bytes. */

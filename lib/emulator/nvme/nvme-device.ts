@@ -37,6 +37,8 @@ export interface NvmeDeviceOptions {
   serialNumber?: string;
   /** At most 40 characters. */
   modelNumber?: string;
+  /** SUBNQN: at most 223 bytes. Default: one of the serial number. */
+  subsystemNqn?: string;
   /** I/O queue pairs; 16 by default. */
   queues?: number;
   /** The most entries of a queue; 1,024 by default. */
@@ -75,6 +77,7 @@ const OPTIONS = new option.OptionTable<NvmeDeviceOptions>(
     namespaces: option.listOf('namespaces', option.options(NAMESPACE_OPTIONS)),
     serialNumber: option.string,
     modelNumber: option.string,
+    subsystemNqn: option.string,
     queues: option.wholeNumber(1, MOST_QUEUES),
     queueEntries: option.wholeNumber(2, MOST_ENTRIES),
     mdts: option.wholeNumber(0, 15),
@@ -147,6 +150,7 @@ export class NvmeDevice extends PciDevice {
     this.#personality = {
       serialNumber: settings.serialNumber,
       modelNumber: settings.modelNumber,
+      subsystemNqn: settings.subsystemNqn,
       firmwareRevision: '1.0',
       mdts: settings.mdts,
       version: VERSION_2_0,
@@ -227,7 +231,8 @@ export class NvmeDevice extends PciDevice {
     this.#isClosed = true;
     await this.#disable();
     this.#doorbells.close();
-    for (const { store } of this.namespaces) await store.close();
+    const results = await Promise.allSettled(this.namespaces.map(async ({ store }) => store.close()));
+    for (const result of results) if (result.status === 'rejected') throw result.reason;
   }
 
   /** Does what `close` does. */
@@ -437,10 +442,11 @@ function checkAccess(offset: number, count: number): void {
 function settingsOf(
   options: NvmeDeviceOptions,
 ): Required<Omit<NvmeDeviceOptions, 'intercept' | 'namespaces'>> {
-  const { queues = 16 } = options;
+  const { queues = 16, serialNumber = 'VFIO-USER-1' } = options;
   return {
-    serialNumber: options.serialNumber ?? 'VFIO-USER-1',
+    serialNumber,
     modelNumber: options.modelNumber ?? 'vfio-user emulated NVMe controller',
+    subsystemNqn: options.subsystemNqn ?? `nqn.2014-08.org.nvmexpress:${serialNumber}`,
     queues,
     queueEntries: options.queueEntries ?? 1024,
     mdts: options.mdts ?? 5,

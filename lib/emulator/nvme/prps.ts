@@ -50,6 +50,8 @@ async function addList(
     const bytes = await memory.read(at, Math.min(room, wanted) * ENTRY);
     // Where not all fit, the last place has the way to the rest.
     const here = wanted <= room ? wanted : room - 1;
+    // The list may begin at the end of a page; another one that has nothing but the way on may lead round in a circle.
+    if (here === 0 && at !== list) throw new CommandError(Status.PRP_OFFSET_INVALID);
     for (let i = 0; i < here; i++, left -= PAGE) {
       addPage(segments, bytes.readBigUInt64LE(i * ENTRY), Math.min(PAGE, left));
     }

@@ -1,4 +1,5 @@
 /** A submission queue entry (section 3.3.3.1), and how a command says no. */
+import { brand } from '../../brand.js';
 import { VfioUserError } from '../../errors.js';
 
 /** Thrown by what carries a command out: it is completed with this status. */
@@ -12,7 +13,7 @@ export class CommandError extends VfioUserError {
   }
 
   static {
-    this.prototype.name = 'CommandError';
+    brand(this, 'CommandError');
   }
 }
 

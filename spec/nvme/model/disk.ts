@@ -5,6 +5,7 @@ import { blocksOf, History, isZero, NO_WRITE } from './history.js';
 export interface DiskOptions {
   serialNumber: string;
   modelNumber: string;
+  subsystemNqn: string;
   /** 16 and 32 hexadecimal digits; zeroes for none. */
   eui64: string;
   nguid: string;
@@ -87,6 +88,7 @@ class Shown implements BlockStore {
 export class Disk {
   readonly serialNumber: string;
   readonly modelNumber: string;
+  readonly subsystemNqn: string;
   readonly eui64: string;
   readonly nguid: string;
   readonly blockSize: number;
@@ -97,9 +99,10 @@ export class Disk {
 
   /** `reserve`: it may grow to so many blocks. */
   constructor(options: DiskOptions, reserve = options.blocks) {
-    const { serialNumber, modelNumber, eui64, nguid, blockSize, blocks } = options;
+    const { serialNumber, modelNumber, subsystemNqn, eui64, nguid, blockSize, blocks } = options;
     this.serialNumber = serialNumber;
     this.modelNumber = modelNumber;
+    this.subsystemNqn = subsystemNqn;
     this.eui64 = eui64;
     this.nguid = nguid;
     this.blockSize = blockSize;

@@ -71,6 +71,7 @@ export class Machine {
         namespaces: [disk.namespace],
         serialNumber: disk.serialNumber,
         modelNumber: disk.modelNumber,
+        subsystemNqn: disk.subsystemNqn,
         mdts,
         sgls,
         shadowDoorbells,

@@ -14,6 +14,11 @@ const MOST_BLOCKS = 65_536;
 const MANY_RANGES = 290;
 /** The last page that such a transfer touches is where a list that begins with its page has a pointer. */
 const PAGES_UP_TO_POINTER = 513;
+/** Of a call that is not to end by itself, and how long it goes on where it has no deadline: longer than the default one. */
+const MANY_COMMANDS = 100_000;
+const LONG_CALL_MS = 600;
+/** A queue has more bounce pages. */
+const SOME_POOL_BYTES = 512 << 10;
 
 /** A command that was submitted, and not reported. */
 interface Submitted {
@@ -38,6 +43,13 @@ export class QueueUser {
   isEnded = false;
   /** Since when it may have reached another disk than its own: the namespace was replaced, and it did not know. */
   isAstray = false;
+  isClosing = false;
+  /** Calls that give promises and have not ended, with the bytes of bounce pages that each may take. */
+  readonly #waiting = new Set<{ bytes: number }>();
+  /** Of calls that were given up. */
+  #leftBytes = 0;
+  /** There are bounce pages. */
+  #hasPool = false;
   /** `poll` has said that it was all. */
   #isOver = false;
 
@@ -59,16 +71,24 @@ export class QueueUser {
     const { queue } = this;
     const { lba, blocks } = this.#blocks(step, step.what === 'write zeroes' || step.what === 'deallocate');
     const label = `${this.name}: ${step.what} [${lba}, ${lba + blocks})`;
-    const abort = step.isAbortable ? new AbortController() : undefined;
+    const isLong = this.#isLong(step, blocks);
+    const abort =
+      step.isAbortable || (isLong && step.timeoutMs === undefined) ? new AbortController() : undefined;
+    if (isLong) {
+      this.#world.mayDelay();
+      if (step.timeoutMs === undefined)
+        setTimeout(() => abort?.abort(new Error('given up')), LONG_CALL_MS).unref();
+    }
     const options = { timeoutMs: step.timeoutMs, signal: abort?.signal };
     const { blockSize } = this.disk;
-    const make = { label, abort, user: this, hasOwnDeadline: step.timeoutMs !== undefined };
+    const { timeoutMs } = step;
+    const make = { label, abort, user: this, hasOwnDeadline: timeoutMs !== undefined, timeoutMs };
     switch (step.what) {
       case 'read': {
         const begin = this.#world.now();
         void this.#world.call({
           ...make,
-          promise: queue.read(lba, blocks, options),
+          promise: this.#watched(blocks * blockSize, queue.read(lba, blocks, options)),
           onValue: (bytes) => this.#checkRead(label, lba, bytes, begin),
         });
         break;
@@ -78,7 +98,8 @@ export class QueueUser {
           this.#direct(make, blocks * blockSize, (buffer) => this.#readInto(lba, buffer, options));
         else {
           const array = Buffer.alloc(blocks * blockSize, 0xee);
-          void this.#world.call({ ...make, array, promise: this.#readInto(lba, array, options) });
+          const promise = this.#watched(array.length, this.#readInto(lba, array, options));
+          void this.#world.call({ ...make, array, promise });
         }
         break;
       case 'write': {
@@ -88,7 +109,9 @@ export class QueueUser {
           void this.#world.call({
             ...make,
             array: data,
-            ...this.#writing(stamp, lba, blocks, () => queue.write(lba, data, options)),
+            ...this.#writing(stamp, lba, blocks, () =>
+              this.#watched(data.length, queue.write(lba, data, options)),
+            ),
           });
           break;
         }
@@ -110,7 +133,7 @@ export class QueueUser {
         const theirs = Buffer.from(data);
         void this.#world.call({
           ...make,
-          promise: queue.compare(lba, theirs, options),
+          promise: this.#watched(theirs.length, queue.compare(lba, theirs, options)),
           onValue: () => this.#checkRead(label, lba, data, begin),
         });
         break;
@@ -118,19 +141,24 @@ export class QueueUser {
       case 'write zeroes':
         void this.#world.call({
           ...make,
-          ...this.#writing(0, lba, blocks, () => queue.writeZeroes(lba, blocks, options)),
+          ...this.#writing(0, lba, blocks, () =>
+            this.#watched(
+              0,
+              this.#world.takesLittle(label, () => queue.writeZeroes(lba, blocks, options)),
+            ),
+          ),
         });
         break;
       case 'deallocate': {
         const ranges = rangesOf(lba, blocks, step.isDirect);
         void this.#world.call({
           ...make,
-          ...this.#writing(0, lba, blocks, () => queue.deallocate(ranges, options)),
+          ...this.#writing(0, lba, blocks, () => this.#watched(PAGE, queue.deallocate(ranges, options))),
         });
         break;
       }
       case 'flush':
-        void this.#world.call({ ...make, promise: queue.flush(options) });
+        void this.#world.call({ ...make, promise: this.#watched(0, queue.flush(options)) });
         break;
       case 'smart log':
         void this.#world.call({ ...make, promise: this.session.controller!.smartLog(options) });
@@ -141,6 +169,17 @@ export class QueueUser {
           promise: this.session.controller!.namespace(1, { ...options, refresh: true }),
         });
     }
+  }
+
+  /** Who waits although there is a slot, and bounce pages for all; undefined where nobody does. */
+  whoWaits(): string | undefined {
+    if (this.isClosing || this.isEnded || !this.#hasPool) return undefined;
+    let bytes = this.#leftBytes;
+    for (const call of this.#waiting) bytes += call.bytes;
+    if (bytes > SOME_POOL_BYTES) return undefined;
+    const { inFlight, depth } = this.queue;
+    if (inFlight >= Math.min(this.#waiting.size, depth)) return undefined;
+    return `${this.name}: of ${this.#waiting.size} calls ${inFlight} are in flight, and there is room for ${depth}`;
   }
 
   submit({ what, ...at }: SubmitStep): void {
@@ -228,6 +267,24 @@ export class QueueUser {
     return Buffer.from(store.look(lba * blockSize, blocks * blockSize));
   }
 
+  /** A call that waits for commands of the queue, `bytes` of whose data go through bounce pages. */
+  #watched<T>(bytes: number, promise: Promise<T>): Promise<T> {
+    const call = { bytes: Math.ceil(bytes / PAGE) * PAGE };
+    this.#waiting.add(call);
+    return promise.then(
+      (value) => {
+        this.#waiting.delete(call);
+        this.#hasPool ||= bytes > 0;
+        return value;
+      },
+      (error: unknown) => {
+        this.#waiting.delete(call);
+        this.#leftBytes += call.bytes;
+        throw error;
+      },
+    );
+  }
+
   async #readInto(lba: number, into: Buffer | DmaBuffer, options: object): Promise<void> {
     const begin = this.#world.now();
     await this.queue.readInto(lba, into, options);
@@ -297,17 +354,33 @@ export class QueueUser {
     this.#world.problem(`${this.name}: ${blocks} blocks in one command are not refused`);
   }
 
+  /** The most of one command. */
+  get #blocksOfCommand(): number {
+    const { maxTransferBytes } = this.session.controller!;
+    return Math.min(MOST_BLOCKS, Math.floor(maxTransferBytes / this.disk.blockSize));
+  }
+
+  /** It takes so many commands, or of a controller so much work, that the deadline of a command is not long. */
+  #isLong({ what }: IoStep, blocks: number): boolean {
+    if (what === 'deallocate') return blocks > 2 ** 24;
+    return what === 'write zeroes' && blocks > 1_000 * this.#blocksOfCommand;
+  }
+
   #blocks(at: { lba: number; blocks: number }, isWithoutData: boolean): { lba: number; blocks: number } {
     const { blocks: total, blockSize } = this.queue.namespace;
     const lba = at.lba % total;
-    const most = isWithoutData ? total : this.#world.mostDataBytes / blockSize;
-    return { lba, blocks: Math.min(at.blocks, most, total - lba) };
+    if (!isWithoutData)
+      return { lba, blocks: Math.min(at.blocks, this.#world.mostDataBytes / blockSize, total - lba) };
+    // All that there is, or at least as much as is not soon done.
+    const most = at.blocks > 64 && at.blocks % 2 === 1 ? MANY_COMMANDS * this.#blocksOfCommand : at.blocks;
+    return { lba, blocks: Math.min(most, total - lba) };
   }
 }
 
 /** Half and half, or so many that one command does not have them; the first of those again and again. */
 function rangesOf(lba: number, blocks: number, areMany: boolean): BlockRange[] {
-  if (areMany && blocks <= 64) {
+  if (areMany && blocks > 64) return [{ lba, blocks }];
+  if (areMany) {
     const each = Array.from({ length: blocks }, (_, i) => ({ lba: lba + i, blocks: 1 }));
     return [...Array.from({ length: MANY_RANGES }, () => each[0]!), ...each];
   }

@@ -45,7 +45,8 @@ export type Fault =
   'lose' | 'hold' | 'stranger' | 'twice' | 'bad status' | { status: number } | { delayMs: number };
 
 /** Another disk, in what it differs from the first; `larger` is one without an identifier, which may not have grown. */
-export type Exchange = 'same' | 'grown' | 'serial' | 'model' | 'identifier' | 'format' | 'smaller' | 'larger';
+export type Exchange =
+  'same' | 'grown' | 'serial' | 'model' | 'subsystem' | 'identifier' | 'format' | 'smaller' | 'larger';
 
 /** Buffers of the submit/poll calls. */
 export interface Buffers {
@@ -214,6 +215,7 @@ const bare: fc.Arbitrary<object> = fc.oneof(
           'same',
           'serial',
           'model',
+          'subsystem',
           'identifier',
           'format',
           'smaller',
@@ -236,22 +238,25 @@ export const anyStep = fc
   .tuple(fc.oneof({ weight: 80, arbitrary: bare }, { weight: 1, arbitrary: rare }), pause)
   .map(([step, then]) => ({ ...step, then }) as Step);
 
-export const anyNature: fc.Arbitrary<Nature> = fc.record({
-  reconnects: fc.boolean(),
-  blockSize: fc.constantFrom(512, 4096),
-  size: fc.oneof(
-    { weight: 7, arbitrary: fc.constant<Nature['size']>('small') },
-    { weight: 1, arbitrary: fc.constant<Nature['size']>('large') },
-    { weight: 1, arbitrary: fc.constant<Nature['size']>('vast') },
-  ),
-  identifier: fc.constantFrom('eui64', 'nguid', 'none'),
-  mdts: fc.constantFrom(1, 2, 5, 0),
-  sgls: fc.boolean(),
-  shadowDoorbells: fc.boolean(),
-  mapDoorbells: fc.boolean(),
-  timeoutMs: fc.constantFrom(100, 150, 300),
-  retries: fc.constantFrom(0, 1, 1, 3),
-});
+export const anyNature: fc.Arbitrary<Nature> = fc
+  .record({
+    reconnects: fc.boolean(),
+    blockSize: fc.constantFrom(512, 4096),
+    size: fc.oneof(
+      { weight: 6, arbitrary: fc.constant<Nature['size']>('small') },
+      { weight: 1, arbitrary: fc.constant<Nature['size']>('large') },
+      { weight: 1, arbitrary: fc.constant<Nature['size']>('vast') },
+    ),
+    identifier: fc.constantFrom('eui64', 'nguid', 'none'),
+    mdts: fc.constantFrom(1, 2, 5, 0),
+    sgls: fc.boolean(),
+    shadowDoorbells: fc.boolean(),
+    mapDoorbells: fc.boolean(),
+    timeoutMs: fc.constantFrom(100, 150, 300),
+    retries: fc.constantFrom(0, 1, 1, 3),
+  })
+  // A command has more than 65,536 blocks only where they are small, and transfers have no limit.
+  .map((nature) => (nature.size === 'large' ? { ...nature, mdts: 0, blockSize: 512 } : nature));
 
 export const anyEnd = fc.oneof(
   { weight: 3, arbitrary: fc.constant<End>('quiet') },

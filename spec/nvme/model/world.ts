@@ -38,6 +38,15 @@ const ABORTED = ['ABORT_REQUESTED', 'ABORTED_SQ_DELETION', 'ABORTED_BY_HOST'];
 const INJECTED = ['UNRECOVERED_READ_ERROR', 'WRITE_FAULT', 'INTERNAL_ERROR'];
 /** The least default deadline; less than it makes no command late. */
 const LEAST_TIMEOUT_MS = 100;
+/** A turn of the loop that takes longer may make commands late, and where it takes as long as that a start fails. */
+const LONG_TURN_MS = LEAST_TIMEOUT_MS / 4;
+const LONGEST_TURN_MS = 250;
+const HEARTBEAT_MS = 5;
+const SOME_TURNS_MS = 100;
+/** Long after a deadline: no call is carried out then. */
+const LONG_AFTER_MS = 1_000;
+/** More than a call takes of the heap that makes its commands as there is room for them. */
+const MOST_HEAP_BYTES = 4 << 20;
 /** Of one call. With more than one page of a PRP list where a command may have as much. */
 const MOST_DATA_BYTES = 512 << 10;
 const MOST_LONG_DATA_BYTES = 3 << 20;
@@ -45,6 +54,7 @@ const MOST_LONG_DATA_BYTES = 3 << 20;
 const LEAST_POOL_BYTES = 1 << 20;
 const NO_EUI64 = '0'.repeat(16);
 const NO_NGUID = '0'.repeat(32);
+const SUBSYSTEM = 'nqn.2014-08.org.nvmexpress:model';
 
 /** What may make calls fail, on one device, besides deadlines. */
 interface Causes {
@@ -84,6 +94,7 @@ interface Call {
   /** Whose it is, of those that are a queue's. */
   user: QueueUser | undefined;
   hasOwnDeadline: boolean;
+  timeoutMs: number | undefined;
   abort: AbortController | undefined;
   array: Buffer | undefined;
   isTransferred: boolean;
@@ -97,6 +108,7 @@ interface CallOf<T> {
   session?: Session | undefined;
   user?: QueueUser;
   hasOwnDeadline?: boolean;
+  timeoutMs?: number | undefined;
   abort?: AbortController | undefined;
   array?: Buffer;
   onValue?: (value: T) => unknown;
@@ -124,6 +136,11 @@ export class World {
   #hasStatusFaults = false;
   #hasStuck = false;
   #hasDelayed = false;
+  #longTurnAt = -Infinity;
+  /** A namespace of a running controller was changed: I/O pauses until the driver knows what has become of it. */
+  #hasChanged = false;
+  #beat = performance.now();
+  readonly #heart = setInterval(() => this.#watchLoop(), HEARTBEAT_MS);
   #now = 0;
   #stamp = 0;
   #queueCount = 0;
@@ -145,7 +162,7 @@ export class World {
   async step(step: Step): Promise<void> {
     this.#note(JSON.stringify(step));
     this.#do(step);
-    await pass(step.then);
+    await pass(step.then, () => this.#nobodyWaitsForNothing());
   }
 
   /** Ends everything; throws what was wrong. */
@@ -174,6 +191,7 @@ export class World {
         if (problem !== undefined) this.problem(problem);
       }
     } finally {
+      clearInterval(this.#heart);
       for (const { device } of this.#sessions) await device.close();
       void this.#machine.unplug();
       rmSync(this.#directory, { recursive: true, force: true });
@@ -198,12 +216,16 @@ export class World {
   }
 
   call<T>(asked: CallOf<T>): Promise<void> {
-    const { label, promise, user, session = user?.session, abort, onValue, onError } = asked;
+    const { label, promise, user, session = user?.session, timeoutMs, abort, onValue, onError } = asked;
+    const begun = performance.now();
     const call: Call = { ...NOTHING, ...asked, session };
     if (call.hasOwnDeadline && session !== undefined) session.causes.resets = true;
     const settle = async (outcome: string, then: () => unknown) => {
       if (call.outcome !== undefined) this.problem(`${label} has ended twice: ${call.outcome}, ${outcome}`);
       call.outcome = outcome;
+      const isLate = timeoutMs !== undefined && performance.now() - begun > timeoutMs + LONG_AFTER_MS;
+      if (isLate && outcome === 'done' && !this.#hadLongTurns(LONG_AFTER_MS))
+        this.problem(`${label} is done long after its deadline of ${timeoutMs} ms`);
       this.#note(`${label}: ${outcome}`);
       if (abort !== undefined && !abort.signal.aborted && getEventListeners(abort.signal, 'abort').length > 0)
         this.problem(`${label} has ended, and listens to its signal`);
@@ -233,6 +255,15 @@ export class World {
       this.#judge({ ...NOTHING, label, session: user.session, user }, error);
       return undefined;
     }
+  }
+
+  /** What `run` gives, which takes memory for as many commands as there is room for. */
+  takesLittle<T>(label: string, run: () => T): T {
+    const before = process.memoryUsage().heapUsed;
+    const result = run();
+    const bytes = process.memoryUsage().heapUsed - before;
+    if (bytes > MOST_HEAP_BYTES) this.problem(`${label} takes ${bytes} bytes at once`);
+    return result;
   }
 
   /** Of one call, bytes. */
@@ -316,11 +347,11 @@ export class World {
         if (typeof step.fault === 'object' ? 'status' in step.fault : step.fault === 'bad status')
           this.#hasStatusFaults = true;
         if (step.of === 'admin' || isWrong(step.fault)) this.#mayFail();
-        if (isLate(step.fault)) this.#mayDelay();
+        if (isLate(step.fault)) this.mayDelay();
         this.#machine.faults.push({ of: step.of, fault: step.fault, left: step.times });
         break;
       case 'slow disk':
-        if (step.times * step.delayMs >= LEAST_TIMEOUT_MS / 2) this.#mayDelay();
+        if (step.times * step.delayMs >= LEAST_TIMEOUT_MS / 2) this.mayDelay();
         for (let i = 0; i < step.times; i++) disk?.store.delays.push(step.delayMs);
         break;
       case 'abort':
@@ -359,7 +390,7 @@ export class World {
         if (session === undefined || session.isOver) break;
         session.isUnmapped = true;
         session.causes.ends = session.causes.fails = true;
-        this.#mayDelay();
+        this.mayDelay();
         void this.call({ label: 'unmap all', promise: session.device.dma.unmapAll(), session });
         break;
       case 'grow':
@@ -372,7 +403,7 @@ export class World {
       case 'fail':
         // Only a controller that is live is reset for it.
         if (controller?.state !== 'live' || this.#isOpening) this.#mayFail();
-        this.#mayDelay();
+        this.mayDelay();
         if (step.do === 'stall') emulated?.stall();
         else emulated?.fail();
         break;
@@ -381,7 +412,7 @@ export class World {
       case 'stick':
         if (emulated === undefined) break;
         this.#mayFail();
-        this.#mayDelay();
+        this.mayDelay();
         if (session !== undefined) session.isDisturbed = true;
         this.#hasStuck = true;
         emulated.isReadyStuck = true;
@@ -493,6 +524,7 @@ export class World {
       (disk) =>
         disk.serialNumber === identity.serialNumber &&
         disk.modelNumber === identity.modelNumber &&
+        disk.subsystemNqn === identity.subsystemNqn &&
         disk.eui64 === eui64 &&
         disk.nguid === nguid &&
         disk.blockSize === blockSize &&
@@ -504,6 +536,7 @@ export class World {
     const session = this.#session;
     if (user === undefined || session === undefined) return;
     session.causes.ends = true;
+    user.isClosing = true;
     void this.call({
       label: `close ${user.name}`,
       session,
@@ -562,6 +595,7 @@ export class World {
     disk.sizes.push(blocks);
     // Nobody knows whether it is the same.
     if (!disk.hasIdentifier && this.#session !== undefined) this.#session.causes.changes = true;
+    this.#hasChanged = true;
     if (isLive) this.#machine.replace(disk);
   }
 
@@ -572,6 +606,7 @@ export class World {
     const isOther = disk === this.#disks.get('identifier') && !this.#disks.has('smaller');
     if (disk === undefined || emulated === undefined || !(isFirst || isOther)) return;
     const next = this.#disk(isFirst ? 'identifier' : 'same');
+    this.#hasChanged = true;
     for (const write of disk.history.writes) if (write.end === Infinity) next.history.share(write);
     if (this.#session !== undefined) {
       this.#session.causes.changes = true;
@@ -587,10 +622,11 @@ export class World {
     if (known !== undefined) return known;
     const { blockSize, size, identifier } = this.#nature;
     const own = key === 'format' ? 4608 - blockSize : blockSize;
-    const blocks = size === 'vast' ? 2 ** 32 + 4096 : (size === 'large' ? 80 << 20 : 1 << 20) / own;
+    const blocks = size === 'vast' ? 2 ** 32 + 4096 : (size === 'large' ? 80 << 20 : 1 << 20) / blockSize;
     const options: DiskOptions = {
       serialNumber: key === 'serial' ? 'DISK-B' : 'DISK-A',
       modelNumber: key === 'model' ? 'B' : 'A',
+      subsystemNqn: key === 'subsystem' ? `${SUBSYSTEM}-b` : SUBSYSTEM,
       eui64: identifier === 'eui64' ? '02ffffff00000001' : NO_EUI64,
       nguid: identifier === 'nguid' ? '1'.repeat(32) : NO_NGUID,
       blockSize: own,
@@ -619,7 +655,7 @@ export class World {
   #exchange(which: Exchange, afterMs: number): void {
     const session = this.#session;
     const to = this.#distinct(which);
-    this.#mayDelay();
+    this.mayDelay();
     if (session !== undefined) {
       session.causes.ends = session.causes.resets = session.isDisturbed = true;
       if (to !== 'same' && to !== 'grown') session.causes.changes = session.causes.fails = true;
@@ -638,7 +674,7 @@ export class World {
     if (how === 'unmap all') this.#do({ do: 'unmap all', then: 'nothing' });
     if (how === 'cut') {
       if (this.#session !== undefined) this.#session.causes.ends = this.#session.causes.fails = true;
-      this.#mayDelay();
+      this.mayDelay();
       void this.#machine.unplug();
     }
   }
@@ -727,8 +763,10 @@ export class World {
     const count = Math.max(2, LEAST_POOL_BYTES / maxTransferBytes);
     const blocks = maxTransferBytes / queue.namespace.blockSize;
     if (isEnded || queue.depth < count || blocks > queue.namespace.blocks) return;
-    await queue.read(0, 1);
-    const reads = Array.from({ length: count }, () => queue.read(0, blocks));
+    // They may be long.
+    const patient = { timeoutMs: PATIENCE_MS };
+    await queue.read(0, 1, patient);
+    const reads = Array.from({ length: count }, () => queue.read(0, blocks, patient));
     const { inFlight } = queue;
     await Promise.all(reads);
     if (inFlight < count)
@@ -796,7 +834,38 @@ export class World {
     if (this.#session !== undefined) this.#session.causes.fails = true;
   }
 
-  #mayDelay(): void {
+  /** On a machine that is busy commands may be late by themselves. */
+  #watchLoop(): void {
+    const now = performance.now();
+    const turnMs = now - this.#beat;
+    this.#beat = now;
+    if (turnMs < LONG_TURN_MS) return;
+    this.#longTurnAt = now;
+    this.mayDelay();
+    if (turnMs >= LONGEST_TURN_MS) this.#mayFail();
+  }
+
+  /** Whether the machine was busy within so many milliseconds. */
+  #hadLongTurns(withinMs: number): boolean {
+    const now = performance.now();
+    return now - this.#beat >= LONG_TURN_MS || now - this.#longTurnAt < withinMs;
+  }
+
+  /** Nobody waits while there is room. */
+  #nobodyWaitsForNothing(): void {
+    const session = this.#session;
+    if (session?.controller?.state !== 'live' || this.#hasChanged || this.#isOpening) return;
+    // What is done in slices takes longer then.
+    if (this.#hadLongTurns(SOME_TURNS_MS)) return;
+    if (session.isLost || session.isOver || session.isUnmapped) return;
+    for (const user of session.queues) {
+      const problem = user.whoWaits();
+      if (problem !== undefined) this.problem(problem);
+    }
+  }
+
+  /** Commands may be late. */
+  mayDelay(): void {
     this.#hasDelayed = true;
     if (this.#session !== undefined) this.#session.causes.delays = this.#session.causes.resets = true;
   }
@@ -881,6 +950,7 @@ const NOTHING: Call = {
   session: undefined,
   user: undefined,
   hasOwnDeadline: false,
+  timeoutMs: undefined,
   abort: undefined,
   array: undefined,
   isTransferred: false,
@@ -894,10 +964,18 @@ function isLate(fault: Fault): boolean {
   return 'delayMs' in fault && fault.delayMs >= LEAST_TIMEOUT_MS / 2;
 }
 
-async function pass(pause: Pause): Promise<void> {
+/** `look` is called between turns of the loop, when nobody has anything left to hear. */
+async function pass(pause: Pause, look: () => void): Promise<void> {
   if (pause === 'microtasks') for (let i = 0; i < 4; i++) await Promise.resolve();
-  else if (pause === 'a turn') await new Promise((resolve) => setImmediate(resolve));
-  else if (pause !== 'nothing') await sleep(pause);
+  else if (pause !== 'nothing')
+    await new Promise<void>((resolve) => {
+      const then = () => {
+        look();
+        resolve();
+      };
+      if (pause === 'a turn') setImmediate(then);
+      else setTimeout(then, pause);
+    });
 }
 
 /** Whether it settles within the time that anything may take. */
