@@ -4,13 +4,13 @@
  */
 import type { DmaBuffer } from '../index.js';
 import { ADMIN_TRANSFER_BYTES, AdminCommands } from './admin-commands.js';
-import { BouncePool } from './bounce-pool.js';
 import { CommandQueue, type CommandQueueHost } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
-import type { Doorbell } from './doorbells.js';
+import { BouncePool } from './data-pointers.js';
 import type { AdminQueueAddresses } from './enable.js';
 import { freeAll, QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
+import type { Doorbell } from './rings.js';
 
 const ID = 0;
 const ENTRIES = 32;

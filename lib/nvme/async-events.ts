@@ -4,10 +4,10 @@
  * the default deadline.
  */
 import { TimeoutError, type CallOptions } from '../index.js';
-import { Command } from './command.js';
-import type { CommandQueue } from './command-queue.js';
-import { AdminOpcode } from './opcodes.js';
 import { MAX_TIMER_MS } from '../system-numbers.js';
+import type { CommandQueue } from './command-queue.js';
+import { Command } from './command.js';
+import { AdminOpcode } from './opcodes.js';
 
 /** Asynchronous event type, bits 2:0 of dword 0: a notice. Information, bits 15:8: namespace attributes have changed. */
 const TYPE_MASK = 7;

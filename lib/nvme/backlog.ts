@@ -1,11 +1,7 @@
 /** What waits for room, in the order of the calls; what is sent again after a reset comes first. */
-import type { Answers } from './answers.js';
-import { Command } from './command.js';
+import { inSlices, type CallLimits } from './call-limits.js';
+import { Command, RESULT, Transfer, type PendingCall } from './command.js';
 import type { CommandsInFlight } from './commands-in-flight.js';
-import { LinkedList } from './linked-list.js';
-import type { PendingCall } from './pending-call.js';
-import { inSlices } from './slices.js';
-import { Transfer } from './transfer.js';
 
 export class Backlog {
   readonly #inFlight: CommandsInFlight;
@@ -111,5 +107,134 @@ export class Backlog {
   /** Fails all that waits. */
   failAll(error: (call: PendingCall) => unknown): void {
     this.fail(() => true, error);
+  }
+}
+
+/**
+ * Answers callers. A transfer is answered when none of its commands is out any more: with an error when one of them
+ * failed, and then no further one is sent.
+ */
+export class Answers {
+  readonly #limits: CallLimits;
+
+  constructor(limits: CallLimits) {
+    this.#limits = limits;
+  }
+
+  /** The controller has completed the command. `result` is dword 0 of the completion. */
+  fulfil(command: Command, result: number): void {
+    command.isSettled = true;
+    if (command.transfer !== undefined) {
+      this.commandEnded(command);
+      return;
+    }
+    this.#limits.remove(command);
+    command.resolve((command.answer === RESULT ? result : command.answer) as never);
+  }
+
+  /** The caller gets that error: now, or for a command of a transfer when the others are done. */
+  fail(call: PendingCall, error: unknown): void {
+    if (call instanceof Transfer) {
+      this.#failTransfer(call, error);
+      return;
+    }
+    call.isSettled = true;
+    if (call instanceof Command && call.transfer !== undefined) {
+      this.#failTransfer(call.transfer, error);
+      if (call.slot < 0) this.commandEnded(call);
+      return;
+    }
+    this.#limits.remove(call);
+    call.reject(error);
+  }
+
+  /** The caller does not wait any more for a command that is in flight. */
+  abandon(command: Command): void {
+    if (command.transfer === undefined) {
+      this.fail(command, command.failure);
+      return;
+    }
+    command.isSettled = true;
+    this.commandEnded(command);
+    command.transfer = undefined;
+  }
+
+  /** A command of a transfer is out of its slot, or is not sent again. Nothing is done for other commands. */
+  commandEnded({ transfer }: Command): void {
+    if (transfer === undefined) return;
+    transfer.outCount--;
+    if (transfer.outCount === 0 && (transfer.isDone || transfer.failure !== undefined)) this.#end(transfer);
+  }
+
+  #failTransfer(transfer: Transfer, error: unknown): void {
+    transfer.failure ??= error;
+    if (transfer.list !== undefined) transfer.list.remove(transfer);
+    if (transfer.outCount === 0) this.#end(transfer);
+  }
+
+  #end(transfer: Transfer): void {
+    if (transfer.isSettled) return;
+    transfer.isSettled = true;
+    this.#limits.remove(transfer);
+    if (transfer.failure === undefined) transfer.resolve(transfer.answer as never);
+    else transfer.reject(transfer.failure);
+  }
+}
+
+/** A doubly linked list of items that carry their own links: every operation takes constant time, and allocates nothing. */
+
+export interface Linked<T extends Linked<T>> {
+  /** The list that the item is in. */
+  list: LinkedList<T> | undefined;
+  previous: T | undefined;
+  next: T | undefined;
+}
+
+export class LinkedList<T extends Linked<T>> {
+  #first: T | undefined;
+  #last: T | undefined;
+
+  get first(): T | undefined {
+    return this.#first;
+  }
+
+  get isEmpty(): boolean {
+    return this.#first === undefined;
+  }
+
+  /** `item` must not be in a list. */
+  push(item: T): void {
+    item.list = this;
+    item.previous = this.#last;
+    item.next = undefined;
+    if (this.#last === undefined) this.#first = item;
+    else this.#last.next = item;
+    this.#last = item;
+  }
+
+  /** `item` must not be in a list. */
+  unshift(item: T): void {
+    item.list = this;
+    item.previous = undefined;
+    item.next = this.#first;
+    if (this.#first === undefined) this.#last = item;
+    else this.#first.previous = item;
+    this.#first = item;
+  }
+
+  shift(): T | undefined {
+    const item = this.#first;
+    if (item !== undefined) this.remove(item);
+    return item;
+  }
+
+  /** `item` must be in this list. */
+  remove(item: T): void {
+    const { previous, next } = item;
+    if (previous === undefined) this.#first = next;
+    else previous.next = next;
+    if (next === undefined) this.#last = previous;
+    else next.previous = previous;
+    item.list = item.previous = item.next = undefined;
   }
 }

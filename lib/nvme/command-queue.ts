@@ -18,20 +18,15 @@
  * fails, too.
  */
 import { ClosedError, TransportError, type CallOptions } from '../index.js';
-import { Answers } from './answers.js';
-import { Backlog } from './backlog.js';
-import type { BouncePool } from './bounce-pool.js';
-import { CallLimits } from './call-limits.js';
-import { CallTimeouts } from './call-timeouts.js';
-import type { Command } from './command.js';
+import { Answers, Backlog } from './backlog.js';
+import { CallLimits, CallTimeouts } from './call-limits.js';
+import type { Command, PendingCall, Transfer } from './command.js';
 import { CommandsInFlight } from './commands-in-flight.js';
 import { CompletionPoller } from './completion-poller.js';
+import type { BouncePool, PrpLists } from './data-pointers.js';
 import { NvmeResetError } from './errors.js';
-import type { PendingCall } from './pending-call.js';
-import type { PrpLists } from './prp-lists.js';
 import type { OutstandingCommand, QueuePair } from './queue-pair.js';
 import { NvmeStatusError } from './status.js';
-import type { Transfer } from './transfer.js';
 
 /**
  * Whom a command is for: `user` waits while the queue is held; `driver` is refused then, as whoever holds the queue may

@@ -1,9 +1,45 @@
-/** A command on its way, for one caller that waits: what it is, where its data is, and its entry in the submission ring. */
+/**
+ * What callers of a queue wait for: a command, or a transfer of many. A command has what it is, where its data is, and its
+ * entry in the submission ring; its fields are checked where they are encoded.
+ */
+import { notInteger } from '../fields.js';
 import { ClosedError, type DmaBuffer } from '../index.js';
-import { field } from './command-fields.js';
+import type { Linked, LinkedList } from './backlog.js';
+import type { Due } from './call-limits.js';
 import type { NvmeNamespace } from './namespace.js';
-import { PendingCall } from './pending-call.js';
-import type { Transfer } from './transfer.js';
+
+export class PendingCall implements Linked<PendingCall>, Due {
+  /** For errors: what was asked for. */
+  readonly name: string;
+  /** What the promise gives. */
+  answer: unknown = undefined;
+
+  // What follows is the queue's.
+  resolve!: (value: never) => void;
+  reject!: (reason: unknown) => void;
+  /** The caller has an answer; a command's slot may still be in use. */
+  isSettled = false;
+  /** Why the caller gets an error whatever comes, when there is one. */
+  failure: unknown = undefined;
+  /** The epoch in which it began to wait for room. */
+  epoch = 0;
+  /** The caller gave a deadline, for the whole call. */
+  hasOwnDeadline = false;
+  /** How long that is, milliseconds. */
+  timeoutMs = 0;
+  due = 0;
+  heapIndex = -1;
+  signal: AbortSignal | undefined = undefined;
+  list: LinkedList<PendingCall> | undefined = undefined;
+  previous: PendingCall | undefined = undefined;
+  next: PendingCall | undefined = undefined;
+
+  constructor(name: string) {
+    this.name = name;
+  }
+}
+
+/** A command on its way, for one caller that waits: what it is, where its data is, and its entry in the submission ring. */
 
 /** `Command.answer` until something else is set: the promise gives dword 0 of the completion. */
 export const RESULT: unique symbol = Symbol('dword 0 of the completion');
@@ -137,3 +173,52 @@ export class Command extends PendingCall {
 
 const TWO_32 = 2 ** 32;
 const MAX_EXACT = 1n << 52n;
+
+/**
+ * A call that takes many commands: a long read or write, Write Zeroes or Deallocate of many blocks. Its commands are made
+ * as there is room for them, so it takes memory for what is in flight, whatever its length.
+ */
+export class Transfer extends PendingCall {
+  /** Parts that were sent, or wait to be sent again. */
+  outCount = 0;
+  /** Made, and waiting for room. */
+  #made: Command | undefined;
+  readonly #parts: Iterator<Command, void>;
+  #isDone = false;
+
+  /** `parts` makes the commands, in order, one when it is asked for one. */
+  constructor(name: string, parts: Iterator<Command, void>) {
+    super(name);
+    this.#parts = parts;
+  }
+
+  /** All commands were sent. */
+  get isDone(): boolean {
+    return this.#isDone;
+  }
+
+  /** The command to be sent next; undefined where there is none left. Throws what making it throws. */
+  peek(): Command | undefined {
+    if (this.#made === undefined && !this.#isDone) {
+      const { value, done } = this.#parts.next();
+      if (done === true) this.#isDone = true;
+      else {
+        value.transfer = this;
+        this.#made = value;
+      }
+    }
+    return this.#made;
+  }
+
+  /** That command was sent. */
+  advance(): void {
+    this.#made = undefined;
+    this.outCount++;
+  }
+}
+
+/** `value`, which goes into a field of so many bits, 32 at most. @throws TypeError and RangeError, which name the field. */
+export function field(name: string, value: number, bits: number): number {
+  if (typeof value === 'number' && value >>> 0 === value && (bits === 32 || value < 1 << bits)) return value;
+  throw notInteger(name, value, 0, 2 ** bits - 1);
+}

@@ -3,13 +3,9 @@
  * bounce pages, a caller's buffer.
  */
 import type { DmaBuffer } from '../index.js';
-import type { BouncePool } from './bounce-pool.js';
-import type { Command } from './command.js';
-import { SLOT_OWNED } from './command-slots.js';
-import type { PendingCall } from './pending-call.js';
-import type { PrpLists } from './prp-lists.js';
-import type { QueuePair } from './queue-pair.js';
-import { USES_SGL } from './sgls.js';
+import type { Command, PendingCall } from './command.js';
+import { USES_SGL, type BouncePool, type PrpLists } from './data-pointers.js';
+import { SLOT_OWNED, type QueuePair } from './queue-pair.js';
 
 export class CommandsInFlight {
   /** A command waits for bounce pages, and nobody is making them: `poolMade` or `poolRefused` is to follow. */

@@ -4,25 +4,21 @@
  */
 import type { AdminQueue } from './admin-queue.js';
 import type { AsyncEvents } from './async-events.js';
-import type { ControllerInfo } from './controller-info.js';
-import { disableInterrupts } from './disable-interrupts.js';
+import { queuesWithDoorbells, requireSameCapabilities, type ControllerInfo } from './controller-info.js';
 import type { DoorbellMap } from './doorbell-map.js';
-import { disable, enable, memoryRequests, shutDown, withLikelyReason } from './enable.js';
+import { disable, disableInterrupts, enable, memoryRequests, shutDown, withLikelyReason } from './enable.js';
 import { NvmeControllerError } from './errors.js';
-import { OptionalAdminCommands } from './identify-controller.js';
-import { requireSameCapabilities } from './identity-check.js';
+import { OptionalAdminCommands } from './identify.js';
 import type { IoQueues } from './io-queues.js';
 import type { Namespaces } from './namespaces.js';
 import { FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
-import { queuesWithDoorbells } from './probe.js';
+import { allOf, freeRetained, retain } from './queue-memory.js';
 import {
   ControllerConfiguration,
   decodeCapabilities,
   enabledConfiguration,
   NvmeRegister,
 } from './registers.js';
-import { allOf } from './queue-memory.js';
-import { freeRetained, retain } from './retained-memory.js';
 import { NvmeStatusError } from './status.js';
 
 const ADMIN_QUEUE = 0;

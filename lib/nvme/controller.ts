@@ -14,10 +14,10 @@ import {
   type GetFeatureOptions,
   type LogPageOptions,
   type SetFeatureOptions,
-} from './admin-options.js';
+} from './admin-commands.js';
 import { AdminQueue, type AdminQueueMemory } from './admin-queue.js';
 import { AsyncEvents } from './async-events.js';
-import { ControllerInfo } from './controller-info.js';
+import { ControllerInfo, probe } from './controller-info.js';
 import { ControllerLifecycle, type ControllerState } from './controller-lifecycle.js';
 import {
   nvmeSettings,
@@ -28,7 +28,7 @@ import {
 import { ControllerSetup } from './controller-setup.js';
 import { DoorbellMap } from './doorbell-map.js';
 import { NvmeNamespaceError } from './errors.js';
-import type { ControllerIdentity } from './identify-controller.js';
+import type { ControllerIdentity } from './identify.js';
 import type { IoQueuePairHost } from './io-queue-pair.js';
 import { IoQueues } from './io-queues.js';
 import {
@@ -45,7 +45,6 @@ import {
 import { NvmeNamespace } from './namespace.js';
 import { Namespaces } from './namespaces.js';
 import { AdminOpcode, LogPageId } from './opcodes.js';
-import { probe } from './probe.js';
 import type { NvmeQueue } from './queue.js';
 import type { ControllerCapabilities } from './registers.js';
 

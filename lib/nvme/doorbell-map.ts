@@ -7,8 +7,8 @@ import {
   type MappedArea,
   type Region,
 } from '../index.js';
-import { MappedDoorbell, MessageDoorbell, ShadowDoorbell, type Doorbell } from './doorbells.js';
 import { completionDoorbell, NvmeRegister, submissionDoorbell } from './registers.js';
+import { MappedDoorbell, MessageDoorbell, ShadowDoorbell, type Doorbell } from './rings.js';
 
 export class DoorbellMap {
   readonly #bar: Region;

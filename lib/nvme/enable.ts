@@ -4,6 +4,7 @@
  */
 import { setTimeout as sleep } from 'node:timers/promises';
 import { RemoteError, TimeoutError, type Device, type DmaBuffer, type Region } from '../index.js';
+import { findCapability, MsixControl, PciCommand, PciConfig } from '../pci/index.js';
 import { NvmeControllerError } from './errors.js';
 import {
   adminQueueAttributes,
@@ -127,5 +128,23 @@ async function waitStatus(
     if (isDone(await readStatus(bar))) return;
     if (isOver) throw new NvmeControllerError(`${complaint} within ${timeoutMs} ms`);
     await sleep(pause);
+  }
+}
+
+/**
+ * Completions are polled for, or come as MSI-X vectors that are enabled for them. What another driver has left enabled
+ * would be signalled in vain, and SPDK's controller takes that for fatal.
+ */
+export async function disableInterrupts(device: Device): Promise<void> {
+  if (!device.hasConfig) return;
+  const { config, irqs } = device;
+  try {
+    await config.update(PciConfig.COMMAND, 2, PciCommand.INTX_DISABLE, PciCommand.INTX_DISABLE);
+    const msix = findCapability(config.capabilities, 'msix');
+    if (msix !== undefined && !irqs.msix.enabled)
+      await config.update(msix.controlOffset, 2, MsixControl.ENABLE, 0);
+  } catch (error) {
+    // A device that cannot be told so signals in vain.
+    if (!(error instanceof RemoteError)) throw error;
   }
 }

@@ -22,25 +22,25 @@ export type {
   GetFeatureOptions,
   LogPageOptions,
   SetFeatureOptions,
-} from './admin-options.js';
+} from './admin-commands.js';
 export type { BlockRange, NvmeData } from './block-commands.js';
 export { NvmeController } from './controller.js';
 export type { ControllerState } from './controller-lifecycle.js';
 export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
-export type { DoorbellKind } from './doorbells.js';
+export type { DoorbellKind } from './rings.js';
 export { NvmeControllerError, NvmeNamespaceError, NvmeResetError } from './errors.js';
 export {
   decodeControllerIdentity,
   OptionalAdminCommands,
   OptionalNvmCommands,
   type ControllerIdentity,
-} from './identify-controller.js';
+} from './identify.js';
 export {
   decodeNamespaceIdentity,
   decodeNamespaceList,
   type LbaFormat,
   type NamespaceIdentity,
-} from './identify-namespace.js';
+} from './identify.js';
 export {
   decodeErrorLog,
   decodeFirmwareLog,
@@ -49,7 +49,7 @@ export {
   type FirmwareLog,
   type SmartLog,
 } from './log-pages.js';
-export type { IoOptions, TransferOptions, WriteZeroesOptions } from './io-options.js';
+export type { IoOptions, TransferOptions, WriteZeroesOptions } from './block-commands.js';
 export { NvmeNamespace } from './namespace.js';
 export { AdminOpcode, ALL_NAMESPACES, FeatureId, IdentifyCns, LogPageId, NvmOpcode } from './opcodes.js';
 export { NvmeQueue } from './queue.js';

@@ -1,6 +1,6 @@
 /** The buffers of the submit/poll API: DMA memory by number, its PRPs built once. */
 import type { Device, DmaBuffer } from '../index.js';
-import { PrpLists } from './prp-lists.js';
+import { PrpLists } from './data-pointers.js';
 import { roundUp } from './queue-memory.js';
 
 /** Dwords for each buffer in `pointers`, as a power of two. */

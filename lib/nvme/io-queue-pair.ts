@@ -11,15 +11,15 @@
  */
 import { ClosedError, TimeoutError, type DmaBuffer, type Vector } from '../index.js';
 import type { AdminCommands, QueueCreation } from './admin-commands.js';
-import { BouncePool } from './bounce-pool.js';
 import { CommandQueue, type CommandQueueHost } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
+import { BouncePool } from './data-pointers.js';
 import type { DoorbellMap } from './doorbell-map.js';
-import type { DoorbellKind } from './doorbells.js';
 import { NvmeControllerError } from './errors.js';
 import type { IoBuffers } from './io-buffers.js';
 import { freeAll, roundUp, type QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
+import type { DoorbellKind } from './rings.js';
 import { NvmeStatusError } from './status.js';
 
 const LEAST_POOL_BYTES = 1 << 20;

@@ -8,8 +8,8 @@ import type { DoorbellMap } from './doorbell-map.js';
 import { IoBuffers, type BufferSizes } from './io-buffers.js';
 import { certain, IoQueuePair, type IoQueuePairHost } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
-import { NvmeQueue } from './queue.js';
 import { allOf, freeAll, QueueMemory } from './queue-memory.js';
+import { NvmeQueue } from './queue.js';
 import { NvmeStatusError } from './status.js';
 
 /** Where nothing is said. */

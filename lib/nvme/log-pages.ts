@@ -1,5 +1,5 @@
 /** Log pages that every controller has (NVM Express Base 2.0, section 5.16.1). */
-import { requireBytes, text, uint128 } from './struct-reader.js';
+import { requireBytes, text, uint128 } from './identify.js';
 import { decodeStatus, type NvmeStatus } from './status.js';
 
 export const ERROR_ENTRY_SIZE = 64;

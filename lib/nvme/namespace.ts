@@ -1,7 +1,8 @@
 /** A namespace as the driver uses it. */
+import { notInteger, outOfRange } from '../fields.js';
 import { ProtocolError, UnsupportedError } from '../index.js';
 import { NvmeNamespaceError } from './errors.js';
-import type { NamespaceIdentity } from './identify-namespace.js';
+import type { NamespaceIdentity } from './identify.js';
 
 const LEAST_BLOCK = 512;
 const MOST_BLOCK = 4096;
@@ -104,4 +105,14 @@ export class NvmeNamespace {
 /** Of an identifier in hexadecimal digits: the controller gives none. */
 function isZero(identifier: string): boolean {
   return /^0*$/.test(identifier);
+}
+
+/** Why `[lba, lba + blocks)` are no blocks of the namespace: a TypeError or RangeError. */
+export function lbaRangeError(namespace: NvmeNamespace, lba: number, blocks: number): Error {
+  const { id, blocks: size } = namespace;
+  if (!Number.isSafeInteger(lba)) return notInteger('lba', lba, 0, size);
+  if (!Number.isSafeInteger(blocks) || blocks < 1) return notInteger('blocks', blocks, 1, size);
+  return outOfRange(
+    `LBA range [${lba}, ${lba + blocks}) is out of range (namespace ${id} has ${size} blocks)`,
+  );
 }

@@ -1,7 +1,7 @@
 /** The namespaces of a controller (NVM Express Base 2.0, section 5.17.2): which there are, and what each is. */
 import { ProtocolError, UnsupportedError, type CallOptions } from '../index.js';
 import { oneDeadline, type AdminCommands } from './admin-commands.js';
-import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify-namespace.js';
+import { decodeNamespaceIdentity, decodeNamespaceList, NAMESPACES_A_LIST } from './identify.js';
 import { NvmeNamespace } from './namespace.js';
 import { IdentifyCns } from './opcodes.js';
 import { NvmeStatusError } from './status.js';

@@ -6,7 +6,7 @@
  * ```
  */
 import type { Device, DmaBuffer } from '../index.js';
-import { PrpLists } from './prp-lists.js';
+import { PrpLists } from './data-pointers.js';
 
 export const SQE_BYTES = 64;
 export const CQE_BYTES = 16;
@@ -75,4 +75,25 @@ export async function allOf(steps: readonly (() => Promise<void> | undefined)[])
 
 export function roundUp(value: number, multiple: number): number {
   return Math.ceil(value / multiple) * multiple;
+}
+
+/**
+ * Memory of controllers that could not be disabled when they were closed, as the connection was lost or CSTS.RDY stayed:
+ * the device may use it until its controller is disabled by whoever opens it next, or the device is closed.
+ */
+
+const retained = new WeakMap<Device, (() => Promise<void>)[]>();
+
+/** `free` is called when the device's controller is disabled. */
+export function retain(device: Device, free: () => Promise<void>): void {
+  const left = retained.get(device);
+  if (left === undefined) retained.set(device, [free]);
+  else left.push(free);
+}
+
+/** The device's controller is disabled. */
+export async function freeRetained(device: Device): Promise<void> {
+  const left = retained.get(device) ?? [];
+  retained.delete(device);
+  await allOf(left);
 }

@@ -1,14 +1,20 @@
 /** An I/O queue as its user has it: commands by promises (block-commands.ts), and the submit/poll API (submit-poll.ts). */
 import { forbidCloning } from '../cloning.js';
-import { BlockCommands, type BlockRange, type NvmeData } from './block-commands.js';
+import {
+  BlockCommands,
+  type BlockRange,
+  type IoOptions,
+  type NvmeData,
+  type TransferOptions,
+  type WriteZeroesOptions,
+} from './block-commands.js';
 import type { CommandQueue } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
-import type { DoorbellKind } from './doorbells.js';
-import type { IoOptions, TransferOptions, WriteZeroesOptions } from './io-options.js';
 import type { IoQueuePair } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmOpcode } from './opcodes.js';
 import type { QueuePair } from './queue-pair.js';
+import type { DoorbellKind } from './rings.js';
 import { SubmitPoll } from './submit-poll.js';
 
 /**

@@ -4,14 +4,12 @@
  */
 import { notInteger, outOfRange, UINT32_MAX } from '../fields.js';
 import type { CommandQueue } from './command-queue.js';
-import { SLOT_TAGGED, type CommandSlots } from './command-slots.js';
+import { USES_SGL } from './data-pointers.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
-import { lbaRangeError } from './lba-range.js';
-import type { NvmeNamespace } from './namespace.js';
+import { lbaRangeError, type NvmeNamespace } from './namespace.js';
 import { MAX_BLOCKS_A_COMMAND } from './opcodes.js';
-import type { QueuePair } from './queue-pair.js';
-import { USES_SGL } from './sgls.js';
-import type { SubmissionQueue } from './submission-queue.js';
+import { SLOT_TAGGED, type CommandSlots, type QueuePair } from './queue-pair.js';
+import type { SubmissionQueue } from './rings.js';
 
 const TWO_32 = 2 ** 32;
 const NOTHING = new Uint32Array(0);

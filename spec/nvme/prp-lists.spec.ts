@@ -1,5 +1,5 @@
 import { describe, expect, test } from '@jest/globals';
-import { PrpLists } from '../../lib/nvme/prp-lists.js';
+import { PrpLists } from '../../lib/nvme/data-pointers.js';
 
 const PAGE = 4096;
 

@@ -1,7 +1,7 @@
 import { describe, expect, test } from '@jest/globals';
 import type { ProtocolError } from '../../lib/index.js';
-import { SLOT_OWNED, SLOT_TAGGED } from '../../lib/nvme/command-slots.js';
-import type { Doorbell } from '../../lib/nvme/doorbells.js';
+import { SLOT_OWNED, SLOT_TAGGED } from '../../lib/nvme/queue-pair.js';
+import type { Doorbell } from '../../lib/nvme/rings.js';
 import { QueuePair } from '../../lib/nvme/queue-pair.js';
 
 /** A doorbell that remembers. */

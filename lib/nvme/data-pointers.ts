@@ -1,3 +1,6 @@
+/** Where the data of a command is: PRPs, SGLs, and the pages for data of this process. */
+import type { DmaBuffer } from '../index.js';
+
 /**
  * Physical Region Pages: where the data of a command is (NVM Express Base 2.0, section 4.1.1).
  *
@@ -12,6 +15,7 @@
  * What begins a list is the list of a shorter transfer, unless that ends where the long one's has the pointer to the next
  * page of the list. A list that begins one entry further on has it elsewhere.
  */
+
 const ENTRY_SIZE = 8;
 const TWO_32 = 2 ** 32;
 
@@ -107,7 +111,7 @@ export class PrpLists {
     return length > this.#pageSize - (low & (this.#pageSize - 1));
   }
 
-  /** Makes `entries` an SGL Data Block descriptor instead (see sgls.ts). */
+  /** Makes `entries` an SGL Data Block descriptor instead (see `USES_SGL`). */
   block(low: number, high: number, length: number): void {
     const { entries } = this;
     entries[0] = low;
@@ -146,5 +150,85 @@ export class PrpLists {
     words[this.#cursor + 1] = high;
     this.#cursor += 2;
     this.#left--;
+  }
+}
+
+/**
+ * Scatter-gather lists (NVM Express Base 2.0, section 4.1.2), as far as commands here need them: one Data Block descriptor
+ * in the command itself names all of its data, wherever that begins and however long it is. Its memory is contiguous. What
+ * lies on one page has PRP1, which is as little.
+ *
+ * ```
+ *   dwords 6, 7: address     dword 8: length     dword 9: type and subtype, both 0
+ * ```
+ */
+
+/** PSDT 01b in dword 0 of a command: its data pointer is an SGL descriptor. Never in admin commands. */
+export const USES_SGL = 1 << 14;
+
+/** Whether a controller takes them, of any alignment or of dwords: SGLS as Identify Controller has it. */
+export function takesSgls(sgls: number): boolean {
+  const support = sgls & 3;
+  return support === 1 || support === 2;
+}
+
+/**
+ * Pages between the device and memory that it cannot reach. PRP lists let any pages serve, so there is one stack of
+ * free ones, and no fragmentation.
+ *
+ * Pages stay with their command until the controller has completed it or was reset: nothing else makes sure that it does
+ * not write to them any more.
+ */
+export class BouncePool {
+  readonly #bytes: Buffer;
+  readonly #pageSize: number;
+  readonly #free: number[];
+  /** The address of page 0. */
+  readonly low: number;
+  readonly high: number;
+
+  constructor(buffer: DmaBuffer, pageSize: number) {
+    this.#bytes = buffer.bytes;
+    this.#pageSize = pageSize;
+    this.low = Number(BigInt.asUintN(32, buffer.iova));
+    this.high = Number(buffer.iova >> 32n);
+    const count = Math.floor(buffer.size / pageSize);
+    // The last is taken first: pages are given out in ascending order at first.
+    this.#free = Array.from({ length: count }, (_, i) => count - 1 - i);
+  }
+
+  /** How many pages `bytes` take. */
+  pagesFor(bytes: number): number {
+    return Math.ceil(bytes / this.#pageSize);
+  }
+
+  /** `count` pages by number, or undefined where there are not as many. */
+  take(count: number): number[] | undefined {
+    if (this.#free.length < count) return undefined;
+    const pages: number[] = [];
+    for (let i = 0; i < count; i++) pages.push(this.#free.pop()!);
+    return pages;
+  }
+
+  give(pages: readonly number[]): void {
+    for (let i = pages.length - 1; i >= 0; i--) this.#free.push(pages[i]!);
+  }
+
+  copyIn(pages: readonly number[], source: Uint8Array): void {
+    const page = this.#pageSize;
+    for (let i = 0; i < pages.length; i++) {
+      const part = pages.length === 1 ? source : source.subarray(i * page, (i + 1) * page);
+      this.#bytes.set(part, pages[i]! * page);
+    }
+  }
+
+  copyOut(pages: readonly number[], target: Uint8Array): void {
+    const page = this.#pageSize;
+    for (let i = 0; i < pages.length; i++) {
+      const at = i * page;
+      const length = Math.min(page, target.length - at);
+      const from = pages[i]! * page;
+      target.set(this.#bytes.subarray(from, from + length), at);
+    }
   }
 }
