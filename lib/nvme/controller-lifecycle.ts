@@ -93,7 +93,8 @@ export class ControllerLifecycle {
     } catch (error) {
       await sameTurn();
       const failure = this.fail(this.#setup.explain(error));
-      await this.#mutex.runExclusive(() => this.#setup.free());
+      // What the server does not let go of stays reserved; why it did not come up is what counts.
+      await this.#mutex.runExclusive(() => this.#setup.free()).catch(() => undefined);
       throw failure;
     }
   }

@@ -347,7 +347,8 @@ export class NvmeController {
    * Orderly shutdown (section 3.6.1): waits for what is in flight, deletes the queues, CC.SHN, disables the controller and gives its
    * memory back. Idempotent. A controller that failed is disabled, where it can be reached; one whose device is closed is
    * asked nothing.
-   * @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same.
+   * @throws NvmeControllerError where the shutdown does not end; RemoteError where the server does not let go of memory. The
+   * controller is closed all the same.
    */
   close(): Promise<void> {
     return this.#lifecycle.close();
