@@ -43,7 +43,7 @@ async function addList(
   pace: TurnPace | undefined,
 ): Promise<void> {
   let at = list;
-  for (let left = length; left > 0;) {
+  for (let left = length, isFirst = true; left > 0; isFirst = false) {
     if (at % BigInt(ENTRY) !== 0n) throw new CommandError(Status.PRP_OFFSET_INVALID);
     const room = (PAGE - Number(at & PAGE_MASK)) / ENTRY;
     const wanted = Math.ceil(left / PAGE);
@@ -51,7 +51,7 @@ async function addList(
     // Where not all fit, the last place has the way to the rest.
     const here = wanted <= room ? wanted : room - 1;
     // The list may begin at the end of a page; another one that has nothing but the way on may lead round in a circle.
-    if (here === 0 && at !== list) throw new CommandError(Status.PRP_OFFSET_INVALID);
+    if (here === 0 && !isFirst) throw new CommandError(Status.PRP_OFFSET_INVALID);
     for (let i = 0; i < here; i++, left -= PAGE) {
       addPage(segments, bytes.readBigUInt64LE(i * ENTRY), Math.min(PAGE, left));
     }
