@@ -1,5 +1,6 @@
 /** What can be wrong with the file of a register map. */
-import { VfioUserError, brand } from '../errors.js';
+import { brand } from '../brand.js';
+import { VfioUserError } from '../errors.js';
 
 /** A register map makes no sense, or asks for more than is allowed. `code` is `ERR_VFIO_USER_REGISTER_MAP`. */
 export class RegisterMapError extends VfioUserError {
