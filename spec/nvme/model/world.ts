@@ -723,9 +723,12 @@ export class World {
   }
 
   /** Tries until it works; `attempt` says why it does not. */
-  async #tried({ controller }: Session, attempt: () => Promise<string | undefined>): Promise<void> {
+  async #tried(session: Session, attempt: () => Promise<string | undefined>): Promise<void> {
+    const { controller, causes } = session;
     for (let tries = 0; ; tries++) {
       const why = await attempt().catch((error: unknown) => {
+        // The connection had ended, and nobody knew yet.
+        if (session.isOver && causes.ends) return undefined;
         const mayPass =
           error instanceof TimeoutError || error instanceof NvmeResetError || error instanceof ClosedError;
         if (mayPass && tries < 20) return String(error);
