@@ -3,7 +3,6 @@
 #include <fcntl.h>
 #include <linux/falloc.h>
 #include <linux/memfd.h>
-#include <linux/vm_sockets.h>
 #include <sys/eventfd.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -11,6 +10,9 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <unistd.h>
+
+// Behind <sys/socket.h>: those of some kernels need its types and do not include it.
+#include <linux/vm_sockets.h>
 
 #include <algorithm>
 #include <cerrno>
@@ -28,6 +30,10 @@
 namespace vfio_user {
 
 namespace {
+
+// As ACCESSPERMS and ALLPERMS, which only glibc has.
+constexpr mode_t kPermissionBits = S_IRWXU | S_IRWXG | S_IRWXO;
+constexpr mode_t kModeBits = kPermissionBits | S_ISUID | S_ISGID | S_ISVTX;
 
 /// An fd until it is released: every early return closes it.
 class UniqueFd {
@@ -97,7 +103,7 @@ int ConnectToVsock(uint32_t cid, uint32_t port) {
 int SetMode(const std::string& path, mode_t mode) {
   struct stat status;
   if (lstat(path.c_str(), &status) < 0) return -errno;
-  if ((status.st_mode & ALLPERMS) == mode) return 0;
+  if ((status.st_mode & kModeBits) == mode) return 0;
   return chmod(path.c_str(), mode) < 0 ? -errno : 0;
 }
 
@@ -211,7 +217,7 @@ Napi::Value ListenUnix(const Info& info) {
   uint64_t mode;
   if (!ReadString(info, 0, "path", &path) ||
       !ReadInteger(info.Env(), info[1], "backlog", &backlog, INT32_MAX) ||
-      !ReadInteger(info.Env(), info[2], "mode", &mode, ACCESSPERMS)) {
+      !ReadInteger(info.Env(), info[2], "mode", &mode, kPermissionBits)) {
     return {};
   }
   return NewFd(info, ListenAt(path, static_cast<int>(backlog), static_cast<mode_t>(mode)));
