@@ -11,8 +11,8 @@
  * released.
  */
 import { createRequire } from 'node:module';
-import { fileURLToPath } from 'node:url';
 import { endianness } from 'node:os';
+import path from 'node:path';
 import { TransportError, UnsupportedError } from './errors.js';
 import { ETOOMANYREFS } from './system-numbers.js';
 
@@ -358,16 +358,42 @@ function load(): Native {
         'The codec, stream transports and capture tools work here.',
     );
   }
-  const require = createRequire(import.meta.url);
-  const root = fileURLToPath(new URL('..', import.meta.url));
-  // VFIO_USER_ADDON names another build of the addon: the sanitizer variants use it.
+  // VFIO_USER_ADDON names another build of the addon.
   const named = process.env['VFIO_USER_ADDON'];
+  if (named !== undefined && named !== '') return loadNamed(path.resolve(named));
+  const finder = findFinder();
   try {
-    if (named !== undefined && named !== '') return require(named) as Native;
-    return (require('node-gyp-build') as (directory: string) => Native)(root);
+    return finder.load();
+  } catch (cause) {
+    throw new UnsupportedError(finder.explain(cause as Error), { cause });
+  }
+}
+
+function loadNamed(file: string): Native {
+  try {
+    return createRequire(file)(file) as Native;
+  } catch (cause) {
+    const { message } = cause as Error;
+    throw new UnsupportedError(`the addon that VFIO_USER_ADDON names does not load: ${message}`, { cause });
+  }
+}
+
+/** addon/find.cjs. */
+interface Finder {
+  /** Throws where there is none, or none that loads. */
+  load(): Native;
+  explain(error: Error): string;
+}
+
+/** The package has it beside `dist`; a bundler leaves it, and the addon, behind. */
+function findFinder(): Finder {
+  try {
+    // Undefined in a bundle that is CommonJS.
+    return createRequire(import.meta.url)('../addon/find.cjs') as Finder;
   } catch (cause) {
     throw new UnsupportedError(
-      'the native addon could not be loaded: run `npm rebuild vfio-user` where make, Python 3 and a C++20 compiler are installed',
+      'vfio-user is in a bundle, and its native addon cannot be: leave the package out of the bundle ' +
+        '(esbuild: --external:vfio-user), or name the file of the addon in VFIO_USER_ADDON',
       { cause },
     );
   }

@@ -5,6 +5,7 @@
  * each only when something it depends on is newer. Says nothing when there is nothing to do.
  *
  *     node tools/bootstrap.cjs
+ *     node tools/bootstrap.cjs library    dist alone, where TypeScript is installed: npm's `prepare`
  *
  * Node alone runs it: it must not need what it installs.
  */
@@ -112,11 +113,18 @@ function hasTypescript(directory) {
   return fs.readdirSync(directory, { recursive: true }).some((name) => name.endsWith('.ts'));
 }
 
+const library = () => typescript('library', 'tsconfig.build.json', ['lib'], 'dist');
+
 try {
-  dependencies();
-  addon();
-  typescript('library', 'tsconfig.build.json', ['lib'], 'dist');
-  typescript('tools', 'tsconfig.tools.json', ['examples', 'bench'], 'build/tools');
+  if (process.argv[2] === 'library') {
+    // `npm ci --omit=dev` in a checkout runs `prepare`, too.
+    if (fs.existsSync(at('node_modules', 'typescript'))) library();
+  } else {
+    dependencies();
+    addon();
+    library();
+    typescript('tools', 'tsconfig.tools.json', ['examples', 'bench'], 'build/tools');
+  }
 } catch (error) {
   if (!(error instanceof StepError)) throw error;
   console.error(error.message);

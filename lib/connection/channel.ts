@@ -51,7 +51,7 @@ export interface ChannelOptions {
 export class Channel implements TransportHandler, MessageSender {
   readonly #transport: Transport;
   /** Replies to the server's requests are encoded here: a header and up to 48 bytes. Sent, or copied, before the next. */
-  readonly replyHead = Buffer.alloc(64);
+  readonly replyHead: Buffer = Buffer.alloc(64);
   /** Made for the first message that does not go at once: a process with a thousand connections fetches less for each. */
   #sendQueue: SendQueue | undefined;
   readonly #statistics: Statistics;

@@ -49,4 +49,4 @@ export function regionAccess(region: number, offset: number | bigint, count: num
 }
 
 /** GET_INFO as it should be. */
-export const GET_INFO = words(16, 0, 0, 0);
+export const GET_INFO: Buffer = words(16, 0, 0, 0);

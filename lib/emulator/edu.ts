@@ -93,7 +93,7 @@ export class EduDevice extends PciDevice {
   /** Why the last transfer moved nothing; undefined where it did. */
   lastDmaError: unknown;
   /** What DMA transfers go to and come from. */
-  readonly buffer = Buffer.alloc(EDU_BUFFER_SIZE);
+  readonly buffer: Buffer = Buffer.alloc(EDU_BUFFER_SIZE);
   readonly #options: Required<EduOptions>;
   #liveness = 0;
   #factorial = 0;

@@ -21,7 +21,7 @@ const TWO_32 = 2 ** 32;
 
 export class PrpLists {
   /** PRP1 and PRP2 as last built: low and high dword of each. */
-  readonly entries = new Uint32Array(4);
+  readonly entries: Uint32Array = new Uint32Array(4);
   readonly #words: Uint32Array;
   readonly #low: number;
   readonly #high: number;
