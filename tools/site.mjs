@@ -16,6 +16,7 @@ const site = path.join(root, 'build', 'site');
 /** The documents beside the README, as the site's navigation groups them. */
 const DOCUMENTS = {
   Guides: [
+    'install',
     'connecting',
     'registers',
     'registers-by-name',

@@ -18,7 +18,6 @@ export const MODELS: readonly Model[] = [
   { spec: 'spec/nvme/model.spec.ts', runs: 32 },
   { spec: 'spec/device/migration-model.spec.ts', runs: 48 },
   { spec: 'spec/connection/model.spec.ts', runs: 600 },
-  { spec: 'spec/device/dma-model.spec.ts', runs: 600 },
 ];
 
 /** What came of a child. */

@@ -2,7 +2,6 @@
 import { afterEach, describe, expect, test } from '@jest/globals';
 import type { DmaMapping } from '../../lib/device/dma.js';
 import { native } from '../../lib/native.js';
-import { soFar } from '../support/until.js';
 import { DmaDevice, turn, until, type DmaDeviceOptions, type Fate } from './dma-device.js';
 
 const MIB = 1 << 20;
@@ -12,6 +11,7 @@ const LARGE = 5 * MIB;
 const EINVAL = 22;
 const EIO = 5;
 const ALL = 'UNMAP 0x0+0x0';
+const LATE = 'still waiting';
 
 let device: DmaDevice;
 const fds: number[] = [];
@@ -38,6 +38,11 @@ function ending(call: Promise<unknown>): Promise<unknown> {
     () => 'done',
     (error: unknown) => error,
   );
+}
+
+/** What has come of it by now. */
+function soFar(outcome: Promise<unknown>, ms = 20): Promise<unknown> {
+  return Promise.race([outcome, turn(ms).then(() => LATE)]);
 }
 
 function holdUnmaps(fate: Fate = 'silence'): void {
@@ -70,7 +75,7 @@ describe('close() of a buffer that a driver uses', () => {
       timeoutMs: 10,
     });
     const again = ending(buffer.close({ timeoutMs: Infinity }));
-    expect(await soFar(again)).toBe('still waiting');
+    expect(await soFar(again)).toBe(LATE);
     expect((await dma.alloc(PAGE)).iova).not.toBe(buffer.iova);
     buffer.endUse();
     expect(await again).toBe('done');

@@ -14,7 +14,7 @@ import { DmaDevice, turn, until } from './dma-device.js';
 const ARENA = 2 << 20;
 const LARGE = 3 << 20;
 const EIO = 5;
-const RUN = modelRun({ seed: 5_000, runs: 100, lanes: 4 });
+const RUN = modelRun({ seed: 5_000, runs: 200, lanes: 4 });
 
 type Step =
   | { do: 'alloc'; size: number }

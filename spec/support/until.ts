@@ -18,14 +18,3 @@ export async function until(
     await new Promise((resolve) => (pauseMs === 0 ? setImmediate(resolve) : setTimeout(resolve, pauseMs)));
   }
 }
-
-/** What `outcome` has come to within `ms`; 'still waiting' where it has not. No timer is left. */
-export async function soFar(outcome: Promise<unknown>, ms = 20): Promise<unknown> {
-  let timer: NodeJS.Timeout | undefined;
-  const late = new Promise((resolve) => (timer = setTimeout(resolve, ms, 'still waiting')));
-  try {
-    return await Promise.race([outcome, late]);
-  } finally {
-    clearTimeout(timer);
-  }
-}
