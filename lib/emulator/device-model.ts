@@ -39,7 +39,7 @@ export interface DeviceModel {
 }
 
 /**
- * @internal What stands behind a device that is hardware: it takes the place of what a session does for models. What is thrown
+ * What stands behind a device that is hardware: it takes the place of what a session does for models. What is thrown
  * is the answer's errno.
  */
 export interface Hardware {
