@@ -33,6 +33,6 @@ export function regionOrName(text: string): RegionOrName {
 /** Without a map only regions have names. */
 export function unknownRegion(name: string): UsageError {
   return new UsageError(
-    `'${name}' is no region: those are an index, or one of ${REGION_NAMES.join(', ')}; registers have names with --map`,
+    `'${name}' is invalid for argument 'REGION': it must be an index, or one of ${REGION_NAMES.join(', ')}; a register's name needs --map`,
   );
 }

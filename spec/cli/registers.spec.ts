@@ -64,7 +64,11 @@ describe('read and write', () => {
       /0x4 does not fit the 2 bits of CTRL.MODE/,
     ],
     ['no number', ['write', 'CTRL.MODE', 'quick', '--map'], /'quick' is invalid for argument 'VALUE'/],
-    ['a name without a map', ['read', 'STATUS'], /'STATUS' is no region: .* registers have names with --map/],
+    [
+      'a name without a map',
+      ['read', 'STATUS'],
+      /'STATUS' is invalid for argument 'REGION': .* a register's name needs --map/,
+    ],
     ['a region without an offset', ['read', 'bar0'], /missing required argument 'OFFSET'/],
   ])('%s is wrong usage', async (_, [verb, ...args], message) => {
     const { status, stderr } = await vfioUser(
