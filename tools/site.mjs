@@ -25,6 +25,7 @@ const DOCUMENTS = {
     'nvme',
     'migration',
     'remote-devices',
+    'silicon',
     'performance',
   ],
   Testing: ['writing-a-device', 'testing-in-ci', 'replay', 'proxy', 'servers'],

@@ -5,7 +5,7 @@
  * managers, Node versions, C libraries and processors, bundlers and versions of TypeScript.
  *
  *     npm run test:install                        all, and the table of docs/install.md is written anew
- *     npm run test:install -- --quick             what .ci/run runs
+ *     npm run test:install -- --quick             without the package managers, and one TypeScript
  *     npm run test:install -- --tarball FILE      of this package; otherwise it is built and packed
  *     npm run test:install -- --check             all, and the table stays as it is
  *     npm run test:install -- --only 'npm|musl'   rows whose name matches
