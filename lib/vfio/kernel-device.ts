@@ -185,12 +185,18 @@ export class KernelDevice implements DeviceModel {
     const armed = this.#armed.get(index) ?? new Map<number, HeldFd>();
     // An index that is NORESIZE takes no more vectors than it was enabled with: it is enabled again, with all of them.
     if (result === -EINVAL && armed.size > 0) {
-      const all: number[] = [];
-      for (const [sub, held] of armed) all[sub] = held.fd;
+      const before: number[] = [];
+      for (const [sub, held] of armed) before[sub] = held.fd;
+      const all = [...before];
       fds.forEach((fd, i) => (all[start + i] = fd));
-      const whole = Array.from(all, (fd: number | undefined) => fd ?? NO_FD);
+      const enable = (some: readonly (number | undefined)[]): number => {
+        const whole = Array.from(some, (fd) => fd ?? NO_FD);
+        return native().vfioSetIrqs(device, index, 0, whole.length, action, whole);
+      };
       this.#act(index, 0, 0, IRQ_SET_ACTION_TRIGGER);
-      result = native().vfioSetIrqs(device, index, 0, whole.length, action, whole);
+      result = enable(all);
+      // Those that were enabled stay so.
+      if (result < 0) enable(before);
     }
     if (result < 0) throw refused(index, result);
     fds.forEach((fd, i) => {
@@ -206,12 +212,16 @@ export class KernelDevice implements DeviceModel {
     const { device } = this.#opened;
     const command = Buffer.alloc(2);
     const at = this.#configOffset + PciConfig.COMMAND;
-    transfer('pread', 2, () => readSync(device, command, 0, 2, at));
-    command.writeUInt16LE(command.readUInt16LE() & ~PciCommand.BUS_MASTER);
-    transfer('pwrite', 2, () => writeSync(device, command, 0, 2, at));
-    for (const index of this.#armed.keys())
-      native().vfioSetIrqs(device, index, 0, 0, IRQ_SET_ACTION_TRIGGER, null);
-    this.#forgetEventFds();
+    try {
+      transfer('pread', 2, () => readSync(device, command, 0, 2, at));
+      command.writeUInt16LE(command.readUInt16LE() & ~PciCommand.BUS_MASTER);
+      transfer('pwrite', 2, () => writeSync(device, command, 0, 2, at));
+    } finally {
+      // Also of a device that does not answer any more.
+      for (const index of this.#armed.keys())
+        native().vfioSetIrqs(device, index, 0, 0, IRQ_SET_ACTION_TRIGGER, null);
+      this.#forgetEventFds();
+    }
   }
 
   #forgetEventFds(which?: number): void {
