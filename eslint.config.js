@@ -23,6 +23,8 @@ const LAYERS = [
   { name: 'native' },
   { name: 'acceptor' },
   { name: 'files', not: ['native'] },
+  // What a device's registers are, as data.
+  { name: 'register-map', not: ['native'] },
   { name: 'protocol', not: ['native'] },
   { name: 'pci', not: ['native', 'protocol'] },
   { name: 'transport', not: ['pci'] },

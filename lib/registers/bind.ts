@@ -7,8 +7,8 @@ import {
   type GroupInfo,
   type MemberInfo,
   type RegisterInfo,
-} from './map.js';
-import { memberNames } from './names.js';
+} from '../register-map/map.js';
+import { memberNames } from '../register-map/names.js';
 import { portOf, type Port, type RegisterTarget } from './port.js';
 import { Register, type Field, type RegisterAccessEvent } from './register.js';
 

@@ -7,9 +7,17 @@
  */
 import type { CallOptions } from '../index.js';
 import * as option from '../options.js';
-import type { FieldInfo, RegisterInfo } from './map.js';
+import type { FieldInfo, RegisterInfo } from '../register-map/map.js';
 import type { Register } from './register.js';
-import { allBits, formatRegister, isReadSafe, isReadable, isWritable, maskOf, writePlan } from './values.js';
+import {
+  allBits,
+  formatRegister,
+  isReadSafe,
+  isReadable,
+  isWritable,
+  maskOf,
+  writePlan,
+} from '../register-map/values.js';
 
 /** What is compared. */
 export type RegisterTest = 'reset' | 'read-only' | 'clear' | 'bits' | 'alias';

@@ -1,5 +1,5 @@
 /** What of a map was touched, how often, and in which order. */
-import { RegisterPlacement } from './placement.js';
+import { RegisterPlacement } from '../register-map/placement.js';
 import { wrongType } from '../fields.js';
 
 /** A register, and how it was touched. */

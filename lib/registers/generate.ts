@@ -1,7 +1,7 @@
 /** A TypeScript file with the types of a map's registers, and the map itself: nothing is looked up by name when it runs. */
 import * as option from '../options.js';
-import { accessData, accessWords, READ_WRITE } from './access.js';
-import { integerData } from './import.js';
+import { accessData, accessWords, READ_WRITE } from '../register-map/access.js';
+import { integerData } from '../register-map/import.js';
 import {
   isRegister,
   RegisterMap,
@@ -11,8 +11,8 @@ import {
   type GroupInfo,
   type MemberInfo,
   type RegisterInfo,
-} from './map.js';
-import { memberNames, typeName } from './names.js';
+} from '../register-map/map.js';
+import { memberNames, typeName } from '../register-map/names.js';
 import { wrongType } from '../fields.js';
 
 /** What is generated. */

@@ -9,7 +9,7 @@ export {
   type Access,
   type ReadEffect,
   type WriteEffect,
-} from './access.js';
+} from '../register-map/access.js';
 export { BoundRegisters, bindRegisters, type BindOptions } from './bind.js';
 export {
   checkRegisters,
@@ -30,10 +30,15 @@ export {
   type RegisterFieldData,
   type RegisterGroupData,
   type RegisterMapData,
-} from './data.js';
-export { RegisterMapError, type ImportWarning } from './error.js';
+} from '../register-map/data.js';
+export { RegisterMapError, type ImportWarning } from '../register-map/error.js';
 export { generateAccessors, type GenerateOptions } from './generate.js';
-export { loadRegisterMap, parseRegisterMap, type LoadedRegisterMap, type RegisterMapFormat } from './load.js';
+export {
+  loadRegisterMap,
+  parseRegisterMap,
+  type LoadedRegisterMap,
+  type RegisterMapFormat,
+} from '../register-map/load.js';
 export {
   RegisterMap,
   type BlockInfo,
@@ -42,8 +47,8 @@ export {
   type GroupInfo,
   type MemberInfo,
   type RegisterInfo,
-} from './map.js';
-export { RegisterPlacement, type PlacedRegister, type PlacementOptions } from './placement.js';
+} from '../register-map/map.js';
+export { RegisterPlacement, type PlacedRegister, type PlacementOptions } from '../register-map/placement.js';
 export type { RegisterTarget } from './port.js';
 export type { CallOptions, ConfigSpace, MappedArea, Region, SyncCallOptions } from '../index.js';
 export { VfioUserError } from '../errors.js';
@@ -56,4 +61,4 @@ export {
   type RegisterWaitOptions,
   type RegisterWaitSyncOptions,
 } from './register.js';
-export { REGISTER_MAP_SCHEMA } from './schema.js';
+export { REGISTER_MAP_SCHEMA } from '../register-map/schema.js';

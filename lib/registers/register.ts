@@ -4,8 +4,8 @@ import { RemoteError, TimeoutError, UnsupportedError } from '../errors.js';
 import { notBigInteger, notInteger, wrongType } from '../fields.js';
 import type { CallOptions, SyncCallOptions } from '../index.js';
 import * as option from '../options.js';
-import { byName, type FieldInfo, type RegisterInfo } from './map.js';
-import { memberNames } from './names.js';
+import { byName, type FieldInfo, type RegisterInfo } from '../register-map/map.js';
+import { memberNames } from '../register-map/names.js';
 import type { Port } from './port.js';
 import {
   fieldTitle,
@@ -18,7 +18,7 @@ import {
   valueName,
   writePlan,
   type WritePlan,
-} from './values.js';
+} from '../register-map/values.js';
 
 /** What a register or a field holds: a bigint where it has more than 32 bits. */
 export type RegisterValue = number | bigint;

@@ -10,7 +10,7 @@ import {
   loadRegisterMap,
   type RegisterPlacement,
 } from '../../registers/index.js';
-import { isReadSafe, isReadable } from '../../registers/values.js';
+import { isReadSafe, isReadable } from '../../register-map/values.js';
 import { CaptureReader, describe, isMessage } from '../../trace/index.js';
 import { UsageError } from '../errors.js';
 import { withDevice } from '../global-options.js';

@@ -9,7 +9,7 @@ import {
   RegisterMap,
   type RegisterMapData,
 } from '../../lib/registers/index.js';
-import { UART_SVD } from './uart.js';
+import { UART_SVD } from '../registers/uart.js';
 
 /** Everything of a map that counts, in lines. */
 function lines(map: RegisterMap): string[] {

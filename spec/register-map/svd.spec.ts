@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import { accessWords, parseRegisterMap, type RegisterMap } from '../../lib/registers/index.js';
-import { UART_SVD } from './uart.js';
+import { UART_SVD } from '../registers/uart.js';
 
 function importUart(): RegisterMap {
   const { map, format, warnings } = parseRegisterMap(UART_SVD);
