@@ -12,7 +12,7 @@
  */
 import { Mutex } from 'async-mutex';
 import type { VfioUserError } from '../errors.js';
-import { ClosedError, ProtocolError, RemoteError, UnsupportedError } from '../errors.js';
+import { ClosedError, ProtocolError, RemoteError, UnsupportedError, errnoName } from '../errors.js';
 import { closeFds } from '../native.js';
 import {
   HEADER_FLAG_COMMAND,
@@ -392,7 +392,9 @@ export class Connection implements ChannelHandler {
     this.#scheduler.onReply(request);
     const own = fds ?? NO_FDS;
     if ((headerFlags(bytes, start) & HEADER_FLAG_ERROR) !== 0) {
-      call.reject(new RemoteError(commandName(command), headerErrno(bytes, start)));
+      call.reject(
+        refusal(commandName(command), headerErrno(bytes, start), channel.inProcess?.refusalOf?.(id)),
+      );
     } else {
       try {
         call.resolve(request.decode(bytes, start + HEADER_SIZE, end, own, landed) as never);
@@ -411,4 +413,11 @@ export class Connection implements ChannelHandler {
     else if (id >= POSTED_ID_BASE) this.#statistics.postedErrors++;
     else this.#statistics.unknown++;
   }
+}
+
+/** The error of an error reply. A device of this process says why. */
+function refusal(command: string, errno: number, why: unknown): RemoteError {
+  if (!(why instanceof Error)) return new RemoteError(command, errno);
+  const detail = why.message === errnoName(errno) ? undefined : why.message;
+  return new RemoteError(command, errno, { cause: why }, detail);
 }

@@ -76,6 +76,8 @@ export class EmulatorSession implements TransportHandler {
   #requests: ServerRequests | undefined;
   #client: ClientState | undefined;
   #commands: Commands | undefined;
+  /** The last error reply, and what it is for: a client in this process is told more than an errno. */
+  #refusal: { readonly id: number; readonly error: unknown } | undefined;
 
   constructor(
     device: DeviceModel,
@@ -106,6 +108,10 @@ export class EmulatorSession implements TransportHandler {
   /** A command waits for a promise of the device's, or for one before it that does. */
   get isBusy(): boolean {
     return this.#isBusy || this.#queue.length > 0;
+  }
+
+  refusalOf(id: number): unknown {
+    return this.#refusal?.id === id ? this.#refusal.error : undefined;
   }
 
   ref(): void {
@@ -343,6 +349,7 @@ export class EmulatorSession implements TransportHandler {
     if (this.#state === 'closed') return;
     const errno = this.#errnoOf(error);
     if ((message.flags & HEADER_FLAG_NO_REPLY) !== 0) return;
+    if (this.#transport.inProcess !== undefined) this.#refusal = { id: message.id, error };
     writeErrorReply(this.#replyHead, message.id, message.command, errno);
     this.#output.send(this.#replyHead, HEADER_SIZE, null);
   }

@@ -43,6 +43,8 @@ type Open = (handler: TransportHandler) => Transport;
 export interface LoopbackDevice extends TransportHandler {
   /** A command waits for a promise of the device's. */
   readonly isBusy: boolean;
+  /** See `InProcessPeer.refusalOf`. */
+  refusalOf(id: number): unknown;
 }
 
 /**
@@ -60,6 +62,7 @@ export function openLoopback(peer: string, begin: (open: Open) => LoopbackDevice
       get isBusy() {
         return client.isPeerAtWork || device.isBusy;
       },
+      refusalOf: (id) => device.refusalOf(id),
     };
     return client;
   };

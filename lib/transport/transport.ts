@@ -96,6 +96,8 @@ export const NO_SPIN: SpinState = { blocking: 0, awaiting: 0 };
 export interface InProcessPeer {
   /** It carries out an earlier message, or has one to answer: another one waits, whatever the caller does. */
   readonly isBusy: boolean;
+  /** Why it has just answered the command of that id with an error; undefined where it cannot tell. */
+  refusalOf?(id: number): unknown;
 }
 
 /** A message to send: `head[0, headLength)`, then `body`. */
