@@ -9,6 +9,7 @@ import {
   type MessageTap,
   type OpenTransport,
 } from '../connection/index.js';
+import type { AddressRange } from '../emulator/address-range.js';
 import type { ModelEndpoint } from '../emulator/in-process.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { UINT32_MAX } from '../fields.js';
@@ -170,7 +171,10 @@ export async function connect(
   try {
     dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
-    const settings = contextOptions(options, quirks, connection.passesFds);
+    const settings = {
+      ...contextOptions(options, quirks, connection.passesFds),
+      addresses: opener.addresses?.(),
+    };
     const opened = (context = new DeviceContext(connection, negotiated, settings));
     opened.addResource(tap);
     const description = await discover(connection, call());
@@ -211,6 +215,8 @@ interface Opener {
   /** Whether it can be opened again when it has ended. */
   readonly canOpenAgain: boolean;
   open(options: OpenOptions): Promise<OpenTransport> | OpenTransport;
+  /** The DMA addresses that the device can be given, once it is open; undefined where that is not known. */
+  addresses?(): readonly AddressRange[] | undefined;
   /** The connection has ended: what was opened for it is closed. */
   close?(): void;
 }
@@ -237,6 +243,7 @@ async function pciOpener(address: unknown): Promise<Opener> {
         ...(mappingsLeft !== undefined && { maxDmaMaps: mappingsLeft }),
       });
     },
+    addresses: () => device?.hardware.addresses,
     close: () => device?.close(),
   };
 }
@@ -256,7 +263,11 @@ async function openerOf(endpoint: Endpoint | ModelEndpoint | PciEndpoint): Promi
     // Whoever has no device in the process does not load what serves one.
     const { checkModel, openModel } = await import('../emulator/in-process.js');
     checkModel('connect: endpoint.options', model, options);
-    return { canOpenAgain: true, open: () => openModel(model, options) };
+    return {
+      canOpenAgain: true,
+      open: () => openModel(model, options),
+      addresses: () => model.hardware?.addresses,
+    };
   }
   checkEndpoint('connect', endpoint);
   return { canOpenAgain: canOpenAgain(endpoint), open: (options) => openEndpoint(endpoint, options) };

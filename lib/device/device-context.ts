@@ -12,6 +12,7 @@
  */
 import { ClosedError, type VfioUserError } from '../errors.js';
 import type { CallOptions, Connection, Negotiated, SyncCallOptions } from '../connection/index.js';
+import type { AddressRange } from '../emulator/address-range.js';
 import type { CheckedQuirks } from './quirks.js';
 
 /** Which mappable areas of the server's memory may be mapped; SECURITY.md says what each choice risks. */
@@ -36,6 +37,8 @@ export interface DeviceContextOptions {
   tryOptional: boolean;
   /** By region index: the widths that its accesses may have, the widest first. Default any. */
   accessWidths?: CheckedQuirks['accessWidths'];
+  /** The DMA addresses that the device can be given, where that is known. */
+  addresses?: readonly AddressRange[] | undefined;
 }
 
 /** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */

@@ -30,6 +30,7 @@ import {
 } from '../protocol/dma-map.js';
 import type { DmaServer } from './dma-server.js';
 import { PAGE_SIZE, addressOf, pageOf, type IovaMap } from './iova-map.js';
+import { IovaRanges } from './iova-ranges.js';
 import { DmaRegion, type DmaRegionAccess, type DmaRegionMemory } from './dma-region.js';
 import type { DeviceContext } from './device-context.js';
 
@@ -68,6 +69,7 @@ export class DmaMapManager {
   readonly #context: DeviceContext;
   readonly #table: IovaMap<DmaRegion>;
   readonly #server: DmaServer;
+  readonly #ranges: IovaRanges;
   /** DMA regions whose fd the server has not got. */
   #unshared = 0;
   /** DMA regions with asynchronous handlers. */
@@ -83,6 +85,7 @@ export class DmaMapManager {
     this.#context = context;
     this.#table = table;
     this.#server = server;
+    this.#ranges = new IovaRanges(context.options.addresses);
     this.#mappedOn = context.connection;
   }
 
@@ -125,21 +128,37 @@ export class DmaMapManager {
   choosePage(pages: number, addressBits: number): number {
     this.#checkRoom();
     const alignment = Math.max(HUGE_PAGE_SIZE, this.granule) / PAGE_SIZE;
-    const end = pageOf(1n << BigInt(addressBits));
-    const page =
-      end > HIGH_FROM
-        ? this.#table.findGap(pages, alignment, HIGH_FROM, Math.min(end, HIGH_TO))
-        : (this.#table.findGap(pages, alignment, LOW_FROM, Math.min(end, MSI_FROM)) ??
-          this.#table.findGap(pages, alignment, MSI_TO, end));
-    if (page !== undefined) return page;
+    for (const [from, to] of this.#places(pageOf(1n << BigInt(addressBits)))) {
+      const page = this.#table.findGap(pages, alignment, from, to);
+      if (page !== undefined) return page;
+    }
+    const within = this.#ranges.areKnown ? `, and the IOMMU takes ${String(this.#ranges)}` : '';
     throw new RangeError(
-      `no ${pages * PAGE_SIZE} bytes of DMA addresses are free below 2^${Math.min(addressBits, 47)}`,
+      `no ${pages * PAGE_SIZE} bytes of DMA addresses are free below 2^${Math.min(addressBits, 47)}${within}`,
     );
   }
 
-  /** Refuses addresses that are in use. @throws RangeError; UnsupportedError where the server takes no more regions. */
+  /** Where addresses below page `end` may be chosen, the best places first. */
+  *#places(end: number): Generator<readonly [from: number, to: number]> {
+    const isWide = end > HIGH_FROM;
+    if (isWide) yield* this.#ranges.within(HIGH_FROM, Math.min(end, HIGH_TO));
+    // A narrow IOMMU has no higher ones; of one that nobody knows, the low ones may be a hole.
+    if (isWide && !this.#ranges.areKnown) return;
+    yield* this.#ranges.within(LOW_FROM, Math.min(end, MSI_FROM));
+    yield* this.#ranges.within(MSI_TO, Math.min(end, HIGH_FROM));
+  }
+
+  /**
+   * Refuses addresses that are in use, or that the IOMMU does not take.
+   * @throws RangeError; UnsupportedError where the server takes no more regions.
+   */
   checkFree(page: number, pages: number): void {
     this.#checkRoom();
+    if (!this.#ranges.has(page, pages)) {
+      throw new RangeError(
+        `${pages * PAGE_SIZE} bytes at ${hex(addressOf(page))} are not within what the IOMMU takes: ${String(this.#ranges)}`,
+      );
+    }
     const other = this.#table.overlap(page, pages);
     if (other === undefined) return;
     const why = other.state === 'quarantined' ? ' (kept since its DMA_MAP or DMA_UNMAP was given up)' : '';
@@ -273,7 +292,7 @@ export class DmaMapManager {
 
   /** What a server may mean by refusing a mapping without saying why. */
   #explain({ access }: DmaRegion, error: unknown): unknown {
-    if (!(error instanceof RemoteError)) return error;
+    if (!(error instanceof RemoteError) || error.cause !== undefined) return error;
     const others = this.#table.size;
     const why =
       access.fileIo === true

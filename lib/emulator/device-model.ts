@@ -10,6 +10,7 @@
  * handler's promise is pending the client's later commands wait. A handler that throws a `DeviceError` answers with
  * its errno, one that throws anything else with EIO.
  */
+import type { AddressRange } from './address-range.js';
 import type { NativeMapping } from '../native.js';
 import type { DmaMap } from '../protocol/dma-map.js';
 import type { SetIrqs } from '../protocol/set-irqs.js';
@@ -43,6 +44,8 @@ export interface DeviceModel {
  * is the answer's errno.
  */
 export interface Hardware {
+  /** The addresses that the client's memory can be given; undefined where nobody says. */
+  readonly addresses?: readonly AddressRange[] | undefined;
   /** Lets the device reach the client's memory, all of the mapping, at these addresses. */
   mapDma(memory: NativeMapping, request: Pick<DmaMap, 'address' | 'size' | 'flags'>): void;
   unmapDma(request: Pick<DmaMap, 'address' | 'size'>): void;

@@ -102,7 +102,7 @@ export class DmaRegions {
    */
   unmap(request: DmaUnmap): void | Promise<void> {
     if ((request.flags & DMA_UNMAP_FLAG_ALL) !== 0) {
-      for (const window of this.#windows) this.#hardware?.unmapDma(window);
+      if (this.#hardware !== undefined) this.#unmapAllFrom(this.#hardware);
       return releaseAll(this.#windows.splice(0));
     }
     const at = this.#firstEndingAfter(request.address);
@@ -112,6 +112,15 @@ export class DmaRegions {
     }
     this.#hardware?.unmapDma(window);
     return release(this.#windows.splice(at, 1));
+  }
+
+  /** Those that cannot be unmapped stay, and only those. */
+  #unmapAllFrom(hardware: Hardware): void {
+    for (let window = this.#windows[0]; window !== undefined; window = this.#windows[0]) {
+      hardware.unmapDma(window);
+      this.#windows.shift();
+      void release([window]);
+    }
   }
 
   /**

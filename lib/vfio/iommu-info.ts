@@ -6,6 +6,7 @@
  *  | argsz u32 | flags u32 | iova_pgsizes u64 | cap_offset u32 | pad | capabilities: id u16, version u16, next u32, …
  * ```
  */
+import type { AddressRange } from '../emulator/address-range.js';
 import { ProtocolError } from '../errors.js';
 
 const INFO_SIZE = 24;
@@ -20,18 +21,12 @@ const RANGE_SIZE = 16;
 const MOST_CAPABILITIES = 16;
 const PAGE = 4096n;
 
-/** Addresses that devices can be given, both ends among them. */
-export interface IovaRange {
-  readonly first: bigint;
-  readonly last: bigint;
-}
-
 /** What an IOMMU can do. */
 export interface IommuInfo {
   /** Or'ed together, bytes. */
   readonly pageSizes: bigint;
-  /** Undefined where the kernel does not say. */
-  readonly ranges: readonly IovaRange[] | undefined;
+  /** The addresses that devices can be given; undefined where the kernel does not say. */
+  readonly ranges: readonly AddressRange[] | undefined;
   /** How many more mappings there may be; undefined where the kernel does not say. */
   readonly mappingsLeft: number | undefined;
 }
@@ -40,7 +35,7 @@ export interface IommuInfo {
 export function decodeIommuInfo(bytes: Buffer): IommuInfo {
   const flags = bytes.readUInt32LE(4);
   const pageSizes = (flags & INFO_PGSIZES) === 0 ? PAGE : bytes.readBigUInt64LE(8);
-  let ranges: IovaRange[] | undefined;
+  let ranges: AddressRange[] | undefined;
   let mappingsLeft: number | undefined;
   let at = (flags & INFO_CAPS) === 0 ? 0 : bytes.readUInt32LE(16);
   for (let i = 0; at !== 0; i++) {
@@ -55,7 +50,7 @@ export function decodeIommuInfo(bytes: Buffer): IommuInfo {
   return { pageSizes, ranges, mappingsLeft };
 }
 
-function rangesAt(bytes: Buffer, at: number): IovaRange[] {
+function rangesAt(bytes: Buffer, at: number): AddressRange[] {
   if (at + RANGES_AT > bytes.length) throw broken(at);
   const count = bytes.readUInt32LE(at + CAPABILITY_HEADER);
   if (at + RANGES_AT + count * RANGE_SIZE > bytes.length) throw broken(at);

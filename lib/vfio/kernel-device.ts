@@ -2,7 +2,8 @@
  * A PCI device behind the kernel's vfio-pci, as a device model: accesses by message are reads and writes of its fd, mappings
  * are the kernel's own, the client's memory goes into the IOMMU and its eventfds to the kernel.
  */
-import { readFileSync, readSync, writeSync } from 'node:fs';
+import { readSync, writeSync } from 'node:fs';
+import { rangesText } from '../emulator/address-range.js';
 import { DeviceError, EINVAL, EIO, ENOSPC } from '../emulator/device-error.js';
 import type { DeviceModel, Hardware, IrqModel, RegionModel } from '../emulator/device-model.js';
 import { TransportError } from '../errors.js';
@@ -31,6 +32,7 @@ import { decodeRegionInfo, type RegionInfo } from '../protocol/region-info.js';
 import type { SetIrqs } from '../protocol/set-irqs.js';
 import { EEXIST, EFAULT, ENOMEM } from '../system-numbers.js';
 import type { IommuInfo } from './iommu-info.js';
+import { noMoreMappings, tooMuchLocked } from './iommu-limits.js';
 import { openGroup, type OpenedDevice } from './open-group.js';
 import { pciAddress } from './pci-address.js';
 
@@ -77,6 +79,7 @@ export class KernelDevice implements DeviceModel {
     }
     this.reset = (this.flags & DEVICE_FLAG_RESET) === 0 ? undefined : () => this.#reset();
     this.hardware = {
+      addresses: opened.iommu.ranges,
       mapDma: (memory, request) => this.#mapDma(memory, request),
       unmapDma: (request) => this.#unmapDma(request),
       setIrqs: (request, fds) => this.#setIrqs(request, fds),
@@ -138,15 +141,12 @@ export class KernelDevice implements DeviceModel {
     const what = `VFIO_IOMMU_MAP_DMA of ${size} bytes at 0x${address.toString(16)}`;
     if (errno === EEXIST) return `${what}: the addresses are mapped already`;
     if (errno === EFAULT) return `${what}: the memory does not allow what was asked for`;
-    if (errno === ENOSPC) return `${what}: the IOMMU takes no more mappings`;
-    if (errno === ENOMEM) {
-      return `${what}: more memory would be locked than this process may lock: ${lockedLimit()}, and what is mapped counts`;
-    }
+    if (errno === ENOSPC) return `${what}: ${noMoreMappings(this.iommu.mappingsLeft)}`;
+    if (errno === ENOMEM) return `${what}: ${tooMuchLocked(size)}`;
     if (errno !== EINVAL) return what;
-    const ranges = this.iommu.ranges?.map(
-      ({ first, last }) => `0x${first.toString(16)} to 0x${last.toString(16)}`,
-    );
-    return `${what}: the IOMMU takes addresses ${ranges?.join(' and ') ?? 'of other ranges'}, in pages of ${this.iommu.pageSizes & -this.iommu.pageSizes}`;
+    const { ranges, pageSizes } = this.iommu;
+    const places = ranges === undefined ? 'of other ranges' : rangesText(ranges);
+    return `${what}: the IOMMU takes addresses ${places}, in pages of ${pageSizes & -pageSizes}`;
   }
 
   /** The kernel calls it a success where nothing was mapped. */
@@ -285,17 +285,4 @@ function irqInfo(device: number, index: number): IrqModel | undefined {
   const info = decodeIrqInfo(into, 0, into.length, index);
   // The model adds vectors to those that are enabled where the kernel does not: see `#assign`.
   return info.count === 0 ? undefined : { ...info, flags: info.flags & ~IRQ_FLAG_NORESIZE };
-}
-
-/** What this process may lock, as the kernel says it. */
-function lockedLimit(): string {
-  try {
-    const line = /^Max locked memory\s+(\S+)/m.exec(readFileSync('/proc/self/limits', 'utf8'));
-    if (line !== null) {
-      return `RLIMIT_MEMLOCK is ${line[1]} bytes (\`ulimit -l\`, LimitMEMLOCK= of a systemd unit)`;
-    }
-  } catch {
-    // No /proc.
-  }
-  return 'RLIMIT_MEMLOCK';
 }
