@@ -8,7 +8,8 @@
  *                ▲────────────────┘
  * ```
  * Out of RUNNING and PRE_COPY a state is acknowledged when the device is quiet. A transfer (PRE_COPY, STOP_COPY, RESUMING)
- * belongs to the client that began it: as long as that one is connected, others are answered EBUSY.
+ * belongs to the client that began it: as long as that one is connected, others are answered EBUSY. Once it is gone, they can
+ * end the transfer by an arc to another state. They cannot go on with it: they would take the rest of it for the whole.
  */
 import {
   DEVICE_FEATURE_PROBE,
@@ -98,6 +99,7 @@ export class MigrationMachine implements MigrationData {
 
   read(size: number, client: ClientContext): Buffer {
     this.#refuseOthers(client);
+    this.#refuseHeirs(client);
     if (this.#state !== PRE_COPY && this.#state !== STOP_COPY) {
       throw new DeviceError(EINVAL, 'no state can be read now');
     }
@@ -108,6 +110,7 @@ export class MigrationMachine implements MigrationData {
 
   write(data: Buffer, client: ClientContext): void {
     this.#refuseOthers(client);
+    this.#refuseHeirs(client);
     if (this.#state !== RESUMING) throw new DeviceError(EINVAL, 'no state can be written now');
     this.#records!.push(data);
   }
@@ -119,8 +122,15 @@ export class MigrationMachine implements MigrationData {
     if (this.#stopping !== undefined) throw new DeviceError(EBUSY, 'the device is being stopped');
   }
 
+  /** Who goes on with a transfer has begun it. */
+  #refuseHeirs(client: ClientContext): void {
+    if (this.#owner === undefined || this.#owner === client) return;
+    throw new DeviceError(EBUSY, 'the transfer was begun by a client that has gone: it can only be ended');
+  }
+
   #go(to: MigrationState, client: ClientContext): void | Promise<void> {
     this.#refuseOthers(client);
+    if (TRANSFERRING.includes(to)) this.#refuseHeirs(client);
     if (to === this.#state) return;
     const allowed = ARCS[this.#state]?.includes(to) === true && (this.#preCopy || to !== PRE_COPY);
     if (!allowed) throw new DeviceError(EINVAL, `no arc leads to ${to}`);

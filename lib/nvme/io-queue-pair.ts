@@ -7,6 +7,7 @@
  *     │ └── leave() ──▶ gone  │
  *     └────── a reset ────────┘
  * ```
+ * From the first command of `create` the controller may have it: one that is left meanwhile is leaving, too.
  * One that is absent is made again when the controller starts (`isWanted`), unless it takes no commands any more.
  */
 import { ClosedError, TimeoutError, type DmaBuffer, type Vector } from '../index.js';
@@ -72,7 +73,7 @@ export class IoQueuePair {
   readonly #vector: number | undefined;
   readonly #stopListening: (() => void) | undefined;
   readonly #stopWatching: () => void;
-  #state: 'absent' | 'created' | 'leaving' | 'gone' = 'absent';
+  #state: 'absent' | 'creating' | 'created' | 'leaving' | 'gone' = 'absent';
   #poolBuffer: DmaBuffer | undefined;
 
   constructor(options: IoQueuePairOptions) {
@@ -123,6 +124,7 @@ export class IoQueuePair {
     pair.clear();
     const doorbells = this.#doorbells.pair(id);
     const { sqAddress, cqAddress } = this.#memory;
+    this.#state = 'creating';
     await createCompletionQueue(admin, { id, entries, address: cqAddress }, this.#vector);
     try {
       await admin.createSubmissionQueue({ id, entries, address: sqAddress }, id);
@@ -130,13 +132,13 @@ export class IoQueuePair {
       if (error instanceof NvmeStatusError) await dropCompletionQueue(admin, id);
       throw error;
     }
-    this.#state = 'created';
+    this.#endCreation();
     pair.open(doorbells.sq, doorbells.cq);
   }
 
   /** The controller was disabled: it has no queues, and nothing of what was in flight is. */
   recover(): void {
-    if (this.#state === 'created') this.#state = 'absent';
+    if (this.#state === 'created' || this.#state === 'creating') this.#state = 'absent';
     else if (this.#state === 'leaving') this.#state = 'gone';
     this.commands.recover();
   }
@@ -149,7 +151,7 @@ export class IoQueuePair {
 
   /** It is about to be deleted, and is not made again. */
   leave(): void {
-    if (this.#state === 'created') this.#state = 'leaving';
+    if (this.#state === 'created' || this.#state === 'creating') this.#state = 'leaving';
     else if (this.#state === 'absent') this.#state = 'gone';
   }
 
@@ -181,6 +183,11 @@ export class IoQueuePair {
     this.#stopListening?.();
     this.#stopWatching();
     await freeAll([this.#memory.buffer, this.buffers?.buffer, this.#poolBuffer]);
+  }
+
+  /** `leave` may have come meanwhile. */
+  #endCreation(): void {
+    if (this.#state === 'creating') this.#state = 'created';
   }
 
   /** Bounce pages are had when they are first needed. */

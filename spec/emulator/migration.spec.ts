@@ -309,11 +309,36 @@ describe('two clients', () => {
     },
   );
 
-  test('what is left of one that has gone is for anybody', async () => {
-    const { owner, other, device } = await two(STOP, STOP_COPY);
+  test.each([
+    ['PRE_COPY', [PRE_COPY], [RUNNING, PRE_COPY]],
+    ['STOP_COPY', [STOP, STOP_COPY], [STOP, STOP_COPY]],
+  ])(
+    'one in %s whose client has gone can be ended by anybody, and by nobody be taken for the whole',
+    async (_title, states, again) => {
+      const { owner, other, device } = await two(...states);
+      const whole = (await owner.answer(migDataReadRequest({ size: 3000 }))).readUInt32LE(4);
+      expect(whole).toBe(3000);
+      owner.close();
+      await until(() => device.clients.size === 1);
+      expect(await other.refusal(migDataReadRequest({ size: CHUNK }))).toBe(EBUSY);
+      for (const to of [PRE_COPY, STOP_COPY])
+        expect([EBUSY, EINVAL]).toContain(await other.refusal(toState(to)));
+      await go(other, ...again);
+      // Length, registers, RAM.
+      expect((await other.answer(migDataReadRequest({ size: CHUNK }))).readUInt32LE(4)).toBe(4 + 2 * PAGE);
+      await go(other, STOP_COPY, STOP, RUNNING);
+    },
+  );
+
+  test('what a client that has gone had restored is no beginning of what another one does', async () => {
+    const { owner, other, device } = await two(STOP, RESUMING);
+    await owner.answer(migDataWriteRequest({ data: [1, 2, 3] }));
     owner.close();
     await until(() => device.clients.size === 1);
-    await go(other, STOP, RUNNING);
+    expect(await other.refusal(toState(RESUMING))).toBe(EBUSY);
+    expect(await other.refusal(migDataWriteRequest({ data: [4] }))).toBe(EBUSY);
+    expect(await other.refusal(toState(STOP))).toBe(EINVAL);
+    expect(await stateOf(other)).toBe(ERROR);
   });
 });
 

@@ -131,6 +131,31 @@ describe('memory that is taken away while commands are in flight', () => {
   });
 });
 
+test.each([
+  ['Create I/O Completion Queue', AdminOpcode.CREATE_IO_CQ],
+  ['Create I/O Submission Queue', AdminOpcode.CREATE_IO_SQ],
+])(
+  'a queue that is closed while a reset makes it again (%s) is not left in the controller',
+  async (_, held) => {
+    const { emulated, controller } = await opened({ emulated: { queues: 1 } });
+    const queue = await controller.createQueue();
+    let isHeld = false;
+    emulated.intercept = ({ queue: id, opcode }) => {
+      if (id > 0 || opcode !== held || isHeld) return 'pass';
+      isHeld = true;
+      return { delayMs: 50 };
+    };
+    const reset = controller.reset();
+    await until(() => isHeld, 'the queue is being made again');
+    await queue.close();
+    await reset;
+    // The controller has one, and it has been given back.
+    const next = await controller.createQueue();
+    await next.write(0, Buffer.alloc(512, 7));
+    expect(controller.state).toBe('live');
+  },
+);
+
 describe('memory of the caller’s that goes away', () => {
   function transferred(bytes: Uint8Array): void {
     structuredClone(bytes, { transfer: [bytes.buffer as ArrayBuffer] });
