@@ -73,6 +73,11 @@ export class ControllerLifecycle {
     return this.#closing !== undefined || this.#endError !== undefined;
   }
 
+  /** It has failed or is closed: nothing is sent any more but what leaves the controller. */
+  get hasEnded(): boolean {
+    return this.#endError !== undefined;
+  }
+
   throwIfEnded(): void {
     if (this.#endError !== undefined) throw this.#endError();
   }
@@ -140,6 +145,11 @@ export class ControllerLifecycle {
   /** Idempotent. @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same. */
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
+  }
+
+  /** Another driver takes over what has ended: from then on it is not touched from here. */
+  async handOver(): Promise<void> {
+    await this.#mutex.runExclusive(() => this.#setup.handOver());
   }
 
   /** Fails the controller for that reason, unless it has ended already; what its users get from here on. */

@@ -42,6 +42,8 @@ export class ControllerSetup {
   readonly #parts: ControllerParts;
   /** Of the server, before the first start. */
   readonly #memoryRequests: number;
+  /** The controller is another's, or nobody's. */
+  #isLeft = false;
 
   constructor(parts: ControllerParts) {
     this.#parts = parts;
@@ -164,20 +166,27 @@ export class ControllerSetup {
 
   /** The controller has ended: disables it where it can be reached, and gives back what it does not use any more. */
   async free(): Promise<void> {
-    const { info, queues, doorbells } = this.#parts;
+    if (this.#isLeft) return;
     const isDisabled = await this.disable();
-    doorbells.close();
-    if (!isDisabled) {
-      retain(info.device, () => this.#freeMemory());
-      return;
-    }
-    await queues.disableInterrupts().catch(() => undefined);
+    if (!isDisabled) return this.handOver();
+    this.#isLeft = true;
+    this.#parts.doorbells.close();
     await this.#freeMemory();
+  }
+
+  /** The controller has ended, and is not touched from here any more: whoever disables it next gives the memory back. */
+  handOver(): void {
+    if (this.#isLeft) return;
+    this.#isLeft = true;
+    const { info, doorbells } = this.#parts;
+    doorbells.close();
+    retain(info.device, () => this.#freeMemory());
   }
 
   async #freeMemory(): Promise<void> {
     const { admin, queues, doorbells } = this.#parts;
     queues.giveBack();
+    await queues.disableInterrupts().catch(() => undefined);
     await allOf([() => queues.free(), () => admin.free(), () => doorbells.buffer?.free()]);
   }
 

@@ -27,6 +27,7 @@ import {
 } from './controller-options.js';
 import { ControllerSetup } from './controller-setup.js';
 import { DoorbellMap } from './doorbell-map.js';
+import { withSeat } from './driver-seat.js';
 import { NvmeNamespaceError } from './errors.js';
 import type { ControllerIdentity } from './identify.js';
 import type { IoQueuePairHost } from './io-queue-pair.js';
@@ -88,16 +89,20 @@ export class NvmeController {
    * (section 3.5.1). The device stays the caller's: close the controller first.
    * @throws NvmeControllerError where it does not become ready, or does not answer; UnsupportedError for a device that is no NVMe controller, not for
    * the NVM command set, or whose smallest memory page is larger than 2 MiB; RangeError for options that make no sense;
-   * what the device's calls throw.
+   * TypeError for a device whose controller is open: after `close()` has resolved, or when it has failed, it can be opened
+   * again; what the device's calls throw.
    */
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
     if (!(device instanceof Device)) throw wrongType('NvmeController.open: device', 'a Device', device);
     const settings = nvmeSettings(options);
-    await device.enable();
-    const info = new ControllerInfo(device, await probe(device), settings);
-    const controller = new NvmeController(info, await AdminQueue.allocate(info));
-    await controller.#lifecycle.open();
-    return controller;
+    return withSeat(device, async (sit) => {
+      await device.enable();
+      const info = new ControllerInfo(device, await probe(device), settings);
+      const controller = new NvmeController(info, await AdminQueue.allocate(info));
+      sit(controller.#lifecycle);
+      await controller.#lifecycle.open();
+      return controller;
+    });
   }
 
   private constructor(info: ControllerInfo, memory: AdminQueueMemory) {

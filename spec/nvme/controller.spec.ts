@@ -11,11 +11,12 @@ import {
   OptionalNvmCommands,
 } from '../../lib/nvme/index.js';
 import { socketPair } from '../emulator/raw-client.js';
-import { cleanup, connected, errorOf, opened } from './fixture.js';
+import { cleanup, connected, errorOf, opened, pattern } from './fixture.js';
 
 const CREATE_IO_SQ = 0x01;
 const DELETE_IO_CQ = 0x04;
 const CREATE_IO_CQ = 0x05;
+const IDENTIFY = 0x06;
 const INVALID_QUEUE_IDENTIFIER = 0x101;
 /** A register of BAR 0. */
 const CC = 0x14;
@@ -60,10 +61,61 @@ describe('bring-up', () => {
   });
 
   test('takes over a controller that somebody left enabled', async () => {
-    const { device } = await opened();
-    const again = await NvmeController.open(device);
-    cleanup(() => again.close());
-    expect((await (await again.createQueue()).read(0, 1)).byteLength).toBe(512);
+    const { device } = await connected();
+    await device.enable();
+    const bar = device.bar(0);
+    const { iova } = await device.dma.alloc(8192);
+    await bar.writeUInt32(0x24, 0x1f_001f);
+    await bar.writeUInt64(0x28, iova);
+    await bar.writeUInt64(0x30, iova + 4096n);
+    await bar.writeUInt32(CC, 0x460001);
+    const controller = await NvmeController.open(device);
+    cleanup(() => controller.close());
+    expect((await (await controller.createQueue()).read(0, 1)).byteLength).toBe(512);
+  });
+
+  test('one driver at a time: a second one is refused, and the first goes on', async () => {
+    const { device } = await connected();
+    const opening = NvmeController.open(device);
+    const refusal =
+      /^NvmeController.open: the device has a controller that is open, or being opened or closed/;
+    await expect(NvmeController.open(device)).rejects.toThrow(refusal);
+    const controller = await opening;
+    const error = await errorOf(NvmeController.open(device));
+    expect(error).toBeInstanceOf(TypeError);
+    expect(error.message).toMatch(refusal);
+    expect((await (await controller.createQueue()).read(0, 1)).byteLength).toBe(512);
+    const closing = controller.close();
+    await expect(NvmeController.open(device)).rejects.toThrow(refusal);
+    await closing;
+    await using again = await NvmeController.open(device);
+    expect(again.state).toBe('live');
+  });
+
+  test('one that does not come up is none', async () => {
+    const { device, emulated } = await connected({ emulated: { readyTimeoutMs: 500 } });
+    emulated.isReadyStuck = true;
+    await expect(NvmeController.open(device)).rejects.toThrow(NvmeControllerError);
+    emulated.isReadyStuck = false;
+    await using controller = await NvmeController.open(device);
+    expect(controller.state).toBe('live');
+  });
+
+  test('who takes over from one that has failed is not touched when that is closed', async () => {
+    const { device, emulated, controller: failed } = await opened();
+    const left = await failed.createQueue({ completion: 'interrupt' });
+    emulated.intercept = ({ opcode }) => (opcode === IDENTIFY ? { status: 0x0006 } : 'pass');
+    await errorOf(failed.reset());
+    expect(failed.state).toBe('failed');
+    emulated.intercept = undefined;
+    await using controller = await NvmeController.open(device);
+    const queue = await controller.createQueue({ completion: 'interrupt' });
+    await queue.write(0, pattern(512));
+    await left.close();
+    await failed.close();
+    expect((await queue.read(0, 1)).equals(pattern(512))).toBe(true);
+    expect(controller.state).toBe('live');
+    expect(await device.bar(0).readUInt32(CC)).toBe(0x460001);
   });
 
   test('leaves alone what is no NVMe controller', async () => {

@@ -426,10 +426,25 @@ export class World {
   #open(): void {
     const session = this.#session;
     const { state } = session?.controller ?? {};
-    if (this.#isOpening || (session?.isOver === false && (state === 'live' || state === 'resetting'))) return;
+    if (this.#isOpening) return;
+    if (session?.isOver === false && (state === 'live' || state === 'resetting')) {
+      this.#openBeside(session);
+      return;
+    }
     this.#isOpening = true;
     const promise = this.#openNow().finally(() => (this.#isOpening = false));
     void this.call({ label: 'open', promise, session: this.#session });
+  }
+
+  /** A second driver is refused, and changes nothing. */
+  #openBeside({ device }: Session): void {
+    const refused = NvmeController.open(device).then(
+      () => this.problem('one device has two drivers'),
+      (error: unknown) => {
+        if (!(error instanceof TypeError)) throw error;
+      },
+    );
+    void this.call({ label: 'open beside', promise: refused });
   }
 
   async #openNow(): Promise<void> {

@@ -1,0 +1,40 @@
+/**
+ * A device's controller has one driver at a time: a second one would reset it under the commands of the first, which would
+ * later disable what is the second's.
+ */
+import type { Device } from '../index.js';
+
+interface Driver {
+  /** It has failed or is closed: it sends nothing any more, but for leaving the controller. */
+  readonly hasEnded: boolean;
+  /** Resolves when it does not touch the controller any more, and never will; whoever disables it gives its memory back. */
+  handOver(): Promise<void>;
+}
+
+/** Who drives each device; undefined while that one is being made. */
+const seats = new WeakMap<Device, Driver | undefined>();
+
+/**
+ * Runs `open`, which says by `sit` who drives the device from then on.
+ * @throws TypeError while another one does; what `open` throws.
+ */
+export async function withSeat<T>(
+  device: Device,
+  open: (sit: (driver: Driver) => void) => Promise<T>,
+): Promise<T> {
+  const before = seats.get(device);
+  if (seats.has(device) && before?.hasEnded !== true) {
+    throw new TypeError(
+      'NvmeController.open: the device has a controller that is open, or being opened or closed: close it, and wait for that, ' +
+        'or connect again',
+    );
+  }
+  seats.set(device, undefined);
+  try {
+    await before?.handOver();
+    return await open((driver) => seats.set(device, driver));
+  } catch (error) {
+    if (seats.get(device) === undefined) seats.delete(device);
+    throw error;
+  }
+}
