@@ -1,6 +1,7 @@
 /**
  * Sections of several messages that must not interleave, one after the other. The time that a caller gives is for waiting
- * for its turn as well, and so is its signal.
+ * for its turn as well, and so is its signal. Who gives none waits as long as those before it take, whose messages have
+ * deadlines; it does not fail because of a callback that takes long (docs/timeouts.md).
  */
 import { Mutex, type MutexInterface } from 'async-mutex';
 import { withDeadline, type CallOptions } from './call-options.js';

@@ -34,7 +34,10 @@ export interface NvmeOptions {
 export interface NvmeQueueOptions {
   /** The namespace of commands that do not name another one. Default: the first that is active. */
   namespace?: number | NvmeNamespace | undefined;
-  /** Entries of each ring, 2 to `maxQueueEntries`; one less can be in flight. Default 256, or `maxQueueEntries`. */
+  /**
+   * Entries of each ring, 2 to `maxQueueEntries`; one less can be in flight, and no more than 32,767, which leaves a bit of
+   * the command identifier to know a late completion by. Default 256, or `maxQueueEntries`.
+   */
   entries?: number | undefined;
   /**
    * `'poll'` polls for completions while commands are in flight: the lowest latency, for a CPU's time.

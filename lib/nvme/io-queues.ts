@@ -9,6 +9,7 @@ import { IoBuffers, type BufferSizes } from './io-buffers.js';
 import { certain, IoQueuePair, type IoQueuePairHost } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
 import { allOf, freeAll, QueueMemory } from './queue-memory.js';
+import { MOST_SLOTS } from './queue-pair.js';
 import { NvmeQueue } from './queue.js';
 import { NvmeStatusError } from './status.js';
 
@@ -62,8 +63,8 @@ export class IoQueues {
     const wanted = options.entries ?? Math.min(DEFAULT_ENTRIES, maxQueueEntries);
     const entries = integer('entries', wanted, LEAST_ENTRIES, maxQueueEntries);
     // MAXCMD; 0 where the controller does not say.
-    const most = info.identity.maxOutstandingCommands;
-    const slots = most === 0 ? entries - 1 : Math.min(entries - 1, most);
+    const most = info.identity.maxOutstandingCommands || MOST_SLOTS;
+    const slots = Math.min(entries - 1, most, MOST_SLOTS);
     const sizes = bufferSizes(options, slots, info);
     const id = this.#reserve();
     const owned: DmaBuffer[] = [];

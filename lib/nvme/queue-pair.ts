@@ -284,6 +284,8 @@ const KEPT = 3;
 
 /** Bits of a command identifier that are used, where slots do not need more: FFFFh is not to be used (section 3.3.3.1). */
 const IDENTIFIER_BITS = 15;
+/** The most slots whose identifiers have a bit left that tells one use from the next. FFFFh is that of one more. */
+export const MOST_SLOTS = 32_767;
 
 /** Who a slot is for: see the top of the file. */
 export type SlotUse = typeof TAGGED | typeof OWNED;
@@ -322,7 +324,7 @@ export class CommandSlots {
     const slotBits = Math.ceil(Math.log2(count));
     this.#useStep = 1 << slotBits;
     this.#slotMask = this.#useStep - 1;
-    this.#identifierMask = (1 << Math.max(IDENTIFIER_BITS, slotBits)) - 1;
+    this.#identifierMask = (1 << Math.max(IDENTIFIER_BITS, slotBits + 1)) - 1;
     this.commandIds = new Uint16Array(count);
     for (let i = 0; i < count; i++) this.commandIds[i] = (i - this.#useStep) & this.#identifierMask;
     this.#free = new Uint16Array(count);

@@ -37,3 +37,24 @@ test('one that gives up while others wait leaves them their deadlines', async ()
   await first;
   expect(await exclusive.run('the fourth', { timeoutMs: 60_000 }, async () => 4)).toBe(4);
 });
+
+test('one without a deadline waits as long as those before it take, and hears nothing of how they end', async () => {
+  const before = timers();
+  const exclusive = new Exclusive();
+  let fail!: (error: Error) => void;
+  const endless = exclusive.run(
+    'the endless one',
+    { timeoutMs: Infinity },
+    () => new Promise<void>((_, reject) => (fail = reject)),
+  );
+  const order: string[] = [];
+  const patient = exclusive.run('the patient one', undefined, async () => void order.push('patient'));
+  const hurried = exclusive.run('the hurried one', { timeoutMs: 5 }, async () => void order.push('hurried'));
+  await expect(hurried).rejects.toMatchObject({ code: 'ETIMEDOUT' });
+  expect(order).toEqual([]);
+  expect(timers()).toBeLessThanOrEqual(before);
+  fail(new Error('the connection has ended'));
+  await expect(endless).rejects.toThrow('the connection has ended');
+  await patient;
+  expect(order).toEqual(['patient']);
+});

@@ -331,6 +331,15 @@ describe('queues', () => {
     await expect(controller.createQueue({ entries: 1 })).rejects.toThrow(RangeError);
   });
 
+  test('a ring of the most entries has identifiers to spare', async () => {
+    const { controller } = await opened({ emulated: { queueEntries: 65_536, mdts: 1 } });
+    expect(controller.maxQueueEntries).toBe(65_536);
+    const queue = await controller.createQueue({ entries: 65_536 });
+    expect(queue.depth).toBe(32_767);
+    await queue.write(5, pattern(512));
+    expect((await queue.read(5, 1)).equals(pattern(512))).toBe(true);
+  });
+
   test('a completion queue that the controller has kept over a reset is replaced', async () => {
     // SPDK's target keeps one whose submission queue was not made yet.
     const commands: number[] = [];
