@@ -17,6 +17,7 @@ const LAYERS = [
   { name: 'adaptive-spin' },
   { name: 'cloning' },
   { name: 'brand' },
+  { name: 'open-metrics' },
   { name: 'errors' },
   { name: 'process-limits' },
   { name: 'admission-queue' },

@@ -47,6 +47,7 @@ export type {
   DeviceCounters,
   SpinState,
   Negotiated,
+  RequestTrace,
   SyncCallOptions,
 } from './connection/index.js';
 export type { Dial, Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';

@@ -26,6 +26,7 @@ const DOCUMENTS = {
     'migration',
     'remote-devices',
     'silicon',
+    'observability',
     'performance',
   ],
   Testing: ['writing-a-device', 'testing-in-ci', 'replay', 'proxy', 'servers'],

@@ -58,6 +58,7 @@ import {
   checkMemory,
   type RegionAccess,
 } from './region-access-codec.js';
+import { RequestObserver } from './request-observer.js';
 import { RequestScheduler, checkInFlight } from './request-scheduler.js';
 import type { EncodedMessage, SendQueueOwner } from './send-queue.js';
 import { ServerRequests, type RequestHandler } from './server-request.js';
@@ -77,6 +78,8 @@ export interface ConnectionOptions {
   spinUs?: number | undefined;
   /** Hears of every message on this connection's sockets, while it is active. */
   tap?: MessageTap | undefined;
+  /** Hears of every request, where it is active. */
+  observer?: RequestObserver | undefined;
 }
 
 const NO_FDS: number[] = [];
@@ -93,6 +96,7 @@ export class Connection implements ChannelHandler {
   /** The deadline of messages of calls that say nothing, in milliseconds. */
   readonly timeoutMs: number;
   readonly #tap: MessageTap | undefined;
+  readonly #observer: RequestObserver;
   readonly #spinUs: number | undefined;
   /** Settles, never rejects, with the reason when the connection ends. */
   readonly closed: Promise<VfioUserError>;
@@ -107,6 +111,7 @@ export class Connection implements ChannelHandler {
     this.timeoutMs = timeoutOf(options, DEFAULT_TIMEOUT_MS);
     this.closed = new Promise((resolve) => (this.#settleClosed = resolve));
     this.#tap = options.tap;
+    this.#observer = options.observer ?? new RequestObserver();
     this.#spinUs = options.spinUs;
     const inFlight = checkInFlight(options.inFlight ?? DEFAULT_IN_FLIGHT);
     const sockets = new Sockets(this.#channel(open));
@@ -136,6 +141,11 @@ export class Connection implements ChannelHandler {
   get counters(): Counters {
     const { inFlight, queued, tombstones } = this.#scheduler;
     return { ...this.#statistics, inFlight, queued, tombstones };
+  }
+
+  /** Who hears of its requests. */
+  get observer(): RequestObserver {
+    return this.#observer;
   }
 
   /** Why the connection ended; undefined while it is open. */
@@ -210,6 +220,18 @@ export class Connection implements ChannelHandler {
     decode: Decoder<T>,
     options?: TrackedCallOptions,
   ): Promise<T> {
+    const observer = this.#observer;
+    if (!observer.isActive) return this.#call(command, payload, fds, decode, options);
+    return observer.async(this.peer, command, () => this.#call(command, payload, fds, decode, options));
+  }
+
+  #call<T>(
+    command: number,
+    payload: Uint8Array | null,
+    fds: readonly number[] | null,
+    decode: Decoder<T>,
+    options: TrackedCallOptions | undefined,
+  ): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       const message = this.#encodeCall(command, payload, fds);
       const onAbandoned = options?.onAbandoned;
@@ -226,8 +248,9 @@ export class Connection implements ChannelHandler {
     decode: Decoder<T>,
     options?: SyncCallOptions,
   ): T {
-    const message = this.#encodeCall(command, payload, fds);
-    return this.#blocking.call(command, message, decode, options);
+    const observer = this.#observer;
+    const call = () => this.#blocking.call(command, this.#encodeCall(command, payload, fds), decode, options);
+    return observer.isActive ? observer.sync(this.peer, command, 'sync', call) : call();
   }
 
   /**
@@ -236,6 +259,12 @@ export class Connection implements ChannelHandler {
    * resized meanwhile; the signal's reason.
    */
   access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
+    const observer = this.#observer;
+    if (!observer.isActive) return this.#access(access, options);
+    return observer.async(this.peer, access, () => this.#access(access, options));
+  }
+
+  #access<T>(access: RegionAccess<T>, options: CallOptions | undefined): Promise<T> {
     return new Promise<T>((resolve, reject) => {
       checkMemory(access);
       const message = this.#encoder.encode(access, FLAGS_COMMAND);
@@ -247,11 +276,19 @@ export class Connection implements ChannelHandler {
 
   /** `access`, blocking: the lowest latency. */
   accessSync<T>(access: RegionAccess<T>, options: SyncCallOptions | undefined): T {
-    return this.#blocking.access(access, options);
+    const observer = this.#observer;
+    if (!observer.isActive) return this.#blocking.access(access, options);
+    return observer.sync(this.peer, access, 'sync', () => this.#blocking.access(access, options));
   }
 
   /** REGION_WRITE with No_reply, in its turn among the calls. An error of it is only counted. */
   post(access: RegionAccess<void>): void {
+    const observer = this.#observer;
+    if (!observer.isActive) this.#post(access);
+    else observer.sync(this.peer, access, 'posted', () => this.#post(access));
+  }
+
+  #post(access: RegionAccess<void>): void {
     this.#scheduler.refuseWhenClosed(access.command);
     const message = this.#encoder.encode(access, FLAGS_POSTED);
     writeHeaderId(message.head, 0, this.#postedId);

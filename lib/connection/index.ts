@@ -18,6 +18,7 @@ export { Deadlines, type Timed } from './deadlines.js';
 export { Exclusive } from './exclusive.js';
 export { OUR_VERSION, negotiate, type HandshakeOptions, type Negotiated } from './handshake.js';
 export type { MessageTap } from '../transport/index.js';
+export { RequestObserver, type RequestTrace } from './request-observer.js';
 export type { RequestHandler, ServerRequest } from './server-request.js';
 export { within } from './within.js';
 export { checkAttached, lostMemory, partOf } from './callers-memory.js';

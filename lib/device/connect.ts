@@ -4,9 +4,10 @@ import {
   DEFAULT_TIMEOUT_MS,
   MAX_IN_FLIGHT,
   checkInFlight,
+  RequestObserver,
   negotiate,
   type CallOptions,
-  type MessageTap,
+  type ConnectionOptions,
   type OpenTransport,
 } from '../connection/index.js';
 import type { AddressRange } from '../emulator/address-range.js';
@@ -150,32 +151,33 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
  */
 export async function connect(
   endpoint: Endpoint | ModelEndpoint | PciEndpoint,
-  given: ConnectOptions = {},
+  options: ConnectOptions = {},
 ): Promise<Device> {
-  OPTIONS.check('connect', given);
+  OPTIONS.check('connect', options);
   const opener = await openerOf(endpoint);
-  const quirks = checkQuirks(given.quirks);
-  const options = withQuirks(given, quirks);
-  const { timeoutMs = DEFAULT_TIMEOUT_MS } = options;
+  const quirks = checkQuirks(options.quirks);
+  const settings = withQuirks(options, quirks);
+  const { timeoutMs = DEFAULT_TIMEOUT_MS, signal } = settings;
   const deadline = performance.now() + timeoutMs;
-  const { signal } = options;
   const call = (): CallOptions => ({ timeoutMs: Math.max(1, deadline - performance.now()), signal });
   requireLittleEndian();
   // A quirk's.
-  if (options.inFlight !== undefined) checkInFlight(options.inFlight);
-  const reconnect = reconnectOptions(opener, options);
-  const tap = await openTap({ trace: options.trace, capture: options.capture }, true);
+  if (settings.inFlight !== undefined) checkInFlight(settings.inFlight);
+  const reconnect = reconnectOptions(opener, settings);
+  const tap = await openTap({ trace: settings.trace, capture: settings.capture }, true);
+  const observer = new RequestObserver();
   let context: DeviceContext | undefined;
   let dialled: Dialled | undefined;
-  const dialAgain = (again: CallOptions): Promise<Dialled> => dial(opener, options, quirks, tap, again);
+  const dialAgain = (again: CallOptions): Promise<Dialled> =>
+    dial(opener, settings, quirks, { tap, observer }, again);
   try {
     dialled = await dialAgain(call());
     const { connection, negotiated } = dialled;
-    const settings = {
-      ...contextOptions(options, quirks, connection.passesFds),
+    const forContext = {
+      ...contextOptions(settings, quirks, connection.passesFds),
       addresses: opener.addresses?.(),
     };
-    const opened = (context = new DeviceContext(connection, negotiated, settings));
+    const opened = (context = new DeviceContext(connection, negotiated, forContext));
     opened.addResource(tap);
     const description = await discover(connection, call());
     const { info, regions: descriptions, irqs } = description;
@@ -183,7 +185,7 @@ export async function connect(
     const regions = descriptions.map((region) => new Region(opened, region));
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
     const config = isPci ? await shadow(opened, regions, call()) : undefined;
-    const device = new Device(opened, { info, regions, irqs, config }, options);
+    const device = new Device(opened, { info, regions, irqs, config }, settings);
     connection.trim();
     if (reconnect === undefined) {
       void connection.closed.then((reason) => {
@@ -278,7 +280,7 @@ async function dial(
   opener: Opener,
   options: ConnectOptions,
   quirks: CheckedQuirks,
-  tap: MessageTap | undefined,
+  watchers: Pick<ConnectionOptions, 'tap' | 'observer'>,
   call: CallOptions,
 ): Promise<Dialled> {
   const open = await opener.open({
@@ -289,7 +291,7 @@ async function dial(
     serverUid: options.serverUid,
   });
   const { timeoutMs, spinUs } = options;
-  const connection = new Connection(open, { timeoutMs, spinUs, tap });
+  const connection = new Connection(open, { timeoutMs, spinUs, ...watchers });
   connection.inFlightLimit = options.inFlight ?? (connection.passesFds ? connection.inFlightLimit : 1);
   try {
     const negotiated = await negotiate(connection, options, call);

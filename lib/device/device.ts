@@ -15,6 +15,7 @@ import { enableDevice } from './pci-enable.js';
 import { Features } from './features.js';
 import { identityOf } from './identity.js';
 import { Irqs } from './irqs.js';
+import { deviceMetrics } from './metrics.js';
 import { Migration } from './migration.js';
 import { anotherDevice } from './reconnect.js';
 import type { RegionDescription } from './region-description.js';
@@ -115,6 +116,22 @@ export class Device extends EventEmitter<DeviceEvents> {
   get counters(): DeviceCounters {
     const { connection } = this.#context;
     return { ...connection.counters, spin: connection.spin };
+  }
+
+  /**
+   * What the device's connection has done until now, for Prometheus and its like: OpenMetrics 1.0 text, which ends with
+   * `# EOF`. Messages and bytes, what waits, interrupts, and how long requests took, in seconds by command. Durations are
+   * measured from the first call of this on: until then nothing is spent on them. A reconnect begins the counters anew.
+   */
+  metrics(): string {
+    const { connection } = this.#context;
+    return deviceMetrics({
+      peer: connection.peer,
+      isConnected: this.#context.problemOf(undefined) === undefined && !this.isClosed,
+      counters: this.counters,
+      irqs: this.irqs,
+      observer: connection.observer,
+    });
   }
 
   /** The most that a wait may spin, in microseconds: the option of `connect`. */

@@ -5,6 +5,7 @@ import { UINT64_MAX } from '../fields.js';
 import * as option from '../options.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
+import { CommandMetrics } from './command-metrics.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 import { fdsForClients, mappingsForClients, queuedFdsFor } from '../process-limits.js';
@@ -76,6 +77,8 @@ export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 
   maxQueuedFds: number;
   /** `maxDmaMaps` was given: the reply to VERSION names it, also to clients that do not propose it. */
   tellsMaxDmaMaps: boolean;
+  /** Of all clients together. */
+  metrics: CommandMetrics;
   intercept: Intercept | undefined;
   onClient: ((client: ConnectedClient) => void) | undefined;
 }
@@ -116,6 +119,7 @@ export function settingsOf(options: EmulatorOptions, places = 1): Settings {
     dmaTimeoutMs: options.dmaTimeoutMs ?? 5_000,
     versionTimeoutMs: options.versionTimeoutMs ?? 5_000,
     messageTimeoutMs: options.messageTimeoutMs ?? 10_000,
+    metrics: new CommandMetrics(),
     intercept: options.intercept,
     onClient: options.onClient,
     onError: guarded(options.onError ?? warn),

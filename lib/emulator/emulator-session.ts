@@ -246,33 +246,46 @@ export class EmulatorSession implements TransportHandler {
   }
 
   #execute(message: Message): void {
+    const { metrics } = this.#settings;
+    const measured = metrics.begin();
     try {
       if (this.#state === 'greeting') {
         this.#greet(message);
         return;
       }
       const answer = this.#commands!.execute(message);
-      if (isPromise(answer)) void this.#finish(message, answer);
-      else this.#reply(message, answer);
+      if (isPromise(answer)) {
+        void this.#finish(message, answer, measured);
+        return;
+      }
+      this.#reply(message, answer);
+      metrics.end(message.command, measured, false);
     } catch (error) {
       this.#refuse(message, error);
+      metrics.end(message.command, measured, true);
     } finally {
       closeFds(message.fds);
     }
   }
 
-  async #finish(message: Message, answer: Promise<Reply>): Promise<void> {
+  async #finish(message: Message, answer: Promise<Reply>, measured: number | undefined): Promise<void> {
     this.#isBusy = true;
+    let isRefused = false;
     const respond = await answer.then(
       (reply) => () => this.#reply(message, reply),
-      (error: unknown) => () => this.#refuse(message, error),
+      (error: unknown) => () => {
+        isRefused = true;
+        this.#refuse(message, error);
+      },
     );
     const begun = performance.now();
     try {
       respond();
     } catch (error) {
+      isRefused = true;
       this.#refuse(message, error);
     }
+    this.#settings.metrics.end(message.command, measured, isRefused);
     this.#isBusy = false;
     this.#spend(begun);
     this.#runQueue();

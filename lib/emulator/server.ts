@@ -9,6 +9,7 @@ import {
   listenAt,
   listeningPath,
   openFd,
+  shownPath,
   type ListeningSocket,
   type Transport,
   type TransportHandler,
@@ -178,6 +179,14 @@ export class EmulatorServer implements AsyncDisposable {
   /** Clients that are served at this moment, those that have not sent VERSION yet among them where there is a place. */
   get clientCount(): number {
     return this.#listener.count;
+  }
+
+  /**
+   * What clients asked for until now, for Prometheus and its like: OpenMetrics 1.0 text, which ends with `# EOF`. Clients,
+   * and how long commands took, in seconds by command. Measured from the first call of this on.
+   */
+  metrics(): string {
+    return this.#settings.metrics.text(this.path === undefined ? '' : shownPath(this.path), this.clientCount);
   }
 
   /** Lets the process end although the server runs. */

@@ -9,6 +9,7 @@ import { openListener, type Listener } from './listener.js';
 import type { OpenPeer } from './peer.js';
 import type { ListenAddress, ProxyCounters, ProxyOptions, ServerAddress, Settings } from './proxy-options.js';
 import { settingsOf } from './proxy-options.js';
+import { proxyMetrics } from './metrics.js';
 import { ProxySession } from './proxy-session.js';
 import { connectUpstream, serverName } from './connect-upstream.js';
 import { PendingClient } from './pending-client.js';
@@ -116,6 +117,14 @@ export class ProxyServer implements AsyncDisposable {
     const faults = this.#parts.settings.plan?.fired ?? 0;
     const open = this.#room.size;
     return { clients: this.#clients, open, refused: this.#refused, toServer, toClient, faults, interrupts };
+  }
+
+  /**
+   * What went through until now, for Prometheus and its like: OpenMetrics 1.0 text, which ends with `# EOF`. The counters
+   * of `counters`.
+   */
+  metrics(): string {
+    return proxyMetrics(this.address, this.counters);
   }
 
   /** Lets the process end although the proxy waits for clients. Those that are there keep it. */

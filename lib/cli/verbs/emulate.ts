@@ -10,12 +10,17 @@ import {
   type DeviceModel,
 } from '../../emulator/index.js';
 import { listeningAddress } from '../endpoint.js';
+import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
 import { print } from '../output.js';
 import { untilStopped } from '../stop-signals.js';
 import { UsageError } from '../errors.js';
 import { byteSize, length } from '../numbers.js';
 
-type EmulateOptions = EmulateNvmeOptions & { socket: string; migration?: 'stop-copy' | 'pre-copy' };
+type EmulateOptions = EmulateNvmeOptions & {
+  socket: string;
+  migration?: 'stop-copy' | 'pre-copy';
+  metrics?: MetricsAddress;
+};
 
 const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
@@ -49,7 +54,7 @@ export function registerEmulate(program: Command): void {
         'pre-copy',
       ]),
     );
-  addNvmeOptions(command).addHelpText('after', HELP).action(emulate);
+  addMetricsOption(addNvmeOptions(command)).addHelpText('after', HELP).action(emulate);
 }
 
 async function emulate(name: string, options: EmulateOptions): Promise<void> {
@@ -59,6 +64,7 @@ async function emulate(name: string, options: EmulateOptions): Promise<void> {
   const device = await DEVICES[name]!(options);
   try {
     await using server = await serve(device, { path });
+    await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
     await print(`listening on ${socket}\n`);
     await Promise.race([stopped, server.closed]);
   } finally {

@@ -11,6 +11,7 @@ import {
 } from '../../proxy/index.js';
 import { UsageError, printable } from '../errors.js';
 import { addressOf, endpointOf } from '../endpoint.js';
+import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
 import type { GlobalOptions } from '../global-options.js';
 import { byteSize, length, size } from '../numbers.js';
 import { print } from '../output.js';
@@ -33,6 +34,7 @@ interface Options {
   maxMessage?: number;
   maxClients?: number;
   spin?: number;
+  metrics?: MetricsAddress;
 }
 
 const HELP = `
@@ -63,7 +65,7 @@ Examples:
   $ vfio-user proxy --listen @front --connect @dev --fault delay:ms=20,probability=0.1 --seed 7`;
 
 export function registerProxy(program: Command): void {
-  program
+  const command = program
     .command('proxy')
     .description('stand between clients and a server: log, capture, disturb')
     .requiredOption('--listen <address>', 'where clients connect to')
@@ -93,9 +95,8 @@ export function registerProxy(program: Command): void {
     )
     .option('--max-message <size>', 'the largest message that makes sense (1 MiB and 4 KiB)', byteSize)
     .option('--max-clients <count>', 'clients at once; others wait (64)', length)
-    .option('--spin <us>', 'microseconds to look for the next message before sleeping (50); 0 never', size)
-    .addHelpText('after', HELP)
-    .action(run);
+    .option('--spin <us>', 'microseconds to look for the next message before sleeping (50); 0 never', size);
+  addMetricsOption(command).addHelpText('after', HELP).action(run);
 }
 
 async function run(options: Options, command: Command): Promise<void> {
@@ -118,6 +119,7 @@ async function run(options: Options, command: Command): Promise<void> {
       process.stderr.write(`${printable(describeEvent(event))}\n`);
     },
   });
+  await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
   await print(`listening on ${printable(shownAddress(options.listen, server.address))}\n`);
   await warnWithoutServer(options.connect, wait);
   await stopped;
