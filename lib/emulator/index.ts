@@ -1,6 +1,6 @@
 /**
  * Servers for demos and tests: devices in TypeScript, offered over a Unix socket, a file descriptor or a stream. `EduDevice`,
- * `NvmeDevice` and `RamDevice` are ready; `PciDevice` is the base of a device of your own.
+ * `NvmeDevice` and `RamDevice` are ready; `defineDevice` makes a device of your own of a register map, `PciDevice` is its base.
  *
  * ```ts
  * const device = new EduDevice();
@@ -10,7 +10,40 @@
  */
 export { VfioUserError } from '../errors.js';
 export type { BarKind, BarLocation } from '../pci/index.js';
+export type { Access, ReadEffect, WriteEffect } from '../register-map/access.js';
+export type {
+  AccessData,
+  ArrayData,
+  EnumValueData,
+  IntegerData,
+  RegisterBlockData,
+  RegisterData,
+  RegisterFieldData,
+  RegisterGroupData,
+  RegisterMapData,
+} from '../register-map/data.js';
+export type {
+  BlockInfo,
+  EnumValue,
+  FieldInfo,
+  GroupInfo,
+  MemberInfo,
+  RegisterInfo,
+  RegisterMap,
+} from '../register-map/map.js';
 export { MigrationState, type MmapArea, type SubRegion } from '../protocol/index.js';
+export type {
+  DeviceBehaviour,
+  DeviceValue,
+  RegisterBehaviour,
+  RegisterWrite,
+  RegisterWriteFunction,
+} from './defined/behaviour.js';
+export { defineDevice, type DeviceDefinition } from './defined/define-device.js';
+export { DefinedDevice, type DeviceIdentity } from './defined/defined-device.js';
+export { DeviceHandle } from './defined/device-handle.js';
+export type { DeviceInterrupts, DeviceMsix } from './defined/interrupts.js';
+export type { DeviceBar } from './defined/layout.js';
 export { DeviceError, DmaError } from './device-error.js';
 export type {
   ClientContext,

@@ -7,6 +7,6 @@ export function isPromise<T>(value: T | Promise<T>): value is Promise<T> {
 }
 
 /** `then(value)`, at once where `value` is no promise. */
-export function andThen<T, R>(value: T | Promise<T>, then: (value: T) => R): R | Promise<R> {
+export function andThen<T, R>(value: T | Promise<T>, then: (value: T) => R | Promise<R>): R | Promise<R> {
   return isPromise(value) ? value.then(then) : then(value);
 }

@@ -1,4 +1,5 @@
 /** Register maps out of files, in any of the four formats. */
+import { readFileSync, statSync } from 'node:fs';
 import { readFile, stat } from 'node:fs/promises';
 import { byteArray, wrongType } from '../fields.js';
 import type { RegisterMapData } from './data.js';
@@ -37,10 +38,20 @@ export interface LoadedRegisterMap {
 export async function loadRegisterMap(path: string): Promise<LoadedRegisterMap> {
   if (typeof path !== 'string') throw wrongType('loadRegisterMap: path', 'a string', path);
   const { size } = await stat(path);
-  if (size > XML_LIMITS.bytes) {
-    throw new RegisterMapError(`${path} has ${size} bytes; at most ${XML_LIMITS.bytes} are read`);
-  }
+  requireSize(path, size);
   return parseRegisterMap(await readFile(path));
+}
+
+/** `loadRegisterMap`, blocking. */
+export function readRegisterMapSync(path: string | URL): LoadedRegisterMap {
+  const { size } = statSync(path);
+  requireSize(String(path), size);
+  return parseRegisterMap(readFileSync(path));
+}
+
+function requireSize(path: string, size: number): void {
+  if (size <= XML_LIMITS.bytes) return;
+  throw new RegisterMapError(`${path} has ${size} bytes; at most ${XML_LIMITS.bytes} are read`);
 }
 
 /**

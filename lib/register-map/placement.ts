@@ -90,12 +90,7 @@ export class RegisterPlacement {
    * @throws RangeError where there is none, or several blocks have one
    */
   find(name: string): PlacedRegister & { readonly field: FieldInfo | undefined } {
-    const found = this.#blocks.flatMap(({ block }) => {
-      const own = name.toLowerCase().startsWith(`${block.name.toLowerCase()}.`);
-      const paths = own ? [name, name.slice(block.name.length + 1)] : [name];
-      return paths.flatMap((path) => findIn(block, path));
-    });
-    const [first, second] = found;
+    const [first, second] = this.findAll(name);
     if (first === undefined) {
       throw outOfRange(
         `the map ${this.#map.name} has no register or field ${JSON.stringify(name.slice(0, 80))}`,
@@ -108,6 +103,15 @@ export class RegisterPlacement {
     const placed = this.registers.find(({ register }) => register === first.register);
     if (placed === undefined) throw outOfRange(`the map ${this.#map.name} has no register ${name}`);
     return { ...placed, field: first.field };
+  }
+
+  /** @internal All that are called so. */
+  findAll(name: string): { register: RegisterInfo; field: FieldInfo | undefined }[] {
+    return this.#blocks.flatMap(({ block }) => {
+      const own = name.toLowerCase().startsWith(`${block.name.toLowerCase()}.`);
+      const paths = own ? [name, name.slice(block.name.length + 1)] : [name];
+      return paths.flatMap((path) => findIn(block, path));
+    });
   }
 
   /** The registers that an access of so many bytes touches. */

@@ -2,7 +2,9 @@ import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globa
 import type { ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
-import { Scratch, outcomeOf, start, vfioUser } from './cli.js';
+import path from 'node:path';
+import { pathToFileURL } from 'node:url';
+import { MAIN, Scratch, outcomeOf, start, vfioUser } from './cli.js';
 
 jest.setTimeout(60_000);
 
@@ -36,6 +38,94 @@ describe('emulate ram', () => {
     const report = JSON.parse(stdout) as { regions: { mmap: unknown[] }[] };
     expect(report).toMatchObject({ vendorId: 0x1234, deviceId: 0x5241 });
     expect(report.regions[1]!.mmap.length).toBeGreaterThan(0);
+  });
+});
+
+describe('emulate of a module', () => {
+  const emulator = pathToFileURL(path.join(path.dirname(MAIN), '..', 'emulator', 'index.js')).href;
+  const definition = `defineDevice({
+    id: { vendorId: 0x1234, deviceId: 0x0042 },
+    map: { format: 'vfio-user-registers/1', name: 'm', blocks: [
+      { name: 'B', children: [{ name: 'ID', offset: 0, access: 'RO', reset: 0x1d }, { name: 'SQUARE', offset: 4 }] }
+    ] },
+    on: { SQUARE: (device, value) => device.set('SQUARE', value * value) },
+  })`;
+
+  function module(name: string, source: string): string {
+    const file = scratch.path(name);
+    writeFileSync(file, `import { defineDevice, PciDevice, PciConfigSpace } from '${emulator}';\n${source}`);
+    return file;
+  }
+
+  test.each([
+    ['a device', `export default ${definition};`],
+    ['a function', `export default async () => ${definition};`],
+    [
+      'a class',
+      `export default class Own extends PciDevice {
+        constructor() { super(new PciConfigSpace({ vendorId: 1, deviceId: 2 }), []); return ${definition}; }
+      }`,
+    ],
+  ])('whose default export is %s', async (_, source) => {
+    child = start(['emulate', module('own.mjs', source), '--socket', socket]);
+    expect((await vfioUser('write', socket, 'bar0', '4', '12', '--wait', '--enable')).stderr).toBe('');
+    expect((await vfioUser('read', socket, 'bar0', '4', '--enable')).stdout).toBe('0x00000090\n');
+    child.kill('SIGTERM');
+    expect((await once(child, 'exit'))[0]).toBe(0);
+  });
+
+  test.each([
+    ['nothing', 'own.mjs', 'export const a = 1, b = 2;', 'it has no default export; its exports are a, b'],
+    [
+      'a number',
+      'own.mjs',
+      'export default () => 7;',
+      'what its default export gives must be a device (with regions and irqs), and is number',
+    ],
+    ['an object', 'own.mjs', 'export default { a: 1 };', 'and is an object with a'],
+    [
+      'one that contradicts itself',
+      'own.mjs',
+      'export default { regions: [], irqs: 7 };',
+      'the device: irqs must be a list, got 7',
+    ],
+    ['a region of nothing', 'own.mjs', 'export default { regions: [null], irqs: [] };', 'region'],
+  ])('that exports %s is refused by name', async (_, name, source, message) => {
+    const file = module(name, source);
+    const { status, stdout, stderr } = await vfioUser('emulate', file, '--socket', socket);
+    expect([status, stdout]).toEqual([1, '']);
+    expect(stderr).toContain(`vfio-user: ${file}: `);
+    expect(stderr).toContain(message);
+    expect(stderr).toContain('ERR_VFIO_USER_DEVICE_MODULE');
+    expect(existsSync(socket)).toBe(false);
+  });
+
+  test('in TypeScript, where Node runs it', async () => {
+    const file = module('own.ts', `const id: number = 1;\nexport default ${definition};`);
+    if ('typescript' in process.features && process.features.typescript !== false) {
+      child = start(['emulate', file, '--socket', socket]);
+      expect((await vfioUser('read', socket, 'bar0', '0', '--wait', '--enable')).stdout).toBe('0x0000001d\n');
+      return;
+    }
+    const { status, stderr } = await vfioUser('emulate', file, '--socket', socket);
+    expect(status).toBe(1);
+    expect(stderr).toContain(
+      `Node ${process.versions.node} does not run TypeScript: use Node 22.18 or later`,
+    );
+  });
+
+  test('that throws says what it threw; one that is not there, and one of another kind, are named', async () => {
+    const thrown = await vfioUser('emulate', module('own.mjs', "throw new Error('own')"), '--socket', socket);
+    expect(thrown).toMatchObject({ status: 1, stdout: '' });
+    expect(thrown.stderr).toContain('own');
+    const missing = await vfioUser('emulate', './none.js', '--socket', socket);
+    expect(missing.stderr).toMatch(/none\.js.*ERR_MODULE_NOT_FOUND/);
+    const other = await vfioUser('emulate', './own.py', '--socket', socket);
+    expect(other).toMatchObject({ status: 2, stdout: '' });
+    expect(other.stderr).toContain("a module's name ends with .js, .mjs, .cjs, .ts, .mts or .cts");
+    const unknown = await vfioUser('emulate', 'uart', '--socket', socket);
+    expect(unknown).toMatchObject({ status: 2, stdout: '' });
+    expect(unknown.stderr).toContain('It is edu, ram, nvme, or a module such as ./uart.js.');
   });
 });
 

@@ -1,5 +1,5 @@
 /** `vfio-user emulate`: a device to try things on. */
-import { Argument, Option, type Command } from 'commander';
+import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
 import {
   EduDevice,
   FileStore,
@@ -9,6 +9,7 @@ import {
   serve,
   type DeviceModel,
 } from '../../emulator/index.js';
+import { closeDevice, isModulePath, loadDeviceModule } from '../device-module.js';
 import { listeningAddress } from '../endpoint.js';
 import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
 import { print } from '../output.js';
@@ -33,6 +34,9 @@ Devices:
   edu   QEMU's educational device, 1234:11e8: identification, liveness, factorial, interrupts, a DMA engine
   ram   1234:5241: memory by message and by mapping, MSI-X, a DMA engine
   nvme  1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
+  FILE  a module whose default export is a device, a class of one, or a function that gives one: ./uart.js, or
+        ./uart.ts where Node runs TypeScript (22.18 and later). defineDevice of vfio-user/emulator makes one of a register
+        map: docs/writing-a-device.md
 
 Runs until it is interrupted, and removes the socket file then.
 
@@ -40,13 +44,14 @@ Examples:
   $ vfio-user emulate edu --socket /tmp/edu.sock
   $ vfio-user emulate edu --socket @edu
   $ vfio-user emulate ram --socket /tmp/ram.sock --migration pre-copy
-  $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096`;
+  $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096
+  $ vfio-user emulate ./uart.js --socket /tmp/uart.sock`;
 
 export function registerEmulate(program: Command): void {
   const command = program
     .command('emulate')
     .description('serve an emulated device, to try things on')
-    .addArgument(new Argument('<DEVICE>', 'which one').choices(Object.keys(DEVICES)))
+    .addArgument(deviceArgument())
     .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket')
     .addOption(
       new Option('--migration <kind>', 'ram: its state can be saved and restored').choices([
@@ -57,18 +62,27 @@ export function registerEmulate(program: Command): void {
   addMetricsOption(addNvmeOptions(command)).addHelpText('after', HELP).action(emulate);
 }
 
+/** Completed as one of the names; a module is a device as well. */
+function deviceArgument(): Argument {
+  const names = Object.keys(DEVICES);
+  return new Argument('<DEVICE>', 'which one, or a module').choices(names).argParser((text) => {
+    if (names.includes(text) || isModulePath(text)) return text;
+    throw new InvalidArgumentError(`It is ${names.join(', ')}, or a module such as ./uart.js.`);
+  });
+}
+
 async function emulate(name: string, options: EmulateOptions): Promise<void> {
   const { socket } = options;
   const path = listeningAddress(socket);
   const stopped = untilStopped();
-  const device = await DEVICES[name]!(options);
+  const device = isModulePath(name) ? await loadDeviceModule(name) : await DEVICES[name]!(options);
   try {
     await using server = await serve(device, { path });
     await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
     await print(`listening on ${socket}\n`);
     await Promise.race([stopped, server.closed]);
   } finally {
-    if (device instanceof NvmeDevice) await device.close();
+    await closeDevice(device);
   }
 }
 
