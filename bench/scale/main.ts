@@ -1,7 +1,7 @@
 /**
  * `npm run scale`: what a process holds and how it fares with a thousand devices, beside a server that floods, after a
- * million requests, after ten thousand openings, and with worker threads. Prints a table; exits with 1 where memory or a
- * count is out of bounds.
+ * million requests, after ten thousand openings, with worker threads, and how long a turn of its event loop takes while a
+ * hundred thousand calls wait. Prints a table; exits with 1 where memory or a count is out of bounds.
  */
 import { fork, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
@@ -21,6 +21,15 @@ const FLOODS = ['read', 'unread', 'refused', 'stray', 'write'];
 /** Round trips whose median is taken, and how often that is done. */
 const READS = 20_000;
 const PAIRS = 7;
+/** What waits, and how much of it: calls, or milliseconds of a writeZeroes of so many GiB. */
+const TURNS: readonly [kind: string, of: 'registers' | 'nvme', count: number][] = [
+  ['deadlines', 'registers', 100_000],
+  ['defaults', 'registers', 100_000],
+  ['aborted', 'registers', 100_000],
+  ['nvme', 'nvme', 100_000],
+  ['zeroes', 'nvme', 10_000],
+];
+const NAMESPACE_GIB = 4_096;
 const MODES = ['sync', 'async', 'pipelined', 'write', 'posted', 'dma'];
 
 interface Options {
@@ -39,7 +48,7 @@ interface Step {
   measure: () => Promise<Figures>;
 }
 
-const WORDS = ['devices', 'flood', 'requests', ...MODES, 'openings', 'workers'];
+const WORDS = ['devices', 'flood', 'requests', ...MODES, 'openings', 'workers', 'turns'];
 
 const program = new Command('scale')
   .option('--devices <n>', 'open at once', whole, 1_000)
@@ -123,6 +132,13 @@ function steps(server: string): Step[] {
       bounds: STEADY,
       measure: () => run('open-close', server, cycles),
     },
+    ...TURNS.map(([kind, of, count]) => ({
+      what: `longest turn: ${count} ${kind}`,
+      words: ['turns'],
+      bounds: {},
+      measure: async () =>
+        run('turns', await start('stalled-server', of, String(NAMESPACE_GIB)), kind, count),
+    })),
     { what: '4 workers', words: ['workers'], bounds: OWN, measure: () => run('workers', server, 4, 3) },
   ];
 }

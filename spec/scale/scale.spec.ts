@@ -95,3 +95,15 @@ test('worker threads drive devices of their own, each at its own speed', async (
   expect({ workers, wrong }).toEqual({ workers: 4, wrong: 0 });
   expect(leastReads).toBeGreaterThan(0);
 });
+
+test.each([
+  ['deadlines', 'registers', { TimeoutError: 2_000 }],
+  ['defaults', 'registers', { TimeoutError: 2_000 }],
+  ['aborted', 'registers', { Error: 2_000 }],
+  ['nvme', 'nvme', { TimeoutError: 2_000 }],
+  ['zeroes', 'nvme', { Error: 1 }],
+])('many that wait (%s) all end, over turns that are measured', async (kind, of, ends) => {
+  const turns = await figures('turns', await start('stalled-server', of, '4096'), kind, '2000');
+  expect(turns).toMatchObject({ kind, count: 2_000, ends });
+  expect(turns['turns']).toBeGreaterThan(1);
+});
