@@ -58,3 +58,18 @@ export function accessWidth(text: string): AccessWidth {
   if (text === '1' || text === '2' || text === '4' || text === '8') return Number(text) as AccessWidth;
   throw new InvalidArgumentError('A width is 1, 2, 4 or 8 bytes.');
 }
+
+/** A number of at most so many bits, 32 at most. */
+export function bits(count: number): (text: string) => number {
+  const most = 2 ** count - 1;
+  return (text) => {
+    const value = size(text);
+    if (value > most) throw new InvalidArgumentError(`It is at most ${most}.`);
+    return value;
+  };
+}
+
+/** A number of at most 64 bits, or one with a suffix that is a power of 1,024. */
+export function uint64WithSuffix(text: string): bigint {
+  return WITH_SUFFIX.test(text) ? BigInt(byteSize(text)) : uint64(text);
+}

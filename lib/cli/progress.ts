@@ -4,6 +4,9 @@ import { SingleBar } from 'cli-progress';
 /** Less than this is over before a bar says anything. */
 const LEAST_BYTES = 1 << 20;
 
+/** Between two looks of a clock. */
+const CLOCK_MS = 500;
+
 const STYLE = { stream: process.stderr, clearOnComplete: true, hideCursor: true } as const;
 const NOBODY: Progress = { add: () => {}, say: () => {}, stop: () => {} };
 
@@ -38,5 +41,22 @@ function progressOf(bar: SingleBar): Progress {
     add: (bytes) => bar.increment(bytes),
     say: (what) => bar.update({ note: `, ${what}` }),
     stop: () => bar.stop(),
+  };
+}
+
+/** Says what is going on, and since when, for what takes long and does not say how far it is. */
+export function startClock(what: string): Progress {
+  if (process.stderr.isTTY !== true) return NOBODY;
+  const bar = new SingleBar({ ...STYLE, format: '{what}, {duration_formatted}{note}' });
+  bar.start(Number.MAX_SAFE_INTEGER, 0, { what, note: '' });
+  const timer = setInterval(() => bar.update({ what }), CLOCK_MS);
+  timer.unref();
+  const progress = progressOf(bar);
+  return {
+    ...progress,
+    stop: () => {
+      clearInterval(timer);
+      progress.stop();
+    },
   };
 }

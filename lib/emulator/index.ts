@@ -73,7 +73,11 @@ export type { DirtyTelling } from './dirty-tracking.js';
 export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
 export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
 export { FileStore, MemoryStore, type BlockStore } from './nvme/block-store.js';
-export { EmulatedNamespace, type EmulatedNamespaceOptions } from './nvme/namespace.js';
+export {
+  EmulatedNamespace,
+  type EmulatedLbaFormat,
+  type EmulatedNamespaceOptions,
+} from './nvme/namespace.js';
 export { NvmeDevice, type NvmeDeviceOptions } from './nvme/nvme-device.js';
 export {
   onNthCommand,

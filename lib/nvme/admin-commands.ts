@@ -7,6 +7,14 @@ import { Command, field } from './command.js';
 import type { ControllerInfo } from './controller-info.js';
 import { IDENTIFY_SIZE } from './identify.js';
 import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
+import {
+  checkAdminLength,
+  composed,
+  formatDword,
+  RAW_CHECKS,
+  type FormatOptions,
+  type RawCommand,
+} from './passthrough.js';
 
 /** The most data of one admin command. */
 export const ADMIN_TRANSFER_BYTES = 64 * 1024;
@@ -15,6 +23,12 @@ const LOG_PART_BYTES = 4096;
 /** CDW11 of queue creation: physically contiguous; of completion queues: interrupts enabled. */
 const CONTIGUOUS = 1;
 const INTERRUPTS_ENABLED = 2;
+/** CDW10 of Get Log Page: RAE. */
+const RETAIN_ASYNC_EVENT = 1 << 15;
+/** CDW14 of Get Log Page: OT, the offset is the index of a structure. */
+const INDEX_OFFSET = 1 << 23;
+/** A format erases what may be terabytes. */
+const FORMAT_TIMEOUT_MS = 600_000;
 
 export interface QueueCreation {
   id: number;
@@ -37,13 +51,8 @@ export class AdminCommands {
   async execute(request: AdminCommand, options?: CallOptions): Promise<AdminResult> {
     const { opcode, send, receive = 0 } = request;
     checkTransfer(send, receive);
-    const command = new Command(`admin command 0x${hex(opcode)}`, opcode, request.namespace ?? 0);
-    command.cdw10 = request.cdw10 ?? 0;
-    command.cdw11 = request.cdw11 ?? 0;
-    command.cdw12 = request.cdw12 ?? 0;
-    command.cdw13 = request.cdw13 ?? 0;
-    command.cdw14 = request.cdw14 ?? 0;
-    command.cdw15 = request.cdw15 ?? 0;
+    checkAdminLength(request, send?.length ?? 0, receive);
+    const command = composed(`admin command 0x${hex(opcode)}`, request);
     const data = Buffer.alloc(receive);
     if (send !== undefined) command.through(send, true);
     else if (receive > 0) command.through(data, false);
@@ -64,7 +73,8 @@ export class AdminCommands {
     const { offset = 0 } = options;
     checkDwords('length', length, 4);
     checkDwords('offset', offset, 0);
-    const part = this.#info.hasLogOffsets ? LOG_PART_BYTES : ADMIN_TRANSFER_BYTES;
+    const inParts = this.#info.hasLogOffsets && options.isIndexOffset !== true;
+    const part = inParts ? LOG_PART_BYTES : ADMIN_TRANSFER_BYTES;
     if (!this.#info.hasLogOffsets && (offset > 0 || length > part)) {
       throw new UnsupportedError(
         `the controller does not support log page offsets (LPA bit 2): offset must be 0 and length at most ${part}, ` +
@@ -81,11 +91,12 @@ export class AdminCommands {
 
   /** 5.15 */
   async getFeature(feature: number, options: GetFeatureOptions = {}): Promise<AdminResult> {
-    const { namespace = 0, cdw11 = 0, select = 0, receive = 0 } = options;
+    const { namespace = 0, cdw11 = 0, select = 0, receive = 0, uuidIndex = 0 } = options;
     checkTransfer(undefined, receive);
     const command = new Command(`Get Features 0x${hex(feature)}`, AdminOpcode.GET_FEATURES, namespace);
     command.cdw10 = field('feature', feature, 8) | (field('select', select, 3) << 8);
     command.cdw11 = cdw11;
+    command.cdw14 = field('UUID index', uuidIndex, 7);
     const data = Buffer.alloc(receive);
     if (receive > 0) command.through(data, false);
     return { result: await this.#run(command, options), data };
@@ -93,13 +104,22 @@ export class AdminCommands {
 
   /** 5.27. The promise gives dword 0 of the completion. */
   async setFeature(feature: number, options: SetFeatureOptions = {}): Promise<number> {
-    const { namespace = 0, cdw11 = 0, save = false, send } = options;
+    const { namespace = 0, cdw11 = 0, cdw12 = 0, save = false, send, uuidIndex = 0 } = options;
     checkTransfer(send, 0);
     const command = new Command(`Set Features 0x${hex(feature)}`, AdminOpcode.SET_FEATURES, namespace);
     command.cdw10 = (field('feature', feature, 8) | (save ? 1 << 31 : 0)) >>> 0;
     command.cdw11 = cdw11;
+    command.cdw12 = cdw12;
+    command.cdw14 = field('UUID index', uuidIndex, 7);
     if (send !== undefined) command.through(send, true);
     return this.#run(command, options);
+  }
+
+  /** 5.14. The controller may take minutes. */
+  async format(options: FormatOptions): Promise<void> {
+    const command = new Command('Format NVM', AdminOpcode.FORMAT_NVM, options.namespace);
+    command.cdw10 = formatDword(options);
+    await this.#run(command, { timeoutMs: FORMAT_TIMEOUT_MS, ...callOptions(options) });
   }
 
   /** 5.1. Whether the command was aborted: it is completed with ABORT_REQUESTED then. */
@@ -164,14 +184,20 @@ export class AdminCommands {
   }
 
   async #logPart(page: number, into: Buffer, offset: number, options: LogPageOptions): Promise<void> {
-    const { namespace = ALL_NAMESPACES, specific = 0 } = options;
+    const { namespace = ALL_NAMESPACES, specific = 0, retainEvent = false } = options;
+    const { specificIdentifier = 0, uuidIndex = 0, commandSet = 0, isIndexOffset = false } = options;
     const dwords = into.length / 4 - 1;
     const command = new Command(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
-    const lower = field('log page', page, 8) | (field('log specific field', specific, 7) << 8);
+    const lower =
+      field('log page', page, 8) |
+      (field('log specific field', specific, 7) << 8) |
+      (retainEvent ? RETAIN_ASYNC_EVENT : 0);
     command.cdw10 = halves('log page', lower, 'NUMDL', dwords & 0xffff);
-    command.cdw11 = field('NUMDU', dwords >>> 16, 16);
+    command.cdw11 = halves('NUMDU', dwords >>> 16, 'LSI', specificIdentifier);
     command.cdw12 = offset >>> 0;
     command.cdw13 = field('LPOU', Math.floor(offset / 2 ** 32), 32);
+    const upper = (field('command set', commandSet, 8) << 24) | (isIndexOffset ? INDEX_OFFSET : 0);
+    command.cdw14 = (field('UUID index', uuidIndex, 7) | upper) >>> 0;
     await this.#run(command.through(into, false), options);
   }
 
@@ -193,6 +219,10 @@ export function oneDeadline<T extends CallOptions>(what: string, options: T): ()
     if (left <= 0) throw new TimeoutError(what, timeoutMs);
     return { ...options, timeoutMs: left };
   };
+}
+
+function callOptions({ timeoutMs, signal }: CallOptions): CallOptions {
+  return { ...(timeoutMs !== undefined && { timeoutMs }), ...(signal !== undefined && { signal }) };
 }
 
 function checkTransfer(send: Uint8Array | undefined, receive: number): void {
@@ -222,27 +252,8 @@ function hex(value: number): string {
   return Number(value).toString(16).padStart(2, '0');
 }
 
-/**
- * An admin command (NVM Express Base 2.0, sections 3.3.3.1 and 5). Dwords that are not given are 0. `send` and `receive`
- * exclude each other.
- */
-export interface AdminCommand {
-  /** OPC, 0 to 255; see `AdminOpcode`. */
-  opcode: number;
-  /** NSID, 32 bits. Default 0. */
-  namespace?: number | undefined;
-  /** Command dword 10, 32 bits. */
-  cdw10?: number | undefined;
-  /** Command dword 11, 32 bits. */
-  cdw11?: number | undefined;
-  /** Command dword 12, 32 bits. */
-  cdw12?: number | undefined;
-  /** Command dword 13, 32 bits. */
-  cdw13?: number | undefined;
-  /** Command dword 14, 32 bits. */
-  cdw14?: number | undefined;
-  /** Command dword 15, 32 bits. */
-  cdw15?: number | undefined;
+/** An admin command (NVM Express Base 2.0, sections 3.3.3.1 and 5). `send` and `receive` exclude each other. */
+export interface AdminCommand extends RawCommand {
   /** Data to the controller: a multiple of 4 bytes, at most 64 KiB. */
   send?: Uint8Array | undefined;
   /** How many bytes come from the controller: a multiple of 4, at most 64 KiB. Default 0. */
@@ -265,6 +276,16 @@ export interface LogPageOptions extends CallOptions {
   offset?: number | undefined;
   /** LSP, log specific field, 0 to 127. Default 0. */
   specific?: number | undefined;
+  /** LSI, log specific identifier, 16 bits. Default 0. */
+  specificIdentifier?: number | undefined;
+  /** RAE: the asynchronous event that the page is about stays as it is. Default false. */
+  retainEvent?: boolean | undefined;
+  /** UUID index, 0 to 127. Default 0. */
+  uuidIndex?: number | undefined;
+  /** CSI, command set identifier, 0 to 255. Default 0. */
+  commandSet?: number | undefined;
+  /** OT: `offset` is the index of a structure of the page, and the page is read in one piece. Default false. */
+  isIndexOffset?: boolean | undefined;
 }
 
 /** What Get Features and Set Features have in common. */
@@ -273,6 +294,8 @@ export interface FeatureOptions extends CallOptions {
   namespace?: number | undefined;
   /** Command dword 11, 32 bits: what it means depends on the feature. Default 0. */
   cdw11?: number | undefined;
+  /** UUID index, 0 to 127. Default 0. */
+  uuidIndex?: number | undefined;
 }
 
 /** The options of `NvmeController.getFeature` (section 5.15). */
@@ -285,32 +308,17 @@ export interface GetFeatureOptions extends FeatureOptions {
 
 /** The options of `NvmeController.setFeature` (section 5.27). */
 export interface SetFeatureOptions extends FeatureOptions {
+  /** Command dword 12, 32 bits: what it means depends on the feature. Default 0. */
+  cdw12?: number | undefined;
   /** SV: keeps the value over resets, where the feature can. Default false. */
   save?: boolean | undefined;
   /** Data of the feature: a multiple of 4 bytes, at most 64 KiB. */
   send?: Uint8Array | undefined;
 }
 
-/** A dword, by the name that the specification has for it. */
-function dword(called: string): option.Check {
-  const check = option.wholeNumber(0, UINT32_MAX);
-  return (value, caller) => check(value, caller, called);
-}
-
 /** @internal */
 export const ADMIN_COMMAND = new option.OptionTable<AdminCommand>(
-  {
-    opcode: option.wholeNumber(0, 0xff),
-    namespace: dword('NSID'),
-    cdw10: dword('CDW10'),
-    cdw11: dword('CDW11'),
-    cdw12: dword('CDW12'),
-    cdw13: dword('CDW13'),
-    cdw14: dword('CDW14'),
-    cdw15: dword('CDW15'),
-    send: option.bytes,
-    receive: option.wholeNumber(),
-  },
+  { ...RAW_CHECKS, send: option.bytes, receive: option.wholeNumber() },
   ['opcode'],
 );
 /** @internal */
@@ -319,11 +327,17 @@ export const LOG_PAGE_OPTIONS = new option.OptionTable<LogPageOptions>({
   namespace: option.wholeNumber(0, UINT32_MAX),
   offset: option.wholeNumber(),
   specific: (value, caller) => option.wholeNumber(0, 0x7f)(value, caller, 'log specific field'),
+  specificIdentifier: option.wholeNumber(0, 0xffff),
+  retainEvent: option.boolean,
+  uuidIndex: option.wholeNumber(0, 0x7f),
+  commandSet: option.wholeNumber(0, 0xff),
+  isIndexOffset: option.boolean,
 });
 const FEATURE_CHECKS = {
   ...option.CALL_CHECKS,
   namespace: option.wholeNumber(0, UINT32_MAX),
   cdw11: option.wholeNumber(0, UINT32_MAX),
+  uuidIndex: option.wholeNumber(0, 0x7f),
 } as const;
 /** @internal */
 export const GET_FEATURE_OPTIONS = new option.OptionTable<GetFeatureOptions>({
@@ -334,6 +348,7 @@ export const GET_FEATURE_OPTIONS = new option.OptionTable<GetFeatureOptions>({
 /** @internal */
 export const SET_FEATURE_OPTIONS = new option.OptionTable<SetFeatureOptions>({
   ...FEATURE_CHECKS,
+  cdw12: option.wholeNumber(0, UINT32_MAX),
   save: option.boolean,
   send: option.bytes,
 });

@@ -44,6 +44,13 @@ export class PendingCall implements Linked<PendingCall>, Due {
 /** `Command.answer` until something else is set: the promise gives dword 0 of the completion. */
 export const RESULT: unique symbol = Symbol('dword 0 of the completion');
 
+/** What few commands have: dwords 2 and 3, and metadata in a buffer of its own (MPTR), contiguous. */
+export interface CommandExtra {
+  readonly cdw2: number;
+  readonly cdw3: number;
+  readonly metadata: DmaBuffer | undefined;
+}
+
 export class Command extends PendingCall {
   readonly opcode: number;
   readonly namespace: number;
@@ -66,6 +73,7 @@ export class Command extends PendingCall {
   high = 0;
   /** Without `length`: what PRP2 is. */
   secondPointer = 0n;
+  extra: CommandExtra | undefined = undefined;
   /** How many times it is sent again after a controller reset. */
   retries = 0;
   /** The namespace that it is for, where the driver knows it. */
@@ -119,7 +127,7 @@ export class Command extends PendingCall {
    * others are waited for, or a write that comes late would undo a later one, and memory of the caller's would change.
    */
   get canBeLeft(): boolean {
-    return this.bytes !== undefined && !this.isToDevice;
+    return this.bytes !== undefined && !this.isToDevice && this.extra?.metadata === undefined;
   }
 
   /**
@@ -156,12 +164,17 @@ export class Command extends PendingCall {
     sq[at + 13] = this.cdw13;
     sq[at + 14] = this.cdw14;
     sq[at + 15] = this.cdw15;
+    if (this.extra !== undefined) encodeExtra(sq, at, this.extra);
   }
 
   /** What `encode` would cut off. @throws RangeError. */
   checkFields(): void {
     field('opcode', this.opcode, 8);
     field('NSID', this.namespace, 32);
+    if (this.extra !== undefined) {
+      field('CDW2', this.extra.cdw2, 32);
+      field('CDW3', this.extra.cdw3, 32);
+    }
     field('CDW10', this.cdw10, 32);
     field('CDW11', this.cdw11, 32);
     field('CDW12', this.cdw12, 32);
@@ -169,6 +182,15 @@ export class Command extends PendingCall {
     field('CDW14', this.cdw14, 32);
     field('CDW15', this.cdw15, 32);
   }
+}
+
+/** CDW2, CDW3 and MPTR. */
+function encodeExtra(sq: Uint32Array, at: number, { cdw2, cdw3, metadata }: CommandExtra): void {
+  sq[at + 2] = cdw2;
+  sq[at + 3] = cdw3;
+  if (metadata === undefined) return;
+  sq[at + 4] = Number(BigInt.asUintN(32, metadata.iova));
+  sq[at + 5] = Number(metadata.iova >> 32n);
 }
 
 const TWO_32 = 2 ** 32;

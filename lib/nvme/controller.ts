@@ -29,7 +29,7 @@ import { ControllerSetup } from './controller-setup.js';
 import { DoorbellMap } from './doorbell-map.js';
 import { withSeat } from './driver-seat.js';
 import { NvmeNamespaceError } from './errors.js';
-import type { ControllerIdentity } from './identify.js';
+import { OptionalAdminCommands, type ControllerIdentity } from './identify.js';
 import type { IoQueuePairHost } from './io-queue-pair.js';
 import { IoQueues } from './io-queues.js';
 import {
@@ -45,7 +45,16 @@ import {
 } from './log-pages.js';
 import { NvmeNamespace } from './namespace.js';
 import { Namespaces } from './namespaces.js';
-import { AdminOpcode, LogPageId } from './opcodes.js';
+import { AdminOpcode, ALL_NAMESPACES, LogPageId } from './opcodes.js';
+import {
+  checkIoLength,
+  FORMAT_OPTIONS,
+  IO_COMMAND,
+  requireFormat,
+  type FormatOptions,
+  type IoCommand,
+  type IoResult,
+} from './passthrough.js';
 import type { NvmeQueue } from './queue.js';
 import type { ControllerCapabilities } from './registers.js';
 
@@ -249,7 +258,8 @@ export class NvmeController {
   /**
    * Any admin command (section 5). Asynchronous Event Request is sent by the driver, unless the option `asyncEvents` is
    * false: the promise gives the next event then.
-   * @throws RangeError for more data than 64 KiB, and for fields that are too long; NvmeStatusError where the controller
+   * @throws RangeError for more data than 64 KiB, for fields that are too long, for data that goes another way than the opcode
+   * says, and for less room than Identify and Get Log Page take; NvmeStatusError where the controller
    * completes it with an error; TimeoutError; NvmeResetError where the controller was reset meanwhile; the signal's reason.
    * @example
    * ```ts
@@ -262,6 +272,53 @@ export class NvmeController {
     if (command.opcode === AdminOpcode.ASYNC_EVENT_REQUEST && this.#info.settings.asyncEvents)
       return { result: await this.#events.next(options), data: Buffer.alloc(0) };
     return this.#admin.user.execute(command, options);
+  }
+
+  /**
+   * Any I/O command, by a queue that is open, or by one for this command alone. Data goes the way that the opcode says. Of commands
+   * that name how much they transfer (Read, Write, Compare, Dataset Management) the length is checked. It is not sent again
+   * after a reset.
+   * @throws RangeError for fields that are too long, data that goes another way, and a length that is not what the controller
+   * will transfer; UnsupportedError where the controller has no further queue; NvmeStatusError where it completes the
+   * command with an error; TimeoutError; NvmeResetError; the signal's reason.
+   * @example
+   * ```ts
+   * const { data } = await controller.ioCommand({ opcode: NvmOpcode.READ, namespace: 1, receive: 512 });
+   * ```
+   */
+  async ioCommand(command: IoCommand, options?: CallOptions): Promise<IoResult> {
+    IO_COMMAND.check('NvmeController.ioCommand', command);
+    option.CALL_OPTIONS.check('NvmeController.ioCommand', options);
+    this.#lifecycle.throwIfClosing();
+    const { namespace: id = 0 } = command;
+    const isOne = id !== 0 && id !== ALL_NAMESPACES;
+    const namespace = isOne ? await this.#namespaces.get(id, options ?? {}) : undefined;
+    checkIoLength(command, namespace);
+    const open = this.#queues.all.find(({ isClosed }) => !isClosed);
+    if (open !== undefined) return open.passThrough(command, namespace, options);
+    const target = namespace ?? (await this.#namespaces.get(undefined, options ?? {}));
+    const queue = await this.#lifecycle.whenLive(() => this.#queues.create(target, {}));
+    try {
+      return await queue.passThrough(command, namespace, options);
+    } finally {
+      await queue.close();
+    }
+  }
+
+  /**
+   * Format NVM (section 5.14): erases a namespace, and gives its blocks another format. What the controller's namespaces are
+   * is asked again after it; queues of a namespace whose blocks have another size are ended. Its deadline is ten minutes
+   * where none is given.
+   * @throws UnsupportedError where the controller cannot; as `adminCommand`.
+   */
+  async format(options: FormatOptions): Promise<void> {
+    FORMAT_OPTIONS.check('NvmeController.format', options);
+    requireFormat(this.identity.optionalAdminCommands, OptionalAdminCommands.FORMAT);
+    try {
+      await this.#admin.user.format(options);
+    } finally {
+      if (!this.isClosed) await this.#verifyNamespaces();
+    }
   }
 
   /**

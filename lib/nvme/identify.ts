@@ -3,6 +3,7 @@
  * figure 97), and the list of active namespaces (NVM Express Base 2.0, 5.17.2.2).
  */
 import { ProtocolError } from '../index.js';
+import { CONTROLLER, Fields, NAMESPACE } from './layouts.js';
 import { versionText } from './registers.js';
 
 export const IDENTIFY_SIZE = 4096;
@@ -124,51 +125,56 @@ export interface ControllerIdentity {
 /** Decodes what Identify, CNS 01h, gives. @throws ProtocolError for fewer than 4,096 bytes. */
 export function decodeControllerIdentity(bytes: Buffer): ControllerIdentity {
   requireBytes(bytes, IDENTIFY_SIZE, 'Identify Controller');
-  const version = bytes.readUInt32LE(80);
-  const vwc = bytes.readUInt8(525);
+  const at = new Fields(bytes, CONTROLLER);
+  const version = at.number('ver');
+  const vwc = at.number('vwc');
   return {
-    vendorId: bytes.readUInt16LE(0),
-    subsystemVendorId: bytes.readUInt16LE(2),
-    serialNumber: text(bytes, 4, 20),
-    modelNumber: text(bytes, 24, 40),
-    firmwareRevision: text(bytes, 64, 8),
-    arbitrationBurst: 2 ** bytes.readUInt8(72),
-    ieeeOui: bytes.readUIntLE(73, 3).toString(16).padStart(6, '0'),
-    multiPath: bytes.readUInt8(76),
-    maxDataTransfer: bytes.readUInt8(77),
-    controllerId: bytes.readUInt16LE(78),
+    vendorId: at.number('vid'),
+    subsystemVendorId: at.number('ssvid'),
+    serialNumber: at.text('sn'),
+    modelNumber: at.text('mn'),
+    firmwareRevision: at.text('fr'),
+    arbitrationBurst: 2 ** at.number('rab'),
+    ieeeOui: at.number('ieee').toString(16).padStart(6, '0'),
+    multiPath: at.number('cmic'),
+    maxDataTransfer: at.number('mdts'),
+    controllerId: at.number('cntlid'),
     version: version === 0 ? '' : versionText(version),
-    resumeLatencyUs: bytes.readUInt32LE(84),
-    entryLatencyUs: bytes.readUInt32LE(88),
-    asyncEvents: bytes.readUInt32LE(92),
-    attributes: bytes.readUInt32LE(96),
-    controllerType: bytes.readUInt8(111),
-    optionalAdminCommands: bytes.readUInt16LE(256),
-    abortCommandLimit: bytes.readUInt8(258) + 1,
-    asyncEventLimit: bytes.readUInt8(259) + 1,
-    firmwareUpdates: bytes.readUInt8(260),
-    logPageAttributes: bytes.readUInt8(261),
-    errorLogEntries: bytes.readUInt8(262) + 1,
-    powerStates: bytes.readUInt8(263) + 1,
-    warningTemperatureKelvin: bytes.readUInt16LE(266),
-    criticalTemperatureKelvin: bytes.readUInt16LE(268),
-    totalCapacityBytes: uint128(bytes, 280),
-    unallocatedCapacityBytes: uint128(bytes, 296),
-    keepAlive: bytes.readUInt16LE(320),
-    submissionEntrySize: { required: bytes.readUInt8(512) & 0xf, maximum: bytes.readUInt8(512) >>> 4 },
-    completionEntrySize: { required: bytes.readUInt8(513) & 0xf, maximum: bytes.readUInt8(513) >>> 4 },
-    maxOutstandingCommands: bytes.readUInt16LE(514),
-    namespaces: bytes.readUInt32LE(516),
-    optionalNvmCommands: bytes.readUInt16LE(520),
-    fusedOperations: bytes.readUInt16LE(522),
-    formatAttributes: bytes.readUInt8(524),
+    resumeLatencyUs: at.number('rtd3r'),
+    entryLatencyUs: at.number('rtd3e'),
+    asyncEvents: at.number('oaes'),
+    attributes: at.number('ctratt'),
+    controllerType: at.number('cntrltype'),
+    optionalAdminCommands: at.number('oacs'),
+    abortCommandLimit: at.number('acl') + 1,
+    asyncEventLimit: at.number('aerl') + 1,
+    firmwareUpdates: at.number('frmw'),
+    logPageAttributes: at.number('lpa'),
+    errorLogEntries: at.number('elpe') + 1,
+    powerStates: at.number('npss') + 1,
+    warningTemperatureKelvin: at.number('wctemp'),
+    criticalTemperatureKelvin: at.number('cctemp'),
+    totalCapacityBytes: at.bigint('tnvmcap'),
+    unallocatedCapacityBytes: at.bigint('unvmcap'),
+    keepAlive: at.number('kas'),
+    submissionEntrySize: entrySizes(at.number('sqes')),
+    completionEntrySize: entrySizes(at.number('cqes')),
+    maxOutstandingCommands: at.number('maxcmd'),
+    namespaces: at.number('nn'),
+    optionalNvmCommands: at.number('oncs'),
+    fusedOperations: at.number('fuses'),
+    formatAttributes: at.number('fna'),
     volatileWriteCache: (vwc & 1) !== 0,
     flushesAllNamespaces: ((vwc >>> 1) & 3) === 3,
-    atomicWriteUnit: bytes.readUInt16LE(526) + 1,
-    atomicWriteUnitPowerFail: bytes.readUInt16LE(528) + 1,
-    sgls: bytes.readUInt32LE(536),
-    subsystemNqn: text(bytes, 768, 256),
+    atomicWriteUnit: at.number('awun') + 1,
+    atomicWriteUnitPowerFail: at.number('awupf') + 1,
+    sgls: at.number('sgls'),
+    subsystemNqn: at.text('subnqn'),
   };
+}
+
+function entrySizes(value: number): { required: number; maximum: number } {
+  return { required: value & 0xf, maximum: value >>> 4 };
 }
 
 /** Namespace identifiers in one list. */
@@ -218,34 +224,33 @@ export interface NamespaceIdentity {
   eui64: string;
 }
 
-const FORMATS_AT = 128;
 const FORMAT_SIZE = 4;
 const MAX_FORMATS = 64;
 
 /** Decodes what Identify, CNS 00h, gives. @throws ProtocolError for fewer than 4,096 bytes. */
 export function decodeNamespaceIdentity(bytes: Buffer): NamespaceIdentity {
   requireBytes(bytes, IDENTIFY_SIZE, 'Identify Namespace');
-  const flbas = bytes.readUInt8(26);
-  const count = Math.min(bytes.readUInt8(25) + 1, MAX_FORMATS);
+  const at = new Fields(bytes, NAMESPACE);
+  const flbas = at.number('flbas');
+  const count = Math.min(at.number('nlbaf') + 1, MAX_FORMATS);
+  const formats = at.bytes('lbaf');
   return {
-    size: bytes.readBigUInt64LE(0),
-    capacity: bytes.readBigUInt64LE(8),
-    utilization: bytes.readBigUInt64LE(16),
-    features: bytes.readUInt8(24),
+    size: at.bigint('nsze'),
+    capacity: at.bigint('ncap'),
+    utilization: at.bigint('nuse'),
+    features: at.number('nsfeat'),
     // With more than 16 formats bits 6:5 are the upper ones.
     formatIndex: (flbas & 0xf) | (count > 16 ? ((flbas >>> 5) & 3) << 4 : 0),
     extendedMetadata: (flbas & 0x10) !== 0,
-    formats: Array.from({ length: count }, (_, i) =>
-      decodeFormat(bytes.readUInt32LE(FORMATS_AT + i * FORMAT_SIZE)),
-    ),
-    protection: bytes.readUInt8(29),
-    multiPath: bytes.readUInt8(30),
-    deallocation: bytes.readUInt8(33),
-    optimalBoundary: bytes.readUInt16LE(46),
-    capacityBytes: uint128(bytes, 48),
-    writeProtected: (bytes.readUInt8(99) & 1) !== 0,
-    nguid: bytes.toString('hex', 104, 120),
-    eui64: bytes.toString('hex', 120, 128),
+    formats: Array.from({ length: count }, (_, i) => decodeFormat(formats.readUInt32LE(i * FORMAT_SIZE))),
+    protection: at.number('dps'),
+    multiPath: at.number('nmic'),
+    deallocation: at.number('dlfeat'),
+    optimalBoundary: at.number('noiob'),
+    capacityBytes: at.bigint('nvmcap'),
+    writeProtected: (at.number('nsattr') & 1) !== 0,
+    nguid: at.bytes('nguid').toString('hex'),
+    eui64: at.bytes('eui64').toString('hex'),
   };
 }
 
@@ -268,17 +273,6 @@ export function decodeNamespaceList(bytes: Buffer): number[] {
     list.push(nsid);
   }
   return list;
-}
-
-/** Text in ASCII, without the padding. Bytes that are none stay as they are: whoever prints it knows how. */
-export function text(bytes: Buffer, offset: number, length: number): string {
-  const raw = bytes.toString('latin1', offset, offset + length);
-  const end = raw.indexOf('\0');
-  return (end === -1 ? raw : raw.slice(0, end)).trim();
-}
-
-export function uint128(bytes: Buffer, offset: number): bigint {
-  return bytes.readBigUInt64LE(offset) | (bytes.readBigUInt64LE(offset + 8) << 64n);
 }
 
 /** @throws ProtocolError for a structure that is shorter than the specification has it. */

@@ -27,6 +27,7 @@ export type { BlockRange, NvmeData } from './block-commands.js';
 export { NvmeController } from './controller.js';
 export type { ControllerState } from './controller-lifecycle.js';
 export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
+export type { FormatOptions, IoCommand, IoResult, RawCommand } from './passthrough.js';
 export type { DoorbellKind } from './rings.js';
 export { NvmeControllerError, NvmeNamespaceError, NvmeResetError } from './errors.js';
 export {

@@ -1,5 +1,6 @@
 /** Log pages that every controller has (NVM Express Base 2.0, section 5.16.1). */
-import { requireBytes, text, uint128 } from './identify.js';
+import { requireBytes } from './identify.js';
+import { ERROR_ENTRY, Fields, FIRMWARE, SMART } from './layouts.js';
 import { decodeStatus, type NvmeStatus } from './status.js';
 
 export const ERROR_ENTRY_SIZE = 64;
@@ -39,16 +40,17 @@ export function decodeErrorLog(bytes: Buffer): ErrorLogEntry[] {
 }
 
 function decodeErrorEntry(bytes: Buffer): ErrorLogEntry {
+  const at = new Fields(bytes, ERROR_ENTRY);
   return {
-    errorCount: bytes.readBigUInt64LE(0),
-    submissionQueue: bytes.readUInt16LE(8),
-    commandId: bytes.readUInt16LE(10),
-    status: decodeStatus(bytes.readUInt16LE(12) >>> 1),
-    parameterErrorLocation: bytes.readUInt16LE(14),
-    lba: bytes.readBigUInt64LE(16),
-    namespace: bytes.readUInt32LE(24),
-    vendorLogPage: bytes.readUInt8(28),
-    commandSpecific: bytes.readBigUInt64LE(32),
+    errorCount: at.bigint('error_count'),
+    submissionQueue: at.number('sqid'),
+    commandId: at.number('cmdid'),
+    status: decodeStatus(at.number('status_field') >>> 1),
+    parameterErrorLocation: at.number('parm_error_location'),
+    lba: at.bigint('lba'),
+    namespace: at.number('nsid'),
+    vendorLogPage: at.number('vs'),
+    commandSpecific: at.bigint('cs'),
   };
 }
 
@@ -111,7 +113,8 @@ export interface SmartLog {
 /** Decodes log page 02h. @throws ProtocolError for fewer than 512 bytes. */
 export function decodeSmartLog(bytes: Buffer): SmartLog {
   requireBytes(bytes, SMART_LOG_SIZE, 'the SMART log');
-  const warning = bytes.readUInt8(0);
+  const at = new Fields(bytes, SMART);
+  const warning = at.number('critical_warning');
   return {
     criticalWarning: {
       spareBelowThreshold: (warning & 0x01) !== 0,
@@ -121,29 +124,29 @@ export function decodeSmartLog(bytes: Buffer): SmartLog {
       backupFailed: (warning & 0x10) !== 0,
       persistentMemoryReadOnly: (warning & 0x20) !== 0,
     },
-    temperatureKelvin: bytes.readUInt16LE(1),
-    availableSparePercent: bytes.readUInt8(3),
-    availableSpareThresholdPercent: bytes.readUInt8(4),
-    percentageUsed: bytes.readUInt8(5),
-    dataUnitsRead: uint128(bytes, 32),
-    dataUnitsWritten: uint128(bytes, 48),
-    hostReadCommands: uint128(bytes, 64),
-    hostWriteCommands: uint128(bytes, 80),
-    controllerBusyMinutes: uint128(bytes, 96),
-    powerCycles: uint128(bytes, 112),
-    powerOnHours: uint128(bytes, 128),
-    unsafeShutdowns: uint128(bytes, 144),
-    mediaErrors: uint128(bytes, 160),
-    errorLogEntries: uint128(bytes, 176),
-    warningTemperatureMinutes: bytes.readUInt32LE(192),
-    criticalTemperatureMinutes: bytes.readUInt32LE(196),
-    temperatureSensors: decodeSensors(bytes),
+    temperatureKelvin: at.number('temperature'),
+    availableSparePercent: at.number('avail_spare'),
+    availableSpareThresholdPercent: at.number('spare_thresh'),
+    percentageUsed: at.number('percent_used'),
+    dataUnitsRead: at.bigint('data_units_read'),
+    dataUnitsWritten: at.bigint('data_units_written'),
+    hostReadCommands: at.bigint('host_read_commands'),
+    hostWriteCommands: at.bigint('host_write_commands'),
+    controllerBusyMinutes: at.bigint('controller_busy_time'),
+    powerCycles: at.bigint('power_cycles'),
+    powerOnHours: at.bigint('power_on_hours'),
+    unsafeShutdowns: at.bigint('unsafe_shutdowns'),
+    mediaErrors: at.bigint('media_errors'),
+    errorLogEntries: at.bigint('num_err_log_entries'),
+    warningTemperatureMinutes: at.number('warning_temp_time'),
+    criticalTemperatureMinutes: at.number('critical_comp_time'),
+    temperatureSensors: decodeSensors(at.bytes('temp_sensor')),
   };
 }
 
 /** Temperature sensors 1 to 8; 0 stands for one that is not implemented. */
 function decodeSensors(bytes: Buffer): (number | undefined)[] {
-  const sensors = Array.from({ length: 8 }, (_, i) => bytes.readUInt16LE(200 + 2 * i) || undefined);
+  const sensors = Array.from({ length: 8 }, (_, i) => bytes.readUInt16LE(2 * i) || undefined);
   while (sensors.length > 0 && sensors.at(-1) === undefined) sensors.pop();
   return sensors;
 }
@@ -161,9 +164,17 @@ export interface FirmwareLog {
 /** Decodes log page 03h. @throws ProtocolError for fewer than 512 bytes. */
 export function decodeFirmwareLog(bytes: Buffer): FirmwareLog {
   requireBytes(bytes, FIRMWARE_LOG_SIZE, 'the firmware log');
+  const at = new Fields(bytes, FIRMWARE);
+  const afi = at.number('afi');
   return {
-    activeSlot: bytes.readUInt8(0) & 7,
-    nextSlot: (bytes.readUInt8(0) >>> 4) & 7,
-    revisions: Array.from({ length: 7 }, (_, i) => text(bytes, 8 + 8 * i, 8)),
+    activeSlot: afi & 7,
+    nextSlot: (afi >>> 4) & 7,
+    revisions: firmwareSlots(bytes).map((slot) => new Fields(slot, { revision: [0, 8] }).text('revision')),
   };
+}
+
+/** The eight bytes of slots 1 to 7. */
+export function firmwareSlots(bytes: Buffer): Buffer[] {
+  const slots = new Fields(bytes, FIRMWARE).bytes('frs');
+  return Array.from({ length: 7 }, (_, i) => slots.subarray(8 * i, 8 * i + 8));
 }

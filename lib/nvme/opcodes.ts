@@ -13,6 +13,7 @@ export const AdminOpcode = {
   GET_FEATURES: 0x0a,
   ASYNC_EVENT_REQUEST: 0x0c,
   DOORBELL_BUFFER_CONFIG: 0x7c,
+  FORMAT_NVM: 0x80,
 } as const;
 
 /** Opcodes of I/O commands (NVM Command Set 1.0, section 3.2). */
@@ -30,6 +31,7 @@ export const IdentifyCns = {
   NAMESPACE: 0x00,
   CONTROLLER: 0x01,
   ACTIVE_NAMESPACES: 0x02,
+  NAMESPACE_OF_COMMAND_SET: 0x05,
 } as const;
 
 /** Log page identifiers (NVM Express Base 2.0, section 5.16.1). */
@@ -52,6 +54,7 @@ export const FeatureId = {
   INTERRUPT_VECTOR_CONFIGURATION: 0x09,
   WRITE_ATOMICITY: 0x0a,
   ASYNC_EVENT_CONFIGURATION: 0x0b,
+  TIMESTAMP: 0x0e,
 } as const;
 
 /** For log pages and features that are the controller's own, and for Flush of all namespaces. */

@@ -1,5 +1,6 @@
 /** An I/O queue as its user has it: commands by promises (block-commands.ts), and the submit/poll API (submit-poll.ts). */
 import { forbidCloning } from '../cloning.js';
+import type { CallOptions } from '../index.js';
 import {
   BlockCommands,
   type BlockRange,
@@ -13,6 +14,7 @@ import type { ControllerInfo } from './controller-info.js';
 import type { IoQueuePair } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
 import { NvmOpcode } from './opcodes.js';
+import { passThrough, type IoCommand, type IoResult } from './passthrough.js';
 import type { QueuePair } from './queue-pair.js';
 import type { DoorbellKind } from './rings.js';
 import { SubmitPoll } from './submit-poll.js';
@@ -64,6 +66,7 @@ export class NvmeQueue {
   readonly bufferCount: number;
   /** The length of each, in bytes. */
   readonly bufferBytes: number;
+  readonly #info: ControllerInfo;
   readonly #commands: CommandQueue;
   readonly #rings: QueuePair;
   readonly #blocks: BlockCommands;
@@ -81,6 +84,7 @@ export class NvmeQueue {
     this.completedStatus = commands.pair.completedStatus;
     this.bufferCount = buffers?.count ?? 0;
     this.bufferBytes = buffers?.bytes ?? 0;
+    this.#info = info;
     this.#commands = commands;
     this.#rings = commands.pair;
     this.#blocks = new BlockCommands(pair, namespace, info);
@@ -169,6 +173,15 @@ export class NvmeQueue {
    */
   deallocate(ranges: readonly BlockRange[], options?: IoOptions): Promise<void> {
     return this.#blocks.deallocate(ranges, options);
+  }
+
+  /** @internal Sends a command of a caller's: see `NvmeController.ioCommand`. */
+  passThrough(
+    request: IoCommand,
+    namespace: NvmeNamespace | undefined,
+    options: CallOptions | undefined,
+  ): Promise<IoResult> {
+    return passThrough({ commands: this.#commands, info: this.#info, namespace }, request, options);
   }
 
   /**

@@ -316,7 +316,7 @@ describe('SGLs', () => {
       new TurnPace(),
     );
     const sgl = descriptor(0x8000n, 512, DATA);
-    const sqe = { opcode: 1, flags, cid: 0, nsid: 1, prp1: 0n, prp2: 0n, sgl };
+    const sqe = { opcode: 1, flags, cid: 0, nsid: 1, mptr: 0n, prp1: 0n, prp2: 0n, sgl };
     const executed = commands.execute({ ...sqe, cdw10: 0, cdw11: 0, cdw12: 0, cdw13: 0 });
     if (status === 0) expect(await executed).toBe(0);
     else await expect(executed).rejects.toMatchObject({ status });
@@ -425,6 +425,7 @@ describe('stores', () => {
       flags: 0,
       cid: 1,
       nsid: 1,
+      mptr: 0n,
       prp1: 0x1800n,
       prp2: 0x4000n,
       sgl,

@@ -90,6 +90,7 @@ export interface EmulateNvmeOptions {
   size?: number;
   file?: string;
   blockSize?: number;
+  metadataSize?: number;
 }
 
 /** Adds the options that only this device has. */
@@ -97,13 +98,15 @@ export function addNvmeOptions(command: Command): Command {
   return command
     .option('--size <bytes>', 'nvme: how large the namespace is, for example 1G', byteSize)
     .option('--file <file>', 'nvme: keep the namespace in a file, which is made where there is none')
-    .option('--block-size <bytes>', 'nvme: 512 (where nothing is said), 1024, 2048 or 4096', length);
+    .option('--block-size <bytes>', 'nvme: 512 (where nothing is said), 1024, 2048 or 4096', length)
+    .option('--metadata-size <bytes>', 'nvme: metadata of each block, which is kept in memory', length);
 }
 
-export async function emulatedNvme({ size, file, blockSize = 512 }: EmulateNvmeOptions): Promise<NvmeDevice> {
+export async function emulatedNvme(options: EmulateNvmeOptions): Promise<NvmeDevice> {
+  const { size, file, blockSize = 512, metadataSize = 0 } = options;
   const store = await openStore(size, file);
   try {
-    return new NvmeDevice({ namespaces: [{ store, blockSize }] });
+    return new NvmeDevice({ namespaces: [{ store, blockSize, metadataSize }] });
   } catch (error) {
     await store.close();
     throw error instanceof RangeError ? new UsageError(error.message) : error;

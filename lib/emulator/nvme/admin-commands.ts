@@ -3,7 +3,7 @@ import type { ClientMemory } from '../device-model.js';
 import { ALL_NAMESPACES, PAGE, Status } from './constants.js';
 import type { DoorbellPage } from './doorbell-page.js';
 import { DEFERRED, type Engine } from './engine.js';
-import { FEATURE_NUMBER_OF_QUEUES, type NvmeFeatures } from './features.js';
+import { FEATURE_NUMBER_OF_QUEUES, FEATURE_TIMESTAMP, type NvmeFeatures } from './features.js';
 import type { Health } from './health.js';
 import {
   activeNamespaces,
@@ -14,7 +14,7 @@ import {
   type Personality,
 } from './identify-data.js';
 import type { EmulatedNamespace } from './namespace.js';
-import { dataSegments, writeSegments } from './prps.js';
+import { dataSegments, readSegments, writeSegments } from './prps.js';
 import { CompletionRing, SubmissionRing } from './rings.js';
 import { ShadowDoorbells } from './shadow-doorbells.js';
 import { CommandError, type Sqe } from './sqe.js';
@@ -35,7 +35,15 @@ const Opcode = {
   GET_FEATURES: 0x0a,
   ASYNC_EVENT: 0x0c,
   DOORBELL_BUFFER_CONFIG: 0x7c,
+  FORMAT_NVM: 0x80,
 } as const;
+
+/** SEL of Get Features. */
+const SELECT_SUPPORTED = 3;
+/** SES of Format NVM. */
+const MOST_SECURE_ERASE = 2;
+/** CDW10 of Format NVM: MSET, PI. */
+const FORMAT_UNSUPPORTED = 0xf0;
 
 /** Command Set Identifier of the NVM command set. */
 const CSI_NVM = 0;
@@ -57,6 +65,8 @@ export interface AdminContext {
   readonly maxQueues: number;
   readonly maxQueueEntries: number;
   readonly vectors: number;
+  /** Gives a namespace another of its formats, with nothing in its blocks. */
+  format(namespace: EmulatedNamespace, index: number): Promise<void>;
 }
 
 export class AdminCommands {
@@ -80,9 +90,7 @@ export class AdminCommands {
       case Opcode.GET_LOG_PAGE:
         return this.#getLogPage(sqe);
       case Opcode.GET_FEATURES:
-        return (sqe.cdw10 & 0xff) === FEATURE_NUMBER_OF_QUEUES
-          ? this.#queueCount
-          : this.#at.features.get(sqe);
+        return this.#getFeatures(sqe);
       case Opcode.SET_FEATURES:
         return this.#setFeatures(sqe);
       case Opcode.CREATE_CQ:
@@ -99,6 +107,8 @@ export class AdminCommands {
         return this.#requestEvent(sq, sqe.cid);
       case Opcode.DOORBELL_BUFFER_CONFIG:
         return this.#configureDoorbells(sqe);
+      case Opcode.FORMAT_NVM:
+        return this.#format(sqe);
       default:
         throw new CommandError(Status.INVALID_OPCODE);
     }
@@ -130,6 +140,11 @@ export class AdminCommands {
         return activeNamespaces(personality.namespaces, nsid);
       case 0x03:
         return namespaceDescriptors(this.#namespace(nsid));
+      case 0x05:
+        // What it adds to a namespace: no format has protection information that is longer than 8 bytes.
+        this.#namespace(nsid);
+        if (cdw11 >>> 24 !== CSI_NVM) throw new CommandError(Status.INVALID_FIELD);
+        return Buffer.alloc(PAGE);
       case 0x06:
         // What the NVM command set adds to the limits of the controller: nothing.
         if (cdw11 >>> 24 !== CSI_NVM) throw new CommandError(Status.INVALID_FIELD);
@@ -190,7 +205,38 @@ export class AdminCommands {
     return (this.#at.maxQueues - 1) | ((this.#at.maxQueues - 1) << 16);
   }
 
-  #setFeatures(sqe: Sqe): number {
+  #getFeatures(sqe: Sqe): number | Promise<number> {
+    const { features } = this.#at;
+    const id = sqe.cdw10 & 0xff;
+    if (id === FEATURE_NUMBER_OF_QUEUES) return this.#queueCount;
+    const isValue = ((sqe.cdw10 >>> 8) & 7) !== SELECT_SUPPORTED;
+    if (id !== FEATURE_TIMESTAMP || !isValue) return features.get(sqe);
+    const bytes = features.timestamp();
+    return this.#give(sqe, bytes, bytes.length);
+  }
+
+  /** Section 5.14: user data and cryptographic erase are the same here, and blocks read as zeroes after either. */
+  async #format({ nsid, cdw10 }: Sqe): Promise<number> {
+    const { namespaces } = this.#at.personality;
+    const index = (cdw10 & 0xf) | (((cdw10 >>> 12) & 3) << 4);
+    if (((cdw10 >>> 9) & 7) > MOST_SECURE_ERASE) throw new CommandError(Status.INVALID_FIELD);
+    const wanted = nsid === ALL_NAMESPACES ? namespaces : [this.#namespace(nsid)];
+    // Neither interleaved metadata nor protection information.
+    const isOffered = wanted.every(({ formats }) => index < formats.length);
+    if (!isOffered || (cdw10 & FORMAT_UNSUPPORTED) !== 0) throw new CommandError(Status.INVALID_FORMAT);
+    for (const namespace of [...wanted]) await this.#at.format(namespace, index);
+    return 0;
+  }
+
+  async #setTimestamp(sqe: Sqe): Promise<number> {
+    const { memory, features } = this.#at;
+    const segments = await dataSegments(memory, sqe.prp1, sqe.prp2, features.timestamp().length);
+    features.setTimestamp(sqe, await readSegments(memory, segments));
+    return 0;
+  }
+
+  #setFeatures(sqe: Sqe): number | Promise<number> {
+    if ((sqe.cdw10 & 0xff) === FEATURE_TIMESTAMP) return this.#setTimestamp(sqe);
     if ((sqe.cdw10 & 0xff) !== FEATURE_NUMBER_OF_QUEUES) {
       this.#at.features.set(sqe);
       return 0;

@@ -28,9 +28,12 @@ const WARNING_TEMPERATURE = 343;
 const CRITICAL_TEMPERATURE = 353;
 /** Of an NVMe Qualified Name (section 4.5). */
 const MOST_NQN_BYTES = 223;
-/** Compare, Dataset Management, Write Zeroes. */
-const ONCS = 0b1101;
+/** Compare, Dataset Management, Write Zeroes, Timestamp. */
+const ONCS = 0b100_1101;
+const OACS_FORMAT = 1 << 1;
 const OACS_DOORBELL_BUFFER = 1 << 8;
+/** Metadata is transferred in a buffer of its own. */
+const MC_SEPARATE = 1 << 1;
 /** Namespace Attribute Notices. */
 const OAES_NAMESPACE_NOTICES = 1 << 8;
 /** Log pages can be read from an offset. */
@@ -57,7 +60,7 @@ export function identifyController(is: Personality): Buffer {
   bytes.writeUInt32LE(is.version, 80);
   bytes.writeUInt32LE(OAES_NAMESPACE_NOTICES, 92);
   bytes[111] = 1;
-  bytes.writeUInt16LE(is.hasShadowDoorbells ? OACS_DOORBELL_BUFFER : 0, 256);
+  bytes.writeUInt16LE(OACS_FORMAT | (is.hasShadowDoorbells ? OACS_DOORBELL_BUFFER : 0), 256);
   bytes[258] = ABORT_LIMIT;
   bytes[259] = ASYNC_EVENT_LIMIT;
   // One firmware slot, read-only.
@@ -84,15 +87,20 @@ export function identifyController(is: Personality): Buffer {
   return bytes;
 }
 
-export function identifyNamespace({ blocks, blockSize, eui64, nguid }: EmulatedNamespace): Buffer {
+export function identifyNamespace(namespace: EmulatedNamespace): Buffer {
+  const { blocks, blockSize, metadataSize, formats, formatIndex, eui64, nguid } = namespace;
   const bytes = Buffer.alloc(PAGE);
   for (const at of [0, 8, 16]) bytes.writeBigUInt64LE(BigInt(blocks), at);
+  bytes[25] = formats.length - 1;
+  bytes[26] = formatIndex;
+  bytes[27] = MC_SEPARATE;
   // Deallocated blocks read as zeroes, and Write Zeroes may deallocate.
   bytes[33] = 0b1001;
-  bytes.writeBigUInt64LE(BigInt(blocks) * BigInt(blockSize), 48);
+  bytes.writeBigUInt64LE(BigInt(blocks) * BigInt(blockSize + metadataSize), 48);
   nguid.copy(bytes, 104);
   eui64.copy(bytes, 120);
-  bytes.writeUInt32LE(Math.log2(blockSize) << 16, 128);
+  for (const [i, format] of formats.entries())
+    bytes.writeUInt32LE((Math.log2(format.blockSize) << 16) | format.metadataSize, 128 + 4 * i);
   return bytes;
 }
 

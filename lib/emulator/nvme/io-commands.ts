@@ -85,6 +85,7 @@ export class IoCommands {
       at += size;
       if (at < offset + length) await this.#pace.rest();
     }
+    await this.#readMetadata(sqe, namespace);
     this.#health.readCommands++;
     this.#health.bytesRead += BigInt(length);
   }
@@ -99,6 +100,7 @@ export class IoCommands {
       at += data.length;
       if (at < offset + length) await this.#pace.rest();
     }
+    await this.#writeMetadata(sqe, namespace);
     if ((sqe.cdw12 & FORCE_UNIT_ACCESS) !== 0) await namespace.store.flush();
     this.#health.writeCommands++;
     this.#health.bytesWritten += BigInt(length);
@@ -118,6 +120,23 @@ export class IoCommands {
     this.#health.readCommands++;
   }
 
+  /** A host that gives no buffer for metadata gets none. */
+  async #readMetadata(sqe: Sqe, namespace: EmulatedNamespace): Promise<void> {
+    const { metadata } = namespace;
+    if (metadata === undefined || sqe.mptr === 0n) return;
+    const { offset, length } = metadataOf(sqe, namespace);
+    await this.#memory.write(sqe.mptr, Buffer.from(metadata.read(offset, length)));
+  }
+
+  /** What is written without metadata has zeroes. */
+  async #writeMetadata(sqe: Sqe, namespace: EmulatedNamespace): Promise<void> {
+    const { metadata } = namespace;
+    if (metadata === undefined) return;
+    const { offset, length } = metadataOf(sqe, namespace);
+    if (sqe.mptr === 0n) metadata.clear(offset, length);
+    else metadata.write(offset, await this.#memory.read(sqe.mptr, length));
+  }
+
   async #manage(sqe: Sqe): Promise<void> {
     const namespace = this.#namespace(sqe.nsid);
     const count = (sqe.cdw10 & 0xff) + 1;
@@ -131,7 +150,9 @@ export class IoCommands {
   }
 
   /** In pieces: a range may be the whole of a large namespace. */
-  async #clear({ store }: EmulatedNamespace, offset: number, length: number): Promise<void> {
+  async #clear(namespace: EmulatedNamespace, offset: number, length: number): Promise<void> {
+    const { store, metadata, metadataSize, blockSize } = namespace;
+    metadata?.clear((offset / blockSize) * metadataSize, (length / blockSize) * metadataSize);
     for (let done = 0; done < length; done += CLEARED_AT_ONCE) {
       await store.clear(offset + done, Math.min(CLEARED_AT_ONCE, length - done));
       await this.#pace.rest();
@@ -182,6 +203,15 @@ async function readStore({ id, store }: EmulatedNamespace, offset: number, lengt
       `the store of namespace ${id} gave ${bytes.byteLength} bytes where ${length} were asked for`,
     );
   return bytes;
+}
+
+/** Where the metadata of a command's blocks is, which have been checked. */
+function metadataOf(
+  { cdw10, cdw11, cdw12 }: Sqe,
+  { metadataSize }: EmulatedNamespace,
+): { offset: number; length: number } {
+  const lba = cdw11 * 2 ** 32 + cdw10;
+  return { offset: lba * metadataSize, length: ((cdw12 & 0xffff) + 1) * metadataSize };
 }
 
 /** In bytes. */

@@ -17,7 +17,16 @@ import { PciDevice } from '../pci-device.js';
 import * as option from '../../options.js';
 import { TurnPace } from '../../turn-share.js';
 import { AdminCommands } from './admin-commands.js';
-import { CC_EN, CSTS_CFS, CSTS_RDY, CSTS_SHST_COMPLETE, CSTS_SHST_MASK, PAGE, Reg } from './constants.js';
+import {
+  CC_EN,
+  CSTS_CFS,
+  CSTS_RDY,
+  CSTS_SHST_COMPLETE,
+  CSTS_SHST_MASK,
+  PAGE,
+  Reg,
+  Status,
+} from './constants.js';
 import { DoorbellPage } from './doorbell-page.js';
 import { Engine, type EngineHost } from './engine.js';
 import { NvmeFeatures } from './features.js';
@@ -27,7 +36,7 @@ import { IoCommands } from './io-commands.js';
 import { EmulatedNamespace, NAMESPACE_OPTIONS, type EmulatedNamespaceOptions } from './namespace.js';
 import type { NvmeIntercept } from './nvme-faults.js';
 import { CompletionRing, SubmissionRing } from './rings.js';
-import type { Sqe } from './sqe.js';
+import { CommandError, type Sqe } from './sqe.js';
 
 /** Options of an `NvmeDevice`. */
 export interface NvmeDeviceOptions {
@@ -368,9 +377,19 @@ export class NvmeDevice extends PciDevice {
       maxQueues: this.#options.queues,
       maxQueueEntries: this.#options.queueEntries,
       vectors: this.#options.vectors,
+      format: (namespace, index) => this.#format(namespace, index),
     });
     this.#doorbells.watch(() => engine.look());
     this.#registers.csts = CSTS_RDY;
+  }
+
+  /** Whoever had commands for its blocks under way gets zeroes, or what it writes into the new ones. */
+  async #format(namespace: EmulatedNamespace, index: number): Promise<void> {
+    const { store, formats } = namespace;
+    const at = this.#namespaces.indexOf(namespace);
+    if (at < 0) throw new CommandError(Status.FORMAT_IN_PROGRESS);
+    await store.clear(0, store.size);
+    this.#namespaces[at] = namespace.formatted(formats[index]!);
   }
 
   /** CSTS.RDY is cleared when no memory of the client's is touched any more (section 3.7.2). */

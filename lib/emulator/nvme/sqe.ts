@@ -22,6 +22,8 @@ export interface Sqe {
   /** The command identifier. */
   readonly cid: number;
   readonly nsid: number;
+  /** Where metadata is that is transferred in a buffer of its own; 0 for none. */
+  readonly mptr: bigint;
   readonly prp1: bigint;
   readonly prp2: bigint;
   /** The same 16 bytes, as the SGL descriptor that they are with PSDT 01b or 10b. */
@@ -40,6 +42,7 @@ export function decodeSqe(bytes: Buffer, at: number): Sqe {
     flags: bytes[at + 1]!,
     cid: bytes.readUInt16LE(at + 2),
     nsid: bytes.readUInt32LE(at + 4),
+    mptr: bytes.readBigUInt64LE(at + 16),
     prp1: bytes.readBigUInt64LE(at + 24),
     prp2: bytes.readBigUInt64LE(at + 32),
     sgl: bytes.subarray(at + 24, at + 40),

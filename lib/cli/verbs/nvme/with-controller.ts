@@ -47,7 +47,7 @@ export async function withController(
 }
 
 /** SPDK's listener names a directory, and the socket is `cntrl` in it. */
-function controllerSocket(socket: string): string {
+export function controllerSocket(socket: string): string {
   const isDirectory = statSync(socket, { throwIfNoEntry: false })?.isDirectory() === true;
   return isDirectory ? join(socket, 'cntrl') : socket;
 }
