@@ -17,6 +17,14 @@ export {
   type PreCopyLimits,
   type SaveOptions,
 } from './device/migration.js';
+export {
+  migrate,
+  type MemoryPair,
+  type MigrateOptions,
+  type MigrateProgress,
+  type MigrateReport,
+  type MigratedMemory,
+} from './device/live-migration.js';
 export { OMISSIBLE_COMMANDS, type OmissibleCommand, type Quirks } from './device/quirks.js';
 export { Region, type WaitForOptions } from './device/region.js';
 export type { RegionName } from './device/region-names.js';

@@ -3,11 +3,12 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import type { Readable, Writable } from 'node:stream';
 import { pipeline } from 'node:stream/promises';
-import { MigrationError, MigrationState, UnsupportedError, type Device } from '../index.js';
+import { MigrationError, MigrationState, UnsupportedError, migrate, type Device } from '../index.js';
 import { migrationStateName } from '../protocol/index.js';
 import { UsageError } from './errors.js';
 import { STANDARD_STREAM, withFate, writeOutput, type OutputFile } from './output-file.js';
-import { isReaderGone } from './output.js';
+import { isReaderGone, print } from './output.js';
+import { toJson } from './json.js';
 import { startCounter, startProgress, type Progress } from './progress.js';
 import { interruptible } from './stop-signals.js';
 import { byteCount } from './format-text.js';
@@ -18,6 +19,45 @@ export interface Save {
   /** Lets the device run afterwards. */
   resume?: boolean;
   keepPartial: boolean;
+}
+
+export interface Move {
+  /** Reads while the source runs, where both can. */
+  precopy: boolean;
+  /** Leaves the destination stopped. */
+  stayStopped?: boolean;
+  json?: boolean;
+}
+
+/** Moves a device that runs from one server to another. */
+export async function moveDevice(source: Device, destination: Device, options: Move): Promise<void> {
+  const both = [await requireMigration(source), await requireMigration(destination)];
+  const progress = startCounter();
+  let before = 0;
+  const run = options.stayStopped !== true;
+  try {
+    const report = await interruptible((signal) =>
+      migrate(source, destination, {
+        signal,
+        run,
+        preCopy: options.precopy && both.every(({ preCopy }) => preCopy),
+        onProgress: ({ phase, stateBytes }) => {
+          progress.add(stateBytes - before);
+          before = stateBytes;
+          progress.say(phase === 'stopped' ? 'the device is stopped' : 'the device runs');
+        },
+      }),
+    );
+    const { stateBytes, totalMs, downtimeMs } = report;
+    await print(
+      options.json === true
+        ? `${toJson({ stateBytes, totalMs, downtimeMs, running: run })}\n`
+        : `moved ${byteCount(stateBytes)} in ${totalMs.toFixed(0)} ms, stopped for ${downtimeMs.toFixed(1)} ms; the ` +
+            `destination ${run ? 'runs' : 'is stopped'}\n`,
+    );
+  } finally {
+    progress.stop();
+  }
 }
 
 /** Saves the state under that name; `-` is stdout. What there is to say goes to stderr. */

@@ -49,6 +49,35 @@ describe('vfio-user migrate', () => {
     expect(target.ram.equals(source.ram)).toBe(true);
   });
 
+  test.each([[[]], [['move']]])('moves a running device: migrate %j SOURCE DESTINATION', async (word) => {
+    const moved = await migrate(...word, scratch.path('a'), scratch.path('b'));
+    expect(moved.stdout).toMatch(/^moved .* in \d+ ms, stopped for [\d.]+ ms; the destination runs\n$/);
+    expect(moved).toMatchObject({ status: 0, stderr: '' });
+    expect(target.ram.equals(source.ram)).toBe(true);
+    expect((await migrate('state', scratch.path('a'))).stdout).toMatch(/^STOP,/);
+    expect((await migrate('state', scratch.path('b'))).stdout).toMatch(/^RUNNING,/);
+  });
+
+  test('move --json, and the destination stays stopped', async () => {
+    const options = ['--json', '--no-precopy', '--stay-stopped'];
+    const moved = await migrate(scratch.path('a'), scratch.path('b'), ...options);
+    const report = JSON.parse(moved.stdout) as Record<string, number>;
+    expect(report).toMatchObject({ running: false });
+    expect(report['stateBytes']).toBeGreaterThan(RAM_SIZE);
+    expect((await migrate('state', scratch.path('b'))).stdout).toMatch(/^STOP,/);
+  });
+
+  test('move: a destination that cannot take it leaves the source running', async () => {
+    const other = new RamDevice({ sharedSize: 0, ramSize: 2 * RAM_SIZE, migration: 'pre-copy' });
+    servers.push(await serve(other, { path: scratch.path('c') }));
+    const moved = await migrate(scratch.path('a'), scratch.path('c'));
+    expect(moved).toMatchObject({ status: 1, stdout: '' });
+    expect(moved.stderr).toMatch(/the source is in state RUNNING/);
+    expect((await migrate('state', scratch.path('a'))).stdout).toMatch(/^RUNNING,/);
+    expect((await migrate(scratch.path('a'))).status).toBe(2);
+    expect((await migrate()).status).not.toBe(0);
+  });
+
   test('streams through stdout and stdin', async () => {
     const saved = await migrate('save', scratch.path('a'), '-', '--resume', '--no-precopy');
     expect(saved.stderr).toMatch(/to stdout; the device is in state RUNNING\n$/);

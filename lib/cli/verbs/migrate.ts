@@ -1,8 +1,19 @@
-/** `vfio-user migrate`: a device's state, saved and restored. */
+/** `vfio-user migrate`: a device moved to another server; its state, saved and restored. */
 import { Option, type Command } from 'commander';
 import { withDevice } from '../global-options.js';
-import { describeState, restoreState, saveState, type Save } from '../migrate.js';
+import { describeState, moveDevice, restoreState, saveState, type Move, type Save } from '../migrate.js';
 import { print } from '../output.js';
+
+const MOVE_HELP = `
+SOURCE runs, and is stopped at the end; DESTINATION, the same kind of device, goes on in its place. Where it fails SOURCE
+runs on, unless DESTINATION may run. The state is read while SOURCE still runs, where both can do so (pre-copy); a
+destination that offers that and refuses it all the same (libvfio-user's sample server does) wants --no-precopy. Memory that
+SOURCE writes by DMA is its driver's to move: migrate() of the library does it. A socket called save, restore or state is
+meant by its directory: ./save.
+
+Examples:
+  $ vfio-user migrate /run/a.sock /run/b.sock
+  $ vfio-user migrate /run/a.sock tcp:host:4420 --json`;
 
 const SAVE_HELP = `
 The file is opened first. Then the state is read while the device still runs, where it can do so (pre-copy), and the rest
@@ -32,7 +43,19 @@ interface RestoreOptions {
 }
 
 export function registerMigrate(program: Command): void {
-  const migrate = program.command('migrate').description("save and restore a device's state");
+  const migrate = program
+    .command('migrate')
+    .description('move a running device to another server; save and restore its state');
+  migrate
+    .command('move', { isDefault: true })
+    .description('move a running device to another server; the word may be left out')
+    .argument('<SOURCE>', 'where the server of the device listens')
+    .argument('<DESTINATION>', 'where the server listens that it goes to')
+    .option('--no-precopy', 'do not read state while the device still runs')
+    .option('--stay-stopped', 'leave the device stopped at the destination')
+    .option('--json', 'print what it took as JSON')
+    .addHelpText('after', MOVE_HELP)
+    .action(move);
   migrate
     .command('save')
     .description('read the state of a device into a file')
@@ -66,6 +89,12 @@ export function registerMigrate(program: Command): void {
     .action(async (socket: string, _options: object, command: Command) => {
       await withDevice(command, socket, async (device) => print(`${await describeState(device)}\n`));
     });
+}
+
+async function move(source: string, destination: string, options: Move, command: Command): Promise<void> {
+  await withDevice(command, source, (from) =>
+    withDevice(command, destination, (to) => moveDevice(from, to, options)),
+  );
 }
 
 function stayStopped(description: string): Option {
