@@ -32,7 +32,7 @@ const OFFERED: [words: string[], offered: string[]][] = [
   ],
   [
     ['--timeout', '5', 'migrate', ''],
-    ['restore', 'save', 'state'],
+    ['move', 'restore', 'save', 'state'],
   ],
   [
     ['read', 'SOCKET', 'b'],

@@ -80,7 +80,8 @@ export class Surroundings implements AsyncDisposable {
   }
 
   async #serve(device: DeviceModel, name: string): Promise<void> {
-    const server = await serve(device, { path: this.scratch.path(name), clients: 'many' });
+    const dirtyPages = device instanceof RamDevice ? 'logging' : 'none';
+    const server = await serve(device, { path: this.scratch.path(name), clients: 'many', dirtyPages });
     this.devices.set(name, device);
     this.#close.push(async () => {
       await server.close();

@@ -77,7 +77,9 @@ async function emulate(name: string, options: EmulateOptions): Promise<void> {
   const stopped = untilStopped();
   const device = isModulePath(name) ? await loadDeviceModule(name) : await DEVICES[name]!(options);
   try {
-    await using server = await serve(device, { path });
+    // What migrates says which of its client's memory it wrote, too.
+    const dirtyPages = options.migration === undefined ? 'none' : 'logging';
+    await using server = await serve(device, { path, dirtyPages });
     await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
     await print(`listening on ${socket}\n`);
     await Promise.race([stopped, server.closed]);
