@@ -8,12 +8,12 @@ import { HEADER_SIZE } from '../protocol/constants.js';
 import { headerSize } from '../protocol/header.js';
 import type { WaitingClient } from '../admission-queue.js';
 import type { Peer, PeerHandler, OpenPeer } from './peer.js';
-import { ETIMEDOUT } from '../system-numbers.js';
+import { EMFILE, ETIMEDOUT } from '../system-numbers.js';
 
 /** VERSION is shorter. Who says more than that without an end is taken for one who has spoken. */
 const LONGEST_FIRST = 16 << 10;
-/** As many as a message can have. */
-const MOST_FDS = 253;
+/** No message that comes before the answer to VERSION has any, and there may be as many clients as wait and have places. */
+const MOST_FDS = 4;
 /** While it waits it is not read, and looked at so often: nobody tells that it has gone. */
 const LOOK_MS = 500;
 
@@ -146,6 +146,12 @@ export class PendingClient implements PeerHandler, WaitingClient {
   #keep(bytes: Buffer, fds: readonly number[]): void {
     this.#fdsBefore = [...this.#fdsBefore, ...this.#fds];
     this.#fds = fds;
+    const held = this.#fdsBefore.length + fds.length;
+    if (held > MOST_FDS && this.#state !== 'inside') {
+      const what = `the client sent ${held} file descriptors before it had an answer to VERSION, at most ${MOST_FDS} are kept`;
+      this.end(new TransportError('recvmsg', EMFILE, what));
+      return;
+    }
     this.#before = this.#first.length;
     this.#first = Buffer.concat([this.#first, bytes]);
     if (this.#isSpoken()) this.#speak();
@@ -153,7 +159,7 @@ export class PendingClient implements PeerHandler, WaitingClient {
 
   #isSpoken(): boolean {
     const { length } = this.#first;
-    if (length >= LONGEST_FIRST || this.#fdsBefore.length + this.#fds.length > MOST_FDS) return true;
+    if (length >= LONGEST_FIRST) return true;
     if (length < HEADER_SIZE) return false;
     const size = headerSize(this.#first, 0);
     // What makes no sense is for the session to say so.

@@ -75,7 +75,10 @@ export interface ProxyOptions extends TraceOptions {
    * default, 0 never looks. It saves about half of what the proxy adds to a round trip, and costs processor time.
    */
   spinUs?: number;
-  /** Is told what happens, as it happens. It must not throw. */
+  /**
+   * Is told what happens, as it happens. What it throws is an uncaught exception, as that of an event listener, and the
+   * proxy goes on.
+   */
   onEvent?: (event: ProxyEvent) => void;
 }
 
@@ -210,7 +213,20 @@ export function settingsOf(options: ProxyOptions): Settings {
     passesUncut: malformed === 'pass',
     maxMessageBytes: options.maxMessageBytes ?? MAX_MESSAGE_SIZE,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
-    onEvent: options.onEvent ?? (() => undefined),
+    onEvent: guarded(options.onEvent ?? (() => undefined)),
+  };
+}
+
+/** It is told in the middle of what must come to its end: a session that ends gives its place back. */
+function guarded(tell: (event: ProxyEvent) => void): (event: ProxyEvent) => void {
+  return (event) => {
+    try {
+      tell(event);
+    } catch (error) {
+      process.nextTick(() => {
+        throw error;
+      });
+    }
   };
 }
 

@@ -56,6 +56,11 @@ describe('another disk comes back under the same path', () => {
   test.each<[string, Options, Options]>([
     ['serial number', { serialNumber: 'DISK-A' }, { serialNumber: 'DISK-B' }],
     ['model number', { modelNumber: 'A' }, { modelNumber: 'B' }],
+    [
+      'subsystem NQN',
+      { subsystemNqn: 'nqn.2014-08.org.nvmexpress:a' },
+      { subsystemNqn: 'nqn.2014-08.org.nvmexpress:b' },
+    ],
   ])('another %s: the controller fails, and nothing is written', async (what, a, b) => {
     const other = store();
     const { controller, queue, write } = await exchanged(disk(store(), a), disk(other, b));
@@ -121,6 +126,31 @@ describe('another disk comes back under the same path', () => {
       await controller.close();
     },
   );
+
+  test('a write to another namespace than the queue’s own, which is another one now, is not sent again', async () => {
+    const [same, gone, other] = [store(), store(), store()];
+    const first = { store: same, eui64: '0011223344556677' };
+    let stray: Promise<Error> | undefined;
+    const { controller, queue, write } = await exchanged(
+      disk(store(), { namespaces: [first, { store: gone, eui64: '00112233445566a1' }] }),
+      disk(store(), { namespaces: [first, { store: other, eui64: '00112233445566b2' }] }),
+      async (live) => {
+        const second = await live.namespace(2);
+        const [before] = live.queues;
+        stray = errorOf(before!.write(7, pattern(512), { namespace: second }));
+        // In flight, as those before it.
+        await until(() => before!.inFlight === 3);
+        before!.ring();
+      },
+    );
+    const error = await stray!;
+    expect(error).toBeInstanceOf(NvmeNamespaceError);
+    expect(error.message).toContain('its EUI-64 was 00112233445566a1 and is 00112233445566b2');
+    expect(await write).toBeUndefined();
+    expect(other.read(0, NAMESPACE_BYTES).every((byte) => byte === 0)).toBe(true);
+    expect((await queue.read(100, 1)).equals(Buffer.alloc(512, 0x41))).toBe(true);
+    await controller.close();
+  });
 
   test('the same disk that has grown goes on', async () => {
     const grown = new MemoryStore(2 * NAMESPACE_BYTES);

@@ -1,12 +1,15 @@
 /** Clients that come to a proxy: who gets a place, who waits, and who goes. */
 import { describe, expect, jest, test } from '@jest/globals';
+import { spawn } from 'node:child_process';
 import { connect as connectTcp, type Socket } from 'node:net';
 import { once } from 'node:events';
 import { PassThrough, type Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
+import { fileURLToPath } from 'node:url';
 import { connect } from '../../lib/index.js';
 import { native } from '../../lib/native.js';
 import { proxy, type ProxyEvent, type ProxyOptions, type ProxyServer } from '../../lib/proxy/index.js';
+import { outcomeOf } from '../cli/cli.js';
 import { eventFd } from '../emulator/fixture.js';
 import { RawClient } from '../emulator/raw-client.js';
 import { openFds } from '../support/fds.js';
@@ -117,6 +120,30 @@ describe('clients that say nothing', () => {
     client.close();
     await until(() => server.counters.open === 0);
     expect(endOf(events)).toBe('recvmsg: ETIMEDOUT (the client sent no VERSION within 50 ms)');
+    await until(() => openFds() <= before, 'as many fds as before');
+  });
+
+  test.each<[string, (client: RawClient, fd: number) => void]>([
+    ['one message', (client, fd) => client.send(versionRequest(), [fd, fd, fd, fd, fd])],
+    [
+      'parts of one',
+      (client, fd) => {
+        for (let at = 0; at < 12; at += 4) client.send(versionRequest().subarray(at, at + 4), [fd, fd]);
+      },
+    ],
+  ])('but hand over more fds with %s than a client may are sent away by name', async (_what, send) => {
+    const { path, events, proxy: server } = await withDevice(FOREVER);
+    const { fd } = eventFd();
+    const before = openFds();
+    const client = raw(path);
+    send(client, fd);
+    await client.end();
+    client.close();
+    await until(() => server.counters.open === 0);
+    expect(endOf(events)).toMatch(
+      /^recvmsg: EMFILE \(the client sent [56] file descriptors before it had an answer/,
+    );
+    expect(server.counters.refused).toBe(0);
     await until(() => openFds() <= before, 'as many fds as before');
   });
 
@@ -307,4 +334,52 @@ test('more interrupts than are seen pass unseen, and a notice says so', async ()
   // In our process are the device's four, and two for each of those that are seen.
   expect(openFds()).toBeLessThanOrEqual(before + 4 + 4);
   expect(server.counters.interrupts).toBe(2);
+});
+
+/** Serves clients one after the other, each with a place, while `onEvent` throws at each event. */
+const THROWING = `
+  const { proxy } = await import('vfio-user/proxy');
+  const { EduDevice, serve } = await import('vfio-user/emulator');
+  const { connect } = await import('vfio-user');
+  const [path] = process.argv.slice(1);
+  const uncaught = [];
+  process.on('uncaughtException', ({ message }) => uncaught.push(message));
+  const server = await serve(new EduDevice(), { path: path + '.device', clients: 'many' });
+  const front = await proxy({
+    listen: path,
+    connect: path + '.device',
+    maxClients: 1,
+    onEvent: ({ type }) => {
+      throw new Error(type);
+    },
+  });
+  const read = [];
+  for (let i = 0; i < 3; i++) {
+    const device = await connect(path, { timeoutMs: 30_000 });
+    read.push(await device.bar(0).readUInt32(0));
+    await device.close();
+  }
+  while (front.counters.open > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const ended = uncaught.length;
+  await server.close();
+  await connect(path, { timeoutMs: 30_000 }).catch(() => undefined);
+  while (front.counters.open > 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  await front.close();
+  console.log(JSON.stringify({ read, uncaught, ended, refused: front.counters.refused }));
+`;
+
+test('what onEvent throws is uncaught, and keeps nobody’s place', async () => {
+  const child = spawn(process.execPath, ['--input-type=module', '-e', THROWING, scratch().path('front')], {
+    cwd: fileURLToPath(new URL('../..', import.meta.url)),
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+  const { status, stdout, stderr } = await outcomeOf(child, 50_000);
+  expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+  const each = ['connected', 'ended'];
+  expect(JSON.parse(stdout)).toEqual({
+    read: [0x010000ed, 0x010000ed, 0x010000ed],
+    uncaught: [...each, ...each, ...each, ...each],
+    ended: 6,
+    refused: 1,
+  });
 });
