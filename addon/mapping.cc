@@ -5,6 +5,7 @@
 
 #include "arguments.h"
 #include "environment.h"
+#include "registers.h"
 #include "vfio.h"
 
 namespace vfio_user {
@@ -25,7 +26,10 @@ Napi::Function Mapping::Define(Napi::Env env) {
                          ClassMethod("copyOut", CopyOut),
                          ClassMethod("copyIn", CopyIn),
                          ClassMethod("mapForDma", MapForDma),
+                         ClassMethod("load", Load),
+                         ClassMethod("store", Store),
                          InstanceMethod("remap", &Mapping::Remap),
+                         InstanceMethod("withdraw", &Mapping::Withdraw),
                          InstanceMethod("close", &Mapping::CloseMapping),
                      });
 }
@@ -144,6 +148,58 @@ napi_value Mapping::CopyIn(napi_env env, napi_callback_info info) {
   return MakeNumber(env, result < 0 ? result : static_cast<int64_t>(from.length));
 }
 
+uint8_t* Mapping::Register(napi_env env, napi_value offset, napi_value width, uint64_t* bytes) {
+  uint64_t at;
+  if (!ReadInteger(env, offset, "offset", &at) || !ReadInteger(env, width, "width", bytes, 8)) return nullptr;
+  const bool is_width = *bytes == 1 || *bytes == 2 || *bytes == 4 || *bytes == 8;
+  if (!is_width || at % *bytes != 0 || !IsWithin(at, *bytes, length_)) {
+    ThrowRangeError(env, "the register", "outside the mapping, or not aligned");
+    return nullptr;
+  }
+  if (memory_ == nullptr || !memory_->readable() || !memory_->writable()) {
+    ThrowRangeError(env, "the mapping", "closed, or not for registers");
+    return nullptr;
+  }
+  return memory_->base() + at;
+}
+
+/// load(offset, width): a number, of 8 bytes a bigint.
+napi_value Mapping::Load(napi_env env, napi_callback_info info) {
+  napi_value arguments[2];
+  auto* self = ReadCall<Mapping>(env, info, arguments);
+  uint64_t width;
+  if (self == nullptr) return nullptr;
+  const uint8_t* at = self->Register(env, arguments[0], arguments[1], &width);
+  if (at == nullptr) return nullptr;
+  if (width == 8) {
+    napi_value result = nullptr;
+    napi_create_bigint_uint64(env, LoadRegister<uint64_t>(at), &result);
+    return result;
+  }
+  if (width == 4) return MakeNumber(env, LoadRegister<uint32_t>(at));
+  return MakeNumber(env, width == 2 ? LoadRegister<uint16_t>(at) : LoadRegister<uint8_t>(at));
+}
+
+/// store(offset, width, value): as `load` gives it.
+napi_value Mapping::Store(napi_env env, napi_callback_info info) {
+  napi_value arguments[3];
+  auto* self = ReadCall<Mapping>(env, info, arguments);
+  uint64_t width;
+  if (self == nullptr) return nullptr;
+  uint8_t* at = self->Register(env, arguments[0], arguments[1], &width);
+  uint64_t value;
+  if (at == nullptr) return nullptr;
+  if (width == 8) {
+    if (ReadAddress(env, arguments[2], "value", &value)) StoreRegister<uint64_t>(at, value);
+    return nullptr;
+  }
+  if (!ReadInteger(env, arguments[2], "value", &value, (uint64_t{1} << (8 * width)) - 1)) return nullptr;
+  if (width == 4) StoreRegister<uint32_t>(at, static_cast<uint32_t>(value));
+  if (width == 2) StoreRegister<uint16_t>(at, static_cast<uint16_t>(value));
+  if (width == 1) StoreRegister<uint8_t>(at, static_cast<uint8_t>(value));
+  return nullptr;
+}
+
 Napi::Value Mapping::GetLength(const Napi::CallbackInfo& info) {
   return Napi::Number::New(info.Env(), static_cast<double>(length_));
 }
@@ -157,6 +213,10 @@ Napi::Value Mapping::Remap(const Napi::CallbackInfo& info) {
   uint64_t offset;
   if (!ReadFd(info.Env(), info[0], &fd) || !ReadInteger(info.Env(), info[1], "offset", &offset)) return {};
   return Napi::Number::New(info.Env(), memory_ == nullptr ? -EBADF : memory_->Remap(fd, offset));
+}
+
+void Mapping::Withdraw(const Napi::CallbackInfo& /*info*/) {
+  if (memory_ != nullptr) memory_->Withdraw();
 }
 
 void Mapping::CloseMapping(const Napi::CallbackInfo& /*info*/) {

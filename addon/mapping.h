@@ -23,9 +23,14 @@ class Mapping : public Napi::ObjectWrap<Mapping> {
   static napi_value CopyOut(napi_env env, napi_callback_info info);
   static napi_value CopyIn(napi_env env, napi_callback_info info);
   static napi_value MapForDma(napi_env env, napi_callback_info info);
+  static napi_value Load(napi_env env, napi_callback_info info);
+  static napi_value Store(napi_env env, napi_callback_info info);
   Napi::Value GetLength(const Napi::CallbackInfo& info);
   Napi::Value GetClosed(const Napi::CallbackInfo& info);
+  /// The memory for an access of one register; nullptr with an exception pending where there is none.
+  uint8_t* Register(napi_env env, napi_value offset, napi_value width, uint64_t* out);
   Napi::Value Remap(const Napi::CallbackInfo& info);
+  void Withdraw(const Napi::CallbackInfo& info);
   void CloseMapping(const Napi::CallbackInfo& info);
 
   Memory* memory_;  // nullptr once closed

@@ -40,7 +40,7 @@ class Memory {
   Memory(const Memory&) = delete;
   Memory& operator=(const Memory&) = delete;
 
-  const void* base() const { return base_; }
+  uint8_t* base() const { return base_; }
   size_t length() const { return length_; }
   bool readable() const { return readable_; }
   bool writable() const { return writable_; }
@@ -55,6 +55,9 @@ class Memory {
 
   /// Puts another file behind the same addresses, for every view. 0 or -errno; then the range is anonymous memory.
   int Remap(int fd, uint64_t offset);
+
+  /// Puts anonymous memory behind the same addresses, for every view, until `Remap`.
+  void Withdraw() { Overlay(); }
 
   /// The owner is done with the file: severs the views, and frees this as soon as they are gone.
   void Close();

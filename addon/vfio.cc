@@ -145,6 +145,36 @@ Napi::Value IndexedInfo(const Info& info) {
   return Describe(info, device, request, into, header);
 }
 
+/// VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, whose argsz stays what it was given: the answer is how many functions follow the header.
+Napi::Value HotResetInfo(const Info& info) {
+  int device;
+  Bytes into;
+  if (!ReadFd(info.Env(), info[0], &device) || !ReadRoom(info, 1, sizeof(vfio_pci_hot_reset_info), &into)) {
+    return {};
+  }
+  vfio_pci_hot_reset_info header = {};
+  header.argsz = static_cast<uint32_t>(into.length);
+  memcpy(into.data, &header, sizeof(header));
+  const int result = Ioctl(device, VFIO_DEVICE_GET_PCI_HOT_RESET_INFO, into.data);
+  if (result < 0) return Number(info, result);
+  memcpy(&header, into.data, sizeof(header));
+  return Number(info, header.count);
+}
+
+/// VFIO_DEVICE_PCI_HOT_RESET of a device whose functions belong to one group.
+Napi::Value HotReset(const Info& info) {
+  int device;
+  int32_t group;
+  if (!ReadFd(info.Env(), info[0], &device) || !ReadFd(info.Env(), info[1], &group)) return {};
+  uint8_t memory[sizeof(vfio_pci_hot_reset) + sizeof(group)];
+  vfio_pci_hot_reset header = {};
+  header.argsz = sizeof(memory);
+  header.count = 1;
+  memcpy(memory, &header, sizeof(header));
+  memcpy(memory + sizeof(header), &group, sizeof(group));
+  return Number(info, Ioctl(device, VFIO_DEVICE_PCI_HOT_RESET, memory));
+}
+
 Napi::Value UnmapDma(const Info& info) {
   int container;
   uint64_t iova;
@@ -247,6 +277,8 @@ void ExportVfio(Napi::Env env, Napi::Object exports) {
   add("vfioIrqInfo", IndexedInfo<vfio_irq_info, VFIO_DEVICE_GET_IRQ_INFO>);
   add("vfioSetIrqs", SetIrqs);
   add("vfioReset", Plain<VFIO_DEVICE_RESET>);
+  add("vfioHotResetInfo", HotResetInfo);
+  add("vfioHotReset", HotReset);
   add("vfioUnmapDma", UnmapDma);
 }
 

@@ -194,6 +194,15 @@ export interface NativeMapping {
    * 0 or -errno, after which the range is anonymous memory.
    */
   remap(fd: number, offset: number): number;
+  /** Puts empty memory of nobody's behind the same addresses, for every view, until `remap`. */
+  withdraw(): void;
+  /**
+   * One load of exactly `width` bytes (1, 2, 4 or 8), at a multiple of it; of 8 a bigint. Throws where the mapping is closed, or
+   * not for reading and writing. Later accesses of this thread come after it.
+   */
+  load(offset: number, width: number): number | bigint;
+  /** One store of exactly `width` bytes, after all earlier stores of this thread; like `load`. */
+  store(offset: number, width: number, value: number | bigint): void;
   close(): void;
 }
 
@@ -298,6 +307,10 @@ export interface NativeVfio {
     fds: readonly number[] | null,
   ): number;
   vfioReset(device: number): number;
+  /** How many functions a hot reset is for: structures of 8 bytes that follow the 12 of the header in `into`. */
+  vfioHotResetInfo(device: number, into: Uint8Array): number;
+  /** A hot reset, where all of these functions are in `group`. */
+  vfioHotReset(device: number, group: number): number;
   /** How many bytes were unmapped: 0 is no error for the kernel. */
   vfioUnmapDma(container: number, iova: bigint, size: number): number;
 }

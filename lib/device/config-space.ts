@@ -19,6 +19,7 @@ import {
   type PciHeader,
 } from '../pci/index.js';
 import { forSettingUp } from './device-context.js';
+import type { MemorySpace } from './memory-space.js';
 import type { Region } from './region.js';
 import { StaleBytes } from './stale-bytes.js';
 
@@ -50,6 +51,7 @@ export class ConfigSpace implements ConfigReader {
   /** Read in dwords: a server that answered minor 0 knows no longer reads (and some abort at them). */
   readonly #byDword: boolean;
   readonly #exclusive = new Exclusive();
+  readonly #space: MemorySpace;
   readonly #stale: StaleBytes;
   /** Stale bytes are being read again. */
   #isRefreshingStale = false;
@@ -57,9 +59,11 @@ export class ConfigSpace implements ConfigReader {
   #volatile: readonly Range[] | undefined;
 
   /** @internal Filled by the first `refresh`. */
-  constructor(region: Region, size: number, byDword: boolean) {
+  constructor(region: Region, size: number, byDword: boolean, space: MemorySpace) {
     this.#region = region;
     this.#byDword = byDword;
+    this.#space = space;
+    region.tellOfWrites(space);
     this.#shadow = Buffer.alloc(size);
     this.#stale = new StaleBytes(size);
     forbidCloning(this, 'a ConfigSpace');
@@ -170,6 +174,7 @@ export class ConfigSpace implements ConfigReader {
     this.#region.readIntoSync(start, this.#shadow.subarray(start, end), options);
     this.#stale.clear(start, end, count);
     this.#invalidate();
+    this.#space.known(start, this.#shadow.subarray(start, end));
     return this.#shadow.readUIntLE(offset, width);
   }
 
@@ -295,6 +300,7 @@ export class ConfigSpace implements ConfigReader {
       }
     }
     this.#invalidate();
+    this.#space.seen(this);
   }
 
   async #read(
@@ -373,6 +379,7 @@ export class ConfigSpace implements ConfigReader {
     await this.#region.readInto(start, this.#shadow.subarray(start, end), options);
     this.#stale.clear(start, end, count);
     this.#invalidate();
+    this.#space.known(start, this.#shadow.subarray(start, end));
   }
 
   /** What has to be accessed for these bytes: more, where the server takes nothing as narrow (quirk accessWidths). */

@@ -10,8 +10,9 @@ import {
   type ConnectionOptions,
   type OpenTransport,
 } from '../connection/index.js';
-import type { AddressRange } from '../emulator/address-range.js';
+import type { Hardware } from '../emulator/device-model.js';
 import type { ModelEndpoint } from '../emulator/in-process.js';
+import type { ResetKind } from '../vfio/index.js';
 import { UnsupportedError, type VfioUserError } from '../errors.js';
 import { UINT32_MAX } from '../fields.js';
 import { requireLittleEndian } from '../native.js';
@@ -105,7 +106,10 @@ const VERSION = new option.OptionTable<{ major: number; minor: number }>(
   { major: option.wholeNumber(0, MAX_VERSION), minor: option.wholeNumber(0, MAX_VERSION) },
   ['major', 'minor'],
 );
-const PCI = new option.OptionTable<PciEndpoint>({ pci: option.string }, ['pci']);
+const PCI = new option.OptionTable<PciEndpoint>(
+  { pci: option.string, reset: option.oneOf('function', 'hot') },
+  ['pci'],
+);
 const MODEL = new option.OptionTable<ModelEndpoint>({ model: option.unchecked, options: option.unchecked }, [
   'model',
 ]);
@@ -175,7 +179,8 @@ export async function connect(
     const { connection, negotiated } = dialled;
     const forContext = {
       ...contextOptions(settings, quirks, connection.passesFds),
-      addresses: opener.addresses?.(),
+      addresses: opener.hardware?.()?.addresses,
+      whyNoReset: opener.hardware?.()?.whyNoReset,
     };
     const opened = (context = new DeviceContext(connection, negotiated, forContext));
     opened.addResource(tap);
@@ -210,6 +215,12 @@ export async function connect(
 export interface PciEndpoint {
   /** Domain, bus, device and function: `0000:01:00.0`; `01:00.0` is of domain 0000. */
   pci: string;
+  /**
+   * What `device.reset()` does. `'function'`: the function's own way (FLR for one) where it has one, a hot reset otherwise.
+   * `'hot'`: a reset of the bus or slot that the function is on, with all functions there, which must be in its IOMMU group.
+   * Default `'function'`.
+   */
+  reset?: 'function' | 'hot' | undefined;
 }
 
 /** How a transport to the device is had. */
@@ -217,8 +228,8 @@ interface Opener {
   /** Whether it can be opened again when it has ended. */
   readonly canOpenAgain: boolean;
   open(options: OpenOptions): Promise<OpenTransport> | OpenTransport;
-  /** The DMA addresses that the device can be given, once it is open; undefined where that is not known. */
-  addresses?(): readonly AddressRange[] | undefined;
+  /** What stands behind a device that is hardware, once it is open. */
+  hardware?(): Hardware | undefined;
   /** The connection has ended: what was opened for it is closed. */
   close?(): void;
 }
@@ -227,7 +238,7 @@ interface Opener {
 const PCI_PREFIX = 'pci:';
 
 /** @throws TypeError for what is no address. */
-async function pciOpener(address: unknown): Promise<Opener> {
+async function pciOpener(address: unknown, reset?: ResetKind): Promise<Opener> {
   const { KernelDevice, pciAddress } = await import('../vfio/index.js');
   const name = pciAddress('connect: endpoint', address);
   if (process.platform !== 'linux')
@@ -237,7 +248,7 @@ async function pciOpener(address: unknown): Promise<Opener> {
     canOpenAgain: false,
     open: async () => {
       const { openModel } = await import('../emulator/in-process.js');
-      device = new KernelDevice(name);
+      device = new KernelDevice(name, reset);
       const { pageSizes, mappingsLeft } = device.iommu;
       return openModel(device, {
         pgsizes: pageSizes,
@@ -245,7 +256,7 @@ async function pciOpener(address: unknown): Promise<Opener> {
         ...(mappingsLeft !== undefined && { maxDmaMaps: mappingsLeft }),
       });
     },
-    addresses: () => device?.hardware.addresses,
+    hardware: () => device?.hardware,
     close: () => device?.close(),
   };
 }
@@ -257,7 +268,7 @@ async function openerOf(endpoint: Endpoint | ModelEndpoint | PciEndpoint): Promi
   }
   if (typeof endpoint === 'object' && endpoint !== null && 'pci' in endpoint) {
     PCI.check('connect: endpoint', endpoint);
-    return pciOpener(endpoint.pci);
+    return pciOpener(endpoint.pci, endpoint.reset);
   }
   if (typeof endpoint === 'object' && endpoint !== null && 'model' in endpoint) {
     MODEL.check('connect: endpoint', endpoint);
@@ -268,7 +279,7 @@ async function openerOf(endpoint: Endpoint | ModelEndpoint | PciEndpoint): Promi
     return {
       canOpenAgain: true,
       open: () => openModel(model, options),
-      addresses: () => model.hardware?.addresses,
+      hardware: () => model.hardware,
     };
   }
   checkEndpoint('connect', endpoint);
@@ -344,6 +355,7 @@ async function shadow(
     region,
     Math.min(region.size, MOST_CONFIG_SIZE),
     context.negotiated.minor === 0,
+    context.memorySpace,
   );
   await config.refresh(options);
   return config;

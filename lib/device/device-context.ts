@@ -13,6 +13,7 @@
 import { ClosedError, type VfioUserError } from '../errors.js';
 import type { CallOptions, Connection, Negotiated, SyncCallOptions } from '../connection/index.js';
 import type { AddressRange } from '../emulator/address-range.js';
+import { MemorySpace } from './memory-space.js';
 import type { CheckedQuirks } from './quirks.js';
 
 /** Which mappable areas of the server's memory may be mapped; SECURITY.md says what each choice risks. */
@@ -39,6 +40,8 @@ export interface DeviceContextOptions {
   accessWidths?: CheckedQuirks['accessWidths'];
   /** The DMA addresses that the device can be given, where that is known. */
   addresses?: readonly AddressRange[] | undefined;
+  /** Why the device cannot be reset, where that is known. */
+  whyNoReset?: string | undefined;
 }
 
 /** What we take in one message (MAX_MESSAGE_SIZE without its headers), whatever the server allows. */
@@ -58,6 +61,8 @@ export class DeviceContext {
   #refusal: ClosedError | undefined;
   #negotiated: Negotiated;
   readonly options: DeviceContextOptions;
+  /** Whether the device answers in its memory, for what is mapped of hardware. */
+  readonly memorySpace = new MemorySpace();
   /** Settles, never rejects, with the reason when the device is lost for good. */
   readonly ended: Promise<VfioUserError>;
   #settleEnded!: (reason: VfioUserError) => void;

@@ -219,8 +219,12 @@ export class Device extends EventEmitter<DeviceEvents> {
    * ClosedError; the signal's reason.
    */
   writeMulti(writes: readonly RegionWrite[], options?: CallOptions): Promise<void> {
-    const check = ({ region, offset, data }: RegionWrite) =>
+    const check = ({ region, offset, data }: RegionWrite) => {
       this.region(region).requireWritable('Device.writeMulti', offset, data.length);
+      if (this.isPci && region === (PciRegion.CONFIG as number)) {
+        this.#context.memorySpace.beforeWrite(offset, data);
+      }
+    };
     return writeMulti(this.#context, writes, check, options);
   }
 
@@ -244,7 +248,12 @@ export class Device extends EventEmitter<DeviceEvents> {
    */
   async reset(options?: CallOptions): Promise<void> {
     option.CALL_OPTIONS.check('Device.reset', options);
-    if (!this.canReset) throw new UnsupportedError('the device does not support reset');
+    if (!this.canReset) {
+      const { whyNoReset } = this.#context.options;
+      throw new UnsupportedError(
+        `the device does not support reset${whyNoReset === undefined ? '' : `: ${whyNoReset}`}`,
+      );
+    }
     this.#context.requireAvailable(options);
     await this.#setUp.run('Device.reset', options, (call) => this.#reset(call));
   }
@@ -252,8 +261,10 @@ export class Device extends EventEmitter<DeviceEvents> {
   async #reset(call: CallOptions | undefined): Promise<void> {
     const send = () =>
       this.#context.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
-    if (this.#config === undefined) await send();
-    else await this.#config.refreshAfter(send, call);
+    await this.#context.memorySpace.whileResetting(async () => {
+      if (this.#config === undefined) await send();
+      else await this.#config.refreshAfter(send, call);
+    });
     if (this.#enabled) await this.#enable(call);
     else await this.irqs.restore(call);
   }

@@ -7,6 +7,7 @@ import type { MmapArea } from '../protocol/region-info.js';
 import { REGION_FLAG_READ, REGION_FLAG_WRITE } from '../protocol/constants.js';
 import type { RegionDescription } from './region-description.js';
 import type { DeviceContext } from './device-context.js';
+import { HardwareRegisters } from './hardware-registers.js';
 
 const PAGE_SIZE = 4096;
 const S_IFMT = 0o170000;
@@ -32,6 +33,11 @@ const LOADS_ARE_ORDERED = process.arch === 'x64';
  * instead. After `close()`, or when the device is closed, typed arrays are detached: their length is 0, reads
  * give undefined, stores vanish.
  *
+ * Of hardware (`pci:…`, or a server of it) these are the device's registers: `loadUInt…`, `storeUInt…`, `copyOut` and
+ * `copyIn` (by words) are accesses of exactly that width. Raw views make accesses of whatever width and number the engine
+ * chooses, and Atomics on them read what they store. While the device does not answer (memory decoding off, no power, being
+ * reset) accessors throw a VfioUserError `EIO`, and raw views show empty memory in which stores are lost.
+ *
  * @example
  * ```ts
  * using area = device.bar(1).map();
@@ -48,22 +54,26 @@ export class MappedArea {
   readonly #mapping: NativeMapping;
   /** Where the area begins in the mapping, which begins on a page. */
   readonly #lead: number;
+  /** What is mapped are registers; undefined where it is memory of a server's. */
+  readonly #hardware: HardwareRegisters | undefined;
   /** Asking the mapping would take longer than the access. */
   #isClosed = false;
   #onClose: ((area: MappedArea) => void) | undefined;
   #bytes: Buffer | undefined;
   #words: Uint32Array | undefined;
   #quads: BigUint64Array | undefined;
+  #halves: Uint16Array | undefined;
   readonly #wordSpans: Uint32Array[] = [];
   readonly #quadSpans: BigUint64Array[] = [];
 
   /** @internal */
-  constructor(context: DeviceContext, mapping: NativeMapping, lead: number, offset: number, size: number) {
+  constructor(context: DeviceContext, parts: AreaParts) {
     this.#context = context;
-    this.#mapping = mapping;
-    this.#lead = lead;
-    this.offset = offset;
-    this.size = size;
+    this.#mapping = parts.mapping;
+    this.#lead = parts.lead;
+    this.#hardware = parts.hardware;
+    this.offset = parts.offset;
+    this.size = parts.size;
     context.addResource(this);
     forbidCloning(this, 'a MappedArea');
   }
@@ -107,9 +117,40 @@ export class MappedArea {
     return view;
   }
 
+  /** One ordered 8-bit load. */
+  loadUInt8(offset: number): number {
+    if (!this.#has(offset, 1)) this.#check(offset, 1, 1);
+    if (this.#hardware !== undefined) return this.#hardware.load(this.#lead + offset, 1) as number;
+    return Atomics.load(this.#narrow(offset, 1), 0);
+  }
+
+  /** One ordered 16-bit load. */
+  loadUInt16(offset: number): number {
+    if (!this.#has(offset, 2)) this.#check(offset, 2, 2);
+    if (this.#hardware !== undefined) return this.#hardware.load(this.#lead + offset, 2) as number;
+    return Atomics.load(this.#narrow(offset, 2), 0);
+  }
+
+  /** One ordered 8-bit store; errors as of `storeUInt32`. */
+  storeUInt8(offset: number, value: number): void {
+    if (!this.#has(offset, 1)) this.#check(offset, 1, 1);
+    integer('value', value, 0, 0xff);
+    if (this.#hardware !== undefined) this.#hardware.store(this.#lead + offset, 1, value);
+    else Atomics.store(this.#narrow(offset, 1), 0, value);
+  }
+
+  /** One ordered 16-bit store; errors as of `storeUInt32`. */
+  storeUInt16(offset: number, value: number): void {
+    if (!this.#has(offset, 2)) this.#check(offset, 2, 2);
+    integer('value', value, 0, 0xffff);
+    if (this.#hardware !== undefined) this.#hardware.store(this.#lead + offset, 2, value);
+    else Atomics.store(this.#narrow(offset, 2), 0, value);
+  }
+
   /** One ordered 32-bit load. */
   loadUInt32(offset: number): number {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
+    if (this.#hardware !== undefined) return this.#hardware.load(this.#lead + offset, 4) as number;
     const words = this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset);
     return LOADS_ARE_ORDERED ? words[offset >>> 2]! : Atomics.load(words, offset >>> 2);
   }
@@ -123,12 +164,14 @@ export class MappedArea {
     if (!this.#has(offset, 4)) this.#check(offset, 4, 4);
     // A typed array would store it modulo 2^32.
     if (typeof value !== 'number' || value !== value >>> 0) throw notInteger('value', value, 0, UINT32_MAX);
-    Atomics.store(this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset), offset >>> 2, value);
+    if (this.#hardware !== undefined) this.#hardware.store(this.#lead + offset, 4, value);
+    else Atomics.store(this.size <= MAX_WINDOW ? this.u32 : this.#wordSpan(offset), offset >>> 2, value);
   }
 
   /** One ordered 64-bit load. */
   loadUInt64(offset: number): bigint {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
+    if (this.#hardware !== undefined) return this.#hardware.load(this.#lead + offset, 8) as bigint;
     return Atomics.load(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3);
   }
 
@@ -136,18 +179,21 @@ export class MappedArea {
   storeUInt64(offset: number, value: bigint): void {
     if (!this.#has(offset, 8)) this.#check(offset, 8, 8);
     bigInteger('value', value);
-    Atomics.store(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3, value);
+    if (this.#hardware !== undefined) this.#hardware.store(this.#lead + offset, 8, value);
+    else Atomics.store(this.size <= MAX_WINDOW ? this.u64 : this.#quadSpan(offset), offset >>> 3, value);
   }
 
   /** Copies out of the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyOut(offset: number, target: Uint8Array): void {
     this.#check(offset, byteArray('target', target).length, 1);
+    if (this.#hardware !== undefined) return this.#hardware.copyOut(this.#lead + offset, target);
     check(this.#mapping.copyOut(this.#lead + offset, target, 0, target.length), 'copyOut');
   }
 
   /** Copies into the area. @throws TransportError EFAULT where the server's file has lost the page. */
   copyIn(offset: number, data: Uint8Array): void {
     this.#check(offset, byteArray('data', data).length, 1);
+    if (this.#hardware !== undefined) return this.#hardware.copyIn(this.#lead + offset, data);
     check(this.#mapping.copyIn(this.#lead + offset, data, 0, data.length), 'copyIn');
   }
 
@@ -163,20 +209,26 @@ export class MappedArea {
   restoreFile({ fd, offset, size }: Pick<FilePart, 'fd' | 'offset' | 'size'>): boolean {
     const fits =
       size === this.size && offset % PAGE_SIZE === this.#lead && mayMap(this.#context, fd, offset, size);
-    if (fits && this.#mapping.remap(fd, offset - this.#lead) === 0) return true;
+    if (fits && this.#remap(fd, offset - this.#lead) === 0) return true;
     this.close();
     return false;
+  }
+
+  #remap(fd: number, offset: number): number {
+    return this.#hardware?.restore({ fd, offset }) ?? this.#mapping.remap(fd, offset);
   }
 
   /** Unmaps; idempotent. Every view is detached. */
   close(): void {
     this.#isClosed = true;
+    this.#hardware?.close();
     this.#context.removeResource(this);
     this.#onClose?.(this);
     this.#onClose = undefined;
     this.#bytes = undefined;
     this.#words = undefined;
     this.#quads = undefined;
+    this.#halves = undefined;
     this.#wordSpans.length = 0;
     this.#quadSpans.length = 0;
     this.#mapping.close();
@@ -194,6 +246,17 @@ export class MappedArea {
     throw new UnsupportedError(
       `the area has ${this.size} bytes, and one array at most ${MAX_WINDOW}: use loadUInt${8 * width} and storeUInt${8 * width}, or window(offset, length) for a part of it`,
     );
+  }
+
+  /** An array whose first element is at `offset`. */
+  #narrow(offset: number, width: 1 | 2): Uint8Array | Uint16Array {
+    const { bytes } = this;
+    if (width === 1 && offset < bytes.length) return bytes.subarray(offset);
+    if (width === 1) return new Uint8Array(this.window(offset, 1));
+    this.#checkAlignment(2);
+    if (offset >= MAX_WINDOW) return new Uint16Array(this.window(offset, 2));
+    this.#halves ??= new Uint16Array(bytes.buffer, bytes.byteOffset, bytes.length >>> 1);
+    return this.#halves.subarray(offset / 2);
   }
 
   #wordSpan(offset: number): Uint32Array {
@@ -291,6 +354,17 @@ function fileBehind(
   };
 }
 
+/** What a MappedArea is made of. */
+interface AreaParts {
+  readonly mapping: NativeMapping;
+  /** Where the area begins in the mapping, which begins on a page. */
+  readonly lead: number;
+  readonly hardware: HardwareRegisters | undefined;
+  /** Where the area begins in its region. */
+  readonly offset: number;
+  readonly size: number;
+}
+
 /** A part of one of the server's files. The fd stays whose it is. */
 export interface FilePart {
   fd: number;
@@ -313,7 +387,16 @@ export function mapFile(
   const lead = offset % PAGE_SIZE;
   const mapping = native().map(fd, offset - lead, lead + size, readable, writable);
   if (typeof mapping === 'number') throw new TransportError('mmap', -mapping, what);
-  return new MappedArea(context, mapping, lead, areaOffset, size);
+  const hardware = isRegularFile(fd)
+    ? undefined
+    : new HardwareRegisters(mapping, { fd, offset: offset - lead }, context.memorySpace);
+  return new MappedArea(context, { mapping, lead, hardware, offset: areaOffset, size });
+}
+
+/** What a server shares is memory in a file; what the kernel's VFIO shares is the device. */
+function isRegularFile(fd: number): boolean {
+  const info = native().fdInfo(fd);
+  return typeof info === 'number' || (info.mode & S_IFMT) === S_IFREG;
 }
 
 function findArea(index: number, areas: readonly MmapArea[], offset?: number, length?: number): MmapArea {

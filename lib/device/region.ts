@@ -17,6 +17,7 @@ import type { MmapArea } from '../protocol/region-info.js';
 import { AccessSplitter, chunks, type Chunk } from './split-access.js';
 import { getIoFds, type IoFds } from './io-fds.js';
 import { restoreArea, mapArea, type MappedArea } from './mapped-area.js';
+import type { MemorySpace } from './memory-space.js';
 import {
   WAIT_OPTIONS,
   encodeValue,
@@ -71,6 +72,8 @@ export class Region {
   /** Made with the first: a process may have thousands of regions. */
   #mapped: Set<MappedArea> | undefined;
   #description: RegionDescription;
+  /** Of config space: what is written here may turn the device's memory off, or on. */
+  #memorySpace: MemorySpace | undefined;
 
   /** @internal */
   constructor(context: DeviceContext, description: RegionDescription) {
@@ -83,6 +86,11 @@ export class Region {
     const widths = context.options.accessWidths?.get(this.index);
     this.#splitter = widths === undefined ? undefined : new AccessSplitter(widths);
     forbidCloning(this, 'a Region');
+  }
+
+  /** @internal This is config space, whose writes `space` hears of. */
+  tellOfWrites(space: MemorySpace): void {
+    this.#memorySpace = space;
   }
 
   /** @internal @throws TypeError, RangeError where so many bytes cannot be written there. */
@@ -164,6 +172,13 @@ export class Region {
   }
 
   #write(offset: number, data: Uint8Array, options: CallOptions | undefined): Promise<void> {
+    const space = this.#memorySpace;
+    if (space === undefined) return this.#put(offset, data, options);
+    space.beforeWrite(offset, data);
+    return this.#put(offset, data, options).then(() => space.known(offset, data));
+  }
+
+  #put(offset: number, data: Uint8Array, options: CallOptions | undefined): Promise<void> {
     const { length } = data;
     if (length === 0) return Promise.resolve();
     const chunks = this.#chunksOf(offset, length, this.#writeChunk());
@@ -280,6 +295,12 @@ export class Region {
   }
 
   #writeSync(offset: number, data: Uint8Array, options: SyncCallOptions | undefined): void {
+    this.#memorySpace?.beforeWrite(offset, data);
+    this.#putSync(offset, data, options);
+    this.#memorySpace?.known(offset, data);
+  }
+
+  #putSync(offset: number, data: Uint8Array, options: SyncCallOptions | undefined): void {
     const { length } = data;
     if (length === 0) return;
     const chunks = this.#chunksOf(offset, length, this.#writeChunk());
@@ -360,6 +381,8 @@ export class Region {
   #post(offset: number, data: Uint8Array): void {
     const { length } = data;
     if (length === 0) return;
+    // Whether it has turned anything on again is known when it is read.
+    this.#memorySpace?.beforeWrite(offset, data);
     const chunks = this.#chunksOf(offset, length, this.#writeChunk()) ?? [{ at: 0, count: length }];
     for (const { at, count } of chunks) {
       const part = partOf(data, length, at, count, Command.REGION_WRITE);
@@ -494,7 +517,8 @@ export class Region {
     const problem =
       optionsProblem(caller, options) ?? this.#problem(caller, offset, width, this.writable, 'write');
     if (problem !== undefined) return Promise.reject(problem);
-    if (this.#splitter !== undefined) return this.#write(offset, bytes, options);
+    if (this.#splitter !== undefined || this.#memorySpace !== undefined)
+      return this.#write(offset, bytes, options);
     return this.#access(writeOf(this.index, offset, bytes), options);
   }
 

@@ -46,6 +46,8 @@ export interface DeviceModel {
 export interface Hardware {
   /** The addresses that the client's memory can be given; undefined where nobody says. */
   readonly addresses?: readonly AddressRange[] | undefined;
+  /** Why the device has no `reset`, where that is known. */
+  readonly whyNoReset?: string | undefined;
   /** Lets the device reach the client's memory, all of the mapping, at these addresses. */
   mapDma(memory: NativeMapping, request: Pick<DmaMap, 'address' | 'size' | 'flags'>): void;
   unmapDma(request: Pick<DmaMap, 'address' | 'size'>): void;

@@ -1,6 +1,5 @@
 /** Where registers are: a region, a mapping or config space, read and written in the same words. */
 import type { CallOptions, ConfigSpace, ConfigWidth, MappedArea, Region, SyncCallOptions } from '../index.js';
-import { UnsupportedError } from '../errors.js';
 import { wrongType } from '../fields.js';
 
 /** What registers can be bound to. */
@@ -63,13 +62,9 @@ class RegionPort implements Port {
   }
 }
 
-/** The most bytes behind one array. */
-const MAX_WINDOW = 2 ** 32;
-
 class MappedPort implements Port {
   readonly readsBack = false;
   readonly #area: MappedArea;
-  #halves: Uint16Array | undefined;
 
   constructor(area: MappedArea) {
     this.#area = area;
@@ -80,9 +75,9 @@ class MappedPort implements Port {
   }
 
   readSync(offset: number, bits: number): number | bigint {
-    if (bits === 32) return this.#area.loadUInt32(offset);
     if (bits === 64) return this.#area.loadUInt64(offset);
-    return Atomics.load(...this.#element(offset, bits));
+    if (bits === 32) return this.#area.loadUInt32(offset);
+    return bits === 16 ? this.#area.loadUInt16(offset) : this.#area.loadUInt8(offset);
   }
 
   async write(offset: number, bits: number, value: number | bigint): Promise<void> {
@@ -90,24 +85,10 @@ class MappedPort implements Port {
   }
 
   writeSync(offset: number, bits: number, value: number | bigint): void {
-    if (bits === 32) this.#area.storeUInt32(offset, value as number);
-    else if (bits === 64) this.#area.storeUInt64(offset, value as bigint);
-    else Atomics.store(...this.#element(offset, bits), value as number);
-  }
-
-  #element(offset: number, bits: number): [array: Uint8Array | Uint16Array, index: number] {
-    const area = this.#area;
-    if (area.isClosed) throw new UnsupportedError('the mapped area is closed');
-    const width = bits / 8;
-    if (offset < 0 || offset % width !== 0 || offset + width > Math.min(area.size, MAX_WINDOW)) {
-      throw new RangeError(
-        `mapped area: offset must be a multiple of ${width} within its ${area.size} bytes, got ${offset}`,
-      );
-    }
-    if (bits === 8) return [area.bytes, offset];
-    const length = Math.min(area.size, MAX_WINDOW) & ~1;
-    this.#halves ??= new Uint16Array(area.window(0, length));
-    return [this.#halves, offset / 2];
+    if (bits === 64) this.#area.storeUInt64(offset, value as bigint);
+    else if (bits === 32) this.#area.storeUInt32(offset, value as number);
+    else if (bits === 16) this.#area.storeUInt16(offset, value as number);
+    else this.#area.storeUInt8(offset, value as number);
   }
 }
 

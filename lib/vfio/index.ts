@@ -1,2 +1,2 @@
-export { KernelDevice } from './kernel-device.js';
+export { KernelDevice, type ResetKind } from './kernel-device.js';
 export { pciAddress } from './pci-address.js';

@@ -7,19 +7,14 @@ import { rangesText } from '../emulator/address-range.js';
 import { DeviceError, EINVAL, EIO, ENOSPC } from '../emulator/device-error.js';
 import type { DeviceModel, Hardware, IrqModel, RegionModel } from '../emulator/device-model.js';
 import { TransportError } from '../errors.js';
-import { check, holdFd, native, type HeldFd, type NativeMapping } from '../native.js';
-import { PciCommand, PciConfig } from '../pci/index.js';
+import { check, native, type NativeMapping } from '../native.js';
+import { PciConfig } from '../pci/index.js';
 import {
   DEVICE_FLAG_PCI,
   DEVICE_FLAG_RESET,
   DMA_MAP_FLAG_READ,
   DMA_MAP_FLAG_WRITE,
   IRQ_FLAG_NORESIZE,
-  IRQ_SET_ACTION_MASK,
-  IRQ_SET_ACTION_TRIGGER,
-  IRQ_SET_ACTION_UNMASK,
-  IRQ_SET_DATA_BOOL,
-  IRQ_SET_DATA_EVENTFD,
   PciRegion,
   REGION_FLAG_MMAP,
   REGION_FLAG_READ,
@@ -29,12 +24,15 @@ import { decodeDeviceInfo } from '../protocol/device-info.js';
 import type { DmaMap } from '../protocol/dma-map.js';
 import { decodeIrqInfo } from '../protocol/irq-info.js';
 import { decodeRegionInfo, type RegionInfo } from '../protocol/region-info.js';
-import type { SetIrqs } from '../protocol/set-irqs.js';
 import { EEXIST, EFAULT, ENOMEM } from '../system-numbers.js';
 import type { IommuInfo } from './iommu-info.js';
 import { noMoreMappings, tooMuchLocked } from './iommu-limits.js';
+import { hotResetOf } from './hot-reset.js';
+import { KernelIrqs } from './kernel-irqs.js';
+import { msixTable, withoutPages, type BarRange } from './msix-pages.js';
 import { openGroup, type OpenedDevice } from './open-group.js';
 import { pciAddress } from './pci-address.js';
+import { quiesce, type CommandRegister } from './quiesce.js';
 
 /** The fixed parts of the kernel's structures, in bytes; of device info what the protocol has of it, and room for all. */
 const DEVICE_INFO_SIZE = 16;
@@ -43,9 +41,10 @@ const REGION_INFO_SIZE = 32;
 const IRQ_INFO_SIZE = 16;
 /** More than any answer takes. */
 const MOST_INFO = 65_536;
-const ACTIONS = IRQ_SET_ACTION_MASK | IRQ_SET_ACTION_UNMASK | IRQ_SET_ACTION_TRIGGER;
 const READ_WRITE = REGION_FLAG_READ | REGION_FLAG_WRITE;
-const NO_FD = -1;
+
+/** What `reset` does: FLR or another way of the function alone, or a reset of its bus. */
+export type ResetKind = 'function' | 'hot';
 
 /** A device of the kernel's. Its owner closes it; one client at a time has it. */
 export class KernelDevice implements DeviceModel {
@@ -59,31 +58,39 @@ export class KernelDevice implements DeviceModel {
   readonly hardware: Hardware;
   readonly #opened: OpenedDevice;
   readonly #configOffset: number;
-  /** The eventfds of each index: what the kernel is given again when it can only take all of them at once. */
-  readonly #armed = new Map<number, Map<number, HeldFd>>();
+  readonly #irqs: KernelIrqs;
 
-  /** @throws TypeError for what is no address; VfioUserError that says which step failed, and what mends it. */
-  constructor(address: string) {
+  /**
+   * `reset` is what `reset()` does: the function's own way where it has one and a hot reset otherwise, or always that.
+   * @throws TypeError for what is no address; VfioUserError that says which step failed, and what mends it.
+   */
+  constructor(address: string, reset: ResetKind = 'function') {
     this.address = pciAddress('a PCI device', address);
+    let whyNoReset: string | undefined;
     const opened = (this.#opened = openGroup(this.address));
+    this.#irqs = new KernelIrqs((...call) => native().vfioSetIrqs(opened.device, ...call));
     try {
       const info = deviceInfo(opened.device);
       const found = range(info.numRegions).flatMap((index) => regionInfo(opened.device, index) ?? []);
       this.#configOffset = found.find(({ index }) => index === (PciRegion.CONFIG as number))?.offset ?? 0;
-      this.regions = found.map((region) => this.#region(region));
+      const table = msixTable(opened.device, found);
+      this.regions = found.map((region) => this.#region(region, table));
       this.irqs = range(info.numIrqs).flatMap((index) => irqInfo(opened.device, index) ?? []);
-      this.flags = info.flags & (DEVICE_FLAG_PCI | DEVICE_FLAG_RESET);
+      const way = this.#wayToReset(reset, (info.flags & DEVICE_FLAG_RESET) !== 0);
+      this.reset = 'run' in way ? way.run : undefined;
+      whyNoReset = 'why' in way ? way.why : undefined;
+      this.flags = (info.flags & DEVICE_FLAG_PCI) | (this.reset === undefined ? 0 : DEVICE_FLAG_RESET);
     } catch (error) {
       opened.close();
       throw error;
     }
-    this.reset = (this.flags & DEVICE_FLAG_RESET) === 0 ? undefined : () => this.#reset();
     this.hardware = {
       addresses: opened.iommu.ranges,
+      whyNoReset,
       mapDma: (memory, request) => this.#mapDma(memory, request),
       unmapDma: (request) => this.#unmapDma(request),
-      setIrqs: (request, fds) => this.#setIrqs(request, fds),
-      quiesce: () => this.#quiesce(),
+      setIrqs: (request, fds) => this.#irqs.set(request, fds),
+      quiesce: () => quiesce(this.#command, this.#irqs),
     };
   }
 
@@ -94,19 +101,24 @@ export class KernelDevice implements DeviceModel {
 
   /** Nobody has it: what the next client finds is a device that was reset, where it can be. */
   detach(): void {
-    if (this.reset !== undefined) native().vfioReset(this.#opened.device);
+    this.reset?.();
   }
 
   /** Gives it back to the kernel, which resets it. Idempotent. */
   close(): void {
-    this.#forgetEventFds();
+    this.#irqs.close();
     this.#opened.close();
   }
 
-  #region({ index, flags, size, offset, capabilities }: RegionInfo): RegionModel {
+  #region(
+    { index, flags, size, offset, capabilities }: RegionInfo,
+    table: BarRange | undefined,
+  ): RegionModel {
     const { device } = this.#opened;
     const canMap = (flags & REGION_FLAG_MMAP) !== 0;
-    const areas = capabilities.sparseMmap?.areas;
+    const all = capabilities.sparseMmap?.areas;
+    // The kernel owns the table: what a mapping would write there, it would not know of.
+    const areas = table?.bir === index ? withoutPages(all ?? [{ offset: 0, size }], table) : all;
     return {
       index,
       size,
@@ -126,9 +138,41 @@ export class KernelDevice implements DeviceModel {
     };
   }
 
-  #reset(): void {
-    const result = native().vfioReset(this.#opened.device);
-    if (result < 0) throw new DeviceError(-result, `VFIO_DEVICE_RESET of ${this.address}`);
+  #wayToReset(kind: ResetKind, hasOwn: boolean): { run: () => void } | { why: string } {
+    const { device, groupFd, group } = this.#opened;
+    const work = (what: string, call: () => number) => () => {
+      const result = call();
+      if (result < 0) {
+        throw new DeviceError(-result, `${what} of ${this.address}; the kernel's log may say more (dmesg)`);
+      }
+    };
+    if (kind === 'function' && hasOwn) {
+      return { run: work('VFIO_DEVICE_RESET', () => native().vfioReset(device)) };
+    }
+    const hot = hotResetOf(device, group);
+    if ('functions' in hot) {
+      const names = hot.functions.map(({ address }) => address).join(', ');
+      const what = `VFIO_DEVICE_PCI_HOT_RESET (with it ${names})`;
+      return { run: work(what, () => native().vfioHotReset(device, groupFd)) };
+    }
+    const own = hasOwn ? '' : 'the function has no way to be reset by itself, and ';
+    return { why: `${this.address}: ${own}a hot reset cannot be done: ${hot.why}` };
+  }
+
+  get #command(): CommandRegister {
+    const { device } = this.#opened;
+    const at = this.#configOffset + PciConfig.COMMAND;
+    const bytes = Buffer.alloc(2);
+    return {
+      read: () => {
+        transfer('pread', 2, () => readSync(device, bytes, 0, 2, at));
+        return bytes.readUInt16LE();
+      },
+      write: (value) => {
+        bytes.writeUInt16LE(value);
+        transfer('pwrite', 2, () => writeSync(device, bytes, 0, 2, at));
+      },
+    };
   }
 
   #mapDma(memory: NativeMapping, { address, size, flags }: Pick<DmaMap, 'address' | 'size' | 'flags'>): void {
@@ -156,89 +200,10 @@ export class KernelDevice implements DeviceModel {
     if (unmapped < 0) throw new DeviceError(-unmapped, what);
     if (BigInt(unmapped) !== size) throw new DeviceError(EINVAL, `${what}: ${unmapped} were mapped`);
   }
-
-  #setIrqs({ index, start, count, flags, data }: SetIrqs, fds: readonly number[]): void {
-    const action = flags & ACTIONS;
-    if ((flags & IRQ_SET_DATA_EVENTFD) !== 0) {
-      this.#assign(index, start, action, fds.length > 0 ? fds : new Array<number>(count).fill(NO_FD));
-    } else if ((flags & IRQ_SET_DATA_BOOL) !== 0) {
-      for (let i = 0; i < count; i++) if (data?.[i] !== 0) this.#act(index, start + i, 1, action);
-    } else {
-      this.#act(index, start, count, action);
-      if (count === 0) this.#forgetEventFds(index);
-    }
-  }
-
-  /** DATA_NONE: does the action, or disables the whole index where `count` is 0. */
-  #act(index: number, start: number, count: number, action: number): void {
-    const result = native().vfioSetIrqs(this.#opened.device, index, start, count, action, null);
-    if (result < 0) throw refused(index, result);
-  }
-
-  #assign(index: number, start: number, action: number, fds: readonly number[]): void {
-    const { device } = this.#opened;
-    let result = native().vfioSetIrqs(device, index, start, fds.length, action, fds);
-    if (action !== IRQ_SET_ACTION_TRIGGER) {
-      if (result < 0) throw refused(index, result);
-      return;
-    }
-    const armed = this.#armed.get(index) ?? new Map<number, HeldFd>();
-    // An index that is NORESIZE takes no more vectors than it was enabled with: it is enabled again, with all of them.
-    if (result === -EINVAL && armed.size > 0) {
-      const before: number[] = [];
-      for (const [sub, held] of armed) before[sub] = held.fd;
-      const all = [...before];
-      fds.forEach((fd, i) => (all[start + i] = fd));
-      const enable = (some: readonly (number | undefined)[]): number => {
-        const whole = Array.from(some, (fd) => fd ?? NO_FD);
-        return native().vfioSetIrqs(device, index, 0, whole.length, action, whole);
-      };
-      this.#act(index, 0, 0, IRQ_SET_ACTION_TRIGGER);
-      result = enable(all);
-      // Those that were enabled stay so.
-      if (result < 0) enable(before);
-    }
-    if (result < 0) throw refused(index, result);
-    fds.forEach((fd, i) => {
-      armed.get(start + i)?.close();
-      armed.delete(start + i);
-      if (fd !== NO_FD) armed.set(start + i, holdFd(check(native().dupFd(fd), 'dup')));
-    });
-    this.#armed.set(index, armed);
-  }
-
-  /** Bus mastering off, so that it writes nowhere, and interrupts disabled. */
-  #quiesce(): void {
-    const { device } = this.#opened;
-    const command = Buffer.alloc(2);
-    const at = this.#configOffset + PciConfig.COMMAND;
-    try {
-      transfer('pread', 2, () => readSync(device, command, 0, 2, at));
-      command.writeUInt16LE(command.readUInt16LE() & ~PciCommand.BUS_MASTER);
-      transfer('pwrite', 2, () => writeSync(device, command, 0, 2, at));
-    } finally {
-      // Also of a device that does not answer any more.
-      for (const index of this.#armed.keys())
-        native().vfioSetIrqs(device, index, 0, 0, IRQ_SET_ACTION_TRIGGER, null);
-      this.#forgetEventFds();
-    }
-  }
-
-  #forgetEventFds(which?: number): void {
-    for (const [index, held] of this.#armed) {
-      if (which !== undefined && index !== which) continue;
-      for (const one of held.values()) one.close();
-      this.#armed.delete(index);
-    }
-  }
 }
 
 function range(count: number): number[] {
   return Array.from({ length: Math.min(count, 64) }, (_, i) => i);
-}
-
-function refused(index: number, result: number): DeviceError {
-  return new DeviceError(-result, `VFIO_DEVICE_SET_IRQS of index ${index}`);
 }
 
 /** All of the bytes, or the errno. */

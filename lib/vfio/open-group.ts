@@ -26,6 +26,9 @@ const MOST_INFO = 65_536;
 export interface OpenedDevice {
   readonly container: number;
   readonly device: number;
+  /** The number of its IOMMU group, and the group's fd. */
+  readonly group: string;
+  readonly groupFd: number;
   readonly iommu: IommuInfo;
   close(): void;
 }
@@ -57,7 +60,7 @@ export function openGroup(address: string): OpenedDevice {
     const device = native().vfioOpenDevice(groupFd, address);
     if (device < 0) throw new TransportError('VFIO_GROUP_GET_DEVICE_FD', -device, address);
     own(device);
-    return { container, device, iommu, close };
+    return { container, device, group, groupFd, iommu, close };
   } catch (error) {
     close();
     throw error;

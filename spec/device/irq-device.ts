@@ -119,7 +119,8 @@ export class IrqDevice {
     });
     const regions = Array.from({ length: 9 }, (_, index) => this.#region(index));
     if (this.#memory.has(CONFIG)) {
-      this.config = new ConfigSpace(regions[CONFIG]!, this.memory(CONFIG).length, minor === 0);
+      const size = this.memory(CONFIG).length;
+      this.config = new ConfigSpace(regions[CONFIG]!, size, minor === 0, this.context.memorySpace);
       await this.config.refresh();
     }
     const infos = (this.#options.irqs ?? []).map(({ count, flags = 1 }, index) => ({ index, count, flags }));
