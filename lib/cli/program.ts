@@ -1,7 +1,7 @@
 /** The command line as a whole: verbs, global options, and what becomes of an error. */
 import { createRequire } from 'node:module';
 import { Command, CommanderError, Option } from 'commander';
-import { FAILURE, describeError, exitStatus, printable } from './errors.js';
+import { FAILURE, UsageError, describeError, exitStatus, printable } from './errors.js';
 import type { GlobalOptions } from './global-options.js';
 import { milliseconds } from './numbers.js';
 import { flush, isReaderGone, watchStdout } from './output.js';
@@ -98,7 +98,7 @@ Environment:
 Exit status: 0 success, 1 failure, 2 wrong usage, and 141 when whoever reads the output has gone (| head). 0 says that all
 that was asked for was done.
 
-vfio-user help VERB, or vfio-user VERB --help, says more; docs/cli.md has all of it.`;
+vfio-user help VERB, as in help nvme read, or vfio-user VERB --help, says more; docs/cli.md has all of it.`;
 
 /**
  * Runs the command line `argv`, without the program's own name.
@@ -108,7 +108,10 @@ export async function run(argv: readonly string[]): Promise<number> {
   const program = await buildProgram(argv[0]);
   watchStdout(stop);
   try {
-    await parse(program, argv);
+    const [first, ...words] = argv;
+    if (first === 'help' && words.length > 0 && !words.some((word) => word.startsWith('-'))) {
+      commandOf(program, words).outputHelp();
+    } else await parse(program, argv);
     // Help, and what is printed without being waited for, has to arrive, too.
     await flush();
     return wasCaptureLost() ? FAILURE : 0;
@@ -153,7 +156,6 @@ export async function buildProgram(verb?: string): Promise<Command> {
     .option('--verbose', 'print stack traces of errors')
     .option('--no-color', 'no colours (there are none but on a terminal)')
     .configureHelp({ showGlobalOptions: true })
-    .configureOutput({ outputError: (text, write) => write(usageLine(text)) })
     .exitOverride()
     .addHelpText('after', HELP);
   const isAlone = verb !== 'completion' && GROUPS.some(({ verbs }) => Object.hasOwn(verbs, verb ?? ''));
@@ -165,17 +167,38 @@ export async function buildProgram(verb?: string): Promise<Command> {
       register(program);
     }
   }
+  pointToHelp(program, 'vfio-user');
   // Stands in the last of the groups.
-  return program.helpCommand('help [verb]', 'print help for a verb');
+  return program.helpCommand('help [verb...]', 'print help for a verb');
+}
+
+/** What `help VERB…` is about. @throws UsageError where there is no such verb. */
+function commandOf(program: Command, words: readonly string[]): Command {
+  let command = program;
+  let path = 'vfio-user';
+  for (const word of words) {
+    const child = command.commands.find((one) => one.name() === word);
+    if (child === undefined) throw new UsageError(`${path} has no verb '${word}'; see ${path} --help`);
+    command = child;
+    path += ` ${word}`;
+  }
+  return command;
+}
+
+/** Wrong usage of a command, and of those below it, names the command's own help. */
+function pointToHelp(command: Command, path: string): void {
+  command.configureOutput({ outputError: (text, write) => write(usageLine(text, path)) });
+  for (const child of command.commands) pointToHelp(child, `${path} ${child.name()}`);
 }
 
 /** Commander's `error: …`, with a suggestion on a second line, as one line of ours. */
-function usageLine(text: string): string {
+function usageLine(text: string, path: string): string {
   const line = text
     .trim()
     .replace(/^error: /, '')
+    .replace(/\.$/, '')
     .replaceAll(/\s*\n\s*/g, ' ');
-  return `vfio-user: ${printable(line)}; see vfio-user --help\n`;
+  return `vfio-user: ${printable(line)}; see ${path} --help\n`;
 }
 
 function packageVersion(): string {

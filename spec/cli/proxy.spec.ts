@@ -249,7 +249,7 @@ describe('obvious mistakes', () => {
   test('nothing to listen on or to connect to', async () => {
     expect(await mistake('--listen', front)).toEqual([
       2,
-      "required option '--connect <address>' not specified; see vfio-user --help",
+      "required option '--connect <address>' not specified; see vfio-user proxy --help",
     ]);
     expect((await mistake('--listen', 'tcp:x:y', '--connect', back))[1]).toMatch(/^'tcp:x:y' is no address/);
     expect((await mistake('--listen', front, '--connect', 'fd:3'))[0]).toBe(2);

@@ -84,7 +84,9 @@ describe('wrong usage is one line and exit status 2', () => {
   });
 
   test('a device that cannot be emulated, or nowhere to listen', async () => {
-    expect(await misuse('emulate', 'toaster', '--socket', NOWHERE)).toMatch(/Allowed choices are edu, ram/);
+    expect(await misuse('emulate', 'toaster', '--socket', NOWHERE)).toMatch(
+      /It is edu, ram, nvme, or a module/,
+    );
     expect(await misuse('emulate', 'edu')).toMatch(/--socket <path>/);
   });
 
@@ -96,6 +98,20 @@ describe('wrong usage is one line and exit status 2', () => {
 });
 
 describe('help', () => {
+  test('of a verb within a verb; what is none is wrong usage', async () => {
+    const { status, stdout, stderr } = await vfioUser('help', 'nvme', 'read');
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    expect(stdout).toMatch(/^Usage: vfio-user nvme read /);
+    expect(await misuse('help', 'nvme', 'reed')).toMatch(/has no verb 'reed'; see vfio-user nvme --help\n$/);
+    expect(await misuse('help', 'reed')).toMatch(/has no verb 'reed'; see vfio-user --help\n$/);
+  });
+
+  test('wrong usage names the help of the verb that it is of', async () => {
+    expect(await misuse('nvme', 'read')).toMatch(/; see vfio-user nvme read --help\n$/);
+    expect(await misuse('info', NOWHERE, '--jsno')).toMatch(/; see vfio-user info --help\n$/);
+    expect(await misuse('reed')).toMatch(/; see vfio-user --help\n$/);
+  });
+
   test('a newcomer finds every verb, the forms of SOCKET, and something to try', async () => {
     const { status, stdout, stderr } = await vfioUser('--help');
     expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
