@@ -58,7 +58,7 @@ export type {
   RequestTrace,
   SyncCallOptions,
 } from './connection/index.js';
-export type { Dial, Endpoint, SocketPermissions, VsockAddress } from './transport/index.js';
+export type { Dial, Endpoint, SocketPermissions, TlsSettings, VsockAddress } from './transport/index.js';
 export type { CaptureOptions, TraceOptions } from './trace/trace-tap.js';
 export type { Bar, Capability, ConfigReader, ExtendedCapability, PciHeader } from './pci/index.js';
 export { MigrationState } from './protocol/constants.js';

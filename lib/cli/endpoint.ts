@@ -6,7 +6,8 @@ import { UsageError } from './errors.js';
 /** @throws UsageError for what is no address that can be connected to. */
 export function endpointOf(text: string): Endpoint {
   const address = addressOf(text);
-  if (address.kind === 'tcp' && address.port === 0) throw new UsageError(`'${text}' has no port`);
+  if ((address.kind === 'tcp' || address.kind === 'tls') && address.port === 0)
+    throw new UsageError(`'${text}' has no port`);
   return text;
 }
 
@@ -20,7 +21,7 @@ export function addressOf(text: string): Address {
  * @throws UsageError
  */
 export function listeningAddress(text: string): string {
-  if (!/^(?:tcp|fd|vsock):/.test(text)) return orUsage(() => listeningPath('--socket', text));
+  if (!/^(?:tcp|tls|ssh|fd|vsock):/.test(text)) return orUsage(() => listeningPath('--socket', text));
   const forTcp = text.startsWith('tcp:') ? '; `vfio-user proxy` listens on TCP in front of it' : '';
   throw new UsageError(
     `--socket is a path or @name, not '${text}'${forTcp}. A file of that name is './${text}'`,

@@ -1,7 +1,14 @@
 /** The options that every verb has, and what verbs that need a device do first. */
 import type { Command } from 'commander';
 import picocolors from 'picocolors';
-import { connect, type ConnectOptions, type Device, type MmapPolicy, type Quirks } from '../index.js';
+import {
+  connect,
+  type ConnectOptions,
+  type Device,
+  type MmapPolicy,
+  type Quirks,
+  type TlsSettings,
+} from '../index.js';
 import { endpointOf } from './endpoint.js';
 import { readFile } from 'node:fs/promises';
 import { checkQuirks } from '../device/quirks.js';
@@ -13,6 +20,10 @@ export interface GlobalOptions {
   wait?: boolean;
   mmap: MmapPolicy;
   quirks?: string;
+  tlsCa?: string;
+  tlsCert?: string;
+  tlsKey?: string;
+  tlsServername?: string;
   verbose?: boolean;
   color: boolean;
 }
@@ -39,13 +50,15 @@ export async function withDevice(
   work: (device: Device) => Promise<void>,
   more: Pick<ConnectOptions, 'spinUs'> = {},
 ): Promise<void> {
-  const { timeout, wait, mmap, quirks } = command.optsWithGlobals<GlobalOptions>();
+  const globals = command.optsWithGlobals<GlobalOptions>();
+  const { timeout, wait, mmap, quirks } = globals;
   const endpoint = endpointOf(socket);
   const options = {
     timeoutMs: timeout,
     waitForSocket: wait,
     mmap,
     quirks: await readQuirks(quirks),
+    tls: await tlsOf(globals),
     ...more,
   };
   const device = await connect(endpoint, options);
@@ -54,6 +67,17 @@ export async function withDevice(
   } finally {
     await device.close();
   }
+}
+
+/** What `tls://` needs; undefined where nothing is said. @throws UsageError for half of a pair; what reading the files throws. */
+export async function tlsOf(options: GlobalOptions): Promise<TlsSettings | undefined> {
+  const { tlsCa, tlsCert, tlsKey, tlsServername: servername } = options;
+  if ((tlsCert === undefined) !== (tlsKey === undefined)) {
+    throw new UsageError('--tls-cert and --tls-key need each other');
+  }
+  if ([tlsCa, tlsCert, servername].every((one) => one === undefined)) return undefined;
+  const read = async (file: string | undefined) => (file === undefined ? undefined : readFile(file));
+  return { ca: await read(tlsCa), cert: await read(tlsCert), key: await read(tlsKey), servername };
 }
 
 /** A report of the doctor's, of which the `quirks` are wanted. */

@@ -74,6 +74,9 @@ SOCKET is where the server listens:
   @name             an abstract Unix socket
   fd:3              a connected socket that this process inherits
   tcp:HOST:PORT     TCP, or tcp:PORT on this machine: no shared memory, no interrupts
+  tls://HOST:PORT   TLS, with --tls-ca, --tls-cert, --tls-key, --tls-servername
+  ssh://USER@HOST/run/dev.sock   a Unix socket of another machine, by ssh
+  vsock://CID:PORT  the host of a virtual machine, or one of its guests
 
 REGION is bar0 to bar5, rom, config or vga, or an index. Numbers are decimal, or hexadecimal after 0x.
 
@@ -153,6 +156,10 @@ export async function buildProgram(verb?: string): Promise<Command> {
         .default('always'),
     )
     .option('--quirks <file>', 'what this server does not do as it should, as JSON: see doctor')
+    .option('--tls-ca <file>', 'tls://: who may have signed its certificate, PEM (those that Node trusts)')
+    .option('--tls-cert <file>', 'tls://: our own certificate, PEM')
+    .option('--tls-key <file>', 'tls://: the key of --tls-cert, PEM')
+    .option('--tls-servername <name>', 'tls://: whose certificate it must be (the host)')
     .option('--verbose', 'print stack traces of errors')
     .option('--no-color', 'no colours (there are none but on a terminal)')
     .configureHelp({ showGlobalOptions: true })

@@ -26,7 +26,9 @@ import {
   openEndpoint,
   type Endpoint,
   type OpenOptions,
+  tlsSettings,
   type SocketPermissions,
+  type TlsSettings,
 } from '../transport/index.js';
 import { ConfigSpace } from './config-space.js';
 import { Device } from './device.js';
@@ -83,6 +85,8 @@ export interface ConnectOptions extends CallOptions, TraceOptions {
   tryOptional?: boolean | undefined;
   /** What this server does not do as the specification says; `vfio-user doctor` finds it. Default none. */
   quirks?: Quirks | undefined;
+  /** Certificates and keys for a `tls://` address. */
+  tls?: TlsSettings | undefined;
   /** The protocol version to propose. Default 0.2. */
   version?: { major: number; minor: number } | undefined;
 }
@@ -134,13 +138,15 @@ const OPTIONS = new option.OptionTable<ConnectOptions>({
   tryOptional: option.boolean,
   // Plain data, which may come from a file: `checkQuirks`.
   quirks: option.unchecked,
+  tls: tlsSettings,
   version: option.options(VERSION),
 });
 
 /**
  * Connects to a vfio-user server and opens its device.
  *
- * @param endpoint - a Unix socket's path, `@name` of an abstract one, `tcp:HOST:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
+ * @param endpoint - a Unix socket's path, `@name` of an abstract one, `tcp://HOST:PORT`, `tls://HOST:PORT`,
+ *   `ssh://USER@HOST/PATH`, `vsock://CID:PORT`, `fd:N`; or `{ path }`, `{ fd }` of a
  *   connected socket, `{ vsock: { cid, port } }`, `{ stream }`, any Duplex that carries bytes, or `{ dial }`, a function that opens one; or
  *   `{ model }`, a device of this process; or `pci:0000:01:00.0` or `{ pci: '0000:01:00.0' }`, one that vfio-pci has.
  * @throws TransportError (`ENOENT`, `ECONNREFUSED`, …), TimeoutError, ProtocolError, RemoteError, UnsupportedError,
@@ -300,6 +306,7 @@ async function dial(
     waitForSocket: options.waitForSocket ?? false,
     socketPermissions: options.socketPermissions,
     serverUid: options.serverUid,
+    tls: options.tls,
   });
   const { timeoutMs, spinUs } = options;
   const connection = new Connection(open, { timeoutMs, spinUs, ...watchers });
@@ -337,7 +344,7 @@ function reconnectOptions(opener: Opener, { reconnect }: ConnectOptions): Reconn
   if (reconnect === undefined || reconnect === false) return undefined;
   if (!opener.canOpenAgain) {
     throw new TypeError(
-      'reconnect needs an endpoint that can be opened again: a path, tcp:HOST:PORT, { vsock } or { dial }',
+      'reconnect needs an endpoint that can be opened again: a path, tcp:, tls: or ssh:, { vsock } or { dial }',
     );
   }
   return reconnect === true ? {} : reconnect;

@@ -68,11 +68,11 @@ const SERVE_OPTIONS = new option.OptionTable<ServeOptions>(
 export async function serve(device: DeviceModel, options: ServeOptions): Promise<EmulatorServer> {
   SERVE_OPTIONS.check('serve', options);
   const { path, mode = 0o600, backlog = 16, clients = 'one', maxClients = DEFAULT_MAX_CLIENTS } = options;
-  listeningPath('serve: path', path);
+  const address = listeningPath('serve: path', path);
   const places = clients === 'one' ? 1 : maxClients;
   const settings = settingsOf(options, places);
   const regions = regionsOf(device);
-  const socket = await listenAt(path, backlog, mode);
+  const socket = await listenAt(address, backlog, mode);
   return new EmulatorServer(device, regions, settings, { socket, path, places });
 }
 

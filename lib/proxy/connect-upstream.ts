@@ -1,7 +1,7 @@
 /** The way to the server: one connection for each client. */
 import { TimeoutError, TransportError } from '../errors.js';
 import { native } from '../native.js';
-import { connectPath, connectTcp, parseAddress, shownPath, unixPath } from '../transport/index.js';
+import { connectPath, connectStream, parseAddress, shownPath, unixPath } from '../transport/index.js';
 import { connectVsock } from '../transport/vsock.js';
 import type { OpenPeer } from './peer.js';
 import type { ServerAddress, Settings } from './proxy-options.js';
@@ -16,7 +16,8 @@ export function serverName(address: ServerAddress): string {
   if (typeof address === 'string') {
     const parsed = parseAddress('proxy: connect', address);
     if (parsed.kind === 'unix') return shownPath(parsed.path);
-    if (parsed.kind === 'tcp' && parsed.port > 0) return address;
+    if (parsed.kind === 'ssh' || parsed.kind === 'vsock') return address;
+    if (parsed.kind !== 'fd' && parsed.port > 0) return address;
     const what = 'an address that can be connected to again and again';
     throw new TypeError(`proxy: connect must be ${what}, got ${JSON.stringify(address)}`);
   }
@@ -31,23 +32,29 @@ export function serverName(address: ServerAddress): string {
 /** @throws TransportError, TimeoutError, what `dial` throws, the signal's reason. */
 export async function connectUpstream(
   address: ServerAddress,
-  { timeoutMs, waitForSocket }: Settings,
+  { timeoutMs, waitForSocket, tls }: Settings,
   signal: AbortSignal,
 ): Promise<OpenPeer> {
   const name = serverName(address);
   if (typeof address === 'string') {
     const parsed = parseAddress('proxy: connect', address);
-    if (parsed.kind === 'tcp') {
-      return streamPeer(await connectTcp(parsed, name, { timeoutMs, waitForSocket, signal }), name);
+    if (parsed.kind === 'vsock') return unixPeer(await connectVsock(parsed, timeoutMs, signal), name, false);
+    if (parsed.kind !== 'unix' && parsed.kind !== 'fd') {
+      return streamPeer(await connectStream(parsed, name, { timeoutMs, waitForSocket, signal, tls }), name);
     }
   }
   if (typeof address === 'string' || 'path' in address) {
-    const path = typeof address === 'string' ? address : address.path;
-    const { fd } = await connectPath(path, { timeoutMs, waitForSocket, signal });
+    const { fd } = await connectPath(pathOf(address), { timeoutMs, waitForSocket, signal });
     return unixPeer(fd, name);
   }
   if ('vsock' in address) return unixPeer(await connectVsock(address.vsock, timeoutMs, signal), name, false);
   return openDialled(address, name, timeoutMs, signal);
+}
+
+function pathOf(address: string | { path: string }): string {
+  if (typeof address !== 'string') return address.path;
+  const parsed = parseAddress('proxy: connect', address);
+  return parsed.kind === 'unix' ? parsed.path : address;
 }
 
 async function openDialled(

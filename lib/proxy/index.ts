@@ -8,7 +8,7 @@
  * @packageDocumentation
  */
 export type { TraceOptions } from '../trace/index.js';
-export type { VsockAddress } from '../transport/index.js';
+export type { TlsSettings, VsockAddress } from '../transport/index.js';
 export type { WayCounters } from './counters.js';
 export {
   parseFault,

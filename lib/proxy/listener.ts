@@ -42,9 +42,19 @@ export async function openListener(listen: ListenAddress, handler: ListenerHandl
   if (typeof listen === 'string') {
     const address = parseAddress('proxy: listen', listen);
     if (address.kind === 'tcp') return openTcp(address, handler);
+    if (address.kind !== 'unix') {
+      throw new TypeError(
+        `proxy: listen must be a path, @name or tcp:HOST:PORT, got ${JSON.stringify(listen)}`,
+      );
+    }
+    return openUnix(address.path, MODE, handler);
   }
-  const { path, mode = MODE } = typeof listen === 'string' ? { path: listen } : (listen ?? {});
+  const { path, mode = MODE } = listen ?? {};
   if (typeof path !== 'string') throw new TypeError('listen is a path, or an object with path or port');
+  return openUnix(path, mode, handler);
+}
+
+async function openUnix(path: string, mode: number, handler: ListenerHandler): Promise<Listener> {
   return new UnixListener(path, await listenAt(path, BACKLOG, mode), handler);
 }
 

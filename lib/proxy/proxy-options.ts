@@ -6,7 +6,7 @@ import { fdsForClients } from '../process-limits.js';
 import { HEADER_SIZE } from '../protocol/constants.js';
 import { TRACE_CHECKS } from '../trace/trace-tap.js';
 import type { TraceOptions } from '../trace/index.js';
-import { MAX_MESSAGE_SIZE, type VsockAddress } from '../transport/index.js';
+import { MAX_MESSAGE_SIZE, tlsSettings, type TlsSettings, type VsockAddress } from '../transport/index.js';
 import type { WayCounters } from './counters.js';
 import { FaultPlan } from './fault-plan.js';
 import { checkPlan, type FaultPlanSpec, type FaultSpec } from './fault-spec.js';
@@ -19,7 +19,7 @@ import { MAX_TIMER_MS } from '../system-numbers.js';
 export type ListenAddress = string | { path: string; mode?: number } | { port: number; host?: string };
 
 /**
- * Where the server is: a Unix socket's path or the `@name` of an abstract one, `tcp:HOST:PORT`, a vsock port, or a function
+ * Where the server is: a Unix socket's path or the `@name` of an abstract one, `tcp:HOST:PORT`, `tls://`, `ssh://`, a vsock port, or a function
  * that opens a connection each time that it is called: a Duplex that carries bytes, or the fd of a connected socket.
  */
 export type ServerAddress =
@@ -34,6 +34,8 @@ export interface ProxyOptions extends TraceOptions {
   listen: ListenAddress;
   /** Where the server is. */
   connect: ServerAddress;
+  /** Certificates and keys for a server at `tls://`. */
+  tls?: TlsSettings;
   /** How long connecting to the server may take, in milliseconds; 5,000 by default. */
   timeoutMs?: number;
   /** Waits for the server's socket to appear, within the time; false by default. */
@@ -112,6 +114,7 @@ export interface ProxyCounters {
 
 /** Options with nothing left open. */
 export interface Settings {
+  tls: TlsSettings | undefined;
   timeoutMs: number;
   waitForSocket: boolean;
   maxClients: number;
@@ -165,6 +168,7 @@ const OPTIONS = new option.OptionTable<ProxyOptions>(
     ...TRACE_CHECKS,
     listen: address('an address, or an object with path or port', LISTEN),
     connect: address('an address, or an object with path, vsock or dial', CONNECT),
+    tls: tlsSettings,
     timeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
     waitForSocket: option.boolean,
     maxClients: option.wholeNumber(1, MOST_CLIENTS),
@@ -202,6 +206,7 @@ export function settingsOf(options: ProxyOptions): Settings {
   const { maxClients = DEFAULT_MAX_CLIENTS } = options;
   const share = Math.floor(fdsForClients() / FDS_OF_AN_INTERRUPT / maxClients);
   return {
+    tls: options.tls,
     timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     waitForSocket: options.waitForSocket ?? false,
     maxClients,

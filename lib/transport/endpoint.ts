@@ -1,13 +1,16 @@
 /** Where a server is, and the way to a transport from there. */
 import { stat } from 'node:fs/promises';
+import type { Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { TimeoutError, TransportError } from '../errors.js';
 import { UINT32_MAX, wrongType } from '../fields.js';
 import { EAGAIN, ECONNREFUSED, ENOENT, closeFds, native } from '../native.js';
 import * as option from '../options.js';
-import { openTcp, parseAddress, shownPath, unixPath } from './address.js';
+import { openTcp, parseAddress, shownPath, unixPath, type Address } from './address.js';
 import { openDialled, type Dial } from './open-stream.js';
+import { openSsh } from './ssh.js';
+import { openTls, type TlsSettings } from './tls.js';
 import { DuplexTransport } from './duplex.js';
 import { checkSocketPermissions, type PermissionOptions } from './socket-permissions.js';
 import type { Transport, TransportHandler } from './transport.js';
@@ -18,8 +21,9 @@ import { MAX_FD } from '../system-numbers.js';
 export type { VsockAddress } from './vsock.js';
 
 /**
- * Where a server is. As a string what the command line takes: a Unix socket's path, `@name` for an abstract one (or the
- * name with NUL before it), `tcp:HOST:PORT`, `tcp:PORT`, `fd:N`. As an object a Unix socket's path or `@name`, a connected
+ * Where a server is. As a string what the command line takes: a Unix socket's path (also after `unix:`), `@name` for an abstract one
+ * (or the name with NUL before it), `tcp:HOST:PORT`, `tcp://HOST:PORT`, `tcp:PORT`, `tls://HOST:PORT`,
+ * `ssh://USER@HOST:PORT/PATH` of a Unix socket there, `vsock://CID:PORT`, `fd:N`. As an object a Unix socket's path or `@name`, a connected
  * socket's fd that was inherited, a vsock port, any Duplex that carries bytes (TLS, a child's stdio), or a function that
  * opens one, which may be called again. The fd and the stream are ours from here on.
  */
@@ -37,6 +41,8 @@ export interface OpenOptions extends PermissionOptions {
   /** Waits for the socket (Unix or TCP) to appear and to be listened on, within the time. */
   waitForSocket: boolean;
   signal: AbortSignal | undefined;
+  /** For `tls://`. */
+  tls?: TlsSettings | undefined;
 }
 
 const ADDRESS = new option.OptionTable<VsockAddress>(
@@ -69,7 +75,7 @@ const LONGEST_PAUSE_MS = 50;
 export function checkEndpoint(caller: string, endpoint: Endpoint): void {
   if (typeof endpoint === 'string') {
     const address = parseAddress(`${caller}: endpoint`, endpoint);
-    if (address.kind === 'tcp' && address.port === 0) {
+    if ((address.kind === 'tcp' || address.kind === 'tls') && address.port === 0) {
       throw new TypeError(
         `${caller}: endpoint must have a port to connect to, got ${JSON.stringify(endpoint)}`,
       );
@@ -129,7 +135,8 @@ async function openAddress(
   const address = parseAddress('endpoint', text);
   if (address.kind === 'unix') return openPath(address.path, options);
   if (address.kind === 'fd') return openEndpoint({ fd: address.fd }, options);
-  const stream = await connectTcp(address, text, options);
+  if (address.kind === 'vsock') return openVsock(address, options);
+  const stream = await connectStream(address, text, options);
   return (handler) => new DuplexTransport(stream, text, handler);
 }
 
@@ -228,7 +235,7 @@ export function connectTcp(
   address: { host: string; port: number },
   name: string,
   options: OpenOptions,
-): Promise<Duplex> {
+): Promise<Socket> {
   return trying(name, options, async (leftMs) => {
     try {
       return await openTcp(address, name, leftMs, options.signal);
@@ -238,6 +245,33 @@ export function connectTcp(
       throw notThere(error.errno, `${name}: nobody listens there`, options.waitForSocket, { cause: error });
     }
   });
+}
+
+/** What is reached over a stream of bytes. */
+export type StreamAddress = Extract<Address, { kind: 'tcp' | 'tls' | 'ssh' }>;
+
+/**
+ * A connected stream to one of the addresses that have no file descriptors; the caller's.
+ * @throws TransportError, TimeoutError, VfioUserError of TLS and ssh, the signal's reason.
+ */
+export async function connectStream(
+  address: StreamAddress,
+  name: string,
+  options: OpenOptions,
+): Promise<Duplex> {
+  if (address.kind === 'tcp') return connectTcp(address, name, options);
+  if (address.kind === 'ssh') return openSsh(address, name, options.timeoutMs, options.signal);
+  const deadline = performance.now() + options.timeoutMs;
+  const socket = await connectTcp(address, name, options);
+  const leftMs = Math.max(1, deadline - performance.now());
+  return openTls(
+    socket,
+    address.host,
+    name,
+    { leftMs, timeoutMs: options.timeoutMs },
+    options.signal,
+    options.tls,
+  );
 }
 
 /** A full backlog empties; a socket that is not there yet may appear, if the caller says so. */

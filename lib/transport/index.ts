@@ -24,13 +24,14 @@ export {
   canOpenAgain,
   checkEndpoint,
   connectPath,
-  connectTcp,
+  connectStream,
   openEndpoint,
   openFd,
   type Endpoint,
   type OpenOptions,
   type VsockAddress,
 } from './endpoint.js';
+export { tlsSettings, type TlsSettings } from './tls.js';
 export type { SocketPermissions } from './socket-permissions.js';
 export { listenAt, type ListeningSocket } from './unix-listener.js';
 export type { MessageTap } from './message-tap.js';

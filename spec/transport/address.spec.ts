@@ -125,6 +125,63 @@ describe('the same words', () => {
   });
 });
 
+describe('addresses as URLs', () => {
+  const ssh = { kind: 'ssh', user: undefined, port: undefined };
+  test.each([
+    ['unix:/run/a.sock', { kind: 'unix', path: '/run/a.sock' }],
+    ['unix:///run/a.sock', { kind: 'unix', path: '/run/a.sock' }],
+    ['unix:@name', { kind: 'unix', path: '\0name' }],
+    ['./ssh:', { kind: 'unix', path: './ssh:' }],
+    ['tcp://lab:4420', { kind: 'tcp', host: 'lab', port: 4420 }],
+    ['tls://[::1]:4433', { kind: 'tls', host: '::1', port: 4433 }],
+    ['vsock://2:4420', { kind: 'vsock', cid: 2, port: 4420 }],
+    ['ssh://lab/run/dev.sock', { ...ssh, host: 'lab', path: '/run/dev.sock' }],
+    [
+      'ssh://me@lab:2222/run/dev.sock',
+      { kind: 'ssh', user: 'me', host: 'lab', port: 2222, path: '/run/dev.sock' },
+    ],
+    ['ssh://[fe80::1%eth0]/a', { ...ssh, host: 'fe80::1%eth0', path: '/a' }],
+  ])('%s', (text, address) => {
+    expect(parseAddress('x', text)).toEqual(address);
+  });
+
+  test.each([
+    ['ssh://-oProxyCommand=id/a', 'the host of ssh:// begins with a letter or digit'],
+    ['ssh://-l@lab/a', 'the user of ssh:// begins with a letter or digit'],
+    ['ssh://@lab/a', 'the user of ssh://'],
+    ['ssh://a b@lab/a', 'the user of ssh://'],
+    ['ssh://[-oProxyCommand]/a', 'the host of ssh://'],
+    ['ssh://lab', 'must be ssh://[USER@]HOST[:PORT]/PATH'],
+    ['ssh://lab/', 'must be ssh://[USER@]HOST[:PORT]/PATH'],
+    ['ssh://:22/a', 'must be ssh://[USER@]HOST[:PORT]/PATH'],
+    ['ssh://lab:99999/a', 'must be ssh://[USER@]HOST[:PORT]/PATH'],
+    ['ssh://lab/a:b', 'the path of ssh:// has letters'],
+    ['ssh://lab/${HOME}', 'the path of ssh:// has letters'],
+    ['ssh://lab/%h', 'the path of ssh:// has letters'],
+    ['ssh://lab/a\nb', 'must be ssh://[USER@]HOST[:PORT]/PATH'],
+    ['tls://lab', 'must be tls://HOST:PORT or tls://[IPV6]:PORT'],
+    ['tls://lab:99999', 'must be tls://HOST:PORT'],
+    ['tcp://:80', 'must be tcp://HOST:PORT'],
+    ['vsock://x:1', 'must be vsock://CID:PORT'],
+    ['vsock://4294967296:1', 'must be vsock://CID:PORT'],
+    ['http://lab/', 'must be a path, or begin with unix:, tcp:, tls://, ssh://, vsock:// or fd:'],
+  ])('%j is none, and says so', (text, message) => {
+    expect(() => parseAddress('x', text)).toThrow(TypeError);
+    expect(() => parseAddress('x', text)).toThrow(message);
+  });
+
+  test('unix: reaches a server, and is listened at', async () => {
+    const path = scratch.path('u');
+    const server = await serve(new EduDevice(), { path: `unix:${path}` });
+    cleanups.push(() => server.close());
+    expect(await identify(`unix://${path}`)).toBe(EDU);
+    for (const text of ['tls://a:1', 'ssh://a/b', 'pci:0:0']) {
+      await expect(serve(new EduDevice(), { path: text })).rejects.toThrow("must be a Unix socket's path");
+    }
+    await expect(connect('tls://lab:0')).rejects.toThrow('must have a port to connect to');
+  });
+});
+
 describe('what is no address', () => {
   test.each([
     '',

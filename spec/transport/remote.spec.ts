@@ -2,9 +2,23 @@
 import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chmodSync, existsSync, mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { createServer as createTcpServer, connect as connectTcp, type AddressInfo } from 'node:net';
-import { userInfo } from 'node:os';
+import {
+  chmodSync,
+  existsSync,
+  mkdirSync,
+  mkdtempSync,
+  readFileSync,
+  readdirSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import {
+  createServer as createTcpServer,
+  connect as connectTcp,
+  type AddressInfo,
+  type Server,
+} from 'node:net';
+import { tmpdir, userInfo } from 'node:os';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
 import { connect as connectTls, createServer } from 'node:tls';
@@ -16,7 +30,9 @@ import {
   type EmulatorServer,
 } from '../../lib/emulator/index.js';
 import { TimeoutError, TransportError, connect, type Device } from '../../lib/index.js';
-import { Scratch, outcomeOf } from '../cli/cli.js';
+import { proxy } from '../../lib/proxy/index.js';
+import { Scratch, outcomeOf, vfioUser } from '../cli/cli.js';
+import { until } from '../support/until.js';
 
 jest.setTimeout(60_000);
 
@@ -82,6 +98,51 @@ withOpenssl('TLS (needs openssl)', () => {
       await expectDevice(await connect({ dial: dial(port, 'device.test', ca), name: 'tls' }));
     }));
 
+  test('an address, tls://, with the name that the certificate must have', () =>
+    withServer(async (port) => {
+      const ca = readFileSync(certificate);
+      const address = `tls://127.0.0.1:${port}`;
+      await expectDevice(await connect(address, { tls: { ca, servername: 'device.test' } }));
+      const untrusted = connect(address, { tls: { servername: 'device.test' } });
+      await expect(untrusted).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_TLS',
+        message: expect.stringContaining('DEPTH_ZERO_SELF_SIGNED_CERT'),
+      });
+      const others = connect(address, { tls: { ca } });
+      await expect(others).rejects.toThrow(/ERR_TLS_CERT_ALTNAME_INVALID/);
+      await expect(connect(address, { tls: { ca: 'no PEM' } })).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_TLS',
+      });
+      await expect(connect(address, { tls: { ca: 7 as never } })).rejects.toThrow(/tls\.ca must be PEM/);
+    }));
+
+  test('the same on the command line, and through the proxy', () =>
+    withServer(async (port) => {
+      const address = `tls://127.0.0.1:${port}`;
+      const options = ['--tls-ca', certificate, '--tls-servername', 'device.test'];
+      const read = await vfioUser('read', address, 'bar0', '0', '--enable', ...options);
+      expect(read).toMatchObject({ status: 0, stderr: '', stdout: `0x${RAM_IDENTIFICATION.toString(16)}\n` });
+      const half = await vfioUser('info', address, '--tls-cert', certificate);
+      expect(half).toMatchObject({ status: 2, stderr: expect.stringContaining('need each other') });
+      const tls = { ca: readFileSync(certificate), servername: 'device.test' };
+      await using between = await proxy({ listen: scratch.path('front'), connect: address, tls });
+      await expectDevice(await connect(between.address));
+    }));
+
+  test('a server that speaks no TLS, or says nothing, ends in time', async () => {
+    const greeting = createTcpServer((socket) => void socket.on('error', () => undefined).end('hello\r\n'));
+    const silent = createTcpServer((socket) => void socket.on('error', () => undefined));
+    for (const one of [greeting, silent]) {
+      one.listen(0, '127.0.0.1');
+      await once(one, 'listening');
+    }
+    const at = (one: Server) => `tls://127.0.0.1:${(one.address() as AddressInfo).port}`;
+    await expect(connect(at(greeting))).rejects.toMatchObject({ code: 'ERR_VFIO_USER_TLS' });
+    await expect(connect(at(silent), { timeoutMs: 200 })).rejects.toThrow(TimeoutError);
+    for (const one of [greeting, silent]) one.close();
+    await expect(connect(at(silent))).rejects.toThrow(TransportError);
+  });
+
   test('one that is not trusted, or is somebody else’s, is refused', () =>
     withServer(async (port) => {
       const ca = readFileSync(certificate);
@@ -143,6 +204,70 @@ withSsh('ssh (needs sshd)', () => {
   });
 
   const host = `${userInfo().username}@127.0.0.1`;
+
+  describe('ssh://', () => {
+    let path: string | undefined;
+
+    /** The system's ssh, with the configuration that a user would have in ~/.ssh/config. */
+    beforeAll(() => {
+      mkdirSync(scratch.path('bin'));
+      const quoted = arguments_.map((one) => `'${one}'`).join(' ');
+      const { stdout } = spawnSync('sh', ['-c', 'command -v ssh'], { encoding: 'utf8' });
+      writeFileSync(scratch.path('bin/ssh'), `#!/bin/sh\nexec ${stdout.trim()} ${quoted} "$@"\n`);
+      chmodSync(scratch.path('bin/ssh'), 0o700);
+      path = process.env['PATH'];
+      process.env['PATH'] = `${scratch.path('bin')}:${path}`;
+    });
+
+    afterAll(() => {
+      process.env['PATH'] = path;
+    });
+
+    const tunnels = () => readdirSync(tmpdir()).filter((name) => name.startsWith('vfio-user-ssh-'));
+
+    test('a Unix socket of the other machine; nothing of it stays', async () => {
+      const before = tunnels();
+      await expectDevice(await connect(`ssh://${host}${socket}`, { timeoutMs: 30_000 }));
+      await until(() => tunnels().length <= before.length);
+      const { status, stdout, stderr } = await vfioUser(
+        ...['read', `ssh://${host}${socket}`, 'bar0', '0', '--enable', '--timeout', '30000'],
+      );
+      expect([status, stdout, stderr]).toEqual([0, `0x${RAM_IDENTIFICATION.toString(16)}\n`, '']);
+    });
+
+    test('a path where nobody listens, and a host that is not reached, are said', async () => {
+      const nobody = connect(`ssh://${host}${scratch.path('none')}`, { timeoutMs: 30_000 });
+      await expect(nobody).rejects.toThrow(/open failed|closed before anything came/);
+      const elsewhere = connect(`ssh://nobody@127.0.0.1${socket}`, { timeoutMs: 30_000 });
+      await expect(elsewhere).rejects.toMatchObject({
+        code: 'ERR_VFIO_USER_SSH',
+        message: expect.stringMatching(/Permission denied|Connection closed/),
+      });
+      await until(() => tunnels().length === 0);
+    });
+
+    test('no ssh, and an ssh that never comes through', async () => {
+      const PATH = process.env['PATH'];
+      try {
+        process.env['PATH'] = '/nonexistent';
+        await expect(connect(`ssh://${host}${socket}`)).rejects.toMatchObject({
+          code: 'ERR_VFIO_USER_SSH',
+          message: expect.stringContaining('there is no ssh on this machine'),
+        });
+        mkdirSync(scratch.path('slow'));
+        writeFileSync(scratch.path('slow/ssh'), '#!/bin/sh\nexec sleep 60\n');
+        chmodSync(scratch.path('slow/ssh'), 0o700);
+        process.env['PATH'] = `${scratch.path('slow')}:${PATH}`;
+        await expect(connect(`ssh://${host}${socket}`, { timeoutMs: 300 })).rejects.toThrow(TimeoutError);
+        await expect(
+          connect(`ssh://${host}${socket}`, { signal: AbortSignal.timeout(200) }),
+        ).rejects.toMatchObject({ name: 'TimeoutError' });
+        await until(() => tunnels().length === 0);
+      } finally {
+        process.env['PATH'] = PATH;
+      }
+    });
+  });
 
   test('a forwarded Unix socket: ssh -L', async () => {
     const local = scratch.path('forwarded');

@@ -12,7 +12,7 @@ import {
 import { UsageError, printable } from '../errors.js';
 import { addressOf, endpointOf } from '../endpoint.js';
 import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
-import type { GlobalOptions } from '../global-options.js';
+import { tlsOf, type GlobalOptions } from '../global-options.js';
 import { byteSize, length, size } from '../numbers.js';
 import { print } from '../output.js';
 import { describeEvent, summaryOf } from '../proxy-report.js';
@@ -100,7 +100,9 @@ export function registerProxy(program: Command): void {
 }
 
 async function run(options: Options, command: Command): Promise<void> {
-  const { timeout, wait = false } = command.optsWithGlobals<GlobalOptions>();
+  const globals = command.optsWithGlobals<GlobalOptions>();
+  const { timeout, wait = false } = globals;
+  const tls = await tlsOf(globals);
   checkTogether(options);
   const stopped = untilStopped();
   await using server = await start({
@@ -110,6 +112,7 @@ async function run(options: Options, command: Command): Promise<void> {
     connect: serverAddress(options.connect),
     timeoutMs: timeout,
     waitForSocket: wait,
+    ...(tls !== undefined && { tls }),
     twinSocket: options.twin,
     malformed: options.malformed,
     ...(options.maxMessage !== undefined && { maxMessageBytes: options.maxMessage }),
@@ -155,7 +158,9 @@ function traceOf({ log, capture, rotateBytes, rotateFiles, interrupts }: Options
 }
 
 function listenAddress(text: string): ListenAddress {
-  if (addressOf(text).kind === 'fd') throw new UsageError('--listen takes a path, @name or tcp:HOST:PORT');
+  const { kind } = addressOf(text);
+  if (kind !== 'unix' && kind !== 'tcp')
+    throw new UsageError('--listen takes a path, @name or tcp:HOST:PORT');
   return text;
 }
 
@@ -173,8 +178,9 @@ function shownAddress(given: string, address: string): string {
 
 /** Only looked for: some servers do not survive a connection that is closed at once. */
 async function warnWithoutServer(connect: string, wait: boolean): Promise<void> {
-  if (wait || connect.startsWith('@') || connect.startsWith('tcp:')) return;
-  const isThere = await stat(connect).then(
+  const address = addressOf(connect);
+  if (wait || address.kind !== 'unix' || address.path.startsWith('\0')) return;
+  const isThere = await stat(address.path).then(
     () => true,
     () => false,
   );
