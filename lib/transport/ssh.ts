@@ -84,7 +84,7 @@ class Tunnel {
   readonly #directory: string;
   readonly #socket: string;
   readonly #ssh: ChildProcess;
-  readonly #onExit = (): void => void this.#ssh.kill();
+  readonly #onExit = (): void => this.close();
   #said = '';
   #failure: VfioUserError | undefined;
   #isClosed = false;
@@ -94,8 +94,10 @@ class Tunnel {
     this.#directory = mkdtempSync(path.join(tmpdir(), 'vfio-user-ssh-'));
     this.#socket = path.join(this.#directory, 's');
     try {
-      const stdio = ['ignore', 'ignore', 'pipe'] as const;
-      this.#ssh = spawn('ssh', argumentsFor(address, this.#socket), { stdio: [...stdio] });
+      this.#ssh = spawn('ssh', argumentsFor(address, this.#socket), {
+        stdio: ['ignore', 'ignore', 'pipe'],
+        env: process.env,
+      });
     } catch (error) {
       this.#removeDirectory();
       throw error;
@@ -150,8 +152,11 @@ class Tunnel {
   close(): void {
     if (this.#isClosed) return;
     this.#isClosed = true;
-    if (!this.#ssh.kill()) this.#removeDirectory();
+    process.off('exit', this.#onExit);
+    this.#ssh.kill();
     this.#ssh.unref();
+    // At once: the process may end before ssh does.
+    this.#removeDirectory();
   }
 
   #fail(what: string, cause?: unknown): void {
@@ -168,6 +173,7 @@ class TunnelStream extends Duplex {
   readonly #socket: Socket;
   readonly #tunnel: Tunnel;
   #hasReceived = false;
+  #isEnding = false;
 
   constructor(socket: Socket, tunnel: Tunnel) {
     super({ allowHalfOpen: false });
@@ -177,7 +183,7 @@ class TunnelStream extends Duplex {
       this.#hasReceived = true;
       if (!this.push(bytes)) socket.pause();
     });
-    socket.on('error', (error) => this.destroy(error));
+    socket.on('error', (error) => (this.#hasReceived ? this.destroy(error) : this.#onEnd()));
     socket.on('end', () => this.#onEnd());
     socket.on('close', () => this.#onEnd());
   }
@@ -187,7 +193,8 @@ class TunnelStream extends Duplex {
   }
 
   override _write(chunk: Buffer, _encoding: BufferEncoding, done: (error?: Error | null) => void): void {
-    this.#socket.write(chunk, done);
+    // What nothing was received after is the end's to explain.
+    this.#socket.write(chunk, (error) => done(this.#hasReceived ? error : null));
   }
 
   override _final(done: () => void): void {
@@ -206,7 +213,8 @@ class TunnelStream extends Duplex {
       this.push(null);
       return;
     }
-    this.#socket.removeAllListeners('end').removeAllListeners('close');
+    if (this.#isEnding) return;
+    this.#isEnding = true;
     const begun = performance.now();
     const timer = setInterval(() => {
       const { failure, lastWords } = this.#tunnel;

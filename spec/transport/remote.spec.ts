@@ -1,5 +1,5 @@
 /** A device on another machine: TLS with a verified certificate, ssh with a real sshd on loopback, AF_VSOCK. */
-import { afterAll, beforeAll, describe, expect, jest, test } from '@jest/globals';
+import { afterAll, beforeAll, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import {
@@ -12,12 +12,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import {
-  createServer as createTcpServer,
-  connect as connectTcp,
-  type AddressInfo,
-  type Server,
-} from 'node:net';
+import { createServer as createTcpServer, connect as connectTcp, type AddressInfo } from 'node:net';
 import { tmpdir, userInfo } from 'node:os';
 import { Duplex } from 'node:stream';
 import { fileURLToPath } from 'node:url';
@@ -136,11 +131,13 @@ withOpenssl('TLS (needs openssl)', () => {
       one.listen(0, '127.0.0.1');
       await once(one, 'listening');
     }
-    const at = (one: Server) => `tls://127.0.0.1:${(one.address() as AddressInfo).port}`;
-    await expect(connect(at(greeting))).rejects.toMatchObject({ code: 'ERR_VFIO_USER_TLS' });
-    await expect(connect(at(silent), { timeoutMs: 200 })).rejects.toThrow(TimeoutError);
+    const [first, second] = [greeting, silent].map(
+      (one) => `tls://127.0.0.1:${(one.address() as AddressInfo).port}`,
+    );
+    await expect(connect(first!)).rejects.toMatchObject({ code: 'ERR_VFIO_USER_TLS' });
+    await expect(connect(second!, { timeoutMs: 200 })).rejects.toThrow(TimeoutError);
     for (const one of [greeting, silent]) one.close();
-    await expect(connect(at(silent))).rejects.toThrow(TransportError);
+    await expect(connect(second!)).rejects.toThrow(TransportError);
   });
 
   test('one that is not trusted, or is somebody else’s, is refused', () =>
@@ -223,16 +220,24 @@ withSsh('ssh (needs sshd)', () => {
       process.env['PATH'] = path;
     });
 
-    const tunnels = () => readdirSync(tmpdir()).filter((name) => name.startsWith('vfio-user-ssh-'));
+    const all = () => readdirSync(tmpdir()).filter((name) => name.startsWith('vfio-user-ssh-'));
+    let before: string[];
+
+    beforeEach(() => {
+      before = all();
+    });
+
+    /** Directories that have stayed. */
+    const tunnels = () => all().filter((name) => !before.includes(name));
 
     test('a Unix socket of the other machine; nothing of it stays', async () => {
-      const before = tunnels();
       await expectDevice(await connect(`ssh://${host}${socket}`, { timeoutMs: 30_000 }));
-      await until(() => tunnels().length <= before.length);
+      await until(() => tunnels().length === 0);
       const { status, stdout, stderr } = await vfioUser(
         ...['read', `ssh://${host}${socket}`, 'bar0', '0', '--enable', '--timeout', '30000'],
       );
       expect([status, stdout, stderr]).toEqual([0, `0x${RAM_IDENTIFICATION.toString(16)}\n`, '']);
+      expect(tunnels()).toEqual([]);
     });
 
     test('a path where nobody listens, and a host that is not reached, are said', async () => {
