@@ -113,12 +113,25 @@ function hasTypescript(directory) {
   return fs.readdirSync(directory, { recursive: true }).some((name) => name.endsWith('.ts'));
 }
 
+/** Only for the package. */
+function manPages() {
+  run(
+    'writing man pages',
+    process.execPath,
+    [at('tools', 'cli-manual.cjs'), '--man'],
+    () => 'see the error above',
+  );
+}
+
 const library = () => typescript('library', 'tsconfig.build.json', ['lib'], 'dist');
 
 try {
   if (process.argv[2] === 'library') {
     // `npm ci --omit=dev` in a checkout runs `prepare`, too.
-    if (fs.existsSync(at('node_modules', 'typescript'))) library();
+    if (fs.existsSync(at('node_modules', 'typescript'))) {
+      library();
+      manPages();
+    }
   } else {
     dependencies();
     addon();
