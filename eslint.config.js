@@ -31,6 +31,8 @@ const LAYERS = [
   { name: 'transport', not: ['pci'] },
   // What bytes mean to people: it stands here so that a device can hand its traffic to it.
   { name: 'trace', not: ['pci'] },
+  // What may go wrong on purpose, for those between a client and a server, and for those that are one.
+  { name: 'faults', not: ['native', 'pci', 'transport', 'trace'] },
   // Between a client and a server: it passes on, and is neither.
   { name: 'proxy', not: ['pci'] },
   // The other side: it must not lean on the client that it is there to test. It stands here so that a client can have a

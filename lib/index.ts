@@ -2,7 +2,7 @@
  * vfio-user for Node.js: drives PCI devices that live in other processes.
  * @packageDocumentation
  */
-export { connect, type ConnectOptions, type PciEndpoint } from './device/connect.js';
+export { DEVICE_CHANNEL, connect, type ConnectOptions, type PciEndpoint } from './device/connect.js';
 export type { ModelEndpoint } from './emulator/in-process.js';
 export { Device, type DeviceEvents } from './device/device.js';
 export type { ReconnectOptions } from './device/reconnect.js';

@@ -220,7 +220,7 @@ class Run {
     await new Promise<void>((resolve) => {
       const open = { client: this.#pending.open, server: this.#server.open };
       const settings = this.#settings;
-      const parts = { client: 1, name: 'fuzz', settings, tap, onOver: () => resolve() };
+      const parts = { client: 1, name: 'fuzz', settings, tap, faults: undefined, onOver: () => resolve() };
       this.#session = new ProxySession(open, parts);
       this.#session.start();
       this.#pending.replay();

@@ -9,7 +9,9 @@ export function describeEvent(event: ProxyEvent): string {
     case 'ended':
       return `client ${event.client} ended: ${event.reason}`;
     case 'fault':
-      return `client ${event.client}: ${event.fault}: ${event.message}`;
+      return event.client === undefined
+        ? `${event.fault}: ${event.message}`
+        : `client ${event.client}: ${event.fault}: ${event.message}`;
     case 'notice':
       return event.client === undefined
         ? `vfio-user: ${event.text}`
@@ -19,7 +21,7 @@ export function describeEvent(event: ProxyEvent): string {
 
 /** Lines, without the last line break. */
 export function summaryOf(counters: ProxyCounters): string {
-  const { clients, refused, toServer, toClient, faults, interrupts } = counters;
+  const { clients, refused, toServer, toClient, interrupts } = counters;
   const refusals = refused > 0 ? `, ${refused} of them refused` : '';
   const lines = [
     `${counted(clients, 'client')}${refusals}`,
@@ -27,7 +29,6 @@ export function summaryOf(counters: ProxyCounters): string {
     `to the client: ${way(toClient)}`,
   ];
   if (interrupts > 0) lines.push(counted(interrupts, 'interrupt'));
-  if (faults > 0) lines.push(counted(faults, 'fault'));
   return lines.join('\n');
 }
 

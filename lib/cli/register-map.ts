@@ -9,7 +9,8 @@ import {
   type Register,
 } from '../registers/index.js';
 import { UsageError, printable } from './errors.js';
-import { size } from './numbers.js';
+import { hex } from './format-text.js';
+import { size, uint64 } from './numbers.js';
 import { regionIndex } from './region-names.js';
 
 /** What `--map` says. */
@@ -71,6 +72,37 @@ export function findRegister(
     return placement.find(name);
   } catch (error) {
     throw error instanceof RangeError ? new UsageError(error.message) : error;
+  }
+}
+
+/**
+ * What writes `text` to a register, all of it, or to one of its fields, and leaves the others as they are.
+ * @throws UsageError for a name that there is not, and for what is no value of it.
+ */
+export function namedWrite(
+  placement: RegisterPlacement,
+  name: string,
+  text: string,
+): (device: Device) => Promise<void> {
+  const { register, field } = findRegister(placement, name);
+  const called = field?.writeValues.find((known) => known.name.toLowerCase() === text.toLowerCase())?.value;
+  const value = called ?? numberOf(text);
+  const bits = field?.bits ?? register.bits;
+  if (value >> BigInt(bits) !== 0n)
+    throw new UsageError(`${hex(value)} does not fit the ${bits} bits of ${name}`);
+  return async (device) => {
+    const one = bindPlacement(device, placement).find((placed) => placed.register === register);
+    if (one === undefined) throw new UsageError(`${name} is beyond its region`);
+    if (field === undefined) await one.bound.write(bits === 64 ? value : Number(value));
+    else await one.bound.field(field.name).write(bits > 32 ? value : Number(value));
+  };
+}
+
+function numberOf(text: string): bigint {
+  try {
+    return uint64(text);
+  } catch (error) {
+    throw new UsageError(`'${text}' is invalid for argument 'VALUE'. ${(error as Error).message}`);
   }
 }
 

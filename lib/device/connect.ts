@@ -1,4 +1,5 @@
 /** Opens a device: socket, VERSION, GET_INFO, regions and interrupts, config space. Four round trips, one deadline. */
+import diagnosticsChannel from 'node:diagnostics_channel';
 import {
   Connection,
   DEFAULT_TIMEOUT_MS,
@@ -38,6 +39,13 @@ import { Reconnector, type Dialled, type ReconnectOptions } from './reconnect.js
 import { checkQuirks, type CheckedQuirks, type Quirks } from './quirks.js';
 import { Region } from './region.js';
 import { DeviceContext, type MmapPolicy, type DeviceContextOptions } from './device-context.js';
+
+/**
+ * The name of the `node:diagnostics_channel` on which each device is published when it is open, as `{ device, endpoint }`: the
+ * device, and where it is in words.
+ */
+export const DEVICE_CHANNEL = 'vfio-user:device';
+const opened = diagnosticsChannel.channel(DEVICE_CHANNEL);
 
 /** Options of `connect`. */
 export interface ConnectOptions extends CallOptions, TraceOptions {
@@ -174,7 +182,10 @@ export async function connect(
   // A quirk's.
   if (settings.inFlight !== undefined) checkInFlight(settings.inFlight);
   const reconnect = reconnectOptions(opener, settings);
-  const tap = await openTap({ trace: settings.trace, capture: settings.capture }, true);
+  const tap = await openTap(
+    { trace: settings.trace, capture: settings.capture, registers: settings.registers },
+    true,
+  );
   const observer = new RequestObserver();
   let context: DeviceContext | undefined;
   let dialled: Dialled | undefined;
@@ -188,22 +199,23 @@ export async function connect(
       addresses: opener.hardware?.()?.addresses,
       whyNoReset: opener.hardware?.()?.whyNoReset,
     };
-    const opened = (context = new DeviceContext(connection, negotiated, forContext));
-    opened.addResource(tap);
+    const inside = (context = new DeviceContext(connection, negotiated, forContext));
+    inside.addResource(tap);
     const description = await discover(connection, call());
     const { info, regions: descriptions, irqs } = description;
-    for (const region of descriptions) opened.addResource(region);
-    const regions = descriptions.map((region) => new Region(opened, region));
+    for (const region of descriptions) inside.addResource(region);
+    const regions = descriptions.map((region) => new Region(inside, region));
     const isPci = (info.flags & DEVICE_FLAG_PCI) !== 0;
-    const config = isPci ? await shadow(opened, regions, call()) : undefined;
-    const device = new Device(opened, { info, regions, irqs, config }, settings);
+    const config = isPci ? await shadow(inside, regions, call()) : undefined;
+    const device = new Device(inside, { info, regions, irqs, config }, settings);
     connection.trim();
     if (reconnect === undefined) {
       void connection.closed.then((reason) => {
-        opened.end(reason);
+        inside.end(reason);
         opener.close?.();
       });
-    } else opened.addResource(watch(device, opened, description, reconnect, dialAgain));
+    } else inside.addResource(watch(device, inside, description, reconnect, dialAgain));
+    if (opened.hasSubscribers) opened.publish({ device, endpoint: shownEndpoint(endpoint) });
     return device;
   } catch (error) {
     context?.closeResources();
@@ -227,6 +239,15 @@ export interface PciEndpoint {
    * Default `'function'`.
    */
   reset?: 'function' | 'hot' | undefined;
+}
+
+/** For people: a model has no address. */
+function shownEndpoint(endpoint: Endpoint | ModelEndpoint | PciEndpoint): string {
+  if (typeof endpoint === 'string') return endpoint.replace(/^\0/, '@');
+  for (const name of ['path', 'name', 'pci'] as const) {
+    if (name in endpoint) return String((endpoint as unknown as Record<string, unknown>)[name]);
+  }
+  return 'model' in endpoint ? 'in this process' : (Object.keys(endpoint)[0] ?? 'of no name');
 }
 
 /** How a transport to the device is had. */

@@ -2,6 +2,7 @@
 import { inspect } from 'node:util';
 import type { VfioUserError } from '../errors.js';
 import { UINT64_MAX } from '../fields.js';
+import type { FaultPlan, FaultPlanSpec, FaultSpec, FiredFault } from '../faults/index.js';
 import * as option from '../options.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
@@ -52,6 +53,13 @@ export interface EmulatorOptions {
   /** Sees every command before it is carried out, and may make it fail: see `Intercept`. */
   intercept?: Intercept;
   /**
+   * What goes wrong with the device. Regions whose registers it is about are not mapped then: all accesses come by message. A
+   * `FaultPlan` can be asked what happened.
+   */
+  faults?: readonly FaultSpec[] | FaultPlanSpec | FaultPlan;
+  /** Told of each fault as it happens. */
+  onFault?: (fault: FiredFault) => void;
+  /**
    * Called with errors that are the device's own fault: what a handler threw that was no `DeviceError`. The command is
    * answered EIO all the same. A process warning by default.
    */
@@ -72,7 +80,10 @@ export interface ConnectedClient {
 }
 
 /** Options with nothing left open. */
-export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 'onClient'> {
+export interface Settings extends Omit<
+  Required<EmulatorOptions>,
+  'intercept' | 'onClient' | 'faults' | 'onFault'
+> {
   /** The most fds of a client whose commands wait. */
   maxQueuedFds: number;
   /** `maxDmaMaps` was given: the reply to VERSION names it, also to clients that do not propose it. */
@@ -80,6 +91,7 @@ export interface Settings extends Omit<Required<EmulatorOptions>, 'intercept' | 
   /** Of all clients together. */
   metrics: CommandMetrics;
   intercept: Intercept | undefined;
+  onFault: ((fault: FiredFault) => void) | undefined;
   onClient: ((client: ConnectedClient) => void) | undefined;
 }
 
@@ -98,6 +110,9 @@ export const EMULATOR_CHECKS: option.Checks<EmulatorOptions> = {
   messageTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
   onClient: option.callback,
   intercept: option.callback,
+  // What a plan says is checked with it.
+  faults: option.unchecked,
+  onFault: option.callback,
   onError: option.callback,
 };
 export const EMULATOR_OPTIONS = new option.OptionTable<EmulatorOptions>(EMULATOR_CHECKS);
@@ -121,6 +136,7 @@ export function settingsOf(options: EmulatorOptions, places = 1): Settings {
     messageTimeoutMs: options.messageTimeoutMs ?? 10_000,
     metrics: new CommandMetrics(),
     intercept: options.intercept,
+    onFault: options.onFault,
     onClient: options.onClient,
     onError: guarded(options.onError ?? warn),
   };

@@ -1,9 +1,11 @@
 /** A device for a client in the same process: its handlers are called, and there is no socket. */
+import { ClosedError, type VfioUserError } from '../errors.js';
 import { openLoopback, type Transport, type TransportHandler } from '../transport/index.js';
 import { checkDevice } from './device-check.js';
 import type { DeviceModel } from './device-model.js';
 import { EMULATOR_OPTIONS, settingsOf, type EmulatorOptions } from './emulator-options.js';
 import { EmulatorSession, tellOfClient } from './emulator-session.js';
+import { FaultSeam, planOf } from './fault-seam.js';
 import { RegionTable } from './region-table.js';
 
 /**
@@ -27,6 +29,7 @@ const PEER = 'the device in this process';
 export function checkModel(caller: string, device: DeviceModel, options: EmulatorOptions = {}): void {
   EMULATOR_OPTIONS.check(caller, options);
   checkDevice(device);
+  planOf(caller, options.faults, device);
 }
 
 /** The client's end of a new connection to a device that has been checked. */
@@ -36,9 +39,24 @@ export function openModel(
 ): (handler: TransportHandler) => Transport {
   // Two sockets would be two ways for what has one order.
   const settings = settingsOf({ ...options, twinSocket: false });
+  const plan = planOf('connect', options.faults, device);
+  const sessions = new Set<EmulatorSession>();
+  const endServer = (reason: VfioUserError): void => {
+    for (const session of sessions) session.close(reason);
+  };
+  const seam = plan && new FaultSeam(device, plan, settings, { endServer });
+  const served = seam?.device ?? device;
   return openLoopback(PEER, (open) => {
-    const session = new EmulatorSession(device, new RegionTable(device.regions), settings, open);
-    tellOfClient(session, settings);
+    const session = new EmulatorSession(
+      served,
+      new RegionTable(served.regions),
+      seam?.settings ?? settings,
+      open,
+    );
+    sessions.add(session);
+    void session.closed.then(() => sessions.delete(session));
+    if (seam?.isAway === true) session.close(new ClosedError('by a fault the server is not there'));
+    else tellOfClient(session, settings);
     return session;
   });
 }

@@ -44,6 +44,31 @@ export { DefinedDevice, type DeviceIdentity } from './defined/defined-device.js'
 export { DeviceHandle } from './defined/device-handle.js';
 export type { DeviceInterrupts, DeviceMsix } from './defined/interrupts.js';
 export type { DeviceBar } from './defined/layout.js';
+export {
+  FAULT_PLAN_SCHEMA,
+  FaultPlan,
+  parseFault,
+  type DeviceFault,
+  type DmaFault,
+  type EventFault,
+  type FaultAction,
+  type FaultCounting,
+  type FaultDma,
+  type FaultInteger,
+  type FaultInterrupt,
+  type FaultPlanSpec,
+  type FaultRegisters,
+  type FaultReport,
+  type FaultSelection,
+  type FaultSpec,
+  type FaultTarget,
+  type FaultTrigger,
+  type FiredFault,
+  type InterruptFault,
+  type MessageFault,
+  type RegisterFault,
+  type Way,
+} from '../faults/index.js';
 export { DeviceError, DmaError } from './device-error.js';
 export type {
   ClientContext,

@@ -2,6 +2,7 @@
 import type { Duplex } from 'node:stream';
 import { forbidCloning } from '../cloning.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
+import type { FaultPlan, FaultReport } from '../faults/index.js';
 import { integer } from '../fields.js';
 import * as option from '../options.js';
 import {
@@ -24,6 +25,7 @@ import {
   type Settings,
 } from './emulator-options.js';
 import { ClientListener } from './client-listener.js';
+import { FaultSeam, planOf } from './fault-seam.js';
 import { RegionTable } from './region-table.js';
 import { EmulatorSession, tellOfClient } from './emulator-session.js';
 
@@ -71,9 +73,10 @@ export async function serve(device: DeviceModel, options: ServeOptions): Promise
   const address = listeningPath('serve: path', path);
   const places = clients === 'one' ? 1 : maxClients;
   const settings = settingsOf(options, places);
-  const regions = regionsOf(device);
+  checkDevice(device);
+  const plan = planOf('serve', options.faults, device);
   const socket = await listenAt(address, backlog, mode);
-  return new EmulatorServer(device, regions, settings, { socket, path, places });
+  return new EmulatorServer(device, plan, settings, { socket, path, places });
 }
 
 /**
@@ -87,8 +90,9 @@ export function serveFd(device: DeviceModel, fd: number, options: EmulatorOption
   EMULATOR_OPTIONS.check('serveFd', options);
   integer('serveFd: fd', fd, 0, MOST_FD);
   const settings = settingsOf(options);
-  const regions = regionsOf(device);
-  return new EmulatorServer(device, regions, settings, { open: openFd(fd) });
+  checkDevice(device);
+  const plan = planOf('serveFd', options.faults, device);
+  return new EmulatorServer(device, plan, settings, { open: openFd(fd) });
 }
 
 /**
@@ -104,14 +108,10 @@ export function serveStream(
   const problem = option.duplex(stream, 'serveStream', 'stream');
   if (problem !== undefined) throw problem;
   const settings = settingsOf(options);
-  const open = (handler: TransportHandler): Transport => new DuplexTransport(stream, 'the client', handler);
-  return new EmulatorServer(device, regionsOf(device), settings, { open });
-}
-
-/** @throws TypeError and RangeError for a device that contradicts itself. */
-function regionsOf(device: DeviceModel): RegionTable {
   checkDevice(device);
-  return new RegionTable(device.regions);
+  const plan = planOf('serveStream', options.faults, device);
+  const open = (handler: TransportHandler): Transport => new DuplexTransport(stream, 'the client', handler);
+  return new EmulatorServer(device, plan, settings, { open });
 }
 
 type Source =
@@ -137,6 +137,10 @@ export class EmulatorServer implements AsyncDisposable {
   readonly closed: Promise<VfioUserError>;
   readonly #regions: RegionTable;
   readonly #settings: Settings;
+  /** What is served: the device, or what stands before it where there are faults. */
+  readonly #served: DeviceModel;
+  readonly #plan: FaultPlan | undefined;
+  readonly #seam: FaultSeam | undefined;
   readonly #listener: ClientListener;
   readonly #sessions = new Set<EmulatorSession>();
   #socket: ListeningSocket | undefined;
@@ -145,11 +149,17 @@ export class EmulatorServer implements AsyncDisposable {
   #resolveClosed!: (reason: VfioUserError) => void;
 
   /** @internal */
-  constructor(device: DeviceModel, regions: RegionTable, settings: Settings, source: Source) {
+  constructor(device: DeviceModel, plan: FaultPlan | undefined, settings: Settings, source: Source) {
     forbidCloning(this, 'an EmulatorServer');
     this.device = device;
-    this.#regions = regions;
-    this.#settings = settings;
+    this.#plan = plan;
+    if (plan !== undefined) {
+      const endServer = (reason: VfioUserError, forGood: boolean): void => this.#endByFault(reason, forGood);
+      this.#seam = new FaultSeam(device, plan, settings, { endServer });
+    }
+    this.#served = this.#seam?.device ?? device;
+    this.#regions = new RegionTable(this.#served.regions);
+    this.#settings = this.#seam?.settings ?? settings;
     this.closed = new Promise((resolve) => {
       this.#resolveClosed = resolve;
     });
@@ -179,6 +189,11 @@ export class EmulatorServer implements AsyncDisposable {
   /** Clients that are served at this moment, those that have not sent VERSION yet among them where there is a place. */
   get clientCount(): number {
     return this.#listener.count;
+  }
+
+  /** What has become of the faults; undefined where there are none. */
+  faultReport(): FaultReport | undefined {
+    return this.#plan?.report();
   }
 
   /**
@@ -217,12 +232,21 @@ export class EmulatorServer implements AsyncDisposable {
   }
 
   #begin(open: (handler: TransportHandler) => Transport): EmulatorSession {
-    const session = new EmulatorSession(this.device, this.#regions, this.#settings, open);
+    const session = new EmulatorSession(this.#served, this.#regions, this.#settings, open);
     if (!this.#isReferenced) session.unref();
     this.#sessions.add(session);
     void session.closed.then(() => this.#sessions.delete(session));
+    if (this.#seam?.isAway === true) {
+      session.close(new ClosedError('by a fault the server is not there'));
+      return session;
+    }
     tellOfClient(session, this.#settings);
     return session;
+  }
+
+  #endByFault(reason: VfioUserError, forGood: boolean): void {
+    if (forGood) this.#end(reason);
+    else for (const session of this.#sessions) session.close(reason);
   }
 
   #end(reason: VfioUserError): void {

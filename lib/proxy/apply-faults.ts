@@ -6,8 +6,7 @@ import {
   HEADER_SIZE,
 } from '../protocol/constants.js';
 import { headerCommand, headerFlags, headerId, writeHeader } from '../protocol/header.js';
-import type { Firing } from './fault-plan.js';
-import { describeFault } from './fault-spec.js';
+import { describeFault, turnBits, type CheckedMessageFault, type Firing } from '../faults/index.js';
 
 export interface FaultedMessage {
   /** The message, damaged where a fault says so; not the memory that it came in. */
@@ -36,13 +35,9 @@ const DEFAULT_PIECES = 2;
 const DEFAULT_PIECE_MS = 10;
 const DEFAULT_XOR = 0xff;
 
-/** `bytes` are a copy that may be changed. */
-export function applyFaults(
-  bytes: Buffer,
-  fds: readonly number[],
-  firings: readonly Firing[],
-): FaultedMessage {
-  const outcome: FaultedMessage = {
+/** A message that nothing has happened to. `bytes` are a copy that may be changed. */
+export function untouched(bytes: Buffer, fds: readonly number[]): FaultedMessage {
+  return {
     bytes,
     fds,
     withheld: [],
@@ -53,13 +48,22 @@ export function applyFaults(
     isDropped: false,
     answer: undefined,
     disconnectAfter: undefined,
-    note: firings.map(({ number, fault }) => `fault ${number}: ${describeFault(fault)}`).join('; '),
+    note: '',
   };
+}
+
+/** Does to the message what the faults say. */
+export function applyFaults(
+  outcome: FaultedMessage,
+  firings: readonly Firing<CheckedMessageFault>[],
+): FaultedMessage {
+  const notes = firings.map(({ number, fault }) => `fault ${number}: ${describeFault(fault)}`);
+  outcome.note = [outcome.note, ...notes].filter((note) => note !== '').join('; ');
   for (const firing of firings) apply(outcome, firing);
   return outcome;
 }
 
-function apply(outcome: FaultedMessage, { fault, random }: Firing): void {
+function apply(outcome: FaultedMessage, { fault, random }: Firing<CheckedMessageFault>): void {
   const { bytes } = outcome;
   switch (fault.fault) {
     case 'delay':
@@ -79,8 +83,7 @@ function apply(outcome: FaultedMessage, { fault, random }: Firing): void {
     case 'corrupt': {
       const from = fault.offset ?? 0;
       if (fault.bits === undefined) bytes[from]! ^= fault.xor ?? DEFAULT_XOR;
-      // More bits than there are would take turning some back: at most so many.
-      else turnBits(bytes, from, Math.min(fault.bits, (bytes.length - from) * 8), (end) => random.below(end));
+      else turnBits(bytes, from, fault.bits, random);
       return;
     }
     case 'withhold-fd': {
@@ -105,18 +108,8 @@ function evenly(size: number, pieces: number): number[] {
   return Array.from({ length: count - 1 }, (_, i) => Math.floor((size * (i + 1)) / count));
 }
 
-function turnBits(bytes: Buffer, from: number, count: number, below: (end: number) => number): void {
-  const turned = new Set<number>();
-  while (turned.size < count) {
-    const bit = below((bytes.length - from) * 8);
-    if (turned.has(bit)) continue;
-    turned.add(bit);
-    bytes[from + (bit >> 3)]! ^= 1 << (bit & 7);
-  }
-}
-
 /** "If an error occurs, the reply message must only include the reply header." Undefined where no reply is wanted. */
-function errorReply(request: Buffer, errno: number): Buffer | undefined {
+export function errorReply(request: Buffer, errno: number): Buffer | undefined {
   if ((headerFlags(request, 0) & HEADER_FLAG_NO_REPLY) !== 0) return undefined;
   const reply = Buffer.alloc(HEADER_SIZE);
   const flags = HEADER_FLAG_REPLY | HEADER_FLAG_ERROR;

@@ -17,11 +17,11 @@ import { EPIPE, closeFds, native } from '../native.js';
 import { HEADER_FLAG_REPLY, HEADER_FLAG_TYPE_MASK } from '../protocol/constants.js';
 import { headerCommand, headerFlags } from '../protocol/header.js';
 import { ForwardQueue, type Told } from './forward-queue.js';
-import type { FaultPlan } from './fault-plan.js';
-import { describeMessage, type Way } from './fault-spec.js';
+import { describeMessage, type FaultPlan, type Way } from '../faults/index.js';
 import type { Peer } from './peer.js';
 import { MessageCutter } from './message-cutter.js';
-import { applyFaults, type FaultedMessage } from './apply-faults.js';
+import { applyFaults, untouched, type FaultedMessage } from './apply-faults.js';
+import type { FaultyMessages } from './faulty-messages.js';
 import type { WayCounters } from './counters.js';
 import { TurnShare } from '../turn-share.js';
 import { ECONNRESET } from '../system-numbers.js';
@@ -34,6 +34,8 @@ export interface HalfRelayContext {
   readonly socket: 'main' | 'twin';
   readonly counters: WayCounters;
   readonly plan: FaultPlan | undefined;
+  /** Undefined where no fault is of the device. */
+  readonly device: FaultyMessages | undefined;
   readonly maxMessageBytes: number;
   readonly passesUncut: boolean;
   /** Traces and captures; undefined where nobody wants to know. */
@@ -263,13 +265,15 @@ export class HalfRelay {
     const command = headerCommand(bytes, start);
     const isReply = (headerFlags(bytes, start) & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY;
     const size = end - start;
+    const changed = this.#context.device?.meet(direction, bytes, start, end, fds);
     const firings = plan.firings({ direction, socket, command, isReply, size, fds: fds.length });
-    if (firings.length === 0) {
+    if (firings.length === 0 && changed === undefined) {
       this.#deliver(bytes, start, end, fds, isKept);
       return;
     }
-    const outcome = applyFaults(Buffer.from(bytes.subarray(start, end)), fds, firings);
-    this.#context.onFault(outcome.note, describeMessage(command, isReply));
+    const outcome = changed ?? untouched(Buffer.from(bytes.subarray(start, end)), fds);
+    applyFaults(outcome, firings);
+    if (firings.length > 0) this.#context.onFault(outcome.note, describeMessage(command, isReply));
     closeFds(outcome.withheld);
     this.#carryOut(outcome);
   }
@@ -277,6 +281,10 @@ export class HalfRelay {
   #carryOut(outcome: FaultedMessage): void {
     const { bytes, fds, note, answer, disconnectAfter } = outcome;
     const { told } = this.#context;
+    if (disconnectAfter === 0) {
+      this.#disconnect(outcome, 0);
+      return;
+    }
     if (outcome.isDropped) {
       told?.(bytes, 0, bytes.length, fds, note);
       closeFds(fds);
@@ -313,7 +321,7 @@ export class HalfRelay {
           told:
             i > 0
               ? undefined
-              : told && ((_bytes, _start, _end, own) => told(bytes, 0, bytes.length, own, note)),
+              : told && ((_bytes, _start, _end, own) => told(bytes, 0, bytes.length, own, note || undefined)),
         },
         true,
       );

@@ -23,6 +23,13 @@ import {
 import { headerCommand, headerFlags, headerId } from '../protocol/header.js';
 
 export type OnInterrupt = (index: number, subindex: number, count: number) => void;
+/** Lets an interrupt through, so often, now or later or never. */
+export type ShapeInterrupt = (
+  index: number,
+  subindex: number,
+  count: number,
+  pass: (count: number) => void,
+) => void;
 
 /** argsz, flags, index, start, count. */
 const SET_IRQS_SIZE = 20;
@@ -34,11 +41,12 @@ const EVENTFD = 'anon_inode:[eventfd]';
 class Line {
   readonly #ours: NativeEventFd;
   readonly #theirs: NativeEventFd;
+  #isClosed = false;
   /** The server's: whoever sends it closes it. */
   readonly serverFd: number;
 
   /** `clientFd` is the line's from here on. @throws the errno, negative. */
-  constructor(clientFd: number, onCount: (count: number) => void) {
+  constructor(clientFd: number, onCount: (count: number, pass: (count: number) => void) => void) {
     const created = native().eventfd(0);
     const copy = created < 0 ? created : native().dupFd(created);
     if (copy < 0) {
@@ -47,10 +55,7 @@ class Line {
     }
     this.serverFd = created;
     this.#theirs = new (native().EventFd)(clientFd, () => undefined);
-    this.#ours = new (native().EventFd)(copy, (count) => {
-      onCount(count);
-      this.#pass(count);
-    });
+    this.#ours = new (native().EventFd)(copy, (count) => onCount(count, (passed) => this.pass(passed)));
     this.#ours.watch(true);
     // The sockets keep the process alive, not these.
     this.#ours.unref();
@@ -59,13 +64,15 @@ class Line {
   /** What was signalled and not passed on yet goes out first. */
   close(): void {
     const count = this.#ours.read();
-    if (count > 0) this.#pass(count);
+    if (count > 0) this.pass(count);
+    this.#isClosed = true;
     this.#ours.close();
     this.#theirs.close();
   }
 
-  #pass(count: number): void {
-    this.#theirs.signal(Math.min(count, MOST_SIGNALLED));
+  /** Signals the client. */
+  pass(count: number): void {
+    if (!this.#isClosed) this.#theirs.signal(Math.min(count, MOST_SIGNALLED));
   }
 }
 
@@ -81,6 +88,7 @@ interface Change {
 export class Interrupts {
   readonly #onInterrupt: OnInterrupt;
   readonly #onNotice: (text: string) => void;
+  readonly #shape: ShapeInterrupt | undefined;
   readonly #most: number;
   /** Lines that there are, agreed to or not. */
   #count = 0;
@@ -91,8 +99,14 @@ export class Interrupts {
   readonly #pending = new Map<number, Change>();
 
   /** With `most` lines further interrupts are passed on as they are. */
-  constructor(most: number, onInterrupt: OnInterrupt, onNotice: (text: string) => void) {
+  constructor(
+    most: number,
+    onInterrupt: OnInterrupt,
+    onNotice: (text: string) => void,
+    shape?: ShapeInterrupt,
+  ) {
     this.#most = most;
+    this.#shape = shape;
     this.#onInterrupt = onInterrupt;
     this.#onNotice = onNotice;
   }
@@ -133,6 +147,14 @@ export class Interrupts {
     else this.#drop(change.lines);
   }
 
+  /** Signals the client, once, of what the server did not raise. */
+  signal(index: number, subindex: number): void {
+    const line = this.#lines.get(index)?.get(subindex);
+    if (line === undefined) return;
+    this.#onInterrupt(index, subindex, 1);
+    line.pass(1);
+  }
+
   close(): void {
     for (const { lines } of this.#pending.values()) this.#drop(lines);
     for (const lines of this.#lines.values()) this.#drop(lines);
@@ -160,7 +182,14 @@ export class Interrupts {
     }
     try {
       const { index } = change;
-      const line = new Line(fd, (count) => this.#onInterrupt(index, subindex, count));
+      const line = new Line(fd, (count, pass) => {
+        const told = (passed: number): void => {
+          this.#onInterrupt(index, subindex, passed);
+          pass(passed);
+        };
+        if (this.#shape === undefined) told(count);
+        else this.#shape(index, subindex, count, told);
+      });
       this.#count++;
       change.lines.set(subindex, line);
       return line.serverFd;

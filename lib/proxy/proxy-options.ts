@@ -8,8 +8,7 @@ import { TRACE_CHECKS } from '../trace/trace-tap.js';
 import type { TraceOptions } from '../trace/index.js';
 import { MAX_MESSAGE_SIZE, tlsSettings, type TlsSettings, type VsockAddress } from '../transport/index.js';
 import type { WayCounters } from './counters.js';
-import { FaultPlan } from './fault-plan.js';
-import { checkPlan, type FaultPlanSpec, type FaultSpec } from './fault-spec.js';
+import { FaultPlan, type FaultPlanSpec, type FaultSpec } from '../faults/index.js';
 import { MAX_TIMER_MS } from '../system-numbers.js';
 
 /**
@@ -53,8 +52,11 @@ export interface ProxyOptions extends TraceOptions {
    * takes two, and as many again while it is replaced.
    */
   maxEventFds?: number;
-  /** What happens to messages on their way. */
-  faults?: readonly FaultSpec[] | FaultPlanSpec;
+  /**
+   * What happens to messages on their way, and what goes wrong with the device. Where that is with its registers, the region is
+   * no longer mapped, and where it is with DMA, memory is not shared, so that all of it comes by message.
+   */
+  faults?: readonly FaultSpec[] | FaultPlanSpec | FaultPlan;
   /**
    * `interpose`, by default: the socket that the server gives for its own requests goes through the proxy as well, which
    * is the only way to see DMA by message. `pass`: client and server have it to themselves.
@@ -89,8 +91,11 @@ export type ProxyEvent =
   | { type: 'connected'; client: number }
   /** `code` is that of the error that ended it: `ERR_VFIO_USER_CLOSED` where a side has gone. */
   | { type: 'ended'; client: number; reason: string; code: string }
-  /** `fault` says which one and what it does, `message` what it happened to: `REGION_READ reply`. */
-  | { type: 'fault'; client: number; fault: string; message: string }
+  /**
+   * `fault` says which one and what it does, `message` what it happened to: `REGION_READ reply`. Faults of the device have no
+   * client.
+   */
+  | { type: 'fault'; client?: number; fault: string; message: string }
   /** Something that one should know, of the proxy as a whole where no client is given. */
   | { type: 'notice'; client?: number; text: string };
 
@@ -205,6 +210,7 @@ export function settingsOf(options: ProxyOptions): Settings {
   const { faults, twinSocket = 'interpose', malformed = 'close', trace, capture } = options;
   const { maxClients = DEFAULT_MAX_CLIENTS } = options;
   const share = Math.floor(fdsForClients() / FDS_OF_AN_INTERRUPT / maxClients);
+  const plan = planOf(faults);
   return {
     tls: options.tls,
     timeoutMs: options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
@@ -212,9 +218,9 @@ export function settingsOf(options: ProxyOptions): Settings {
     maxClients,
     versionTimeoutMs: options.versionTimeoutMs ?? DEFAULT_VERSION_TIMEOUT_MS,
     maxEventFds: options.maxEventFds ?? share,
-    plan: planOf(faults),
+    plan,
     twinSocket,
-    interrupts: options.interrupts ?? isWanted(trace, capture),
+    interrupts: plan?.needsInterrupts === true || (options.interrupts ?? isWanted(trace, capture)),
     passesUncut: malformed === 'pass',
     maxMessageBytes: options.maxMessageBytes ?? MAX_MESSAGE_SIZE,
     spinUs: options.spinUs ?? DEFAULT_SPIN_US,
@@ -241,6 +247,6 @@ function isWanted(trace: ProxyOptions['trace'], capture: ProxyOptions['capture']
 
 function planOf(faults: ProxyOptions['faults']): FaultPlan | undefined {
   if (faults === undefined) return undefined;
-  const plan = checkPlan(faults);
-  return plan.faults.length === 0 ? undefined : new FaultPlan(plan.faults, plan.seed);
+  const plan = faults instanceof FaultPlan ? faults : new FaultPlan(faults);
+  return plan.size === 0 ? undefined : plan;
 }

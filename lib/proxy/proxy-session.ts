@@ -9,7 +9,8 @@ import { headerCommand, headerFlags } from '../protocol/header.js';
 import type { TraceTap } from '../trace/index.js';
 import { newWayCounters, type WayCounters } from './counters.js';
 import type { Told } from './forward-queue.js';
-import type { Way } from './fault-spec.js';
+import type { DeviceFaults, Way } from '../faults/index.js';
+import { FaultyMessages } from './faulty-messages.js';
 import { Interrupts, describeFds } from './interrupts.js';
 import type { OpenPeer } from './peer.js';
 import { Relay, type RelayHost, type Side } from './relay.js';
@@ -25,6 +26,8 @@ export interface ProxySessionOptions {
   name: string;
   settings: Settings;
   tap: TraceTap;
+  /** Of the device, where there are such faults. */
+  faults: DeviceFaults | undefined;
   onOver(session: ProxySession): void;
 }
 
@@ -35,18 +38,29 @@ export class ProxySession {
   readonly #parts: ProxySessionOptions;
   readonly #main: Relay;
   readonly #interrupts: Interrupts | undefined;
+  readonly #device: FaultyMessages | undefined;
   #twin: Relay | undefined;
   #over = false;
 
   constructor(open: Record<Side, OpenPeer>, parts: ProxySessionOptions) {
     this.#parts = parts;
-    const { settings, tap, name } = parts;
+    const { settings, tap, name, faults } = parts;
+    if (faults !== undefined) {
+      const raise = (irq: number, vector: number): void => this.#interrupts?.signal(irq, vector);
+      this.#device = new FaultyMessages(faults, settings.maxMessageBytes, raise);
+    }
+    const device = this.#device;
     if (settings.interrupts) {
       const onInterrupt = (index: number, subindex: number, count: number): void => {
         this.interrupts++;
         if (tap.active) tap.interrupt(name, index, subindex, count);
       };
-      this.#interrupts = new Interrupts(settings.maxEventFds, onInterrupt, (text) => this.#notice(text));
+      this.#interrupts = new Interrupts(
+        settings.maxEventFds,
+        onInterrupt,
+        (text) => this.#notice(text),
+        device && ((index, subindex, count, pass) => device.interrupt(index, subindex, count, pass)),
+      );
     }
     this.#main = new Relay(
       '',
@@ -57,6 +71,7 @@ export class ProxySession {
 
   /** Both sides are open: messages may pass. */
   start(): void {
+    this.#device?.open();
     this.#main.start();
   }
 
@@ -72,6 +87,7 @@ export class ProxySession {
     this.#main.close();
     this.#twin?.close();
     this.#interrupts?.close();
+    this.#device?.close();
     if (tap.active) tap.ended(name, reason);
     this.#say({ type: 'ended', client, reason: reason.message, code: reason.code });
     this.#parts.onOver(this);
@@ -96,6 +112,7 @@ export class ProxySession {
       socket,
       counters: direction === 'to-server' ? this.toServer : this.toClient,
       plan: settings.plan,
+      device: this.#device,
       maxMessageBytes: settings.maxMessageBytes,
       passesUncut: settings.passesUncut,
       told: this.#told(socket, direction),

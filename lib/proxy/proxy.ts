@@ -3,6 +3,7 @@ import { resolve } from 'node:path';
 import { forbidCloning } from '../cloning.js';
 import { ClosedError, VfioUserError } from '../errors.js';
 import { openTap, type TraceTap } from '../trace/index.js';
+import { DeviceFaults, type FaultReport } from '../faults/index.js';
 import { AdmissionQueue } from '../admission-queue.js';
 import { addTo, newWayCounters } from './counters.js';
 import { openListener, type Listener } from './listener.js';
@@ -40,7 +41,7 @@ export async function proxy(options: ProxyOptions): Promise<ProxyServer> {
   });
   let tap: TraceTap;
   try {
-    tap = await openTap({ trace: options.trace, capture: options.capture });
+    tap = await openTap({ trace: options.trace, capture: options.capture, registers: options.registers });
   } catch (error) {
     listener.close();
     throw error;
@@ -86,6 +87,9 @@ export class ProxyServer implements AsyncDisposable {
   /** Of the sessions that are over. */
   readonly #toServer = newWayCounters();
   readonly #toClient = newWayCounters();
+  readonly #faults: DeviceFaults | undefined;
+  /** By a fault the server is not there: until when. */
+  #awayUntil = 0;
   #clients = 0;
   #refused = 0;
   #interrupts = 0;
@@ -95,7 +99,20 @@ export class ProxyServer implements AsyncDisposable {
     this.#parts = parts;
     this.#room = new AdmissionQueue(parts.settings.maxClients, () => parts.listener.resume());
     this.address = parts.listener.address;
+    const { plan, onEvent } = parts.settings;
+    if (plan?.isOfDevice === true) {
+      this.#faults = new DeviceFaults(plan, {
+        onServerEnd: (reason, backAfterMs) => this.#endServer(reason, backAfterMs),
+        onFault: ({ number, fault, what }) =>
+          onEvent({ type: 'fault', fault: `fault ${number}: ${fault}`, message: what }),
+      });
+    }
     forbidCloning(this, 'a ProxyServer');
+  }
+
+  /** What has become of the faults; undefined where there are none. */
+  faultReport(): FaultReport | undefined {
+    return this.#parts.settings.plan?.report();
   }
 
   /** @internal */
@@ -160,6 +177,16 @@ export class ProxyServer implements AsyncDisposable {
     return this.close();
   }
 
+  /** The server is gone for all its clients, as far as they can see. */
+  #endServer(reason: string, backAfterMs: number | undefined): void {
+    this.#awayUntil = performance.now() + (backAfterMs ?? Infinity);
+    // A session may be passing on a message just now.
+    setImmediate(() => {
+      for (const session of [...this.#sessions.values()]) session?.close(new ClosedError(reason));
+      this.#faults?.renew();
+    });
+  }
+
   /** @internal */
   admit(open: OpenPeer): void {
     const client = ++this.#clients;
@@ -185,6 +212,7 @@ export class ProxyServer implements AsyncDisposable {
     this.#sessions.set(number, undefined);
     const { connect, settings, tap, name } = this.#parts;
     try {
+      if (performance.now() < this.#awayUntil) throw new ClosedError('by a fault the server is not there');
       const server = await connectUpstream(connect, settings, this.#closing.signal);
       await new Promise<void>((resolve) => {
         const onOver = (over: ProxySession): void => {
@@ -194,7 +222,7 @@ export class ProxyServer implements AsyncDisposable {
         const socket = number === 1 ? name : `${name}#${number}`;
         const session = new ProxySession(
           { client: pending.open, server },
-          { client, name: socket, settings, tap, onOver },
+          { client, name: socket, settings, tap, faults: this.#faults, onOver },
         );
         this.#sessions.set(number, session);
         this.#start(session, pending);

@@ -5,7 +5,7 @@
 import { performance } from 'node:perf_hooks';
 import { AdaptiveSpin } from '../adaptive-spin.js';
 import { ClosedError, type VfioUserError } from '../errors.js';
-import type { Way } from './fault-spec.js';
+import type { Way } from '../faults/index.js';
 import type { Peer, PeerHandler, OpenPeer } from './peer.js';
 import { HalfRelay, type HalfRelayContext, type HalfRelayOwner } from './half-relay.js';
 

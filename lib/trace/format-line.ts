@@ -9,19 +9,46 @@
  *   0.001390 nvme.sock ← interrupt index=2 subindex=1 count=1
  * ```
  */
+import { wrongType } from '../fields.js';
 import * as option from '../options.js';
 import { DEFAULT_PREVIEW_BYTES, describe, type Description, type Preview } from './describe.js';
 import { LatencyTracker } from './latency.js';
 import type { TracedInterrupt, TracedMessage } from './traced-message.js';
 import type { Fields, FieldValue } from './payload-fields.js';
 
+/** What registers are called: a `RegisterPlacement` of `vfio-user/registers` is one. */
+export interface TraceRegisters {
+  /** What an access of so many bytes is called; undefined where no register is. */
+  nameAt(region: number, offset: number, length: number): string | undefined;
+  /** The same, and what the bytes say. */
+  describe(region: number, offset: number, data: Uint8Array): string | undefined;
+}
+
 /** How lines are made. */
 export interface LineOptions {
   /** The most bytes of data in a line. Default 32; `Infinity` for all. */
   previewBytes?: number | undefined;
+  /** Names of registers, at the end of the lines of accesses. */
+  registers?: TraceRegisters | undefined;
 }
 
-const OPTIONS = new option.OptionTable<LineOptions>({ previewBytes: option.limit });
+/** The check of `registers`. */
+export const registersCheck: option.Check = (value, caller, name) => {
+  const { nameAt, describe } = (typeof value === 'object' && value !== null ? value : {}) as Record<
+    string,
+    unknown
+  >;
+  if (typeof nameAt === 'function' && typeof describe === 'function') return undefined;
+  return wrongType(`${caller}: ${name}`, 'a RegisterPlacement', value);
+};
+
+const OPTIONS = new option.OptionTable<LineOptions>({
+  previewBytes: option.limit,
+  registers: registersCheck,
+});
+
+/** The bytes of the widest register. */
+const WIDEST_REGISTER = 8;
 
 /** What people read in hexadecimal; all other numbers are counts and indexes. */
 const HEXADECIMAL = new Set([
@@ -59,6 +86,7 @@ const IMPLIED_FLAGS = new Set(['REPLY', 'ERROR']);
  */
 export class LineFormatter {
   readonly #previewBytes: number;
+  readonly #registers: TraceRegisters | undefined;
   readonly #latencies = new LatencyTracker();
   #start: bigint | undefined;
 
@@ -66,6 +94,7 @@ export class LineFormatter {
   constructor(options: LineOptions = {}) {
     OPTIONS.check('LineFormatter', options);
     this.#previewBytes = options.previewBytes ?? DEFAULT_PREVIEW_BYTES;
+    this.#registers = options.registers;
   }
 
   /** The line for `message`, without a line break. To be called once for each, in order. */
@@ -74,10 +103,12 @@ export class LineFormatter {
     const description = describe(bytes, { direction, fds, previewBytes: this.#previewBytes });
     const arrow = direction === 'sent' ? '→' : '←';
     const latency = this.#latencies.latencyOf(message);
+    const register = registerOf(bytes, this.#registers);
     return printable(
       `${this.#begin(message)} ${arrow} ${formatDescription(description)}` +
         (latency === undefined ? '' : ` after ${formatDuration(latency)}`) +
-        (note === undefined ? '' : ` (${note})`),
+        (note === undefined ? '' : ` (${note})`) +
+        (register === undefined ? '' : ` ${register}`),
     );
   }
 
@@ -97,6 +128,19 @@ export class LineFormatter {
     this.#start ??= time;
     return `${formatSeconds(time - this.#start).padStart(10)} ${shortName(socket)}`;
   }
+}
+
+/** Which register an access is of, and what it says where the message has the data. */
+export function registerOf(message: Buffer, registers: TraceRegisters | undefined): string | undefined {
+  if (registers === undefined) return undefined;
+  const { command, fields, data } = describe(message, { previewBytes: WIDEST_REGISTER });
+  if (command !== 'REGION_READ' && command !== 'REGION_WRITE') return undefined;
+  const [region, offset, count] = [fields['region'], fields['offset'], fields['count']].map(Number);
+  if (region === undefined || offset === undefined || count === undefined || Number.isNaN(offset))
+    return undefined;
+  const isWhole = data !== undefined && data.length === count && count <= WIDEST_REGISTER;
+  if (isWhole) return registers.describe(region, offset, Buffer.from(data.preview, 'hex'));
+  return registers.nameAt(region, offset, count);
 }
 
 /** Everything of a message but when and where. */

@@ -31,6 +31,7 @@ export {
   formatField,
   formatSeconds,
   type LineOptions,
+  type TraceRegisters,
 } from './format-line.js';
 export {
   isMessage,

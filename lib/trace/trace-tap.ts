@@ -10,7 +10,7 @@ import { headerSize } from '../protocol/header.js';
 import type { MessageTap } from '../transport/message-tap.js';
 import type { OutgoingMessage } from '../transport/transport.js';
 import { CAPTURE_OPTIONS, CaptureWriter, type CaptureOptions } from './capture-writer.js';
-import { LineFormatter } from './format-line.js';
+import { LineFormatter, registersCheck, type TraceRegisters } from './format-line.js';
 import { now, type Direction } from './traced-message.js';
 import { LineWriter } from './line-writer.js';
 import { CaptureSink, DiagnosticsSink, LineSink, messages, type Lines, type Sink } from './sinks.js';
@@ -49,6 +49,8 @@ export interface TraceOptions {
    * captures nothing in any case. A file that another device of this thread captures to is refused (`EBUSY`).
    */
   capture?: string | CaptureOptions | false | undefined;
+  /** Names of registers in the lines of `trace`: a `RegisterPlacement` of `vfio-user/registers`. */
+  registers?: TraceRegisters | undefined;
 }
 
 const TRACE = 'true, false, a function that takes a line, or a stream';
@@ -71,6 +73,7 @@ export const TRACE_CHECKS: option.Checks<TraceOptions> = {
         ? undefined
         : wrongType(`${caller}: ${name}`, 'the path of a file, { path }, or false', value),
   }),
+  registers: registersCheck,
 };
 const TRACE_OPTIONS = new option.OptionTable<TraceOptions>(TRACE_CHECKS);
 
@@ -89,7 +92,8 @@ export async function openTap(options: TraceOptions, fromFirstMessage = false): 
   const sinks: Sink[] = [];
   const capture = options.capture ?? captureName();
   if (capture !== undefined && capture !== false) sinks.push(await captureSink(capture, fromFirstMessage));
-  if (lines !== undefined) sinks.push(new LineSink(new LineFormatter(), lines));
+  if (lines !== undefined)
+    sinks.push(new LineSink(new LineFormatter({ registers: options.registers }), lines));
   return new TraceTap(sinks);
 }
 

@@ -4,6 +4,7 @@ import { once } from 'node:events';
 import { existsSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
 import { pathToFileURL } from 'node:url';
+import { EDU_MAP } from './edu-map.js';
 import { MAIN, Scratch, outcomeOf, start, vfioUser } from './cli.js';
 
 jest.setTimeout(60_000);
@@ -137,6 +138,50 @@ describe('emulate edu', () => {
     const [status] = (await once(server, 'exit')) as [number | null];
     expect(status).toBe(0);
     expect(existsSync(socket)).toBe(false);
+  });
+
+  test('faults by the names of a map: each is told of, and all at the end', async () => {
+    const map = scratch.path('edu.json');
+    writeFileSync(map, JSON.stringify(EDU_MAP));
+    const faults = scratch.path('faults.json');
+    const lost = { fault: 'lost-write', register: 'LIVENESS', nth: 1 };
+    writeFileSync(faults, JSON.stringify({ seed: 5, faults: [lost] }));
+    const typed = ['--fault', 'wrong-value:register=ID,value=0xdead,nth=2'];
+    child = start(['emulate', 'edu', '--socket', socket, '--map', map, '--faults', faults, ...typed]);
+    const outcome = outcomeOf(child);
+    expect((await vfioUser('read', socket, 'bar0', '0', '--wait')).stdout).toBe('0x010000ed\n');
+    expect((await vfioUser('read', socket, 'bar0', '0')).stdout).toBe('0x0000dead\n');
+    await vfioUser('write', socket, 'bar0', '4', '0', '--timeout', '30000');
+    const { stdout } = await vfioUser('read', socket, 'bar0', '4', '--timeout', '30000');
+    expect(stdout).toBe('0x00000000\n');
+    child.kill('SIGINT');
+    expect(await outcome).toMatchObject({
+      status: 0,
+      stderr:
+        'fault 2: wrong-value ID=0xdead: read of 4 bytes at bar0+0x0\n' +
+        'fault 1: lost-write LIVENESS: write of 4 bytes at bar0+0x4\n',
+      stdout:
+        `listening on ${socket}\n2 faults, seed 5\n` +
+        '  fault 1: lost-write LIVENESS: happened 1 of 1 time\n' +
+        '  fault 2: wrong-value ID=0xdead: happened 1 of 2 times\n',
+    });
+  });
+
+  test.each([
+    ['drop', 'drop happens to messages: vfio-user proxy has such faults'],
+    ['lost-write:register=ID', 'faults[0].register is "ID", and there is no map of names'],
+    ['stuck-bits:region=bar0,offset=0', "faults[0]: stuck-bits needs 'value'"],
+  ])('--fault %s is wrong usage', async (fault, reason) => {
+    const { status, stderr } = await vfioUser('emulate', 'edu', '--socket', socket, '--fault', fault);
+    expect([status, stderr.split('\n')[0]]).toEqual([2, `vfio-user: ${reason}`]);
+    expect(existsSync(socket)).toBe(false);
+  });
+
+  test('a server that a fault kills ends, and says so', async () => {
+    child = start(['emulate', 'edu', '--socket', socket, '--fault', 'server-killed:region=bar0,nth=1']);
+    const outcome = outcomeOf(child);
+    expect((await vfioUser('read', socket, 'bar0', '0', '--wait')).status).toBe(1);
+    expect((await outcome).stdout).toContain('fault 1: server-killed: happened 1 of 1 time\n');
   });
 
   test('one client after the other finds the device as it was left', async () => {

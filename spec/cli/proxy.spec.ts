@@ -9,6 +9,7 @@ import { CaptureReader } from '../../lib/trace/index.js';
 import { RawClient } from '../emulator/raw-client.js';
 import { setIrqsRequest } from '../support/wire.js';
 import { Scratch, start, vfioUser, type Outcome } from './cli.js';
+import { EDU_MAP } from './edu-map.js';
 import { serveEdu } from './emulator.js';
 
 jest.setTimeout(90_000);
@@ -144,7 +145,21 @@ describe('proxy', () => {
     const outcome = await proxied.stop();
     expect(outcome.stderr).toContain('client 1: fault 1: delay 1 ms: VERSION\n');
     expect(outcome.stderr).toContain('client 1: fault 2: errno EACCES: REGION_READ\n');
-    expect(outcome.stdout).toMatch(/\n3 faults\n$/);
+    expect(outcome.stdout).toMatch(
+      /\n3 faults, seed 4\n {2}fault 1: delay 1 ms: happened 2 of 2 times\n {2}fault 2: errno EACCES: happened 1 of \d+ times\n$/,
+    );
+  });
+
+  test('faults of the device by the names of a map, which the log says as well', async () => {
+    server = await serveEdu(back);
+    const map = scratch.path('edu.json');
+    writeFileSync(map, JSON.stringify(EDU_MAP));
+    const proxied = await run('--log', '--map', map, '--fault', 'wrong-value:register=ID,value=0xdead,nth=1');
+    expect((await vfioUser('read', front, 'bar0', '0')).stdout).toBe('0x0000dead\n');
+    const outcome = await proxied.stop();
+    expect(outcome.stderr).toContain('fault 1: wrong-value ID=0xdead: read of 4 bytes at bar0+0x0\n');
+    expect(outcome.stdout).toMatch(/REGION_READ reply .* \(fault 1: wrong-value ID=0xdead\) ID 0x0000dead\n/);
+    expect(outcome.stdout).toMatch(/\n1 fault, seed 1\n/);
   });
 
   test('a server that is not there yet: said at once, and to each client; it may come later', async () => {

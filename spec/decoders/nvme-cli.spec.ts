@@ -18,7 +18,7 @@ import {
   type NamespaceIdentity,
   type SmartLog,
 } from '../../lib/nvme/index.js';
-import { Random } from '../../lib/proxy/fault-plan.js';
+import { Random } from '../../lib/faults/index.js';
 import { Scratch } from '../cli/cli.js';
 import { canPreload, compilePreload } from '../support/preload.js';
 

@@ -9,8 +9,8 @@ import {
   isMessage,
   type TracedEvent,
   type TracedInterrupt,
-  type TracedMessage,
 } from '../../trace/index.js';
+import { registerOf } from '../../trace/format-line.js';
 import { printable } from '../errors.js';
 import { safeNumber } from '../json.js';
 import { size } from '../numbers.js';
@@ -25,8 +25,6 @@ interface ShowOptions {
 }
 
 const DEFAULT_BYTES = 32;
-/** Of the widest register. */
-const MOST_DESCRIBED = 8;
 /** In place of a file's name. */
 const STDIN = '-';
 
@@ -83,25 +81,8 @@ function lineFormatter(
   previewBytes: number,
   placement: RegisterPlacement | undefined,
 ): (event: TracedEvent) => string {
-  const lines = new LineFormatter({ previewBytes });
-  return (event) => {
-    if (!isMessage(event)) return lines.formatInterrupt(event);
-    const register = registerOf(event, placement);
-    return `${lines.format(event)}${register === undefined ? '' : ` ${printable(register)}`}`;
-  };
-}
-
-/** Which register an access is of, and what it says, where the message has the data. */
-function registerOf({ bytes }: TracedMessage, placement: RegisterPlacement | undefined): string | undefined {
-  if (placement === undefined) return undefined;
-  const { command, fields, data } = describe(bytes, { previewBytes: MOST_DESCRIBED });
-  if (command !== 'REGION_READ' && command !== 'REGION_WRITE') return undefined;
-  const [region, offset, count] = [fields['region'], fields['offset'], fields['count']].map(Number);
-  if (region === undefined || offset === undefined || count === undefined || Number.isNaN(offset))
-    return undefined;
-  const isWhole = data !== undefined && data.length === count && count <= MOST_DESCRIBED;
-  if (isWhole) return placement.describe(region, offset, Buffer.from(data.preview, 'hex'));
-  return placement.nameAt(region, offset, count);
+  const lines = new LineFormatter({ previewBytes, registers: placement });
+  return (event) => (isMessage(event) ? lines.format(event) : lines.formatInterrupt(event));
 }
 
 function jsonFormatter(
@@ -114,7 +95,7 @@ function jsonFormatter(
     const { socket, time, direction, fds, bytes, note } = message;
     const latency = latencies.latencyOf(message);
     const description = describe(bytes, { direction, fds, previewBytes });
-    const register = registerOf(message, placement);
+    const register = registerOf(bytes, placement);
     const line = { time: time.toString(), socket, ...description, latency, note, register };
     return printable(JSON.stringify(line, replace));
   };

@@ -1,5 +1,6 @@
 /** `vfio-user emulate`: a device to try things on. */
 import { Argument, InvalidArgumentError, Option, type Command } from 'commander';
+import type { FaultPlan } from '../../faults/index.js';
 import {
   EduDevice,
   FileStore,
@@ -8,20 +9,30 @@ import {
   RamDevice,
   serve,
   type DeviceModel,
+  type ServeOptions,
 } from '../../emulator/index.js';
 import { closeDevice, isModulePath, loadDeviceModule } from '../device-module.js';
 import { listeningAddress } from '../endpoint.js';
+import {
+  DEVICE_FAULTS_HELP,
+  addFaultOptions,
+  faultPlanOf,
+  namesOf,
+  reportText,
+  type FaultOptions,
+} from '../fault-options.js';
 import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
 import { print } from '../output.js';
 import { untilStopped } from '../stop-signals.js';
-import { UsageError } from '../errors.js';
+import { UsageError, printable } from '../errors.js';
 import { byteSize, length } from '../numbers.js';
 
-type EmulateOptions = EmulateNvmeOptions & {
-  socket: string;
-  migration?: 'stop-copy' | 'pre-copy';
-  metrics?: MetricsAddress;
-};
+type EmulateOptions = EmulateNvmeOptions &
+  FaultOptions & {
+    socket: string;
+    migration?: 'stop-copy' | 'pre-copy';
+    metrics?: MetricsAddress;
+  };
 
 const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
@@ -40,12 +51,17 @@ Devices:
 
 Runs until it is interrupted, and removes the socket file then.
 
+A fault is NAME:member=value,…; --faults reads a JSON file, {"seed": 1, "faults": [{"fault": "lost-write", …}]}. Each is told of on
+stderr as it happens, and all at the end on stdout.${DEVICE_FAULTS_HELP}
+
 Examples:
   $ vfio-user emulate edu --socket /tmp/edu.sock
   $ vfio-user emulate edu --socket @edu
   $ vfio-user emulate ram --socket /tmp/ram.sock --migration pre-copy
   $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096
-  $ vfio-user emulate ./uart.js --socket /tmp/uart.sock`;
+  $ vfio-user emulate ./uart.js --socket /tmp/uart.sock
+  $ vfio-user emulate edu --socket /tmp/edu.sock --fault lost-interrupt:irq=msi,nth=2
+  $ vfio-user emulate edu --socket /tmp/edu.sock --map edu.json --fault wrong-value:register=ID,value=0,nth=3`;
 
 export function registerEmulate(program: Command): void {
   const command = program
@@ -59,7 +75,9 @@ export function registerEmulate(program: Command): void {
         'pre-copy',
       ]),
     );
-  addMetricsOption(addNvmeOptions(command)).addHelpText('after', HELP).action(emulate);
+  addFaultOptions(addMetricsOption(addNvmeOptions(command)))
+    .addHelpText('after', HELP)
+    .action(emulate);
 }
 
 /** Completed as one of the names; a module is a device as well. */
@@ -74,18 +92,40 @@ function deviceArgument(): Argument {
 async function emulate(name: string, options: EmulateOptions): Promise<void> {
   const { socket } = options;
   const path = listeningAddress(socket);
+  const faults = await faultPlanOf(options, await namesOf(options));
   const stopped = untilStopped();
   const device = isModulePath(name) ? await loadDeviceModule(name) : await DEVICES[name]!(options);
   try {
     // What migrates says which of its client's memory it wrote, too.
     const dirtyPages = options.migration === undefined ? 'none' : 'logging';
-    await using server = await serve(device, { path, dirtyPages });
+    await using server = await start(device, { path, dirtyPages }, faults);
     await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
     await print(`listening on ${socket}\n`);
     await Promise.race([stopped, server.closed]);
+    await server.close();
+    if (faults !== undefined) await print(`${reportText(faults.report())}\n`);
   } finally {
     await closeDevice(device);
   }
+}
+
+/** Faults that a server of the device cannot have are wrong usage. */
+async function start(
+  device: DeviceModel,
+  options: ServeOptions,
+  faults: FaultPlan | undefined,
+): ReturnType<typeof serve> {
+  if (faults === undefined) return serve(device, options);
+  const ofMessages = faults.messageFault();
+  if (ofMessages !== undefined)
+    throw new UsageError(`${ofMessages} happens to messages: vfio-user proxy has such faults`);
+  return serve(device, {
+    ...options,
+    faults,
+    onFault: ({ number, fault, what }) => {
+      process.stderr.write(`${printable(`fault ${number}: ${fault}: ${what}`)}\n`);
+    },
+  });
 }
 
 export interface EmulateNvmeOptions {

@@ -4,13 +4,26 @@ import { VfioUserError, type Device, type IrqIndex, type IrqRange } from '../../
 import { withDevice } from '../global-options.js';
 import { watchInterrupts } from '../irq-watch.js';
 import { length as positive } from '../numbers.js';
+import { UsageError } from '../errors.js';
 import { performWrite, registerWrite, type RegisterWrite } from '../region-io.js';
+import {
+  MAP_DESCRIPTION,
+  MAP_FLAGS,
+  loadPlacement,
+  mapOption,
+  namedWrite,
+  type MapOption,
+} from '../register-map.js';
+
+/** A register of a region, or one that has a name in the map. */
+type Write = RegisterWrite | { readonly name: string; readonly value: string };
 
 interface WatchOptions {
   index?: IndexName;
   vectors?: IrqRange;
   count?: number;
-  write: RegisterWrite[];
+  write: Write[];
+  map?: MapOption;
   enable: boolean;
   json: boolean;
 }
@@ -32,7 +45,8 @@ A server has one client, most of the time: --write has this one set registers on
 Examples:
   $ vfio-user irq watch /run/dev.sock
   $ vfio-user irq watch /run/dev.sock --index msix --vectors 0-3 --count 100 --json
-  $ vfio-user irq watch /tmp/edu.sock --index msi --count 1 --write bar0:0x60=1 --enable`;
+  $ vfio-user irq watch /tmp/edu.sock --index msi --count 1 --write bar0:0x60=1 --enable
+  $ vfio-user irq watch /tmp/edu.sock --index msi --count 1 --write IRQ_RAISE=1 --map edu.json --enable`;
 
 export function registerIrq(program: Command): void {
   const irq = program.command('irq').description('interrupts of a device');
@@ -53,17 +67,35 @@ export function registerIrq(program: Command): void {
     .option('--count <n>', 'end after so many', positive)
     .option(
       '--write <region:offset=value>',
-      'then write a register: 4 bytes, or offset.b, .w, .l, .q; may be repeated',
-      (text: string, all: RegisterWrite[]) => [...all, registerWrite(text)],
+      'then write a register: 4 bytes, or offset.b, .w, .l, .q; with --map NAME=VALUE; may be repeated',
+      (text: string, all: Write[]) => [...all, writeOf(text)],
       [],
     )
+    .option(MAP_FLAGS, MAP_DESCRIPTION, mapOption)
     .option('--enable', 'first do what a host does: assign BARs, set memory, I/O and bus-master bits', false)
     .option('--json', 'print JSON, one object on a line', false)
     .addHelpText('after', HELP)
     .action(watch);
 }
 
+/** What is no region and an offset is the name of a register, or of a field. */
+function writeOf(text: string): Write {
+  const { name, value } = /^(?<name>[^:=]+)=(?<value>.+)$/.exec(text)?.groups ?? {};
+  return name === undefined || value === undefined ? registerWrite(text) : { name, value };
+}
+
+/** @throws UsageError for names that there are not, before anything is done. */
+async function writesOf({ write, map }: WatchOptions): Promise<((device: Device) => Promise<void>)[]> {
+  const placement = map === undefined ? undefined : await loadPlacement(map);
+  return write.map((one) => {
+    if (!('name' in one)) return (device) => performWrite(device, one);
+    if (placement === undefined) throw new UsageError(`--write ${one.name}: a register's name needs --map`);
+    return namedWrite(placement, one.name, one.value);
+  });
+}
+
 async function watch(socket: string, options: WatchOptions, command: Command): Promise<void> {
+  const writes = await writesOf(options);
   await withDevice(command, socket, async (device) => {
     const index = indexOf(device, options.index);
     if (options.enable) await device.enable();
@@ -72,7 +104,7 @@ async function watch(socket: string, options: WatchOptions, command: Command): P
       const seen = await watchInterrupts(device, index, vectors, {
         ...options,
         begin: async () => {
-          for (const write of options.write) await performWrite(device, write);
+          for (const write of writes) await write(device);
         },
       });
       if (seen < (options.count ?? 0)) {

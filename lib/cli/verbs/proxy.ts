@@ -1,16 +1,17 @@
 /** `vfio-user proxy`: between a client and a server. */
-import { readFile, stat } from 'node:fs/promises';
-import { InvalidArgumentError, Option, type Command } from 'commander';
-import {
-  parseFault,
-  proxy,
-  type FaultPlanSpec,
-  type ListenAddress,
-  type ProxyOptions,
-  type ServerAddress,
-} from '../../proxy/index.js';
+import { stat } from 'node:fs/promises';
+import { Option, type Command } from 'commander';
+import { proxy, type ListenAddress, type ProxyOptions, type ServerAddress } from '../../proxy/index.js';
 import { UsageError, printable } from '../errors.js';
 import { addressOf, endpointOf } from '../endpoint.js';
+import {
+  DEVICE_FAULTS_HELP,
+  addFaultOptions,
+  faultPlanOf,
+  namesOf,
+  reportText,
+  type FaultOptions,
+} from '../fault-options.js';
 import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
 import { tlsOf, type GlobalOptions } from '../global-options.js';
 import { byteSize, length, size } from '../numbers.js';
@@ -18,16 +19,13 @@ import { print } from '../output.js';
 import { describeEvent, summaryOf } from '../proxy-report.js';
 import { untilStopped } from '../stop-signals.js';
 
-interface Options {
+interface Options extends FaultOptions {
   listen: string;
   connect: string;
   log?: boolean;
   capture?: string;
   rotateBytes?: number;
   rotateFiles?: number;
-  faults?: string;
-  fault: Record<string, unknown>[];
-  seed?: number;
   twin: 'interpose' | 'pass';
   interrupts?: boolean;
   malformed: 'close' | 'pass';
@@ -55,14 +53,17 @@ A fault is NAME or NAME:member=value,…; --faults reads a JSON file, {"seed": 1
   errno:errno=EIO             a request is answered with an error, and does not arrive
   disconnect:bytes=8          so much of it arrives, then both sides are disconnected
 Which messages: direction=to-server|to-client  command=REGION_READ  kind=request|reply  socket=main|twin,
-and of those: nth=3 | every=10 | probability=0.01, at most times=5. --seed makes chance repeatable (1).
+and of those: nth=3 | every=10 | probability=0.01, at most times=5.
+${DEVICE_FAULTS_HELP}
+A region with such a fault is not mapped, and with faults of DMA memory is not shared: all comes by message.
 
 Examples:
   $ vfio-user proxy --listen /tmp/front.sock --connect /run/dev.sock --log
   $ vfio-user proxy --listen /tmp/front.sock --connect /run/dev.sock --capture dev.pcapng --rotate-bytes 64M
   $ vfio-user proxy --listen @front --connect tcp:host:4420
   $ vfio-user proxy --listen @front --connect @dev --fault drop:command=REGION_READ,kind=reply,nth=3
-  $ vfio-user proxy --listen @front --connect @dev --fault delay:ms=20,probability=0.1 --seed 7`;
+  $ vfio-user proxy --listen @front --connect @dev --fault delay:ms=20,probability=0.1 --seed 7
+  $ vfio-user proxy --listen @front --connect @dev --map uart.svd --fault stuck-bits:register=STATUS.READY,value=0`;
 
 export function registerProxy(program: Command): void {
   const command = program
@@ -77,10 +78,8 @@ export function registerProxy(program: Command): void {
       'begin a new capture file at this size; the old one becomes FILE.1',
       byteSize,
     )
-    .option('--rotate-files <count>', 'how many old capture files to keep (9)', size)
-    .option('--faults <file>', 'faults, in JSON')
-    .option('--fault <fault>', 'a fault; may be given several times', fault, [])
-    .option('--seed <number>', 'where chance begins, for faults with a probability', size)
+    .option('--rotate-files <count>', 'how many old capture files to keep (9)', size);
+  addFaultOptions(command)
     .addOption(
       new Option('--twin <how>', "the socket for the server's own requests: seen, or passed on")
         .choices(['interpose', 'pass'])
@@ -104,10 +103,13 @@ async function run(options: Options, command: Command): Promise<void> {
   const { timeout, wait = false } = globals;
   const tls = await tlsOf(globals);
   checkTogether(options);
+  const names = await namesOf(options);
+  const faults = await faultPlanOf(options, names);
   const stopped = untilStopped();
   await using server = await start({
-    ...(await faultsOf(options)),
+    ...(faults !== undefined && { faults }),
     ...traceOf(options),
+    ...(names !== undefined && { registers: names }),
     listen: listenAddress(options.listen),
     connect: serverAddress(options.connect),
     timeoutMs: timeout,
@@ -127,7 +129,7 @@ async function run(options: Options, command: Command): Promise<void> {
   await warnWithoutServer(options.connect, wait);
   await stopped;
   await server.close();
-  await print(`${summaryOf(server.counters)}\n`);
+  await print(`${[summaryOf(server.counters), reportText(faults?.report())].filter(Boolean).join('\n')}\n`);
 }
 
 /** Options that contradict each other are wrong usage. */
@@ -188,38 +190,4 @@ async function warnWithoutServer(connect: string, wait: boolean): Promise<void> 
   process.stderr.write(
     `vfio-user: nothing is at ${printable(connect)} yet: clients are refused until there is\n`,
   );
-}
-
-function fault(text: string, before: Record<string, unknown>[]): Record<string, unknown>[] {
-  try {
-    return [...before, parseFault(text)];
-  } catch (error) {
-    throw new InvalidArgumentError((error as Error).message);
-  }
-}
-
-/** Those of the file first; a seed on the command line goes before the file's. What they say is the proxy's to check. */
-async function faultsOf({ faults: file, fault: typed, seed }: Options): Promise<{ faults?: FaultPlanSpec }> {
-  if (file === undefined && typed.length === 0) {
-    if (seed !== undefined) throw new UsageError('--seed needs --fault or --faults');
-    return {};
-  }
-  const plan = file === undefined ? { faults: [] } : await readPlan(file);
-  const all = { ...plan, faults: [...plan.faults, ...typed], ...(seed !== undefined && { seed }) };
-  return { faults: all as unknown as FaultPlanSpec };
-}
-
-/** JSON: a list, or an object with a list. */
-async function readPlan(file: string): Promise<{ faults: unknown[] }> {
-  const text = await readFile(file, 'utf8');
-  let plan: unknown;
-  try {
-    plan = JSON.parse(text);
-  } catch (error) {
-    throw new UsageError(`${file} is not JSON: ${(error as Error).message}`);
-  }
-  if (Array.isArray(plan)) return { faults: plan as unknown[] };
-  const { faults } = (plan ?? {}) as { faults?: unknown };
-  if (Array.isArray(faults)) return { ...(plan as object), faults: faults as unknown[] };
-  throw new UsageError(`${file} is neither a list of faults nor an object with such a list as faults`);
 }

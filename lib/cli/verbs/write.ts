@@ -10,10 +10,9 @@ import { startProgress } from '../progress.js';
 import {
   MAP_DESCRIPTION,
   MAP_FLAGS,
-  bindPlacement,
-  findRegister,
   loadPlacement,
   mapOption,
+  namedWrite,
   type MapOption,
 } from '../register-map.js';
 import { regionOrName, unknownRegion, type RegionOrName } from '../region-names.js';
@@ -91,19 +90,10 @@ async function writeNamed(
   command: Command,
 ): Promise<void> {
   if (map === undefined) throw unknownRegion(name);
-  const placement = await loadPlacement(map);
-  const { register, field } = findRegister(placement, name);
-  const called = field?.writeValues.find((known) => known.name.toLowerCase() === text.toLowerCase())?.value;
-  const value = called ?? parsed('VALUE', text, uint64);
-  const bits = field?.bits ?? register.bits;
-  if (value >> BigInt(bits) !== 0n)
-    throw new UsageError(`${hex(value)} does not fit the ${bits} bits of ${name}`);
+  const work = namedWrite(await loadPlacement(map), name, text);
   await withDevice(command, socket, async (device) => {
     if (enable === true) await device.enable();
-    const one = bindPlacement(device, placement).find((placed) => placed.register === register);
-    if (one === undefined) throw new UsageError(`${name} is beyond its region`);
-    if (field === undefined) await one.bound.write(bits === 64 ? value : Number(value));
-    else await one.bound.field(field.name).write(bits > 32 ? value : Number(value));
+    await work(device);
   });
 }
 

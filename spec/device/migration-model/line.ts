@@ -1,11 +1,15 @@
 /** What lies between a client and its server: a proxy, which is told while it runs what to do to which message. */
 import { openTap } from '../../../lib/trace/index.js';
 import { openListener } from '../../../lib/proxy/listener.js';
-import { FaultPlan, type Firing, type Selectable } from '../../../lib/proxy/fault-plan.js';
+import {
+  FaultPlan,
+  Random,
+  type CheckedMessageFault,
+  type Firing,
+  type Selectable,
+} from '../../../lib/faults/index.js';
 import { ProxyServer } from '../../../lib/proxy/proxy.js';
 import { settingsOf } from '../../../lib/proxy/proxy-options.js';
-import { Random } from '../../../lib/proxy/fault-plan.js';
-import type { Fault } from '../../../lib/proxy/fault-spec.js';
 import { Command } from '../../../lib/protocol/constants.js';
 import type { Kind, LineFault } from './steps.js';
 
@@ -85,10 +89,10 @@ class LivePlan extends FaultPlan {
   readonly #random = new Random(1);
 
   constructor() {
-    super([], 1);
+    super([]);
   }
 
-  override firings(message: Selectable): Firing[] {
+  override firings(message: Selectable): Firing<CheckedMessageFault>[] {
     for (const [i, planned] of this.armed.entries()) {
       if (!isOf(planned, message) || planned.skip-- > 0) continue;
       this.armed.splice(i, 1);
@@ -111,7 +115,7 @@ function kindOf({ command, size }: Selectable): Kind | undefined {
   return size <= MOST_STATE_BYTES ? 'state' : 'report';
 }
 
-function faultOf({ action }: LineFault, { isReply, size }: Selectable): Fault {
+function faultOf({ action }: LineFault, { isReply, size }: Selectable): CheckedMessageFault {
   switch (action.do) {
     case 'drop':
       return { fault: 'drop' };

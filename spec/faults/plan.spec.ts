@@ -1,6 +1,17 @@
 import { describe, expect, test } from '@jest/globals';
-import { checkPlan, parseFault } from '../../lib/proxy/fault-spec.js';
-import { FaultPlan, type Selectable } from '../../lib/proxy/fault-plan.js';
+import Ajv from 'ajv';
+import { EduDevice } from '../../lib/emulator/index.js';
+import {
+  DeviceFaults,
+  FAULT_PLAN_SCHEMA,
+  FaultPlan,
+  checkPlan,
+  parseFault,
+  type FaultSpec,
+  type Selectable,
+} from '../../lib/faults/index.js';
+import { connect } from '../../lib/index.js';
+import { RAM_NAMES } from './fixture.js';
 
 const message: Selectable = {
   direction: 'to-server',
@@ -13,8 +24,7 @@ const message: Selectable = {
 
 /** Which of so many messages like `message` meet the only fault, from 1. */
 function fired(fault: object, count: number, seed?: number, change: Partial<Selectable> = {}): number[] {
-  const plan = checkPlan({ faults: [fault], ...(seed !== undefined && { seed }) });
-  const faults = new FaultPlan(plan.faults, plan.seed);
+  const faults = new FaultPlan({ faults: [fault as FaultSpec], ...(seed !== undefined && { seed }) });
   return Array.from({ length: count }, (_, i) => i + 1).filter(
     () => faults.firings({ ...message, ...change }).length > 0,
   );
@@ -116,7 +126,7 @@ describe('which messages a fault is for', () => {
   });
 
   test('a fault more does not change when the others happen', () => {
-    const plan = (faults: object[]) => new FaultPlan(checkPlan({ seed: 5, faults }).faults, 5);
+    const plan = (faults: object[]) => new FaultPlan({ seed: 5, faults: faults as FaultSpec[] });
     const chance = { fault: 'drop', probability: 0.5 };
     const alone = plan([chance]);
     const together = plan([chance, { fault: 'duplicate', probability: 0.5 }]);
@@ -124,5 +134,102 @@ describe('which messages a fault is for', () => {
       const one = alone.firings(message).some(({ number }) => number === 1);
       expect(together.firings(message).some(({ number }) => number === 1)).toBe(one);
     }
+  });
+});
+
+describe('faults of the device', () => {
+  const validate = new Ajv().compile(FAULT_PLAN_SCHEMA);
+
+  test.each<[string, object]>([
+    ['a register by name', { fault: 'stuck-bits', register: 'SCRATCH.READY', value: 1 }],
+    [
+      'a region and an offset',
+      { fault: 'stuck-bits', region: 'bar0', offset: 4, mask: '0xff00', value: 256 },
+    ],
+    ['64 bits', { fault: 'wrong-value', register: 'DMA_SOURCE', value: '0xffffffffffffffff', nth: 2 }],
+    ['an interrupt', { fault: 'late-interrupt', irq: 'MSIX'.toLowerCase(), vector: 3, ms: 5, every: 2 }],
+    ['DMA', { fault: 'dma-corrupted', address: '0x1000', size: 4096, bits: 3 }],
+    ['an event', { fault: 'server-killed', region: 'config', access: 'read', nth: 7 }],
+    ['a time', { fault: 'surprise-removal', afterMs: 20 }],
+  ])('%s, as the schema says, too', (_, fault) => {
+    expect(() => checkPlan({ map: RAM_NAMES, faults: [fault] })).not.toThrow();
+    expect(validate({ seed: 1, faults: [fault] })).toBe(true);
+  });
+
+  test.each<[object, RegExp]>([
+    [
+      { fault: 'stuck-bits', register: 'NOTHING', value: 1 },
+      /register: the map ram has no register or field/,
+    ],
+    [{ fault: 'stuck-bits', register: 'ID' }, /stuck-bits needs 'value'$/],
+    [
+      { fault: 'stuck-bits', register: 'SCRATCH.READY', value: 2 },
+      /value is 0x2, more than SCRATCH.READY holds$/,
+    ],
+    [{ fault: 'stuck-bits', value: 2 }, /stuck-bits needs 'register' or 'region'$/],
+    [{ fault: 'stuck-bits', region: 0, value: 2 }, /region needs 'offset'$/],
+    [
+      { fault: 'stuck-bits', region: 'bar9', offset: 0, value: 2 },
+      /region is "bar9"; it is a number or one of/,
+    ],
+    [{ fault: 'stuck-bits', region: 0, offset: 0, bytes: 9, value: 2 }, /bytes is 9; it is a whole number/],
+    [
+      { fault: 'stuck-bits', region: 0, offset: 0, bytes: 1, value: 256 },
+      /value is 0x100, more than bar0\+0x0/,
+    ],
+    [{ fault: 'wrong-value', register: 'ID' }, /wrong-value needs 'value' or 'bits'$/],
+    [{ fault: 'wrong-value', register: 'ID', value: 1, bits: 2 }, /bits and value exclude each other$/],
+    [{ fault: 'wrong-value', register: 'ID', value: '0x10000000000000000' }, /is an integer of 64 bits/],
+    [{ fault: 'wrong-value', register: 'ID', value: -1 }, /is an integer of 64 bits/],
+    [{ fault: 'wrong-value', register: 'ID', offset: 4, value: 1 }, /offset and bytes go with region$/],
+    [
+      { fault: 'wrong-value', register: 'ID', region: 0, value: 1 },
+      /register and region exclude each other$/,
+    ],
+    [{ fault: 'lost-write', register: 'SCRATCH.LOW' }, /a write is lost as a whole/],
+    [{ fault: 'lost-interrupt', irq: 'nmi' }, /irq is "nmi"; it is a number or one of intx, msi/],
+    [{ fault: 'late-interrupt' }, /needs 'ms'$/],
+    [{ fault: 'spurious-interrupt', register: 'ID' }, /needs 'irq'$/],
+    [{ fault: 'spurious-interrupt', irq: 'msi' }, /needs 'register' or 'region' or 'afterMs'$/],
+    [{ fault: 'server-killed', afterMs: 5, nth: 1 }, /afterMs and nth exclude each other$/],
+    [{ fault: 'all-ones', register: 'ID', ms: 1, accesses: 1 }, /ms and accesses exclude each other$/],
+    [{ fault: 'dma-refused', errno: 'NO' }, /errno is "NO"/],
+    [{ fault: 'dma-refused', register: 'ID' }, /register is unknown to dma-refused/],
+    [{ fault: 'interrupt-storm', irq: 1, count: 1e7, register: 'ID' }, /count is 10000000/],
+  ])('%j is refused', (fault, reason) => {
+    expect(() => checkPlan({ map: RAM_NAMES, faults: [fault] })).toThrow(TypeError);
+    expect(() => checkPlan({ map: RAM_NAMES, faults: [fault] })).toThrow(reason);
+  });
+
+  test('names need a map', () => {
+    expect(() => checkPlan([{ fault: 'lost-write', register: 'ID' }])).toThrow(
+      'faults[0].register is "ID", and there is no map of names',
+    );
+    expect(() => checkPlan({ map: {}, faults: [] })).toThrow('map is no RegisterPlacement');
+  });
+
+  test('the schema refuses what is unknown', () => {
+    expect(validate({ faults: [{ fault: 'dorp' }] })).toBe(false);
+    expect(validate({ faults: [{ fault: 'drop', nht: 1 }] })).toBe(false);
+    expect(validate([{ fault: 'delay' }])).toBe(false);
+    expect(validate({ seed: -1, faults: [] })).toBe(false);
+  });
+
+  test('an emulated device has none of messages', async () => {
+    const model = new EduDevice();
+    const faults = [{ fault: 'drop' } as const];
+    await expect(connect({ model, options: { faults } })).rejects.toThrow(
+      'faults: drop happens to messages: only a proxy has it',
+    );
+  });
+
+  test('the report says what was seen and what happened, and is bounded', () => {
+    const plan = new FaultPlan([{ fault: 'lost-interrupt', irq: 'msi', every: 2 }]);
+    const host = { onServerEnd: () => undefined, onFault: () => undefined };
+    const faults = new DeviceFaults(plan, host);
+    for (let i = 0; i < 20_010; i++) faults.interrupt(1, 0);
+    const { fired: kept, omitted, faults: summary } = plan.report();
+    expect([kept.length, omitted]).toEqual([10_000, 5]);
+    expect(summary).toEqual([{ number: 1, fault: 'lost-interrupt', seen: 20_010, fired: 10_005 }]);
   });
 });
