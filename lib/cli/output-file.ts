@@ -91,9 +91,11 @@ export class OutputFile {
    * whether they stay as NAME.partial; undefined where the user has no say.
    */
   async abandon(error: unknown, keep?: boolean): Promise<unknown> {
+    const replacement = this.#replacement;
+    // A disk that is full has taken a part of what was written last.
+    if (replacement !== undefined && this.#fd !== undefined) this.#bytes = fstatSync(this.#fd).size;
     // What went wrong first is what is told.
     await this.#close().catch(() => undefined);
-    const replacement = this.#replacement;
     if (replacement === undefined) return error;
     if (keep === true && this.#bytes > 0) return withFate(error, keepPartial(replacement, this.#bytes));
     replacement.discard();

@@ -1,5 +1,6 @@
 /** Files that verbs write: whole or not at all, whatever ends the work. */
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
+import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import {
   chmodSync,
@@ -12,7 +13,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { MemoryStore, NvmeDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
-import { Scratch, outcomeOf, start, vfioUser } from './cli.js';
+import { MAIN, Scratch, environment, outcomeOf, start, vfioUser } from './cli.js';
 import { PatternDevice } from './emulator.js';
 
 jest.setTimeout(120_000);
@@ -155,6 +156,26 @@ describe.each(Object.entries(VERBS))('vfio-user %s --output', (verb, { args, fai
 });
 
 describe('--keep-partial', () => {
+  test.each([false, true])('of a disk that is full (kept: %s) says what it has taken', async (isKept) => {
+    writeFileSync(file, 'what was there');
+    // SIGXFSZ ends the process otherwise; a block of ulimit is 1 KiB.
+    const dump = `'${process.execPath}' '${MAIN}' dump ${socket} bar0 --length 1500 --output ${file}`;
+    const shell = `trap '' XFSZ; ulimit -f 1; exec ${dump} ${isKept ? '--keep-partial' : ''}`;
+    const child = spawn('bash', ['-c', shell], { stdio: 'pipe', env: environment() });
+    const { status, stderr } = await outcomeOf(child);
+    const fate = isKept
+      ? `${file}.partial has the first 1 KiB`
+      : 'what had been written was removed (--keep-partial keeps it)';
+    expect({ status, stderr }).toEqual({
+      status: 1,
+      stderr: expect.stringMatching(/^vfio-user: .*EFBIG.*\n$/),
+    });
+    expect(stderr).toContain(fate);
+    expect(readFileSync(file, 'latin1')).toBe('what was there');
+    expect(existsSync(`${file}.partial`)).toBe(isKept);
+    if (isKept) expect(statSync(`${file}.partial`).size).toBe(1024);
+  });
+
   test.each(['dump', 'nvme read'])(
     '%s keeps what was read as FILE.partial, and follows no link there',
     async (verb) => {

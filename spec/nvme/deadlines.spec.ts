@@ -161,3 +161,49 @@ describe('long calls', () => {
     for (const error of await Promise.all(calls)) expect(error).toBeInstanceOf(ClosedError);
   });
 });
+
+describe('room', () => {
+  /** Eight reads of 128 KiB have all bounce pages but one: one more of those waits, and behind it one of a page. */
+  async function behindALongOne(options: { timeoutMs?: number; signal?: AbortSignal }) {
+    const { emulated, device, controller } = await opened({ emulated: { mdts: 5 } });
+    const queue = await controller.createQueue({ entries: 32 });
+    await queue.read(0, 1);
+    emulated.intercept = ({ queue: id }) => (id > 0 ? 'hold' : 'pass');
+    const reads = Array.from({ length: 8 }, (_, i) => errorOf(queue.read(0, i === 0 ? 248 : 256)));
+    expect(queue.inFlight).toBe(8);
+    const long = errorOf(queue.read(0, 256, options));
+    const short = errorOf(queue.read(0, 1));
+    expect(queue.inFlight).toBe(8);
+    const end = () => Promise.all([device.close(), ...reads, short]);
+    return { queue, long, end };
+  }
+
+  test('of a call that is completed is used in the same turn', async () => {
+    const { controller } = await opened();
+    const queue = await controller.createQueue({ entries: 2 });
+    await queue.read(0, 1);
+    const [first, second, third] = [queue.read(0, 1), queue.read(1, 1), queue.read(2, 1)];
+    await first;
+    expect(queue.inFlight).toBe(1);
+    await second;
+    expect(queue.inFlight).toBe(1);
+    await third;
+    expect(queue.inFlight).toBe(0);
+  });
+
+  test('that a call would have had which is aborted is used in the same turn', async () => {
+    const abort = new AbortController();
+    const { queue, long, end } = await behindALongOne({ signal: abort.signal });
+    abort.abort(new Error('given up'));
+    expect(queue.inFlight).toBe(9);
+    expect((await long).message).toBe('given up');
+    await end();
+  });
+
+  test('that a call would have had whose deadline has passed is used in the same turn', async () => {
+    const { queue, long, end } = await behindALongOne({ timeoutMs: 50 });
+    expect(await long).toBeInstanceOf(TimeoutError);
+    expect(queue.inFlight).toBe(9);
+    await end();
+  });
+});

@@ -183,6 +183,25 @@ describe('the submit/poll face', () => {
     expect((await queue.read(3, 2)).lastIndexOf(5)).toBe(511);
   });
 
+  test('as many blocks as a command can name, with data and without', async () => {
+    const namespaces = [{ store: new MemoryStore(40 << 20) }];
+    const { queue } = await withQueue(
+      { entries: 2, buffers: { count: 1, bytes: 32 << 20 } },
+      { emulated: { namespaces, mdts: 0 }, nvme: { maxTransferBytes: 32 << 20 } },
+    );
+    const look = async (lba: number) => (await queue.read(lba, 1))[0];
+    queue.buffer(0).fill(9);
+    queue.submitWrite(3, 65_536, 0, 0);
+    queue.ring();
+    expect(await collect(queue, 1)).toEqual([[0, 0]]);
+    expect([await look(3), await look(65_538), await look(65_539)]).toEqual([9, 9, 0]);
+    await queue.write(65_539, Buffer.alloc(512, 7));
+    queue.submitWriteZeroes(3, 65_536, 1);
+    queue.ring();
+    expect(await collect(queue, 1)).toEqual([[1, 0]]);
+    expect([await look(3), await look(65_538), await look(65_539)]).toEqual([0, 0, 7]);
+  });
+
   test('beyond 2^32 blocks', async () => {
     const namespaces = [{ store: new MemoryStore(2 ** 44) }];
     const { queue } = await withQueue({ buffers: {} }, { emulated: { namespaces } });

@@ -329,6 +329,8 @@ export class Guest {
 
   /** A call at the wrong time is refused as such, and no other is. */
   #whyRefused(turn: Turn, ifWatched: boolean, error: unknown): string | undefined {
+    // It never had its turn.
+    if (error instanceof TimeoutError && /waiting for its turn/.test(error.message)) return undefined;
     const isWrongTime = turn.foundWatched === ifWatched;
     if (error instanceof TypeError === isWrongTime) return isWrongTime ? undefined : this.#named(error);
     return `dirty pages were ${turn.foundWatched ? '' : 'not '}watched`;
