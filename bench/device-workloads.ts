@@ -72,15 +72,8 @@ export function deviceWorkloads(quick: boolean): Workload[] {
       rivals: [],
       limits: 'What is added is composing and checking messages in JavaScript.',
     },
-    {
-      name: 'in-process',
-      title: '4-byte synchronous read of the educational device in this process, beside the same by socket',
-      server: { kind: 'emulator', args: ['emulate', 'edu', '--socket', '{socket}'] },
-      ours: driver('in-process', 'model'),
-      rivals: [{ name: 'the same device by socket', trial: driver('in-process', 'socket') }],
-      limits:
-        'The device model itself, which answers a read with bigints, and messages that are composed and checked.',
-    },
+    inProcess('sync', 'synchronous'),
+    inProcess('awaited', 'awaited'),
     {
       name: 'proxy',
       title: '4-byte read through vfio-user proxy, beside the same without it',
@@ -92,4 +85,17 @@ export function deviceWorkloads(quick: boolean): Workload[] {
         'the processors, where it does.',
     },
   ];
+}
+
+/** A device model in the process, beside the same behind a socket. */
+function inProcess(how: 'sync' | 'awaited', words: string): Workload {
+  return {
+    name: `in-process-${how}`,
+    title: `4-byte ${words} read of the educational device in this process, beside the same by socket`,
+    server: { kind: 'emulator', args: ['emulate', 'edu', '--socket', '{socket}'] },
+    ours: driver('in-process', 'model', how),
+    rivals: [{ name: 'the same device by socket', trial: driver('in-process', 'socket', how) }],
+    limits:
+      'The device model itself, which answers a read with bigints, and messages that are composed and checked.',
+  };
 }
