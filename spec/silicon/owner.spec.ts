@@ -2,13 +2,17 @@
 import { expect, test } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { chownSync, readlinkSync } from 'node:fs';
+import { chownSync, readFileSync, readlinkSync, writeFileSync } from 'node:fs';
 import path from 'node:path';
+import { native, type NativeMapping } from '../../lib/native.js';
+import { KernelDevice } from '../../lib/vfio/index.js';
 import { describePci, openPci } from './pci-subjects.js';
 import { cleanup } from './subjects.js';
 
 const LIBRARY = new URL('../../lib/index.js', import.meta.url).href;
 const NOBODY = 65_534;
+/** A function of another group. */
+const OTHER_EDU = '0000:02:00.0';
 const [DMA_SOURCE, DMA_DESTINATION, DMA_COUNT, DMA_COMMAND] = [0x80, 0x88, 0x90, 0x98];
 const BUFFER = 0x4_0000n;
 
@@ -60,6 +64,30 @@ describePci('VFIO_USER_TEST_OWNERS', 'an owner', (address) => {
       /^ENOMEM DMA_MAP: .*memory for DMA is locked, and 4194304 bytes are needed \(0 of them are locked now\), but RLIMIT_MEMLOCK is 65536: raise it/,
     );
     expect(output).toMatch(/true\n$/);
+  });
+
+  test('whose IOMMU takes few mappings is told how many', async () => {
+    const limit = '/sys/module/vfio_iommu_type1/parameters/dma_entry_limit';
+    const before = readFileSync(limit, 'utf8').trim();
+    writeFileSync(limit, '2');
+    cleanup(() => writeFileSync(limit, before));
+    const device = await openPci(address);
+    expect(device.negotiated.capabilities.maxDmaMaps).toBe(2);
+    await device.dma.alloc(8 << 20);
+    await device.dma.alloc(8 << 20);
+    await expect(device.dma.alloc(8 << 20)).rejects.toThrow(/at most 2 DMA mappings at a time/);
+    // The kernel's own answer, to who does not count.
+    const kernel = new KernelDevice(OTHER_EDU);
+    cleanup(() => kernel.close());
+    const fd = native().memfd('spec', 4096, false);
+    cleanup(() => native().closeFd(fd));
+    const mapping = native().map(fd, 0, 4096, true, true) as NativeMapping;
+    cleanup(() => mapping.close());
+    const map = (address: bigint) => kernel.hardware.mapDma(mapping, { address, size: 4096n, flags: 3 });
+    map(0x1000n);
+    map(0x2000n);
+    expect(() => map(0x2000n)).toThrow(/the addresses are mapped already$/);
+    expect(() => map(0x3000n)).toThrow(/the IOMMU has the 2 mappings that it takes \(dma_entry_limit /);
   });
 
   test('that is killed in mid-DMA leaves a device that the next one opens', async () => {

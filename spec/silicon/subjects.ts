@@ -2,7 +2,7 @@
  * The devices that the specs of this folder run on, all of them the same: emulated in process and by socket, and, where the
  * environment names them, others. `npm run test:vm` has those of a guest's vfio-pci.
  */
-import { afterEach } from '@jest/globals';
+import { afterEach, test } from '@jest/globals';
 import { serveFd, type DeviceModel } from '../../lib/emulator/index.js';
 import { connect, type ConnectOptions, type Device } from '../../lib/index.js';
 import { socketPair } from '../emulator/raw-client.js';
@@ -48,6 +48,47 @@ export function subjects(variable: string, model: () => DeviceModel): [name: str
       },
     ],
   ];
+}
+
+/** A server of others', where the environment names its socket. */
+interface Other {
+  readonly name: string;
+  readonly variable: string;
+  readonly socket: string | undefined;
+}
+
+/** SPDK's and QEMU's NVMe controllers. A target's directory is as for spec/interop. */
+const NVME_SERVERS: readonly Other[] = [
+  {
+    name: 'SPDK',
+    variable: 'VFIO_USER_SPDK',
+    socket: process.env['VFIO_USER_SPDK'] && `${process.env['VFIO_USER_SPDK']}/malloc/cntrl`,
+  },
+  {
+    name: 'QEMU’s vfio-user server',
+    variable: 'VFIO_USER_TEST_NVME_QEMU',
+    socket: process.env['VFIO_USER_TEST_NVME_QEMU'],
+  },
+];
+
+/** NVMe controllers: `subjects`, and the servers of others that there are; a skipped test for each that there is not. */
+export function nvmeSubjects(model: () => DeviceModel): [name: string, open: Open, isEmulated: boolean][] {
+  const variable = 'VFIO_USER_TEST_NVME';
+  const areNamed = (process.env[variable] ?? '') !== '';
+  const list = subjects(variable, model).map(([name, open]): [string, Open, boolean] => [
+    name,
+    open,
+    !areNamed,
+  ]);
+  // Those that are named are all that is wanted.
+  for (const { name, variable: theirs, socket } of areNamed ? [] : NVME_SERVERS) {
+    if (socket === undefined || socket === '') {
+      test.skip(`NVMe, ${name}: ${theirs} names none`, () => undefined);
+    } else {
+      list.push([name, async (options) => closing(await connect(socket, { ...PATIENT, ...options })), false]);
+    }
+  }
+  return list;
 }
 
 function closing(device: Device): Device {
