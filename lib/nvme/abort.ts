@@ -7,7 +7,7 @@ import { Mutex } from 'async-mutex';
 import type { Region } from '../index.js';
 import type { AdminCommands } from './admin-commands.js';
 import { readStatus } from './enable.js';
-import type { OutstandingCommand } from './queue-pair.js';
+import type { OutstandingCommand } from '../commands/command-ring.js';
 import { ControllerStatus } from './registers.js';
 
 /**

@@ -2,8 +2,9 @@
 import { outOfRange, UINT32_MAX, wrongType } from '../fields.js';
 import { TimeoutError, UnsupportedError, type CallOptions } from '../index.js';
 import * as option from '../options.js';
-import type { CommandOrigin, CommandQueue } from './command-queue.js';
-import { Command, field } from './command.js';
+import type { CommandOrigin } from '../commands/command-queue.js';
+import type { NvmeCommandQueue } from './command-queue.js';
+import { NvmeCommand, field } from './command.js';
 import type { ControllerInfo } from './controller-info.js';
 import { IDENTIFY_SIZE } from './identify.js';
 import { AdminOpcode, ALL_NAMESPACES } from './opcodes.js';
@@ -38,11 +39,11 @@ export interface QueueCreation {
 
 /** The admin commands of one origin: see `CommandOrigin`. */
 export class AdminCommands {
-  readonly #queue: CommandQueue;
+  readonly #queue: NvmeCommandQueue;
   readonly #origin: CommandOrigin;
   readonly #info: Pick<ControllerInfo, 'hasLogOffsets'>;
 
-  constructor(queue: CommandQueue, origin: CommandOrigin, info: Pick<ControllerInfo, 'hasLogOffsets'>) {
+  constructor(queue: NvmeCommandQueue, origin: CommandOrigin, info: Pick<ControllerInfo, 'hasLogOffsets'>) {
     this.#queue = queue;
     this.#origin = origin;
     this.#info = info;
@@ -62,7 +63,7 @@ export class AdminCommands {
   /** 5.17 */
   async identify(cns: number, namespace: number, options?: CallOptions): Promise<Buffer> {
     const data = Buffer.alloc(IDENTIFY_SIZE);
-    const command = new Command(`Identify 0x${hex(cns)}`, AdminOpcode.IDENTIFY, namespace);
+    const command = new NvmeCommand(`Identify 0x${hex(cns)}`, AdminOpcode.IDENTIFY, namespace);
     command.cdw10 = field('CNS', cns, 8);
     await this.#run(command.through(data, false), options);
     return data;
@@ -93,7 +94,7 @@ export class AdminCommands {
   async getFeature(feature: number, options: GetFeatureOptions = {}): Promise<AdminResult> {
     const { namespace = 0, cdw11 = 0, select = 0, receive = 0, uuidIndex = 0 } = options;
     checkTransfer(undefined, receive);
-    const command = new Command(`Get Features 0x${hex(feature)}`, AdminOpcode.GET_FEATURES, namespace);
+    const command = new NvmeCommand(`Get Features 0x${hex(feature)}`, AdminOpcode.GET_FEATURES, namespace);
     command.cdw10 = field('feature', feature, 8) | (field('select', select, 3) << 8);
     command.cdw11 = cdw11;
     command.cdw14 = field('UUID index', uuidIndex, 7);
@@ -106,7 +107,7 @@ export class AdminCommands {
   async setFeature(feature: number, options: SetFeatureOptions = {}): Promise<number> {
     const { namespace = 0, cdw11 = 0, cdw12 = 0, save = false, send, uuidIndex = 0 } = options;
     checkTransfer(send, 0);
-    const command = new Command(`Set Features 0x${hex(feature)}`, AdminOpcode.SET_FEATURES, namespace);
+    const command = new NvmeCommand(`Set Features 0x${hex(feature)}`, AdminOpcode.SET_FEATURES, namespace);
     command.cdw10 = (field('feature', feature, 8) | (save ? 1 << 31 : 0)) >>> 0;
     command.cdw11 = cdw11;
     command.cdw12 = cdw12;
@@ -117,14 +118,14 @@ export class AdminCommands {
 
   /** 5.14. The controller may take minutes. */
   async format(options: FormatOptions): Promise<void> {
-    const command = new Command('Format NVM', AdminOpcode.FORMAT_NVM, options.namespace);
+    const command = new NvmeCommand('Format NVM', AdminOpcode.FORMAT_NVM, options.namespace);
     command.cdw10 = formatDword(options);
     await this.#run(command, { timeoutMs: FORMAT_TIMEOUT_MS, ...callOptions(options) });
   }
 
   /** 5.1. Whether the command was aborted: it is completed with ABORT_REQUESTED then. */
   async abort(queue: number, commandId: number, options?: CallOptions): Promise<boolean> {
-    const command = new Command('Abort', AdminOpcode.ABORT, 0);
+    const command = new NvmeCommand('Abort', AdminOpcode.ABORT, 0);
     command.cdw10 = halves('SQID', queue, 'CID', commandId);
     return ((await this.#run(command, options)) & 1) === 0;
   }
@@ -134,7 +135,7 @@ export class AdminCommands {
     { id, entries, address }: QueueCreation,
     vector: number | undefined,
   ): Promise<void> {
-    const command = new Command('Create I/O Completion Queue', AdminOpcode.CREATE_IO_CQ, 0);
+    const command = new NvmeCommand('Create I/O Completion Queue', AdminOpcode.CREATE_IO_CQ, 0);
     command.cdw10 = halves('QID', id, 'QSIZE', entries - 1);
     const flags = CONTIGUOUS | (vector === undefined ? 0 : INTERRUPTS_ENABLED);
     command.cdw11 = halves('flags', flags, 'IV', vector ?? 0);
@@ -146,7 +147,7 @@ export class AdminCommands {
     { id, entries, address }: QueueCreation,
     completionQueue: number,
   ): Promise<void> {
-    const command = new Command('Create I/O Submission Queue', AdminOpcode.CREATE_IO_SQ, 0);
+    const command = new NvmeCommand('Create I/O Submission Queue', AdminOpcode.CREATE_IO_SQ, 0);
     command.cdw10 = halves('QID', id, 'QSIZE', entries - 1);
     command.cdw11 = halves('flags', CONTIGUOUS, 'CQID', completionQueue);
     return this.#createQueue(command, address);
@@ -164,21 +165,21 @@ export class AdminCommands {
 
   /** 5.8: both buffers are one page. */
   async configureDoorbellBuffers(shadow: bigint, eventIndexes: bigint): Promise<void> {
-    const command = new Command('Doorbell Buffer Config', AdminOpcode.DOORBELL_BUFFER_CONFIG, 0);
+    const command = new NvmeCommand('Doorbell Buffer Config', AdminOpcode.DOORBELL_BUFFER_CONFIG, 0);
     command.low = Number(BigInt.asUintN(32, shadow));
     command.high = Number(shadow >> 32n);
     command.secondPointer = eventIndexes;
     await this.#run(command);
   }
 
-  async #createQueue(command: Command, address: bigint): Promise<void> {
+  async #createQueue(command: NvmeCommand, address: bigint): Promise<void> {
     command.low = Number(BigInt.asUintN(32, address));
     command.high = Number(address >> 32n);
     await this.#run(command);
   }
 
   async #deleteQueue(name: string, opcode: number, id: number): Promise<void> {
-    const command = new Command(name, opcode, 0);
+    const command = new NvmeCommand(name, opcode, 0);
     command.cdw10 = field('QID', id, 16);
     await this.#run(command);
   }
@@ -187,7 +188,7 @@ export class AdminCommands {
     const { namespace = ALL_NAMESPACES, specific = 0, retainEvent = false } = options;
     const { specificIdentifier = 0, uuidIndex = 0, commandSet = 0, isIndexOffset = false } = options;
     const dwords = into.length / 4 - 1;
-    const command = new Command(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
+    const command = new NvmeCommand(`Get Log Page 0x${hex(page)}`, AdminOpcode.GET_LOG_PAGE, namespace);
     const lower =
       field('log page', page, 8) |
       (field('log specific field', specific, 7) << 8) |
@@ -201,7 +202,7 @@ export class AdminCommands {
     await this.#run(command.through(into, false), options);
   }
 
-  #run(command: Command, options?: CallOptions): Promise<number> {
+  #run(command: NvmeCommand, options?: CallOptions): Promise<number> {
     return this.#queue.execute<number>(command, options, this.#origin);
   }
 }

@@ -4,11 +4,13 @@
  */
 import type { DmaBuffer } from '../index.js';
 import { ADMIN_TRANSFER_BYTES, AdminCommands } from './admin-commands.js';
-import { CommandQueue, type CommandQueueHost } from './command-queue.js';
+import type { CommandQueueHost } from '../commands/command-queue.js';
+import { NvmeCommandQueue } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
 import { BouncePool } from './data-pointers.js';
 import type { AdminQueueAddresses } from './enable.js';
-import { freeAll, QueueMemory } from './queue-memory.js';
+import { freeAll } from '../commands/driver-memory.js';
+import { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 import type { Doorbell } from './rings.js';
 
@@ -35,7 +37,7 @@ export class AdminQueue {
   readonly user: AdminCommands;
   readonly driver: AdminCommands;
   readonly start: AdminCommands;
-  readonly commands: CommandQueue;
+  readonly commands: NvmeCommandQueue;
   readonly #rings: QueueMemory;
   readonly #pool: DmaBuffer;
 
@@ -58,7 +60,7 @@ export class AdminQueue {
     const pair = new QueuePair({ id: ID, slots: SLOTS, sq, cq, tellsHeadAtOnce: true });
     pair.onViolation = (error) => host.onViolation(error);
     this.buffer = buffer;
-    this.commands = new CommandQueue({
+    this.commands = new NvmeCommandQueue({
       ...{ pair, prps, host },
       timeoutMs: settings.timeoutMs,
       isPolled: true,

@@ -5,8 +5,8 @@
  */
 import { TimeoutError, type CallOptions } from '../index.js';
 import { MAX_TIMER_MS } from '../system-numbers.js';
-import type { CommandQueue } from './command-queue.js';
-import { Command } from './command.js';
+import type { NvmeCommandQueue } from './command-queue.js';
+import { NvmeCommand } from './command.js';
 import { AdminOpcode } from './opcodes.js';
 
 /** Asynchronous event type, bits 2:0 of dword 0: a notice. Information, bits 15:8: namespace attributes have changed. */
@@ -19,7 +19,7 @@ const POLL_MS = 5;
 const PAUSE_MS = 1;
 
 export class AsyncEvents {
-  readonly #queue: CommandQueue;
+  readonly #queue: NvmeCommandQueue;
   readonly #onNamespacesChanged: () => void;
   readonly #waiting = new Set<(event: number) => void>();
   /** Tell whoever waits that no event comes any more. */
@@ -29,7 +29,7 @@ export class AsyncEvents {
   #isOut = false;
 
   /** `onNamespacesChanged` hears of Namespace Attribute Changed. */
-  constructor(queue: CommandQueue, onNamespacesChanged: () => void) {
+  constructor(queue: NvmeCommandQueue, onNamespacesChanged: () => void) {
     this.#queue = queue;
     this.#onNamespacesChanged = onNamespacesChanged;
   }
@@ -38,7 +38,7 @@ export class AsyncEvents {
   start(): void {
     if (this.#isOut) return;
     this.#isOut = true;
-    const command = new Command('Asynchronous Event Request', AdminOpcode.ASYNC_EVENT_REQUEST, 0);
+    const command = new NvmeCommand('Asynchronous Event Request', AdminOpcode.ASYNC_EVENT_REQUEST, 0);
     command.isUnattended = true;
     this.#queue.execute<number>(command, undefined, 'driver').then(
       (event) => {

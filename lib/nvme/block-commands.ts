@@ -5,7 +5,8 @@
 import { outOfRange, wrongType } from '../fields.js';
 import { ClosedError, DmaBuffer, UnsupportedError, type CallOptions } from '../index.js';
 import * as option from '../options.js';
-import { Command, field, Transfer } from './command.js';
+import { Transfer } from '../commands/command.js';
+import { NvmeCommand, field } from './command.js';
 import type { ControllerInfo } from './controller-info.js';
 import { OptionalNvmCommands } from './identify.js';
 import type { IoQueuePair } from './io-queue-pair.js';
@@ -139,7 +140,7 @@ export class BlockCommands {
     const { commands } = this.#pair;
     const flags = options?.forceUnitAccess === true ? FORCE_UNIT_ACCESS : 0;
     const begin = options?.offset ?? 0;
-    const make = (at: number, count: number): Command => {
+    const make = (at: number, count: number): NvmeCommand => {
       const command = this.#onBlocks(verb, opcode, namespace, lba + at, count, flags);
       const from = begin + at * namespace.blockSize;
       const length = count * namespace.blockSize;
@@ -157,7 +158,7 @@ export class BlockCommands {
     return commands.transfer<T>(transfer, options);
   }
 
-  *#deallocations(namespace: NvmeNamespace, ranges: readonly BlockRange[]): Generator<Command, void> {
+  *#deallocations(namespace: NvmeNamespace, ranges: readonly BlockRange[]): Generator<NvmeCommand, void> {
     let part: BlockRange[] = [];
     const make = () => {
       const command = this.#command('deallocate', NvmOpcode.DATASET_MANAGEMENT, namespace);
@@ -201,7 +202,7 @@ export class BlockCommands {
     lba: number,
     blocks: number,
     flags: number,
-  ): Command {
+  ): NvmeCommand {
     const command = this.#command(verb, opcode, namespace);
     command.cdw10 = lba >>> 0;
     command.cdw11 = lba < TWO_32 ? 0 : Math.floor(lba / TWO_32);
@@ -209,8 +210,8 @@ export class BlockCommands {
     return command;
   }
 
-  #command(verb: string, opcode: number, namespace: NvmeNamespace): Command {
-    const command = new Command(verb, opcode, namespace.id);
+  #command(verb: string, opcode: number, namespace: NvmeNamespace): NvmeCommand {
+    const command = new NvmeCommand(verb, opcode, namespace.id);
     command.target = namespace;
     command.retries = this.#info.settings.retries;
     command.answer = undefined;
@@ -228,8 +229,8 @@ export class BlockCommands {
 function* partsOf(
   total: number,
   most: number,
-  make: (at: number, count: number) => Command,
-): Generator<Command, void> {
+  make: (at: number, count: number) => NvmeCommand,
+): Generator<NvmeCommand, void> {
   for (let at = 0; at < total; at += most) yield make(at, Math.min(most, total - at));
 }
 

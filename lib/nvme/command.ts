@@ -1,48 +1,8 @@
-/**
- * What callers of a queue wait for: a command, or a transfer of many. A command has what it is, where its data is, and its
- * entry in the submission ring; its fields are checked where they are encoded.
- */
+/** A command of a queue pair: what it is, where its data is, and its entry in the submission ring. */
+import { Command } from '../commands/command.js';
 import { notInteger } from '../fields.js';
 import { ClosedError, type DmaBuffer } from '../index.js';
-import type { Linked, LinkedList } from './backlog.js';
-import type { Due } from './call-limits.js';
 import type { NvmeNamespace } from './namespace.js';
-
-export class PendingCall implements Linked<PendingCall>, Due {
-  /** For errors: what was asked for. */
-  readonly name: string;
-  /** What the promise gives. */
-  answer: unknown = undefined;
-
-  // What follows is the queue's.
-  resolve!: (value: never) => void;
-  reject!: (reason: unknown) => void;
-  /** The caller has an answer; a command's slot may still be in use. */
-  isSettled = false;
-  /** Why the caller gets an error whatever comes, when there is one. */
-  failure: unknown = undefined;
-  /** The epoch in which it began to wait for room. */
-  epoch = 0;
-  /** The caller gave a deadline, for the whole call. */
-  hasOwnDeadline = false;
-  /** How long that is, milliseconds. */
-  timeoutMs = 0;
-  due = 0;
-  heapIndex = -1;
-  signal: AbortSignal | undefined = undefined;
-  list: LinkedList<PendingCall> | undefined = undefined;
-  previous: PendingCall | undefined = undefined;
-  next: PendingCall | undefined = undefined;
-
-  constructor(name: string) {
-    this.name = name;
-  }
-}
-
-/** A command on its way, for one caller that waits: what it is, where its data is, and its entry in the submission ring. */
-
-/** `Command.answer` until something else is set: the promise gives dword 0 of the completion. */
-export const RESULT: unique symbol = Symbol('dword 0 of the completion');
 
 /** What few commands have: dwords 2 and 3, and metadata in a buffer of its own (MPTR), contiguous. */
 export interface CommandExtra {
@@ -51,10 +11,9 @@ export interface CommandExtra {
   readonly metadata: DmaBuffer | undefined;
 }
 
-export class Command extends PendingCall {
+export class NvmeCommand extends Command {
   readonly opcode: number;
   readonly namespace: number;
-  override answer: unknown = RESULT;
   cdw10 = 0;
   cdw11 = 0;
   cdw12 = 0;
@@ -65,8 +24,6 @@ export class Command extends PendingCall {
   length = 0;
   /** Memory of this process, which goes through bounce pages; without it `low` and `high` are a DMA address. */
   bytes: Uint8Array | undefined = undefined;
-  /** Memory that the device reaches. */
-  buffer: DmaBuffer | undefined = undefined;
   isToDevice = false;
   /** The data's address; without `length` what PRP1 is, as it stands. */
   low = 0;
@@ -74,21 +31,10 @@ export class Command extends PendingCall {
   /** Without `length`: what PRP2 is. */
   secondPointer = 0n;
   extra: CommandExtra | undefined = undefined;
-  /** How many times it is sent again after a controller reset. */
-  retries = 0;
   /** The namespace that it is for, where the driver knows it. */
   target: NvmeNamespace | undefined = undefined;
-  /** What it is a part of. */
-  transfer: Transfer | undefined = undefined;
-  /** No deadline, and nobody waits for it: it does not count as under way (Asynchronous Event Request). */
-  isUnattended = false;
-
-  // What follows is the queue's.
-  /** The slot while the command is in flight, else -1. */
-  slot = -1;
+  /** Bounce pages, while it is in flight. */
   pages: number[] | undefined = undefined;
-  /** In the order in which they were first sent. */
-  order = -1;
 
   constructor(name: string, opcode: number, namespace: number) {
     super(name);
@@ -126,8 +72,13 @@ export class Command extends PendingCall {
    * The caller may be told before the controller is done with the command: it changes nothing but bounce pages. All
    * others are waited for, or a write that comes late would undo a later one, and memory of the caller's would change.
    */
-  get canBeLeft(): boolean {
+  override get canBeLeft(): boolean {
     return this.bytes !== undefined && !this.isToDevice && this.extra?.metadata === undefined;
+  }
+
+  override check(): void {
+    this.checkFields();
+    this.checkData();
   }
 
   /**
@@ -195,49 +146,6 @@ function encodeExtra(sq: Uint32Array, at: number, { cdw2, cdw3, metadata }: Comm
 
 const TWO_32 = 2 ** 32;
 const MAX_EXACT = 1n << 52n;
-
-/**
- * A call that takes many commands: a long read or write, Write Zeroes or Deallocate of many blocks. Its commands are made
- * as there is room for them, so it takes memory for what is in flight, whatever its length.
- */
-export class Transfer extends PendingCall {
-  /** Parts that were sent, or wait to be sent again. */
-  outCount = 0;
-  /** Made, and waiting for room. */
-  #made: Command | undefined;
-  readonly #parts: Iterator<Command, void>;
-  #isDone = false;
-
-  /** `parts` makes the commands, in order, one when it is asked for one. */
-  constructor(name: string, parts: Iterator<Command, void>) {
-    super(name);
-    this.#parts = parts;
-  }
-
-  /** All commands were sent. */
-  get isDone(): boolean {
-    return this.#isDone;
-  }
-
-  /** The command to be sent next; undefined where there is none left. Throws what making it throws. */
-  peek(): Command | undefined {
-    if (this.#made === undefined && !this.#isDone) {
-      const { value, done } = this.#parts.next();
-      if (done === true) this.#isDone = true;
-      else {
-        value.transfer = this;
-        this.#made = value;
-      }
-    }
-    return this.#made;
-  }
-
-  /** That command was sent. */
-  advance(): void {
-    this.#made = undefined;
-    this.outCount++;
-  }
-}
 
 /** `value`, which goes into a field of so many bits, 32 at most. @throws TypeError and RangeError, which name the field. */
 export function field(name: string, value: number, bits: number): number {

@@ -1,14 +1,13 @@
-/**
- * The commands of a queue pair that are in flight, by slot, with what each keeps while the controller may use it: the slot,
- * bounce pages, a caller's buffer.
- */
-import type { DmaBuffer } from '../index.js';
-import type { Command, PendingCall } from './command.js';
+/** The commands of a queue pair that are in flight, and their bounce pages. */
+import type { PendingCall } from '../commands/command.js';
+import { CommandsInFlight } from '../commands/commands-in-flight.js';
+import type { NvmeCommand } from './command.js';
 import { USES_SGL, type BouncePool, type PrpLists } from './data-pointers.js';
-import { SLOT_OWNED, type QueuePair } from './queue-pair.js';
+import type { QueuePair } from './queue-pair.js';
+import { NvmeStatusError } from './status.js';
 
-export class CommandsInFlight {
-  /** A command waits for bounce pages, and nobody is making them: `poolMade` or `poolRefused` is to follow. */
+export class NvmeCommandsInFlight extends CommandsInFlight<NvmeCommand> {
+  /** A command waits for bounce pages, and nobody is making them: `poolMade` or `memoryRefused` is to follow. */
   onPoolWanted: () => void = () => undefined;
   readonly #pair: QueuePair;
   readonly #prps: PrpLists;
@@ -17,34 +16,13 @@ export class CommandsInFlight {
   #pool: BouncePool | undefined;
   /** Whom the pool is being made for. */
   #poolWantedBy: PendingCall | undefined;
-  readonly #bySlot: (Command | undefined)[];
-  #count = 0;
-  #unattendedCount = 0;
-  /** How many were ever sent. */
-  #sent = 0;
-  /** Buffers of callers that were in use at the end. */
-  readonly #lent: DmaBuffer[] = [];
 
   /** `usesSgls`: contiguous data on more than one page is named by SGLs. */
   constructor(pair: QueuePair, prps: PrpLists, usesSgls: boolean) {
+    super(pair);
     this.#pair = pair;
     this.#prps = prps;
     this.#usesSgls = usesSgls;
-    this.#bySlot = new Array<Command | undefined>(pair.slots.count).fill(undefined);
-  }
-
-  get count(): number {
-    return this.#count;
-  }
-
-  /** How many of them somebody waits, or waited, for. */
-  get attendedCount(): number {
-    return this.#count - this.#unattendedCount;
-  }
-
-  /** undefined where the slot is free, or is one of the submit/poll API's. */
-  at(slot: number): Command | undefined {
-    return this.#bySlot[slot];
   }
 
   /** The bounce pages that were wanted. */
@@ -53,49 +31,14 @@ export class CommandsInFlight {
     this.#pool = pool;
   }
 
-  /** They cannot be made. Whom they were for; the next command that needs them wants them again. */
-  poolRefused(): PendingCall | undefined {
+  override memoryRefused(): PendingCall | undefined {
     const call = this.#poolWantedBy;
     this.#poolWantedBy = undefined;
     return call;
   }
 
-  /** They may be taken out meanwhile. */
-  *all(): Generator<Command, void> {
-    for (const command of this.#bySlot) if (command !== undefined) yield command;
-  }
-
-  /** False where there is no room. @throws where the command is wrong, or its data is gone: nothing was sent then. */
-  send(command: Command): boolean {
-    command.checkFields();
-    command.checkData();
-    const pair = this.#pair;
-    if (!pair.isOpen) return false;
-    let pages: number[] | undefined;
-    if (command.bytes !== undefined && command.length > 0) {
-      if (this.#pool === undefined) this.#wantPool(command);
-      pages = this.#pool?.take(this.#pool.pagesFor(command.length));
-      if (pages === undefined) return false;
-    }
-    const slot = pair.slots.claim(SLOT_OWNED, 0);
-    if (slot < 0) {
-      if (pages !== undefined) this.#pool?.give(pages);
-      return false;
-    }
-    this.#bySlot[slot] = command;
-    command.slot = slot;
-    command.pages = pages;
-    if (command.order < 0) command.order = this.#sent++;
-    command.buffer?.beginUse();
-    this.#count++;
-    if (command.isUnattended) this.#unattendedCount++;
-    const flags = this.#point(command, slot);
-    command.encode(pair.sq.entries, pair.sq.next(), pair.slots.commandIds[slot]!, flags, this.#prps.entries);
-    return true;
-  }
-
-  /** Copies what was read to the caller's memory. What is wrong with that memory, or the namespace, if anything is. */
-  deliver(command: Command): unknown {
+  override outcome(command: NvmeCommand, status: number): unknown {
+    if (status !== 0) return new NvmeStatusError(command.name, status);
     const { pages, bytes } = command;
     if (pages === undefined || bytes === undefined || command.isToDevice) return undefined;
     try {
@@ -107,52 +50,33 @@ export class CommandsInFlight {
     }
   }
 
-  /** Takes the command out of its slot, which is free, and what it kept back. */
-  take(slot: number): Command | undefined {
-    const command = this.#bySlot[slot];
-    if (command === undefined) return undefined;
-    this.#remove(command);
-    command.buffer?.endUse();
-    if (command.pages !== undefined) {
-      this.#pool?.give(command.pages);
-      command.pages = undefined;
-    }
-    return command;
+  protected override takeMemory(command: NvmeCommand): boolean {
+    if (command.bytes === undefined || command.length === 0) return true;
+    if (this.#pool === undefined) this.#wantPool(command);
+    command.pages = this.#pool?.take(this.#pool.pagesFor(command.length));
+    return command.pages !== undefined;
   }
 
-  /**
-   * The rings are not polled any more: takes all commands out. Bounce pages stay taken, and callers' buffers in use until
-   * `giveBack`: the device may still write to them.
-   */
-  end(): Command[] {
-    const commands = [...this.all()];
-    for (const command of commands) {
-      this.#remove(command);
-      if (command.buffer !== undefined) this.#lent.push(command.buffer);
-    }
-    return commands;
+  protected override giveMemory(command: NvmeCommand): void {
+    if (command.pages === undefined) return;
+    this.#pool?.give(command.pages);
+    command.pages = undefined;
   }
 
-  /** After the end, when the device does not use the callers' buffers any more. */
-  giveBack(): void {
-    for (const buffer of this.#lent.splice(0)) buffer.endUse();
+  protected override compose(command: NvmeCommand, slot: number): void {
+    const { sq, slots } = this.#pair;
+    const flags = this.#point(command, slot);
+    command.encode(sq.entries, sq.next(), slots.commandIds[slot]!, flags, this.#prps.entries);
   }
 
-  #wantPool(command: Command): void {
+  #wantPool(command: NvmeCommand): void {
     if (this.#poolWantedBy !== undefined) return;
     this.#poolWantedBy = command.transfer ?? command;
     this.onPoolWanted();
   }
 
-  #remove(command: Command): void {
-    this.#bySlot[command.slot] = undefined;
-    command.slot = -1;
-    this.#count--;
-    if (command.isUnattended) this.#unattendedCount--;
-  }
-
   /** Makes the data pointers. What dword 0 has to say of them. */
-  #point(command: Command, slot: number): number {
+  #point(command: NvmeCommand, slot: number): number {
     const { length, pages, bytes } = command;
     const prps = this.#prps;
     const pool = this.#pool;

@@ -1,18 +1,19 @@
 /**
  * Starts a controller and shuts it down, step by step as NVM Express Base 2.0 has it (sections 3.5.1 and 3.6.1). Which of
- * it happens when is for controller-lifecycle.ts to say.
+ * it happens when is for commands/device-lifecycle.ts to say.
  */
+import type { DeviceSetup } from '../commands/device-lifecycle.js';
+import { allOf, freeRetained, retain } from '../commands/driver-memory.js';
 import type { AdminQueue } from './admin-queue.js';
 import type { AsyncEvents } from './async-events.js';
 import { queuesWithDoorbells, requireSameCapabilities, type ControllerInfo } from './controller-info.js';
 import type { DoorbellMap } from './doorbell-map.js';
 import { disable, disableInterrupts, enable, memoryRequests, shutDown, withLikelyReason } from './enable.js';
-import { NvmeControllerError } from './errors.js';
+import { NvmeControllerError, NvmeResetError } from './errors.js';
 import { OptionalAdminCommands } from './identify.js';
 import type { IoQueues } from './io-queues.js';
 import type { Namespaces } from './namespaces.js';
 import { FeatureId, IdentifyCns, LogPageId } from './opcodes.js';
-import { allOf, freeRetained, retain } from './queue-memory.js';
 import {
   ControllerConfiguration,
   decodeCapabilities,
@@ -38,7 +39,15 @@ export interface ControllerParts {
   readonly events: AsyncEvents;
 }
 
-export class ControllerSetup {
+/**
+ * What a controller is doing: `opening` until `NvmeController.open` resolves; `live`; `resetting` from a reset's beginning
+ * to its end, also while a lost connection is made again; `failed` where it could not be brought back, or lost its memory;
+ * `closed` after `close`, or with its device.
+ */
+export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
+
+export class ControllerSetup implements DeviceSetup {
+  readonly noun = 'the controller';
   readonly #parts: ControllerParts;
   /** Of the server, before the first start. */
   readonly #memoryRequests: number;
@@ -48,6 +57,18 @@ export class ControllerSetup {
   constructor(parts: ControllerParts) {
     this.#parts = parts;
     this.#memoryRequests = memoryRequests(parts.info.device);
+  }
+
+  failure(message: string, cause: unknown): Error {
+    return new NvmeControllerError(message, { cause });
+  }
+
+  interruption(message: string): Error {
+    return new NvmeResetError(message);
+  }
+
+  isInterruption(error: unknown): boolean {
+    return error instanceof NvmeResetError;
   }
 
   /**

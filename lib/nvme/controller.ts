@@ -1,5 +1,7 @@
-/** An NVMe controller as its user has it. What it is made of: `ControllerParts`; its states: controller-lifecycle.ts. */
+/** An NVMe controller as its user has it. What it is made of: `ControllerParts`; its states: commands/device-lifecycle.ts. */
 import { forbidCloning } from '../cloning.js';
+import { DeviceLifecycle } from '../commands/device-lifecycle.js';
+import { withSeat } from '../commands/driver-seat.js';
 import { integer, UINT32_MAX, wrongType } from '../fields.js';
 import { Device, type CallOptions } from '../index.js';
 import * as option from '../options.js';
@@ -18,16 +20,14 @@ import {
 import { AdminQueue, type AdminQueueMemory } from './admin-queue.js';
 import { AsyncEvents } from './async-events.js';
 import { ControllerInfo, probe } from './controller-info.js';
-import { ControllerLifecycle, type ControllerState } from './controller-lifecycle.js';
 import {
   nvmeSettings,
   QUEUE_OPTIONS,
   type NvmeOptions,
   type NvmeQueueOptions,
 } from './controller-options.js';
-import { ControllerSetup } from './controller-setup.js';
+import { ControllerSetup, type ControllerState } from './controller-setup.js';
 import { DoorbellMap } from './doorbell-map.js';
-import { withSeat } from './driver-seat.js';
 import { NvmeNamespaceError } from './errors.js';
 import { OptionalAdminCommands, type ControllerIdentity } from './identify.js';
 import type { IoQueuePairHost } from './io-queue-pair.js';
@@ -88,7 +88,7 @@ export class NvmeController {
   readonly #namespaces: Namespaces;
   readonly #events: AsyncEvents;
   readonly #setup: ControllerSetup;
-  readonly #lifecycle: ControllerLifecycle;
+  readonly #lifecycle: DeviceLifecycle;
   /** Namespaces are being compared; and are to be compared again. */
   #isVerifying = false;
   #isStale = false;
@@ -104,7 +104,7 @@ export class NvmeController {
   static async open(device: Device, options: NvmeOptions = {}): Promise<NvmeController> {
     if (!(device instanceof Device)) throw wrongType('NvmeController.open: device', 'a Device', device);
     const settings = nvmeSettings(options);
-    return withSeat(device, async (sit) => {
+    return withSeat('NvmeController.open', device, async (sit) => {
       await device.enable();
       const info = new ControllerInfo(device, await probe(device), settings);
       const controller = new NvmeController(info, await AdminQueue.allocate(info));
@@ -145,7 +145,7 @@ export class NvmeController {
     this.#namespaces = namespaces;
     this.#events = events;
     this.#setup = new ControllerSetup({ info, admin, queues, doorbells, namespaces, events });
-    this.#lifecycle = new ControllerLifecycle(device, this.#setup);
+    this.#lifecycle = new DeviceLifecycle(device, this.#setup);
     memory.rings.buffer.onRelease((reason) => this.#lifecycle.onMemoryLost(reason));
     forbidCloning(this, 'an NvmeController');
   }

@@ -10,9 +10,9 @@
  * @packageDocumentation
  */
 
-// NvmeController ── ControllerLifecycle (states) ── ControllerSetup (start, shutdown)
-//   ├ AdminQueue ───── CommandQueue ── QueuePair
-//   └ IoQueues ─┬───── IoQueuePair ─── CommandQueue ── QueuePair ── SubmissionQueue, CompletionQueue, CommandSlots
+// NvmeController ── DeviceLifecycle (states) ── ControllerSetup (start, shutdown)
+//   ├ AdminQueue ───── NvmeCommandQueue ── QueuePair
+//   └ IoQueues ─┬───── IoQueuePair ─── NvmeCommandQueue ── QueuePair ── SubmissionQueue, CompletionQueue, CommandSlots
 //               └───── NvmeQueue ──── BlockCommands (promises), SubmitPoll
 export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type {
@@ -25,7 +25,7 @@ export type {
 } from './admin-commands.js';
 export type { BlockRange, NvmeData } from './block-commands.js';
 export { NvmeController } from './controller.js';
-export type { ControllerState } from './controller-lifecycle.js';
+export type { ControllerState } from './controller-setup.js';
 export type { NvmeBufferOptions, NvmeOptions, NvmeQueueOptions } from './controller-options.js';
 export type { FormatOptions, IoCommand, IoResult, RawCommand } from './passthrough.js';
 export type { DoorbellKind } from './rings.js';

@@ -1,7 +1,7 @@
 /** The buffers of the submit/poll API: DMA memory by number, its PRPs built once. */
 import type { Device, DmaBuffer } from '../index.js';
 import { PrpLists } from './data-pointers.js';
-import { roundUp } from './queue-memory.js';
+import { roundUp } from '../commands/driver-memory.js';
 
 /** Dwords for each buffer in `pointers`, as a power of two. */
 export const POINTER_SHIFT = 3;

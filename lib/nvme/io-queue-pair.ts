@@ -10,27 +10,23 @@
  * From the first command of `create` the controller may have it: one that is left meanwhile is leaving, too.
  * One that is absent is made again when the controller starts (`isWanted`), unless it takes no commands any more.
  */
+import { UncertainChange } from '../commands/device-lifecycle.js';
 import { ClosedError, TimeoutError, type DmaBuffer, type Vector } from '../index.js';
 import type { AdminCommands, QueueCreation } from './admin-commands.js';
-import { CommandQueue, type CommandQueueHost } from './command-queue.js';
+import type { CommandQueueHost } from '../commands/command-queue.js';
+import { NvmeCommandQueue } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
 import { BouncePool } from './data-pointers.js';
 import type { DoorbellMap } from './doorbell-map.js';
 import { NvmeControllerError } from './errors.js';
 import type { IoBuffers } from './io-buffers.js';
-import { freeAll, roundUp, type QueueMemory } from './queue-memory.js';
+import { freeAll, roundUp } from '../commands/driver-memory.js';
+import type { QueueMemory } from './queue-memory.js';
 import { QueuePair } from './queue-pair.js';
 import type { DoorbellKind } from './rings.js';
 import { NvmeStatusError } from './status.js';
 
 const LEAST_POOL_BYTES = 1 << 20;
-
-/** The controller was asked to make or delete a queue, and did not answer: nobody knows what it has, until it is reset. */
-export class UncertainChange extends Error {
-  constructor(cause: TimeoutError) {
-    super(cause.message, { cause });
-  }
-}
 
 export interface IoQueuePairHost extends CommandQueueHost {
   /** The controller broke the rules of the ring. */
@@ -59,7 +55,7 @@ export interface IoQueuePairOptions {
 export class IoQueuePair {
   readonly id: number;
   readonly entries: number;
-  readonly commands: CommandQueue;
+  readonly commands: NvmeCommandQueue;
   readonly buffers: IoBuffers | undefined;
   /** How the controller is told of commands. */
   readonly doorbell: DoorbellKind;
@@ -81,7 +77,7 @@ export class IoQueuePair {
     const { sq, cq, prps, buffer } = memory;
     const pair = new QueuePair({ id, slots, sq, cq, tellsHeadAtOnce: vector !== undefined });
     pair.onViolation = (error) => host.onViolation(error);
-    const commands = new CommandQueue({
+    const commands = new NvmeCommandQueue({
       ...{ pair, prps, host },
       timeoutMs: options.timeoutMs,
       isPolled: vector === undefined,
@@ -203,7 +199,7 @@ export class IoQueuePair {
         if (commands.hasEnded) buffer.close().catch(() => undefined);
         commands.poolMade(new BouncePool(buffer, pageSize));
       },
-      (error: unknown) => commands.poolFailed(error),
+      (error: unknown) => commands.memoryFailed(error),
     );
   }
 }

@@ -7,8 +7,8 @@ import { outOfRange, UINT32_MAX } from '../fields.js';
 import type { CallOptions, DmaBuffer } from '../index.js';
 import { UnsupportedError } from '../index.js';
 import * as option from '../options.js';
-import type { CommandQueue } from './command-queue.js';
-import { Command } from './command.js';
+import type { NvmeCommandQueue } from './command-queue.js';
+import { NvmeCommand } from './command.js';
 import type { ControllerInfo } from './controller-info.js';
 import { IDENTIFY_SIZE } from './identify.js';
 import type { NvmeNamespace } from './namespace.js';
@@ -103,8 +103,8 @@ export const IO_COMMAND = new option.OptionTable<IoCommand>(
 );
 
 /** The command with its dwords; its data is put in by whoever sends it. */
-export function composed(name: string, request: RawCommand): Command {
-  const command = new Command(name, request.opcode, request.namespace ?? 0);
+export function composed(name: string, request: RawCommand): NvmeCommand {
+  const command = new NvmeCommand(name, request.opcode, request.namespace ?? 0);
   command.cdw10 = request.cdw10 ?? 0;
   command.cdw11 = request.cdw11 ?? 0;
   command.cdw12 = request.cdw12 ?? 0;
@@ -183,7 +183,7 @@ function exactly(what: string, length: number, bytes: number): void {
 
 /** What sending an I/O command takes. */
 export interface IoPassthrough {
-  commands: CommandQueue;
+  commands: NvmeCommandQueue;
   info: ControllerInfo;
   namespace: NvmeNamespace | undefined;
 }

@@ -5,6 +5,7 @@
  *   submission ring │ completion ring │ PRP lists, one a slot      (each from the beginning of a page)
  * ```
  */
+import { roundUp } from '../commands/driver-memory.js';
 import type { Device, DmaBuffer } from '../index.js';
 import { PrpLists } from './data-pointers.js';
 
@@ -53,47 +54,4 @@ function layout({ entries, slots, pageSize, maxTransferBytes }: QueueMemoryOptio
   const cqAt = roundUp(entries * SQE_BYTES, pageSize);
   const prpsAt = cqAt + roundUp(entries * CQE_BYTES, pageSize);
   return { cqAt, prpsAt, prpStride, size: prpsAt + roundUp(slots * prpStride, pageSize) };
-}
-
-/** Gives back each of them, as far as the server lets go of it. @throws what the first one that it keeps throws. */
-export async function freeAll(buffers: readonly (DmaBuffer | undefined)[]): Promise<void> {
-  await allOf(buffers.map((buffer) => () => buffer?.free()));
-}
-
-/** Runs all of them, one after the other. @throws what the first one that throws does, after the last one. */
-export async function allOf(steps: readonly (() => Promise<void> | undefined)[]): Promise<void> {
-  const failures: unknown[] = [];
-  for (const step of steps) {
-    try {
-      await step();
-    } catch (error) {
-      failures.push(error);
-    }
-  }
-  if (failures.length > 0) throw failures[0];
-}
-
-export function roundUp(value: number, multiple: number): number {
-  return Math.ceil(value / multiple) * multiple;
-}
-
-/**
- * Memory of controllers that could not be disabled when they were closed, as the connection was lost or CSTS.RDY stayed:
- * the device may use it until its controller is disabled by whoever opens it next, or the device is closed.
- */
-
-const retained = new WeakMap<Device, (() => Promise<void>)[]>();
-
-/** `free` is called when the device's controller is disabled. */
-export function retain(device: Device, free: () => Promise<void>): void {
-  const left = retained.get(device);
-  if (left === undefined) retained.set(device, [free]);
-  else left.push(free);
-}
-
-/** The device's controller is disabled. */
-export async function freeRetained(device: Device): Promise<void> {
-  const left = retained.get(device) ?? [];
-  retained.delete(device);
-  await allOf(left);
 }

@@ -9,7 +9,7 @@ import {
   type TransferOptions,
   type WriteZeroesOptions,
 } from './block-commands.js';
-import type { CommandQueue } from './command-queue.js';
+import type { NvmeCommandQueue } from './command-queue.js';
 import type { ControllerInfo } from './controller-info.js';
 import type { IoQueuePair } from './io-queue-pair.js';
 import type { NvmeNamespace } from './namespace.js';
@@ -67,7 +67,7 @@ export class NvmeQueue {
   /** The length of each, in bytes. */
   readonly bufferBytes: number;
   readonly #info: ControllerInfo;
-  readonly #commands: CommandQueue;
+  readonly #commands: NvmeCommandQueue;
   readonly #rings: QueuePair;
   readonly #blocks: BlockCommands;
   readonly #submitPoll: SubmitPoll;

@@ -3,19 +3,20 @@
  * itself. Nothing is allocated for a command, nothing is awaited, and one doorbell serves many commands.
  */
 import { notInteger, outOfRange, UINT32_MAX } from '../fields.js';
-import type { CommandQueue } from './command-queue.js';
+import type { NvmeCommandQueue } from './command-queue.js';
 import { USES_SGL } from './data-pointers.js';
 import { POINTER_SHIFT, type IoBuffers } from './io-buffers.js';
 import { lbaRangeError, type NvmeNamespace } from './namespace.js';
 import { MAX_BLOCKS_A_COMMAND } from './opcodes.js';
-import { SLOT_TAGGED, type CommandSlots, type QueuePair } from './queue-pair.js';
+import { SLOT_TAGGED, type CommandSlots } from '../commands/command-slots.js';
+import type { QueuePair } from './queue-pair.js';
 import type { SubmissionQueue } from './rings.js';
 
 const TWO_32 = 2 ** 32;
 const NOTHING = new Uint32Array(0);
 
 export class SubmitPoll {
-  readonly #commands: CommandQueue;
+  readonly #commands: NvmeCommandQueue;
   readonly #pair: QueuePair;
   // Of the pair: each is asked for with every command.
   readonly #slots: CommandSlots;
@@ -35,7 +36,7 @@ export class SubmitPoll {
   /** How much of a transfer lies on its first page. */
   readonly #firstBytes: number;
 
-  constructor(commands: CommandQueue, namespace: NvmeNamespace, buffers: IoBuffers | undefined) {
+  constructor(commands: NvmeCommandQueue, namespace: NvmeNamespace, buffers: IoBuffers | undefined) {
     this.#commands = commands;
     const { slots, sq } = commands.pair;
     this.#pair = commands.pair;

@@ -78,7 +78,7 @@ describe('bring-up', () => {
     const { device } = await connected();
     const opening = NvmeController.open(device);
     const refusal =
-      /^NvmeController.open: the device has a controller that is open, or being opened or closed/;
+      /^NvmeController.open: the device has a driver that is open, or being opened or closed/;
     await expect(NvmeController.open(device)).rejects.toThrow(refusal);
     const controller = await opening;
     const error = await errorOf(NvmeController.open(device));

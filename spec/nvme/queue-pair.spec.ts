@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import type { ProtocolError } from '../../lib/index.js';
-import { SLOT_OWNED, SLOT_TAGGED } from '../../lib/nvme/queue-pair.js';
+import { SLOT_OWNED, SLOT_TAGGED } from '../../lib/commands/command-slots.js';
 import type { Doorbell } from '../../lib/nvme/rings.js';
 import { QueuePair } from '../../lib/nvme/queue-pair.js';
 

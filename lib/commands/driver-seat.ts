@@ -1,13 +1,13 @@
 /**
- * A device's controller has one driver at a time: a second one would reset it under the commands of the first, which would
- * later disable what is the second's.
+ * A device has one driver at a time: a second one would reset it under the commands of the first, which would later disable
+ * what is the second's.
  */
 import type { Device } from '../index.js';
 
 interface Driver {
-  /** It has failed or is closed: it sends nothing any more, but for leaving the controller. */
+  /** It has failed or is closed: it sends nothing any more, but for leaving the device. */
   readonly hasEnded: boolean;
-  /** Resolves when it does not touch the controller any more, and never will; whoever disables it gives its memory back. */
+  /** Resolves when it does not touch the device any more, and never will; whoever disables it gives its memory back. */
   handOver(): Promise<void>;
 }
 
@@ -19,14 +19,14 @@ const seats = new WeakMap<Device, Driver | undefined>();
  * @throws TypeError while another one does; what `open` throws.
  */
 export async function withSeat<T>(
+  caller: string,
   device: Device,
   open: (sit: (driver: Driver) => void) => Promise<T>,
 ): Promise<T> {
   const before = seats.get(device);
   if (seats.has(device) && before?.hasEnded !== true) {
     throw new TypeError(
-      'NvmeController.open: the device has a controller that is open, or being opened or closed: close it, and wait for that, ' +
-        'or connect again',
+      `${caller}: the device has a driver that is open, or being opened or closed: close it, and wait for that, or connect again`,
     );
   }
   seats.set(device, undefined);

@@ -1,5 +1,5 @@
 /**
- * The states of a controller, and what leads from one to the next.
+ * The states of a device that a driver drives, and what leads from one to the next.
  *
  * ```
  *   opening ──▶ live ◀──▶ resetting ──▶ failed         commands in flight are sent again, or answered, after a reset
@@ -16,28 +16,70 @@
  */
 import { Mutex } from 'async-mutex';
 import { ClosedError, TransportError, type Device } from '../index.js';
-import type { ControllerSetup } from './controller-setup.js';
-import { NvmeControllerError, NvmeResetError } from './errors.js';
-import { UncertainChange } from './io-queue-pair.js';
 
 /**
- * What a controller is doing: `opening` until `NvmeController.open` resolves; `live`; `resetting` from a reset's beginning
- * to its end, also while a lost connection is made again; `failed` where it could not be brought back, or lost its memory;
- * `closed` after `close`, or with its device.
+ * What a device is doing: `opening` until its driver's `open` resolves; `live`; `resetting` from a reset's beginning to its
+ * end, also while a lost connection is made again; `failed` where it could not be brought back, or lost its memory; `closed`
+ * after `close`, or with its device.
  */
-export type ControllerState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
+export type DriverState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed';
+
+/** The steps of a driver, of which the lifecycle says when they happen. */
+export interface DeviceSetup {
+  /** What users know the device as, for errors: `the controller`. */
+  readonly noun: string;
+  /** What users get from a device that has failed. */
+  failure(message: string, cause: unknown): Error;
+  /** What a call gets that a reset interrupts. */
+  interruption(message: string): Error;
+  /** Whether `error` is one of those. */
+  isInterruption(error: unknown): boolean;
+  /** Brings the device up, with all queues of before; `throwIfEnded` is called where it may have ended meanwhile. */
+  start(throwIfEnded: () => void): Promise<void>;
+  /** The error of the first `start`, with the likely reason where there is one. */
+  explain(error: unknown): unknown;
+  /** Nothing is sent from here on but what belongs to a start. */
+  suspend(): void;
+  /** Nothing is taken any more. Waits for what is in flight, as long as commands may take. */
+  drain(): Promise<void>;
+  /** What comes before `shutDown`. Never rejects. */
+  deleteQueues(): Promise<void>;
+  /** Ends the device's work in order. */
+  shutDown(): Promise<void>;
+  /** Whoever waits gets that error, and nothing is sent any more. */
+  end(error: () => Error): void;
+  /** Callers' buffers are theirs again: the device has ended, and does not use them any more. */
+  giveBackBuffers(): void;
+  /** Disables a device that has ended. Whether that could be done: it uses no memory then. */
+  disable(): Promise<boolean>;
+  /** The same, without waiting for it, before its memory is taken away. */
+  disableAtOnce(): void;
+  /** Disables it, and gives its memory back, or keeps it reserved where it cannot be disabled. */
+  free(): Promise<void>;
+  /** The device has ended, and is not touched any more: whoever disables it next gives the memory back. */
+  handOver(): void;
+  /** The connection is a new one: mappings of registers are made again. */
+  unmapDoorbells(): void;
+}
+
+/** A change was asked for, and not answered: nobody knows what the device has, until it is reset. */
+export class UncertainChange extends Error {
+  constructor(cause: Error) {
+    super(cause.message, { cause });
+  }
+}
 
 /** How often a change of queues begins again because of a reset. */
 const MOST_TRIES = 8;
 
-export class ControllerLifecycle {
+export class DeviceLifecycle {
   /** Settles with the reason when the controller has failed or is closed. */
   readonly closed: Promise<Error>;
   readonly #device: Device;
-  readonly #setup: ControllerSetup;
+  readonly #setup: DeviceSetup;
   /** Held by whoever changes the controller's state or its queues. */
   readonly #mutex = new Mutex();
-  #state: ControllerState = 'opening';
+  #state: DriverState = 'opening';
   #resetting: Promise<void> | undefined;
   /** Those that have begun. */
   #resets = 0;
@@ -51,7 +93,7 @@ export class ControllerLifecycle {
   #back: Promise<void> | undefined;
   #resolveBack: (() => void) | undefined;
 
-  constructor(device: Device, setup: ControllerSetup) {
+  constructor(device: Device, setup: DeviceSetup) {
     this.#device = device;
     this.#setup = setup;
     this.closed = new Promise((resolve) => (this.#resolveClosed = resolve));
@@ -64,7 +106,7 @@ export class ControllerLifecycle {
     device.on('reconnected', this.#onReconnected);
   }
 
-  get state(): ControllerState {
+  get state(): DriverState {
     return this.#state;
   }
 
@@ -85,10 +127,10 @@ export class ControllerLifecycle {
   /** @throws ClosedError, too, where `close` was called. */
   throwIfClosing(): void {
     this.throwIfEnded();
-    if (this.#closing !== undefined) throw new ClosedError('the controller is being closed');
+    if (this.#closing !== undefined) throw new ClosedError(`${this.#setup.noun} is being closed`);
   }
 
-  /** @throws NvmeControllerError where the controller does not come up; it has failed then, and its memory is given back. */
+  /** @throws the failure where the controller does not come up; it has failed then, and its memory is given back. */
   async open(): Promise<void> {
     try {
       await this.#mutex.runExclusive(async () => {
@@ -104,7 +146,7 @@ export class ControllerLifecycle {
     }
   }
 
-  /** Several at a time are one. @throws NvmeControllerError, ClosedError. */
+  /** Several at a time are one. @throws the failure, ClosedError. */
   async reset(): Promise<void> {
     this.throwIfClosing();
     await this.#resetOnce();
@@ -127,7 +169,8 @@ export class ControllerLifecycle {
       try {
         return await this.#mutex.runExclusive(async () => {
           this.throwIfEnded();
-          if (this.#resetting !== undefined) throw new NvmeResetError('the controller is being reset');
+          if (this.#resetting !== undefined)
+            throw this.#setup.interruption(`${this.#setup.noun} is being reset`);
           return run();
         });
       } catch (error) {
@@ -137,12 +180,13 @@ export class ControllerLifecycle {
         if (error instanceof UncertainChange) {
           await this.resetOrFail();
           if (tries > 1) throw error.cause;
-        } else if (!isInterruption(error) || resets === this.#resets || tries === MOST_TRIES) throw error;
+        } else if (!this.#isInterruption(error) || resets === this.#resets || tries === MOST_TRIES)
+          throw error;
       }
     }
   }
 
-  /** Idempotent. @throws NvmeControllerError where the shutdown does not end; the controller is closed all the same. */
+  /** Idempotent. @throws the failure where the shutdown does not end; the controller is closed all the same. */
   close(): Promise<void> {
     return (this.#closing ??= this.#close());
   }
@@ -155,7 +199,7 @@ export class ControllerLifecycle {
   /** Fails the controller for that reason, unless it has ended already; what its users get from here on. */
   fail(cause: unknown): Error {
     const message = cause instanceof Error ? cause.message : String(cause);
-    const error = () => new NvmeControllerError(`the controller has failed: ${message}`, { cause });
+    const error = () => this.#setup.failure(`${this.#setup.noun} has failed: ${message}`, cause);
     if (this.#endError !== undefined) return this.#endError();
     this.#end('failed', error);
     // When whoever has the mutex, and may be about to enable it, is done.
@@ -166,7 +210,7 @@ export class ControllerLifecycle {
   /** The device is closed, or all its memory unmapped: whoever waits is answered before the memory is gone. */
   onMemoryLost(reason: Error): void {
     const isNew = this.#endError === undefined;
-    const text = `the controller has lost its memory: ${reason.message}`;
+    const text = `${this.#setup.noun} has lost its memory: ${reason.message}`;
     this.#end('failed', () => new ClosedError(text, { cause: reason }));
     this.#setup.giveBackBuffers();
     if (!isNew) return;
@@ -223,7 +267,7 @@ export class ControllerLifecycle {
 
   async #close(): Promise<void> {
     if (this.#endError === undefined) await this.#setup.drain();
-    const closed = () => new ClosedError('the controller is closed');
+    const closed = () => new ClosedError(`${this.#setup.noun} is closed`);
     // While the connection is lost there is nothing to wait for: a reset that waits for it ends.
     if (this.#back !== undefined) this.#end('closed', closed);
     let failure: unknown;
@@ -250,6 +294,13 @@ export class ControllerLifecycle {
     return undefined;
   }
 
+  /** Calls that a reset, or the loss of the connection, has ended. */
+  #isInterruption(error: unknown): boolean {
+    return (
+      this.#setup.isInterruption(error) || error instanceof ClosedError || error instanceof TransportError
+    );
+  }
+
   #enter(state: 'live' | 'resetting'): void {
     this.throwIfEnded();
     this.#state = state;
@@ -265,11 +316,6 @@ export class ControllerLifecycle {
     this.#endLoss();
     this.#resolveClosed(error());
   }
-}
-
-/** Calls that a reset, or the loss of the connection, has ended. */
-function isInterruption(error: unknown): boolean {
-  return error instanceof NvmeResetError || error instanceof ClosedError || error instanceof TransportError;
 }
 
 /** Settles when whatever ended a call has been told to everyone: who sees it first must not take it for something else. */

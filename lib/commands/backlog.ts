@@ -4,7 +4,7 @@ import { Command, RESULT, Transfer, type PendingCall } from './command.js';
 import type { CommandsInFlight } from './commands-in-flight.js';
 
 export class Backlog {
-  readonly #inFlight: CommandsInFlight;
+  readonly #inFlight: CommandsInFlight<Command>;
   readonly #answers: Answers;
   readonly #onFailed: () => void;
   readonly #waiting = new LinkedList<PendingCall>();
@@ -12,7 +12,7 @@ export class Backlog {
   readonly #failing = new LinkedList<PendingCall>();
 
   /** `onFailed` hears when all that failed together were answered. */
-  constructor(inFlight: CommandsInFlight, answers: Answers, onFailed: () => void) {
+  constructor(inFlight: CommandsInFlight<Command>, answers: Answers, onFailed: () => void) {
     this.#inFlight = inFlight;
     this.#answers = answers;
     this.#onFailed = onFailed;
@@ -121,7 +121,7 @@ export class Answers {
     this.#limits = limits;
   }
 
-  /** The controller has completed the command. `result` is dword 0 of the completion. */
+  /** The device has completed the command. `result` is what the completion says. */
   fulfil(command: Command, result: number): void {
     command.isSettled = true;
     if (command.transfer !== undefined) {

@@ -4,26 +4,28 @@ import { MAX_TIMER_MS } from '../system-numbers.js';
 import type { Answers, Backlog } from './backlog.js';
 import { Command, Transfer, type PendingCall } from './command.js';
 import type { CommandsInFlight } from './commands-in-flight.js';
-import type { OutstandingCommand, QueuePair } from './queue-pair.js';
+import type { CommandRing, OutstandingCommand } from './command-ring.js';
 
 /**
  * Calls that are given up: their deadline has passed, or their signal is aborted. And commands whose slot has to come back.
  *
- * A caller is told no sooner than the controller is done with a command that writes, or that has memory of the caller's
- * own: a write that came late would undo a later one. Reads by way of bounce pages are given up at once; their slot and
- * pages stay taken until the controller is done.
+ * A caller is told no sooner than the device is done with a command that writes, or that has memory of the caller's
+ * own: a write that came late would undo a later one. Reads by way of bounce memory are given up at once; their slot and
+ * memory stay taken until the device is done.
  */
 
 /** The default deadline is checked that many times while it passes. */
 const EPOCHS = 8;
 
 export interface CallTimeoutsOptions {
-  pair: QueuePair;
+  pair: CommandRing;
+  /** Whoever gives up a command is told at once, whatever it is. */
+  leavesAll: boolean;
   /** The deadline of a command that says nothing, milliseconds. */
   timeoutMs: number;
   answers: Answers;
   backlog: Backlog;
-  inFlight: CommandsInFlight;
+  inFlight: CommandsInFlight<Command>;
   /** Takes completions. */
   poll: () => void;
   /** Calls were given up: there may be room, or nothing left to do. */
@@ -57,7 +59,7 @@ export class CallTimeouts {
     this.#overdue.delete(slot);
   }
 
-  /** The controller was reset: all slots are free. */
+  /** The device was reset: all slots are free. */
   clear(): void {
     this.#overdue.clear();
   }
@@ -95,15 +97,14 @@ export class CallTimeouts {
   }
 
   #giveUpCommand(command: Command, reason: unknown, ask: (command: Command) => void): void {
-    const { answers, pair } = this.#options;
+    const { answers, leavesAll } = this.#options;
     if (command.isSettled) return;
     command.failure ??= reason;
     if (command.list !== undefined) command.list.remove(command);
     if (command.transfer !== undefined) answers.fail(command.transfer, command.failure);
     if (command.slot < 0) answers.fail(command, command.failure);
     else {
-      // Admin commands are told of at once.
-      if (pair.id === 0 || command.canBeLeft) answers.abandon(command);
+      if (leavesAll || command.canBeLeft) answers.abandon(command);
       ask(command);
     }
   }
