@@ -171,10 +171,10 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   replay: 'spec/replay',
 };
 /**
- * They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments; a field's
- * are its register's.
+ * They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments, virtio's in
+ * spec/virtio/blk.spec.ts; a field's are its register's.
  */
-const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+|Field\.\w+)$/;
+const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+|(new )?Virtio\w+(\.\w+)?|Field\.\w+)$/;
 
 /** What the call fails with. A function that gives a promise must not throw. */
 async function failure(name: string, call: () => unknown): Promise<unknown> {

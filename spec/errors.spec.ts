@@ -79,7 +79,7 @@ describe('instanceof', () => {
   test('knows those of every entry, and each is what it is and nothing else', () => {
     const found = inProgram(`
       const files = ['nvme/errors', 'nvme/status', 'emulator/device-error', 'emulator/nvme/sqe', 'replay/replay-error',
-        'trace/capture-error'];
+        'trace/capture-error', 'virtio/errors'];
       const of = async (root) => Object.assign({}, ...(await Promise.all(files.map((file) => import(root + file + '.js')))));
       const mine = await of('${distOf(ROOT)}');
       const other = await of('${distOf(copy)}');
@@ -93,6 +93,9 @@ describe('instanceof', () => {
         CommandError: new other.CommandError(2),
         ReplayError: new other.ReplayError('x', {}),
         CaptureError: new other.CaptureError('x'),
+        VirtioDeviceError: new other.VirtioDeviceError('x'),
+        VirtioResetError: new other.VirtioResetError('read'),
+        VirtioStatusError: new other.VirtioStatusError('read', 1, 'IOERR'),
       };
       const names = Object.keys(made);
       const kinds = (error) => names.filter((name) => error instanceof mine[name]);
@@ -104,6 +107,9 @@ describe('instanceof', () => {
       'NvmeResetError',
       'NvmeStatusError',
       'DeviceError',
+      'VirtioDeviceError',
+      'VirtioResetError',
+      'VirtioStatusError',
     ];
     expect(found).toEqual([
       0,

@@ -18,7 +18,8 @@ import * as proxy from 'vfio-user/proxy';
 import * as registers from 'vfio-user/registers';
 import * as replay from 'vfio-user/replay';
 import * as trace from 'vfio-user/trace';
-export const entries = [main, doctor, emulator, nvme, pci, protocol, proxy, registers, replay, trace];
+import * as virtio from 'vfio-user/virtio';
+export const entries = [main, doctor, emulator, nvme, pci, protocol, proxy, registers, replay, trace, virtio];
 `;
 
 /** What a program does with the API, without a cast or a non-null assertion. */

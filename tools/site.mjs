@@ -23,6 +23,7 @@ const DOCUMENTS = {
     'interrupts',
     'dma',
     'nvme',
+    'virtio',
     'migration',
     'remote-devices',
     'silicon',

@@ -97,7 +97,7 @@ export type { EduOptions } from './edu.js';
 export type { DirtyTelling } from './dirty-tracking.js';
 export type { ConnectedClient, EmulatorOptions } from './emulator-options.js';
 export type { Intercept, InterceptedMessage, Verdict } from './faults.js';
-export { FileStore, MemoryStore, type BlockStore } from './nvme/block-store.js';
+export { FileStore, MemoryStore, type BlockStore } from './block-store.js';
 export {
   EmulatedNamespace,
   type EmulatedLbaFormat,
@@ -119,3 +119,12 @@ export type { RamOptions } from './ram.js';
 export { EmulatorServer, serve, serveFd, serveStream } from './server.js';
 export type { ServeOptions } from './server.js';
 export { SharedMemory } from './shared-memory.js';
+export { VirtioBlkDevice, type VirtioBlkDeviceOptions } from './virtio/virtio-blk-device.js';
+export {
+  onNthRequest,
+  type VirtioIntercept,
+  type VirtioInterceptedRequest,
+  type VirtioUsedFault,
+  type VirtioVerdict,
+} from './virtio/virtio-faults.js';
+export { VirtioPciDevice, type VirtioDeviceOptions } from './virtio/virtio-pci-device.js';

@@ -135,3 +135,8 @@ export type {
   SerialNumberFields,
   VendorSpecificExtendedFields,
 } from './vendor-capabilities.js';
+export {
+  decodeVirtioCapability,
+  VirtioCapabilityType,
+  type VirtioCapability,
+} from './virtio-capabilities.js';

@@ -12,6 +12,8 @@ import {
   RamDevice,
   serve,
   serveStream,
+  VirtioPciDevice,
+  VirtioBlkDevice,
   type DeviceModel,
 } from '../../lib/emulator/index.js';
 import { MAIN, Scratch } from '../cli/cli.js';
@@ -23,6 +25,7 @@ const DEVICES: Readonly<Record<string, () => DeviceModel>> = {
   'edu.sock': () => new EduDevice({ strict: true, dmaDelayMs: 1 }),
   'ram.sock': () => new RamDevice({ migration: 'pre-copy', doorbells: true }),
   'destination.sock': () => new RamDevice({ migration: 'pre-copy' }),
+  'virtio-blk.sock': () => new VirtioBlkDevice({ store: new MemoryStore(8 << 20) }),
   'nvme.sock': () => new NvmeDevice({ namespaces: [{ store: new MemoryStore(8 << 20) }] }),
 };
 
@@ -85,7 +88,8 @@ export class Surroundings implements AsyncDisposable {
     this.devices.set(name, device);
     this.#close.push(async () => {
       await server.close();
-      if (device instanceof RamDevice || device instanceof NvmeDevice) await device.close();
+      if (device instanceof RamDevice || device instanceof NvmeDevice || device instanceof VirtioPciDevice)
+        await device.close();
     });
   }
 

@@ -77,8 +77,7 @@ describe('bring-up', () => {
   test('one driver at a time: a second one is refused, and the first goes on', async () => {
     const { device } = await connected();
     const opening = NvmeController.open(device);
-    const refusal =
-      /^NvmeController.open: the device has a driver that is open, or being opened or closed/;
+    const refusal = /^NvmeController.open: the device has a driver that is open, or being opened or closed/;
     await expect(NvmeController.open(device)).rejects.toThrow(refusal);
     const controller = await opening;
     const error = await errorOf(NvmeController.open(device));

@@ -8,6 +8,7 @@ import {
   NvmeDevice,
   RamDevice,
   serve,
+  VirtioBlkDevice,
   type DeviceModel,
   type ServeOptions,
 } from '../../emulator/index.js';
@@ -38,16 +39,18 @@ const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel 
   edu: () => new EduDevice(),
   ram: ({ migration }) => new RamDevice(migration === undefined ? {} : { migration }),
   nvme: emulatedNvme,
+  'virtio-blk': emulatedBlk,
 };
 
 const HELP = `
 Devices:
-  edu   QEMU's educational device, 1234:11e8: identification, liveness, factorial, interrupts, a DMA engine
-  ram   1234:5241: memory by message and by mapping, MSI-X, a DMA engine
-  nvme  1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
-  FILE  a module whose default export is a device, a class of one, or a function that gives one: ./uart.js, or
-        ./uart.ts where Node runs TypeScript (22.18 and later). defineDevice of vfio-user/emulator makes one of a register
-        map: docs/writing-a-device.md
+  edu         QEMU's educational device, 1234:11e8: identification, liveness, factorial, interrupts, a DMA engine
+  ram         1234:5241: memory by message and by mapping, MSI-X, a DMA engine
+  nvme        1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
+  virtio-blk  1af4:1042: a virtio disk in memory (--size) or in a file (--file)
+  FILE        a module whose default export is a device, a class of one, or a function that gives one: ./uart.js, or
+              ./uart.ts where Node runs TypeScript (22.18 and later). defineDevice of vfio-user/emulator makes one of a
+              register map: docs/writing-a-device.md
 
 Runs until it is interrupted, and removes the socket file then.
 
@@ -59,6 +62,7 @@ Examples:
   $ vfio-user emulate edu --socket @edu
   $ vfio-user emulate ram --socket /tmp/ram.sock --migration pre-copy
   $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096
+  $ vfio-user emulate virtio-blk --socket /tmp/virtio-blk.sock --size 1G
   $ vfio-user emulate ./uart.js --socket /tmp/uart.sock
   $ vfio-user emulate edu --socket /tmp/edu.sock --fault lost-interrupt:irq=msi,nth=2
   $ vfio-user emulate edu --socket /tmp/edu.sock --map edu.json --fault wrong-value:register=ID,value=0,nth=3`;
@@ -138,15 +142,19 @@ export interface EmulateNvmeOptions {
 /** Adds the options that only this device has. */
 export function addNvmeOptions(command: Command): Command {
   return command
-    .option('--size <bytes>', 'nvme: how large the namespace is, for example 1G', byteSize)
-    .option('--file <file>', 'nvme: keep the namespace in a file, which is made where there is none')
-    .option('--block-size <bytes>', 'nvme: 512 (where nothing is said), 1024, 2048 or 4096', length)
+    .option('--size <bytes>', 'nvme, virtio-blk: how large it is, for example 1G', byteSize)
+    .option('--file <file>', 'nvme, virtio-blk: keep the blocks in a file, which is made where there is none')
+    .option(
+      '--block-size <bytes>',
+      'nvme, virtio-blk: 512 (where nothing is said), 1024, 2048 or 4096',
+      length,
+    )
     .option('--metadata-size <bytes>', 'nvme: metadata of each block, which is kept in memory', length);
 }
 
 export async function emulatedNvme(options: EmulateNvmeOptions): Promise<NvmeDevice> {
   const { size, file, blockSize = 512, metadataSize = 0 } = options;
-  const store = await openStore(size, file);
+  const store = await openStore('nvme', size, file);
   try {
     return new NvmeDevice({ namespaces: [{ store, blockSize, metadataSize }] });
   } catch (error) {
@@ -155,11 +163,22 @@ export async function emulatedNvme(options: EmulateNvmeOptions): Promise<NvmeDev
   }
 }
 
+async function emulatedBlk({ size, file, blockSize = 512 }: EmulateNvmeOptions): Promise<VirtioBlkDevice> {
+  const store = await openStore('virtio-blk', size, file);
+  try {
+    return new VirtioBlkDevice({ store, blockSize });
+  } catch (error) {
+    await store.close();
+    throw error instanceof TypeError || error instanceof RangeError ? new UsageError(error.message) : error;
+  }
+}
+
 async function openStore(
+  name: string,
   size: number | undefined,
   file: string | undefined,
 ): Promise<MemoryStore | FileStore> {
   if (file !== undefined) return FileStore.open(file, size);
   if (size !== undefined) return new MemoryStore(size);
-  throw new UsageError('emulate nvme wants a --size, or a --file that has one');
+  throw new UsageError(`emulate ${name} wants a --size, or a --file that has one`);
 }

@@ -2,24 +2,16 @@
  * The doorbells behind BAR0, as a host that mapped them and one that writes messages see them, and the loop that looks
  * at them: a store to a mapping causes no event.
  */
+import { LookLoop } from '../look-loop.js';
 import { SharedMemory } from '../shared-memory.js';
 import { PAGE, Reg } from './constants.js';
-
-/** Turns of the loop without work, after which it pauses; and the pauses, which grow. Milliseconds. */
-const PATIENT_TURNS = 2_000;
-const FIRST_PAUSE_MS = 1;
-const LONGEST_PAUSE_MS = 10;
-const TURNS_A_PAUSE = 200;
 
 export class DoorbellPage {
   /** BAR0's memory: only the doorbells of it are ever looked at. Without sharing, plain bytes. */
   readonly memory: SharedMemory | undefined;
   readonly #words: Uint32Array;
   readonly #strideWords: number;
-  #look: (() => boolean) | undefined;
-  #immediate: NodeJS.Immediate | undefined;
-  #timer: NodeJS.Timeout | undefined;
-  #idleTurns = 0;
+  readonly #loop = new LookLoop();
 
   /** `stride` is in bytes; `isShared` says whether hosts may map the doorbells. */
   constructor(barSize: number, stride: number, isShared: boolean) {
@@ -63,34 +55,15 @@ export class DoorbellPage {
   /** Looks from now on, often at first; `look` says whether there was work. Only for doorbells that can be mapped. */
   watch(look: () => boolean): void {
     this.unwatch();
-    if (this.memory === undefined) return;
-    this.#look = look;
-    this.#idleTurns = 0;
-    this.#immediate = setImmediate(this.#turn);
+    if (this.memory !== undefined) this.#loop.start(look);
   }
 
   unwatch(): void {
-    this.#look = undefined;
-    clearImmediate(this.#immediate);
-    clearTimeout(this.#timer);
+    this.#loop.stop();
   }
 
   close(): void {
     this.unwatch();
     this.memory?.close();
   }
-
-  readonly #turn = (): void => {
-    if (this.#look === undefined) return;
-    this.#idleTurns = this.#look() ? 0 : this.#idleTurns + 1;
-    // What was looked at may have ended all this.
-    if (this.#look === undefined) return;
-    const tired = this.#idleTurns - PATIENT_TURNS;
-    // Not unref'd: the loop would wait for something else to happen first.
-    if (tired < 0) this.#immediate = setImmediate(this.#turn);
-    else {
-      const pause = Math.min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS + Math.floor(tired / TURNS_A_PAUSE));
-      this.#timer = setTimeout(this.#turn, pause).unref();
-    }
-  };
 }

@@ -1,7 +1,7 @@
 /** A namespace of the emulated controller. */
 import { outOfRange, wrongType } from '../../fields.js';
 import * as option from '../../options.js';
-import { MemoryStore, type BlockStore } from './block-store.js';
+import { MemoryStore, type BlockStore } from '../block-store.js';
 
 /** A format that a namespace can be given by Format NVM. */
 export interface EmulatedLbaFormat {

@@ -1,9 +1,9 @@
-/** Where the blocks of a namespace are kept. Offsets and lengths are in bytes, and within the store. */
+/** Where the blocks of a namespace, or a disk, are kept. Offsets and lengths are in bytes, and within the store. */
 import { constants } from 'node:fs';
 import { open, type FileHandle } from 'node:fs/promises';
-import { byteArray, integer, wrongType } from '../../fields.js';
-import { check, native } from '../../native.js';
-import { ENOSYS, EOPNOTSUPP } from '../../system-numbers.js';
+import { byteArray, integer, wrongType } from '../fields.js';
+import { check, native } from '../native.js';
+import { ENOSYS, EOPNOTSUPP } from '../system-numbers.js';
 
 /**
  * Where a namespace keeps its blocks. The controller reads and writes within `size`, and several ranges at once.

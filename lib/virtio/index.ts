@@ -1,0 +1,38 @@
+/**
+ * Virtio drivers on the public API (Virtual I/O Device 1.2, over PCI).
+ *
+ * ```ts
+ * await using device = await connect('/run/virtio/blk');
+ * await using disk = await VirtioBlk.open(device);
+ * const data = await disk.read(0, 8);
+ * ```
+ * @packageDocumentation
+ */
+
+// VirtioDriver ── DeviceLifecycle (states) ── DriverSetup (start, reset) ── VirtioTransport (registers)
+//   └ VirtioBlk ── VirtioBlkQueue ── RequestQueue ── CommandQueue ── Virtqueue ── SplitRing, PackedRing
+export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
+export type { BlkRangeLimits, VirtioBlkConfig } from './blk-config.js';
+export type {
+  BlkData,
+  BlkRange,
+  BlkTransferOptions,
+  BlkWriteZeroesOptions,
+  VirtioBlkOptions,
+  VirtioBufferOptions,
+} from './blk-options.js';
+export { blkStatusName, VirtioBlkQueue } from './blk-queue.js';
+export { VirtioBlk } from './blk.js';
+export { VirtioDeviceType } from './constants.js';
+export type { VirtioOptions } from './driver-options.js';
+export { VirtioDriver, type VirtioState } from './driver.js';
+export { VirtioDeviceError, VirtioResetError, VirtioStatusError } from './errors.js';
+export {
+  BlkFeature,
+  ConsoleFeature,
+  NetFeature,
+  ScsiFeature,
+  VirtioFeature,
+  virtioFeatureNames,
+} from './features.js';
+export type { NotifierKind } from './notify.js';
