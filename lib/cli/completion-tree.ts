@@ -27,7 +27,7 @@ export interface CommandEntry {
 }
 
 /** By what stands between the angle brackets of a usage line. */
-const FILES = ['SOCKET', 'FILE', 'PATH', 'ADDRESS'];
+const FILES = ['SOCKET', 'FILE', 'FILE_A', 'FILE_B', 'PATH', 'ADDRESS'];
 const REGISTER_NAMES = [...REGISTERS, ...CAPABILITY_NAMES].map(({ name }) => name);
 
 /** The program and all commands below it. */

@@ -20,6 +20,8 @@ export interface LatencyReport {
   max: number;
   /** Percent, and what so many of the samples took at most. It ends where there are too few samples to say more. */
   curve: [percent: number, latency: number][];
+  /** Between these the true median, and 99 %, are almost surely (three standard errors of the rank). */
+  bounds: { p50: [low: number, high: number]; p99: [low: number, high: number] };
   /** How it was found: so many samples, one of so many accesses. */
   sampled: { count: number; every: number };
 }
@@ -93,9 +95,15 @@ export class LatencySampler {
       p99: at(0.99),
       p999: at(0.999),
       max: at(1),
+      bounds: { p50: rankBounds(sorted, 0.5), p99: rankBounds(sorted, 0.99) },
       curve: told.map((percent) => [percent, at(percent / 100)]),
       sampled: { count, every: this.#made === 0 ? this.#every : Math.round(this.#made / this.#count) },
     };
+  }
+
+  /** Milliseconds, in ascending order. */
+  sorted(): Float64Array {
+    return this.#samples.slice(0, Math.min(this.#count, MOST_SAMPLES)).sort();
   }
 
   #sampleRun(count: number, once: () => void): void {
@@ -119,4 +127,12 @@ function repeat(count: number, once: () => void): void {
 
 function us(ms: number): number {
   return Math.round(ms * 1e5) / 100;
+}
+
+/** Of a quantile: the values whose ranks are three standard deviations of the binomial distribution away. */
+function rankBounds(sorted: Float64Array, part: number): [low: number, high: number] {
+  const count = sorted.length;
+  const margin = 3 * Math.sqrt(count * part * (1 - part));
+  const at = (rank: number) => us(sorted[Math.max(0, Math.min(count - 1, Math.round(rank)))] ?? 0);
+  return [at(count * part - margin), at(count * part + margin)];
 }

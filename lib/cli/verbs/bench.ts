@@ -1,8 +1,11 @@
 /** `vfio-user bench`: how fast region accesses are on this server, from this machine. */
 import { Option, type Command } from 'commander';
 import type { Device, Region } from '../../index.js';
-import { UsageError } from '../errors.js';
-import { colorsOf, withDevice } from '../global-options.js';
+import { VfioUserError } from '../../errors.js';
+import { compareRuns, readRuns, type Comparison } from '../bench-report/compare.js';
+import { printable, UsageError } from '../errors.js';
+import { columns, counted } from '../format-text.js';
+import { colorsOf, withDevice, type Colors } from '../global-options.js';
 import { toJson } from '../json.js';
 import { LatencySampler, type LatencyReport } from '../latency.js';
 import { length as positive, size as parseSize } from '../numbers.js';
@@ -50,6 +53,18 @@ Examples:
   $ vfio-user bench region /run/dev.sock --region bar0 --size 4 --mode sync --count 100000
   $ vfio-user bench region /run/dev.sock --region 1 --size 4 --mode async --depth 32 --json`;
 
+const COMPARE_HELP = `
+Runs are compared that did the same (rw, size, depth, queues, devices, API). Throughput differs where the means of its intervals
+are more than three standard errors of their difference apart, and at least 2 %; a latency (median, 99 %) where the ranges in
+which it is almost surely (three standard deviations of its rank) do not overlap, and by at least 5 %.
+
+Exit status: 0 where nothing is worse beyond noise, 1 where something is (and for files that cannot be read), 2 for wrong
+usage, and for what is no report.
+
+Examples:
+  $ vfio-user bench compare before.json after.json
+  $ vfio-user bench compare before.json after.json --json | jq '.differences[] | select(.verdict != "same")'`;
+
 export function registerBench(program: Command): void {
   const bench = program.command('bench').description('measure this library on a server');
   bench
@@ -68,6 +83,43 @@ export function registerBench(program: Command): void {
     .option('--json', 'print JSON', false)
     .addHelpText('after', HELP)
     .action(benchRegion);
+  bench
+    .command('compare')
+    .description('say what differs between two reports of nvme bench --json beyond noise')
+    .argument('<FILE_A>', 'what was before')
+    .argument('<FILE_B>', 'what is now')
+    .option('--json', 'print JSON', false)
+    .addHelpText('after', COMPARE_HELP)
+    .action(benchCompare);
+}
+
+async function benchCompare(
+  fileA: string,
+  fileB: string,
+  options: { json: boolean },
+  command: Command,
+): Promise<void> {
+  const comparison = compareRuns(await readRuns(fileA), await readRuns(fileB));
+  const { differences, unmatched } = comparison;
+  if (differences.length === 0)
+    throw new UsageError(`${fileA} and ${fileB} have no run in common (${unmatched.join('; ')})`);
+  await print(options.json ? `${toJson(comparison)}\n` : renderComparison(comparison, colorsOf(command)));
+  const worse = differences.filter(({ verdict }) => verdict === 'worse');
+  if (worse.length > 0)
+    throw new VfioUserError(
+      'ERR_VFIO_USER_WORSE',
+      `${counted(worse.length, 'figure')} worse than before, beyond noise`,
+    );
+}
+
+function renderComparison({ differences, unmatched }: Comparison, { bold }: Colors): string {
+  const rows = differences.map(({ what, a, b, change, verdict, run }) => {
+    const number = (value: number) => (what === 'iops' ? Math.round(value).toString() : `${value} µs`);
+    const sign = change >= 0 ? '+' : '';
+    const text = verdict === 'same' ? 'same' : bold(verdict);
+    return [what, number(a), number(b), `${sign}${(change * 100).toFixed(1)} %`, text, printable(run)];
+  });
+  return `${columns(rows)}\n${unmatched.map((line) => `${printable(line)}\n`).join('')}`;
 }
 
 async function benchRegion(socket: string, options: RegionOptions, command: Command): Promise<void> {

@@ -1,22 +1,50 @@
 /** The two APIs that a bench can use: submit/poll, and promises. */
 import type { Device, DmaBuffer } from '../../../index.js';
 import { decodeStatus, type NvmeQueue } from '../../../nvme/index.js';
-import type { LatencySampler } from '../../latency.js';
+import type { Meters } from './bench-meters.js';
 import { isStamped, stamp, wrongAnswer, type Load } from './bench-workload.js';
 
-/** Keeps `depth` transfers under way. */
+/** A queue, and what is done to it. */
+export interface Lane {
+  readonly queue: NvmeQueue;
+  readonly load: Load;
+  readonly device: Device;
+}
+
+/** Keeps transfers under way in every lane. */
 export interface Runner {
-  /** Runs for that long; transfers stay under way at its end. The number that were completed. */
-  run(ms: number): Promise<number>;
+  /** Runs for that long, or until so many were completed; transfers stay under way at its end. The number that were. */
+  run(ms: number, most: number): Promise<number>;
   /** Waits for what is under way. The number. */
   drain(): Promise<number>;
 }
 
+/** Says when the next transfer may begin. */
+export class Pacer {
+  readonly #perMs: number;
+  readonly #begin = performance.now();
+  #taken = 0;
+
+  constructor(perSecond: number) {
+    this.#perMs = perSecond / 1000;
+  }
+
+  /** Whether one may begin now. What was not used for a while is not made up for. */
+  take(): boolean {
+    const due = Math.floor((performance.now() - this.#begin) * this.#perMs) + 1;
+    if (this.#taken >= due) return false;
+    // Some milliseconds' worth may be behind.
+    this.#taken = Math.max(this.#taken, due - Math.ceil(this.#perMs * 10) - 1) + 1;
+    return true;
+  }
+}
+
 export interface RunnerOptions {
-  queue: NvmeQueue;
-  load: Load;
+  lanes: readonly Lane[];
+  /** Transfers under way in each. */
   depth: number;
-  latency: LatencySampler;
+  meters: Meters;
+  pacer: Pacer | undefined;
   /** Checks all that is read, and stamps what is written. */
   isChecked: boolean;
 }
@@ -25,40 +53,127 @@ export interface RunnerOptions {
 const TURN_MS = 50;
 /** Polls between two readings of the clock. */
 const POLLS = 256;
+/** Of a promise that waits for its turn. */
+const PACE_MS = 1;
 
 const turn = () => new Promise<void>(setImmediate);
 
-export class PollRunner implements Runner {
+/** What is under way in one lane. */
+class PolledLane {
+  readonly #lane: Lane;
   readonly #options: RunnerOptions;
+  /** Of tag 0, among the tags of all lanes. */
+  readonly #first: number;
   readonly #lbas: Float64Array;
+  readonly #reads: Uint8Array;
+  /** Tags that wait for their turn. */
+  readonly #idle: number[] = [];
+
+  constructor(lane: Lane, index: number, options: RunnerOptions) {
+    this.#lane = lane;
+    this.#options = options;
+    this.#first = index * options.depth;
+    this.#lbas = new Float64Array(options.depth);
+    this.#reads = new Uint8Array(options.depth);
+  }
+
+  get inFlight(): number {
+    return this.#lane.queue.inFlight;
+  }
+
+  start(): void {
+    this.#idle.length = 0;
+    for (let tag = 0; tag < this.#options.depth; tag++) this.#begin(tag);
+    this.#lane.queue.ring();
+  }
+
+  /** Takes what is completed, and begins as many. */
+  poll(): number {
+    const { queue } = this.#lane;
+    const count = queue.poll();
+    for (let i = 0; i < count; i++) {
+      const tag = queue.completedTags[i]!;
+      this.#take(tag, queue.completedStatus[i]!);
+      this.#begin(tag);
+    }
+    if (this.#idle.length > 0) this.#wake();
+    if (count > 0 || this.#idle.length > 0) queue.ring();
+    return count;
+  }
+
+  /** Takes what is completed. */
+  take(): number {
+    const { queue } = this.#lane;
+    const count = queue.poll();
+    for (let i = 0; i < count; i++) this.#take(queue.completedTags[i]!, queue.completedStatus[i]!);
+    return count;
+  }
+
+  #wake(): void {
+    while (this.#idle.length > 0 && this.#options.pacer?.take() !== false) this.#submit(this.#idle.pop()!);
+  }
+
+  #begin(tag: number): void {
+    const { pacer } = this.#options;
+    if (pacer === undefined || pacer.take()) this.#submit(tag);
+    else this.#idle.push(tag);
+  }
+
+  #submit(tag: number): void {
+    const { queue, load } = this.#lane;
+    const { meters, isChecked } = this.#options;
+    const lba = load.next();
+    const reads = load.nextReads();
+    this.#lbas[tag] = lba;
+    this.#reads[tag] = Number(reads);
+    if (isChecked && !reads) stamp(queue.buffer(tag), lba, queue.namespace.blockSize);
+    meters.begin(reads, this.#first + tag);
+    const isTaken = reads
+      ? queue.submitRead(lba, load.blocks, tag, tag)
+      : queue.submitWrite(lba, load.blocks, tag, tag);
+    if (!isTaken) throw new Error('the controller is being reset');
+  }
+
+  #take(tag: number, status: number): void {
+    const { queue } = this.#lane;
+    const { meters, isChecked } = this.#options;
+    const reads = this.#reads[tag] === 1;
+    meters.end(reads, this.#first + tag);
+    if (status !== 0) throw new Error(`a transfer was completed with ${decodeStatus(status).name}`);
+    if (!isChecked || !reads) return;
+    const lba = this.#lbas[tag]!;
+    if (!isStamped(queue.buffer(tag), lba, queue.namespace.blockSize)) throw wrongAnswer(lba);
+  }
+}
+
+export class PollRunner implements Runner {
+  readonly #lanes: readonly PolledLane[];
   /** With messages for doorbells nothing is seen unless the loop turns. */
   readonly #sliceMs: number;
   #isStarted = false;
 
   constructor(options: RunnerOptions) {
-    this.#options = options;
-    this.#lbas = new Float64Array(options.depth);
-    this.#sliceMs = options.queue.doorbell === 'mapped' ? TURN_MS : 0;
+    this.#lanes = options.lanes.map((lane, i) => new PolledLane(lane, i, options));
+    this.#sliceMs = options.lanes.every(({ queue }) => queue.doorbell === 'mapped') ? TURN_MS : 0;
   }
 
-  async run(ms: number): Promise<number> {
+  async run(ms: number, most: number): Promise<number> {
     const end = performance.now() + ms;
-    if (!this.#isStarted) this.#start();
+    if (!this.#isStarted) for (const lane of this.#lanes) lane.start();
     this.#isStarted = true;
     let count = 0;
-    for (let now = performance.now(); now < end; now = performance.now()) {
-      count += this.#slice(Math.min(end, now + this.#sliceMs));
+    for (let now = performance.now(); now < end && count < most; now = performance.now()) {
+      count += this.#slice(Math.min(end, now + this.#sliceMs), most - count);
       await turn();
     }
     return count;
   }
 
   async drain(): Promise<number> {
-    const { queue } = this.#options;
     let count = 0;
-    while (queue.inFlight > 0) {
-      const n = queue.poll();
-      for (let i = 0; i < n; i++) this.#take(queue.completedTags[i]!, queue.completedStatus[i]!);
+    while (this.#lanes.some(({ inFlight }) => inFlight > 0)) {
+      let n = 0;
+      for (const lane of this.#lanes) n += lane.take();
       count += n;
       if (n === 0) await turn();
     }
@@ -66,84 +181,56 @@ export class PollRunner implements Runner {
     return count;
   }
 
-  #start(): void {
-    for (let tag = 0; tag < this.#options.depth; tag++) this.#submit(tag);
-    this.#options.queue.ring();
-  }
-
   /** Polls until `end`, at least once. */
-  #slice(end: number): number {
-    const { queue } = this.#options;
-    const { completedTags, completedStatus } = queue;
+  #slice(end: number, most: number): number {
     const polls = this.#sliceMs === 0 ? 1 : POLLS;
     let count = 0;
     do {
-      for (let i = 0; i < polls; i++) {
-        const n = queue.poll();
-        if (n === 0) continue;
-        for (let j = 0; j < n; j++) {
-          const tag = completedTags[j]!;
-          this.#take(tag, completedStatus[j]!);
-          this.#submit(tag);
-        }
-        queue.ring();
-        count += n;
-      }
-    } while (performance.now() < end);
+      for (let i = 0; i < polls; i++) for (const lane of this.#lanes) count += lane.poll();
+    } while (performance.now() < end && count < most);
     return count;
   }
+}
 
-  #submit(tag: number): void {
-    const { queue, load, latency, isChecked } = this.#options;
-    const lba = load.next();
-    this.#lbas[tag] = lba;
-    if (isChecked && !load.isRead) stamp(queue.buffer(tag), lba, queue.namespace.blockSize);
-    latency.begin(tag);
-    const isTaken = load.isRead
-      ? queue.submitRead(lba, load.blocks, tag, tag)
-      : queue.submitWrite(lba, load.blocks, tag, tag);
-    if (!isTaken) throw new Error('the controller is being reset');
-  }
-
-  #take(tag: number, status: number): void {
-    const { queue, load, latency, isChecked } = this.#options;
-    latency.end(tag);
-    if (status !== 0) throw new Error(`a transfer was completed with ${decodeStatus(status).name}`);
-    if (!isChecked || !load.isRead) return;
-    const lba = this.#lbas[tag]!;
-    if (!isStamped(queue.buffer(tag), lba, queue.namespace.blockSize)) throw wrongAnswer(lba);
-  }
+/** A buffer of a lane's, which has a transfer under way. */
+interface Slot {
+  readonly lane: Lane;
+  readonly buffer: DmaBuffer;
 }
 
 export class PromiseRunner implements Runner {
   readonly #options: RunnerOptions;
-  readonly #buffers: readonly DmaBuffer[];
+  readonly #slots: readonly Slot[];
   #count = 0;
   #isStopped = true;
   #workers: Promise<void>[] = [];
 
   /** Buffers of the transfers' size, as many as are under way. */
-  static async make(device: Device, options: RunnerOptions): Promise<PromiseRunner> {
-    const { depth, load, queue } = options;
-    const buffers: DmaBuffer[] = [];
-    for (let i = 0; i < depth; i++)
-      buffers.push(await device.dma.alloc(load.blocks * queue.namespace.blockSize));
-    return new PromiseRunner(options, buffers);
+  static async make(options: RunnerOptions): Promise<PromiseRunner> {
+    const slots: Slot[] = [];
+    for (const lane of options.lanes)
+      for (let i = 0; i < options.depth; i++) {
+        const size = lane.load.blocks * lane.queue.namespace.blockSize;
+        slots.push({ lane, buffer: await lane.device.dma.alloc(size) });
+      }
+    return new PromiseRunner(options, slots);
   }
 
-  private constructor(options: RunnerOptions, buffers: readonly DmaBuffer[]) {
+  private constructor(options: RunnerOptions, slots: readonly Slot[]) {
     this.#options = options;
-    this.#buffers = buffers;
+    this.#slots = slots;
   }
 
-  async run(ms: number): Promise<number> {
+  async run(ms: number, most: number): Promise<number> {
     if (this.#isStopped) this.#start();
     const before = this.#count;
     let timer: NodeJS.Timeout | undefined;
     const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
+    const enough = this.#whenCompleted(before + most);
     // A worker that ends early has failed.
-    await Promise.race([over, ...this.#workers]);
+    await Promise.race([over, enough, ...this.#workers]);
     clearTimeout(timer);
+    this.#wanted = undefined;
     return this.#count - before;
   }
 
@@ -154,25 +241,43 @@ export class PromiseRunner implements Runner {
     return this.#count - before;
   }
 
+  /** Gives the buffers back. */
+  async close(): Promise<void> {
+    for (const { buffer } of this.#slots) await buffer.close();
+  }
+
+  #wanted: { count: number; resolve: () => void } | undefined;
+
+  #whenCompleted(count: number): Promise<void> {
+    if (!Number.isFinite(count)) return new Promise(() => undefined);
+    return new Promise((resolve) => (this.#wanted = { count, resolve }));
+  }
+
   #start(): void {
     this.#isStopped = false;
-    this.#workers = this.#buffers.map((buffer, tag) => this.#work(buffer, tag));
+    this.#workers = this.#slots.map((slot, tag) => this.#work(slot, tag));
     for (const worker of this.#workers) worker.catch(() => undefined);
   }
 
-  async #work(buffer: DmaBuffer, tag: number): Promise<void> {
-    const { queue, load, latency, isChecked } = this.#options;
+  async #work({ lane, buffer }: Slot, tag: number): Promise<void> {
+    const { meters, pacer, isChecked } = this.#options;
+    const { queue, load } = lane;
     const { blockSize } = queue.namespace;
     const { bytes } = buffer;
     while (!this.#isStopped) {
+      if (pacer !== undefined && !pacer.take()) {
+        await new Promise((resolve) => setTimeout(resolve, PACE_MS));
+        continue;
+      }
       const lba = load.next();
-      if (isChecked && !load.isRead) stamp(bytes, lba, blockSize);
-      latency.begin(tag);
-      if (load.isRead) await queue.readInto(lba, buffer);
+      const reads = load.nextReads();
+      if (isChecked && !reads) stamp(bytes, lba, blockSize);
+      meters.begin(reads, tag);
+      if (reads) await queue.readInto(lba, buffer);
       else await queue.write(lba, buffer);
-      latency.end(tag);
-      this.#count++;
-      if (isChecked && load.isRead && !isStamped(bytes, lba, blockSize)) throw wrongAnswer(lba);
+      meters.end(reads, tag);
+      if (++this.#count >= (this.#wanted?.count ?? Infinity)) this.#wanted?.resolve();
+      if (isChecked && reads && !isStamped(bytes, lba, blockSize)) throw wrongAnswer(lba);
     }
   }
 }

@@ -1,49 +1,65 @@
 /** What a bench does to a namespace: which blocks, and what is in them when answers are checked. */
+import { picker, xorshift, type Distribution } from '../../bench-report/distributions.js';
 import type { NvmeQueue } from '../../../nvme/index.js';
 
-export type Rw = 'randread' | 'randwrite' | 'read' | 'write';
+export type Rw = 'randread' | 'randwrite' | 'randrw' | 'read' | 'write' | 'rw';
 
 const TWO_32 = 2 ** 32;
+const PERCENT = 100;
 /** Blocks that are checked begin with this, and their own number. */
 const STAMP = 0x6f69_6676;
 /** The most of a namespace that is prepared for checking. */
 const MOST_CHECKED_BYTES = 64 << 20;
 /** Prepared, or checked, at once. */
 const CHUNK_BYTES = 1 << 20;
+const SEED = 0x2545_f491;
 
 export interface Load {
-  readonly isRead: boolean;
   /** Of one transfer. */
   readonly blocks: number;
+  /** Whether it writes at all. */
+  readonly writes: boolean;
   /** The first block of the next transfer. */
   next(): number;
+  /** Whether that transfer reads. */
+  nextReads(): boolean;
+}
+
+export interface LoadOptions {
+  rw: Rw;
+  /** Percent of reads, where `rw` has both. */
+  mixRead: number;
+  distribution: Distribution;
+  /** Of one transfer. */
+  blocks: number;
+  /** Of the namespace, blocks that are used. */
+  span: number;
+  /** Queues that go over the same blocks begin elsewhere. */
+  index: number;
 }
 
 /** Transfers of `blocks` blocks within the first `span` blocks. */
-export function makeLoad(rw: Rw, blocks: number, span: number): Load {
+export function makeLoad({ rw, mixRead, distribution, blocks, span, index }: LoadOptions): Load {
   const units = Math.floor(span / blocks);
-  const isRead = rw === 'randread' || rw === 'read';
-  const next = rw.startsWith('rand') ? randomUnits(units, blocks) : sequentialUnits(units, blocks);
-  return { isRead, blocks, next };
-}
-
-/** Marsaglia's xorshift: a few instructions, and good enough to miss every cache. */
-function randomUnits(units: number, blocks: number): () => number {
-  const scale = units / TWO_32;
-  let state = 0x2545_f491;
-  return () => {
-    state ^= state << 13;
-    state ^= state >>> 17;
-    state ^= state << 5;
-    return Math.floor((state >>> 0) * scale) * blocks;
+  const random = xorshift(SEED + 7919 * index);
+  const unit = rw.startsWith('rand') ? picker(distribution, units, random) : sequential(units, index);
+  const coin = xorshift(SEED ^ (104_729 * (index + 1)));
+  const bound = (mixRead / PERCENT) * TWO_32;
+  const isMixed = rw === 'rw' || rw === 'randrw';
+  const reads = rw === 'read' || rw === 'randread';
+  return {
+    blocks,
+    writes: !reads,
+    next: () => unit() * blocks,
+    nextReads: isMixed ? () => coin() < bound : () => reads,
   };
 }
 
-function sequentialUnits(units: number, blocks: number): () => number {
-  let unit = -1;
+function sequential(units: number, index: number): () => number {
+  let unit = (Math.floor((units * index) / 16) % units) - 1;
   return () => {
     if (++unit === units) unit = 0;
-    return unit * blocks;
+    return unit;
   };
 }
 

@@ -1,82 +1,76 @@
-/** `vfio-user nvme bench`: how fast a namespace is through this library. */
-import { Option, type Command } from 'commander';
-import type { DoorbellKind, NvmeController, NvmeQueue } from '../../../nvme/index.js';
+/** `vfio-user nvme bench`: how fast namespaces are through this library. */
+import { InvalidArgumentError, Option, type Command } from 'commander';
+import type { NvmeController } from '../../../nvme/index.js';
+import { parseDistribution, UNIFORM } from '../../bench-report/distributions.js';
+import { fioJson, type FioRun } from '../../bench-report/fio-json.js';
+import { benchHtml } from '../../bench-report/html.js';
+import { liveLine } from '../../bench-report/live-line.js';
 import { UsageError } from '../../errors.js';
 import { colorsOf } from '../../global-options.js';
 import { toJson } from '../../json.js';
 import { byteSize, length, size as offset } from '../../numbers.js';
-import { LatencySampler, type LatencyReport } from '../../latency.js';
+import { writeOutput } from '../../output-file.js';
 import { print } from '../../output.js';
 import { renderBench } from '../../render-nvme.js';
-import { checkAll, makeLoad, prepare, spanOf, type Rw } from './bench-workload.js';
-import { PollRunner, PromiseRunner, type Runner } from './bench-runners.js';
-import { activeNamespace, namespaceId, withController } from './with-controller.js';
+import { runBench, type RunOptions } from './bench-run.js';
+import type { Rw } from './bench-workload.js';
+import { namespaceId, withController } from './with-controller.js';
 
-interface BenchOptions {
-  nsid?: number;
-  rw: Rw;
-  size: number;
-  pageOffset?: number;
-  qd: number;
-  seconds: number;
-  api: 'poll' | 'promise';
-  completion: 'poll' | 'interrupt';
-  verify: boolean;
+interface BenchOptions extends RunOptions {
+  sweep?: number[];
+  html?: string;
+  progress: boolean;
+  outputFormat: 'normal' | 'json' | 'fio';
   json: boolean;
 }
 
-export interface BenchReport {
-  /** Transfers a second. */
-  iops: number;
-  bytesPerSecond: number;
-  seconds: number;
-  /** Transfers in that time. */
-  count: number;
-  /** What the controller counts too: every read and write of blocks, those before and after that time among them. */
-  totalIos: number;
-  totalReads: number;
-  totalWrites: number;
-  /** Microseconds. */
-  latencyUs: LatencyReport;
-  /** Processor time of this process in that time. */
-  userSeconds: number;
-  systemSeconds: number;
-  rw: Rw;
-  size: number;
-  /** Where the submit/poll API's buffers begin in a page of memory. */
-  pageOffset: number;
-  qd: number;
-  api: 'poll' | 'promise';
-  completion: 'poll' | 'interrupt';
-  nsid: number;
-  doorbell: DoorbellKind;
-  verified: boolean;
-}
-
-const RWS: readonly Rw[] = ['randread', 'randwrite', 'read', 'write'];
-/** Not timed: what runs for the first time is compiled. */
-const WARM_UP_MS = 300;
+const RWS: readonly Rw[] = ['randread', 'randwrite', 'randrw', 'read', 'write', 'rw'];
 const MOST_SECONDS = 86_400;
+const MOST_POINTS = 64;
+const MOST_DEPTH = 65_535;
+const PERCENT = 100;
 
 const HELP = `
-Transfers go over the whole namespace. With --rw randwrite or write, and with --verify, its data is overwritten;
---verify stamps the first 64 MiB and checks all that is read there.
+Transfers go over the whole namespace. With --rw randwrite, write, randrw or rw, and with --verify, its data is overwritten;
+--verify stamps the first 64 MiB and checks all that is read there. --size is that of a transfer (fio's bs), --total what is
+transferred in all (fio's size); without --seconds a --total has no limit of time. Every one of --queues has --qd transfers
+under way, in each of the devices. A controller has one host and all is done by one thread.
+
+--output-format fio is the shape of fio's JSON 3, for what reads that; latencies are of samples, and N is how many. fio-plot takes
+the jobs of a file for one run: give it a file for each depth.
 
 Examples:
   $ vfio-user nvme bench /run/nvme.sock --rw randread --qd 32 --seconds 3
+  $ vfio-user nvme bench /run/nvme.sock --rw randrw --rwmixread 70 --random-distribution zipf:1.2 --output-format fio
+  $ vfio-user nvme bench /run/nvme.sock --sweep qd=1,2,4,8,16,32,64,128 --html report.html
   $ vfio-user nvme bench /run/nvme.sock --rw randwrite --size 128K --qd 4 --api promise --verify --json`;
 
 export function registerNvmeBench(nvme: Command): void {
   nvme
     .command('bench')
     .description('measure transfers')
-    .argument('<SOCKET>', 'where the server listens')
+    .argument('<SOCKET...>', 'where the servers listen')
     .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
     .addOption(new Option('--rw <rw>', 'what to do').choices(RWS).default('randread'))
+    .option('--rwmixread <percent>', 'how many of randrw and rw read', percent, 50)
+    .addOption(
+      new Option(
+        '--random-distribution <d>',
+        'which blocks: random, zipf:THETA or pareto:POWER, as fio has them',
+      )
+        .argParser(parseDistribution)
+        .default(UNIFORM, 'random'),
+    )
     .option('--size <bytes>', 'of each transfer, whole blocks', byteSize, 4096)
     .option('--page-offset <bytes>', 'where buffers begin in a page of memory, with --api poll', offset)
-    .option('--qd <n>', 'transfers under way at once', length, 32)
+    .option('--qd <n>', 'transfers under way at once in each queue', length, 32)
+    .option('--queues <n>', 'queue pairs of each controller', length, 1)
     .option('--seconds <s>', 'for how long', seconds, 3)
+    .option('--ramp <s>', 'how long before that nothing is timed (0.3)', ramp)
+    .option('--total <bytes>', 'until so much was transferred', byteSize)
+    .option('--rate-iops <n>', 'no more transfers a second, all together', length)
+    .option('--rate <bytes>', 'no more bytes a second, all together', byteSize)
+    .option('--sweep <qd=list>', 'a run for each of these depths: qd=1,2,4', depths)
     .addOption(new Option('--api <api>', 'the API to use').choices(['poll', 'promise']).default('poll'))
     .addOption(
       new Option('--completion <how>', 'how promises learn of completions')
@@ -84,99 +78,84 @@ export function registerNvmeBench(nvme: Command): void {
         .default('poll'),
     )
     .option('--verify', 'check the answers', false)
-    .option('--json', 'print JSON', false)
+    .option('--html <file>', 'write a page with charts')
+    .option('--progress', 'say on stderr how it goes, also where that is no terminal', false)
+    .addOption(
+      new Option('--output-format <format>', 'how to print it')
+        .choices(['normal', 'json', 'fio'])
+        .default('normal'),
+    )
+    .option('--json', 'print JSON: --output-format json', false)
     .addHelpText('after', HELP)
-    .action(async (socket: string, options: BenchOptions, command: Command) => {
-      await withController(command, socket, async (controller) => {
-        const report = await bench(controller, options);
-        await print(options.json ? `${toJson(report)}\n` : renderBench(report, colorsOf(command).bold));
-      });
+    .action(bench);
+}
+
+async function bench(sockets: string[], options: BenchOptions, command: Command): Promise<void> {
+  if (new Set(sockets).size < sockets.length)
+    throw new UsageError('a controller has one host: each SOCKET once');
+  const isTimed = command.getOptionValueSource('seconds') !== 'default';
+  const limit = options.total !== undefined && !isTimed ? MOST_SECONDS : options.seconds;
+  const live = liveLine(options.progress);
+  const runs: FioRun[] = [];
+  try {
+    await withControllers(command, sockets, async (controllers) => {
+      for (const qd of options.sweep ?? [options.qd])
+        runs.push(await runBench(controllers, { ...options, qd, seconds: limit }, live));
     });
-}
-
-async function bench(controller: NvmeController, options: BenchOptions): Promise<BenchReport> {
-  const { rw, qd, size, api, verify } = options;
-  const queue = await openQueue(controller, options);
-  const { blocks, blockSize, id } = queue.namespace;
-  const span = spanOf(blocks, blockSize, verify);
-  const load = makeLoad(rw, size / blockSize, span);
-  const { maxTransferBytes } = controller;
-  const stamped = verify ? await prepare(queue, span, maxTransferBytes) : 0;
-  const latency = new LatencySampler(qd);
-  const setup = { queue, load, depth: qd, latency, isChecked: verify };
-  const runner = api === 'poll' ? new PollRunner(setup) : await PromiseRunner.make(controller.device, setup);
-  const { transfers, ...timed } = await measure(runner, latency, options.seconds * 1000);
-  const checked = verify && !load.isRead ? await checkAll(queue, span, maxTransferBytes) : 0;
-  const totalReads = checked + (load.isRead ? transfers : 0);
-  const totalWrites = stamped + (load.isRead ? 0 : transfers);
-  const { completion, pageOffset = 0 } = options;
-  return {
-    ...timed,
-    ...{ totalIos: totalReads + totalWrites, totalReads, totalWrites },
-    bytesPerSecond: timed.iops * size,
-    ...{ rw, size, pageOffset, qd, api, completion, nsid: id, doorbell: queue.doorbell, verified: verify },
-  };
-}
-
-async function openQueue(controller: NvmeController, options: BenchOptions): Promise<NvmeQueue> {
-  const { nsid, qd, size, api, completion, pageOffset } = options;
-  if (api === 'poll' && completion === 'interrupt')
-    throw new UsageError('--completion interrupt is for --api promise');
-  if (api === 'promise' && pageOffset !== undefined) throw new UsageError('--page-offset is for --api poll');
-  const namespace = await activeNamespace(controller, nsid);
-  const { blockSize } = namespace;
-  if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
-    throw new UsageError(
-      `--size is whole blocks of ${blockSize} bytes, at most ${controller.maxTransferBytes}, within the namespace`,
-    );
+  } finally {
+    live.stop();
   }
-  // One entry of a ring always stays free.
-  const entries = Math.min(Math.max(256, qd + 1), controller.maxQueueEntries);
-  if (qd >= entries)
-    throw new UsageError(`--qd is at most ${entries - 1}: the controller has no deeper queues`);
-  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size, pageOffset } } : {};
-  const created = controller.createQueue({ namespace, entries, completion, ...buffers });
-  const queue = await created.catch((error: unknown) => {
-    // All else has been checked.
-    throw error instanceof RangeError ? new UsageError(`--page-offset: ${error.message}`) : error;
-  });
-  if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
-  return queue;
+  const reports = runs.map(({ report }) => report);
+  if (options.html !== undefined) {
+    const page = benchHtml(reports, sockets, new Date());
+    await writeOutput(options.html, async (file) => file.write(page), false);
+  }
+  const format = options.json ? 'json' : options.outputFormat;
+  if (format === 'fio') await print(`${toJson(fioJson(runs, sockets))}\n`);
+  else if (format === 'json')
+    await print(`${toJson(options.sweep === undefined ? reports[0] : { sweep: 'qd', runs: reports })}\n`);
+  else await print(reports.map((report) => renderBench(report, colorsOf(command).bold)).join('\n'));
 }
 
-type Timed = Pick<
-  BenchReport,
-  'iops' | 'seconds' | 'count' | 'latencyUs' | 'userSeconds' | 'systemSeconds'
-> & {
-  /** With those that were not timed. */
-  transfers: number;
-};
-
-async function measure(runner: Runner, latency: LatencySampler, ms: number): Promise<Timed> {
-  const warmUp = Math.min(WARM_UP_MS, ms);
-  latency.restart(0);
-  let transfers = await runner.run(warmUp);
-  latency.restart((transfers / warmUp) * 1000);
-  const cpu = process.cpuUsage();
-  const begin = performance.now();
-  const count = await runner.run(ms);
-  const elapsed = (performance.now() - begin) / 1000;
-  const { user, system } = process.cpuUsage(cpu);
-  const latencyUs = latency.report();
-  transfers += count + (await runner.drain());
-  return {
-    iops: count / elapsed,
-    seconds: elapsed,
-    count,
-    transfers,
-    latencyUs,
-    userSeconds: user / 1e6,
-    systemSeconds: system / 1e6,
-  };
+/** All of them open at once. */
+async function withControllers(
+  command: Command,
+  [socket, ...rest]: readonly string[],
+  work: (controllers: readonly NvmeController[]) => Promise<void>,
+  opened: readonly NvmeController[] = [],
+): Promise<void> {
+  if (socket === undefined) await work(opened);
+  else
+    await withController(command, socket, (controller) =>
+      withControllers(command, rest, work, [...opened, controller]),
+    );
 }
 
 function seconds(text: string): number {
   const value = Number(text);
   if (/^\d+(\.\d+)?$/.test(text) && value > 0 && value <= MOST_SECONDS) return value;
   throw new UsageError(`--seconds is a number up to ${MOST_SECONDS}`);
+}
+
+function ramp(text: string): number {
+  const value = Number(text);
+  if (/^\d+(\.\d+)?$/.test(text) && value <= MOST_SECONDS) return value;
+  throw new InvalidArgumentError(`It is a number of seconds up to ${MOST_SECONDS}.`);
+}
+
+function percent(text: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && value <= PERCENT) return value;
+  throw new InvalidArgumentError(`It is a whole number from 0 to ${PERCENT}.`);
+}
+
+function depths(text: string): number[] {
+  const list = /^qd=(?<list>\d+(?:,\d+)*)$/.exec(text)?.groups?.['list']?.split(',').map(Number);
+  if (list === undefined)
+    throw new InvalidArgumentError('It is qd= and numbers with commas between: qd=1,2,4.');
+  if (list.length > MOST_POINTS) throw new InvalidArgumentError(`It has at most ${MOST_POINTS} numbers.`);
+  if (list.some((qd) => qd < 1 || qd > MOST_DEPTH))
+    throw new InvalidArgumentError(`A depth is 1 to ${MOST_DEPTH}.`);
+  if (new Set(list).size < list.length) throw new InvalidArgumentError('A depth is named once.');
+  return list;
 }
