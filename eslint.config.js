@@ -71,6 +71,14 @@ const LAYERS = [
     name: 'replay',
     not: ['pci', 'proxy', 'connection', 'device', 'index', 'doctor', 'commands', 'nvme', 'virtio'],
   },
+  // Rigs for tests, on all of the public entries.
+  {
+    name: 'testing',
+    not: [
+      ...['native', 'protocol', 'pci', 'transport', 'connection', 'device', 'doctor'],
+      ...['commands', 'nvme', 'virtio', 'replay'],
+    ],
+  },
   { name: 'cli' },
 ];
 

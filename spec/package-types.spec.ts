@@ -17,9 +17,17 @@ import * as protocol from 'vfio-user/protocol';
 import * as proxy from 'vfio-user/proxy';
 import * as registers from 'vfio-user/registers';
 import * as replay from 'vfio-user/replay';
+import * as testing from 'vfio-user/testing';
+import * as jest from 'vfio-user/testing/jest';
+import * as nodeTest from 'vfio-user/testing/node-test';
+import * as playwright from 'vfio-user/testing/playwright';
+import * as vitest from 'vfio-user/testing/vitest';
 import * as trace from 'vfio-user/trace';
 import * as virtio from 'vfio-user/virtio';
-export const entries = [main, doctor, emulator, nvme, pci, protocol, proxy, registers, replay, trace, virtio];
+export const entries = [
+  main, doctor, emulator, nvme, pci, protocol, proxy, registers, replay, trace,
+  testing, jest, nodeTest, playwright, vitest, virtio,
+];
 `;
 
 /** What a program does with the API, without a cast or a non-null assertion. */

@@ -61,7 +61,7 @@ function configFor(name, types) {
 }
 
 function nameOf(entry) {
-  return entry === '.' ? MAIN : entry.slice('./'.length);
+  return entry === '.' ? MAIN : entry.slice('./'.length).replaceAll('/', '-');
 }
 
 /** Whether a source file is an entry's: what another one exports of it is checked there, and what it names in turn. */
