@@ -1,6 +1,7 @@
 /** What a failed test leaves behind: files that say what the device was, and what was said to it. */
 import { copyFile, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
 import path from 'node:path';
+import { inspect } from 'node:util';
 import type { FaultReport } from '../faults/index.js';
 import type { RegisterPlacement } from '../registers/index.js';
 import type { Register } from '../registers/index.js';
@@ -77,8 +78,9 @@ export interface Evidence {
 export async function writeEvidence(evidence: Evidence): Promise<RigAttachment[]> {
   const into = await makeDirectory(evidence.outputDir, evidence.name);
   const { directory, error, registers, faults, placement } = evidence;
+  // A framework may have made something else of the error, or of its cause.
   const texts: [string, string | undefined][] = [
-    ['error.txt', error === undefined ? undefined : messageOf(error)],
+    ['error.txt', error === undefined ? undefined : inspect(error)],
     ['registers.txt', registers],
     ['messages.txt', await lastMessages(directory, placement)],
     ['faults.json', faults && `${JSON.stringify(faults, undefined, 2)}`],
@@ -148,11 +150,4 @@ async function makeDirectory(outputDir: string, name: string): Promise<string> {
     }
   }
   throw new RangeError(`${outputDir} has ${MOST_NUMBERED} directories called ${plain}: remove some`);
-}
-
-function messageOf(error: unknown): string {
-  if (!(error instanceof Error)) return String(error);
-  const { cause } = error;
-  const because = cause === undefined ? '' : `\ncaused by: ${messageOf(cause)}`;
-  return `${error.stack ?? error.message}${because}`;
 }

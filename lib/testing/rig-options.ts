@@ -49,6 +49,9 @@ export interface RigOptions {
   timeoutMs?: number | undefined;
 }
 
+/** Of `timeoutMs`. */
+export const DEFAULT_TIMEOUT_MS = 20_000;
+
 const SOURCES = ['device', 'command', 'socket', 'endpoint', 'pci'] as const;
 
 const OPTIONS = new option.OptionTable<RigOptions>({

@@ -7,7 +7,7 @@ import type { Endpoint, ModelEndpoint, PciEndpoint } from '../index.js';
 import { proxy, type ProxyServer, type ServerAddress } from '../proxy/index.js';
 import { ServerProcess } from './processes.js';
 import type { RigError } from './rig-error.js';
-import type { RigOptions, RigSource } from './rig-options.js';
+import { DEFAULT_TIMEOUT_MS, type RigOptions, type RigSource } from './rig-options.js';
 
 /** What `connect` is given. */
 export type RigEndpoint = Endpoint | ModelEndpoint | PciEndpoint;
@@ -110,7 +110,7 @@ export class RigServer {
       connect: endpoint as ServerAddress,
       faults: this.#plan,
       waitForSocket: true,
-      ...(this.#options.timeoutMs !== undefined && { timeoutMs: this.#options.timeoutMs }),
+      timeoutMs: this.#options.timeoutMs ?? DEFAULT_TIMEOUT_MS,
     });
     return front;
   }

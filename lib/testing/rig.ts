@@ -35,10 +35,9 @@ import { watchDevices, watchRig } from './left-open.js';
 import { guardDirectory } from './processes.js';
 import { RigError } from './rig-error.js';
 import { placementOf } from './rig-map.js';
-import { sourceOf, type RigOptions } from './rig-options.js';
+import { DEFAULT_TIMEOUT_MS, sourceOf, type RigOptions } from './rig-options.js';
 import { RigServer } from './rig-server.js';
 
-const DEFAULT_TIMEOUT_MS = 20_000;
 const DEFAULT_OUTPUT = 'rig-results';
 /** A capture begins anew at this size, and keeps so many old files. */
 const CAPTURE_BYTES = 64 << 20;
