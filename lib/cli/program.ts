@@ -41,6 +41,7 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
       migrate: async () => (await import('./verbs/migrate.js')).registerMigrate,
       repl: async () => (await import('./verbs/repl.js')).registerRepl,
       nvme: async () => (await import('./verbs/nvme.js')).registerNvme,
+      virtio: async () => (await import('./verbs/virtio.js')).registerVirtio,
     },
   },
   {

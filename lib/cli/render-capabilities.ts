@@ -1,5 +1,6 @@
 /** Capabilities of a configuration space in words: a line for each, and further ones for what people look for in it. */
 import {
+  decodeVirtioCapability,
   pciId,
   type Bar,
   type Capability,
@@ -9,6 +10,7 @@ import {
   type LinkState,
   type ResizableBar,
   type SrIovFields,
+  type VendorSpecificFields,
 } from '../pci/index.js';
 import { byteCount, counted, hex, spelledOut } from './format-text.js';
 
@@ -16,7 +18,8 @@ export const BAR_KINDS = { memory32: '32-bit memory', memory64: '64-bit memory',
 
 const PAGE_SHIFT = 12;
 
-export function capabilityLines(capability: Capability): string[] {
+/** `isVirtio`: vendor-specific capabilities are those of virtio. */
+export function capabilityLines(capability: Capability, isVirtio = false): string[] {
   const { name } = capability;
   switch (capability.kind) {
     case 'power-management':
@@ -36,10 +39,19 @@ export function capabilityLines(capability: Capability): string[] {
     case 'bridge-subsystem-id':
       return [`${name}: ${pciId(capability.subsystemVendorId, capability.subsystemId)}`];
     case 'vendor-specific':
-      return [`${name}: ${counted(capability.length, 'byte')}`];
+      return [`${name}: ${virtioLine(capability, isVirtio) ?? counted(capability.length, 'byte')}`];
     case 'other':
       return [name];
   }
+}
+
+/** As lspci has it: `VirtIO: CommonCfg`, and where it is. */
+function virtioLine(capability: VendorSpecificFields, isVirtio: boolean): string | undefined {
+  const virtio = isVirtio ? decodeVirtioCapability(capability) : undefined;
+  if (virtio === undefined) return undefined;
+  const { typeName, bar, offset, length, notifyMultiplier } = virtio;
+  const multiplier = notifyMultiplier === undefined ? '' : `, multiplier ${notifyMultiplier}`;
+  return `VirtIO: ${typeName}, BAR ${bar} at ${hex(offset)}, ${byteCount(length)}${multiplier}`;
 }
 
 export function extendedLines(capability: ExtendedCapability): string[] {

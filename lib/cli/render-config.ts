@@ -5,6 +5,7 @@ import type { Colors } from './global-options.js';
 import { BAR_KINDS, capabilityLines, extendedLines } from './render-capabilities.js';
 import { byteCount, columns, hex } from './format-text.js';
 
+const VIRTIO_VENDOR_ID = 0x1af4;
 /** Not a flag: a field of two bits. */
 const { DEVSEL_TIMING: _, ...STATUS_FLAGS } = PciStatus;
 
@@ -17,7 +18,12 @@ export function renderConfig(config: ConfigReport, regions: readonly RegionRepor
     if (size > 0) rows.push([`bar${bar.index}`, barText(bar, size)]);
   }
   for (const capability of capabilities) {
-    rows.push(...capabilityRows(`[${hex(capability.offset, 2)}]`, capabilityLines(capability)));
+    rows.push(
+      ...capabilityRows(
+        `[${hex(capability.offset, 2)}]`,
+        capabilityLines(capability, header.vendorId === VIRTIO_VENDOR_ID),
+      ),
+    );
   }
   for (const capability of extendedCapabilities) {
     rows.push(...capabilityRows(`[${hex(capability.offset, 3)}]`, extendedLines(capability)));

@@ -33,8 +33,8 @@ export async function withSeat<T>(
   try {
     await before?.handOver();
     return await open((driver) => seats.set(device, driver));
-  } catch (error) {
+  } finally {
+    // Whoever did not sit down has failed, or only wanted to look.
     if (seats.get(device) === undefined) seats.delete(device);
-    throw error;
   }
 }

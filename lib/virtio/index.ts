@@ -24,6 +24,7 @@ export type {
 export { blkStatusName, VirtioBlkQueue } from './blk-queue.js';
 export { VirtioBlk } from './blk.js';
 export { VirtioDeviceType } from './constants.js';
+export { describeVirtio, type DescribeVirtioOptions, type VirtioDescription } from './describe.js';
 export type { VirtioOptions } from './driver-options.js';
 export { VirtioDriver, type VirtioState } from './driver.js';
 export { VirtioDeviceError, VirtioResetError, VirtioStatusError } from './errors.js';
