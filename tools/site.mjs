@@ -26,6 +26,7 @@ const DOCUMENTS = {
     'virtio',
     'migration',
     'remote-devices',
+    'rpc',
     'silicon',
     'observability',
     'performance',

@@ -50,6 +50,20 @@ export async function withDevice(
   work: (device: Device) => Promise<void>,
   more: Pick<ConnectOptions, 'spinUs'> = {},
 ): Promise<void> {
+  const device = await openDevice(command, socket, more);
+  try {
+    await work(device);
+  } finally {
+    await device.close();
+  }
+}
+
+/** The device, as the global options say; the caller closes it. */
+export async function openDevice(
+  command: Command,
+  socket: string,
+  more: Pick<ConnectOptions, 'spinUs'> = {},
+): Promise<Device> {
   const globals = command.optsWithGlobals<GlobalOptions>();
   const { timeout, wait, mmap, quirks } = globals;
   const endpoint = endpointOf(socket);
@@ -61,12 +75,7 @@ export async function withDevice(
     tls: await tlsOf(globals),
     ...more,
   };
-  const device = await connect(endpoint, options);
-  try {
-    await work(device);
-  } finally {
-    await device.close();
-  }
+  return connect(endpoint, options);
 }
 
 /** What `tls://` needs; undefined where nothing is said. @throws UsageError for half of a pair; what reading the files throws. */

@@ -40,6 +40,7 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
       reset: async () => (await import('./verbs/reset.js')).registerReset,
       migrate: async () => (await import('./verbs/migrate.js')).registerMigrate,
       repl: async () => (await import('./verbs/repl.js')).registerRepl,
+      rpc: async () => (await import('./verbs/rpc.js')).registerRpc,
       nvme: async () => (await import('./verbs/nvme.js')).registerNvme,
       virtio: async () => (await import('./verbs/virtio.js')).registerVirtio,
     },
