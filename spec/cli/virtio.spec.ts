@@ -1,5 +1,7 @@
 import { afterEach, beforeEach, expect, jest, test } from '@jest/globals';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { MemoryStore, serve, VirtioBlkDevice, type EmulatorServer } from '../../lib/emulator/index.js';
+import { pattern } from '../nvme/fixture.js';
 import { Scratch, vfioUser } from './cli.js';
 
 jest.setTimeout(60_000);
@@ -59,4 +61,41 @@ test('info decodes the capabilities of virtio', async () => {
   const { stdout } = await vfioUser('info', socket);
   expect(stdout).toMatch(/VirtIO: CommonCfg, BAR 4 at 0x0, 4 KiB/);
   expect(stdout).toMatch(/VirtIO: Notify, BAR 4 at 0x3000, 4 KiB, multiplier 4/);
+});
+
+test.each(['split', 'packed'])(
+  'virtio write and read, with %s queues: a file goes in and comes out',
+  async (ring) => {
+    const data = pattern(1_300_000);
+    writeFileSync(scratch.path('in'), data);
+    const written = await vfioUser(
+      'virtio',
+      'write',
+      socket,
+      '--lba',
+      '5',
+      '--input',
+      scratch.path('in'),
+      '--pad',
+      '--ring',
+      ring,
+    );
+    expect({ status: written.status, stderr: written.stderr }).toEqual({ status: 0, stderr: '' });
+    const whole = Math.ceil(data.length / 512);
+    const args = ['--lba', '5', '--blocks', `${whole}`, '--output', scratch.path('out'), '--ring', ring];
+    const { status, stderr } = await vfioUser('virtio', 'read', socket, ...args);
+    expect({ status, stderr }).toEqual({ status: 0, stderr: '' });
+    const out = readFileSync(scratch.path('out'));
+    expect(out.length).toBe(whole * 512);
+    expect(out.subarray(0, data.length).equals(data)).toBe(true);
+    expect(Buffer.from(await device.store.read(5 * 512, data.length)).equals(data)).toBe(true);
+  },
+);
+
+test('virtio read and write refuse what does not fit', async () => {
+  const read = await vfioUser('virtio', 'read', socket, '--lba', '16384', '--output', scratch.path('out'));
+  expect(read.stderr).toMatch(/LBA 16384 is out of range \(the disk has 16384 blocks\)/);
+  writeFileSync(scratch.path('in'), 'text');
+  const write = await vfioUser('virtio', 'write', socket, '--input', scratch.path('in'));
+  expect(write.stderr).toMatch(/--pad fills the last one/);
 });

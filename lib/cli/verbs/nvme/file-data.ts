@@ -4,7 +4,7 @@ import type { Readable } from 'node:stream';
 import { UsageError } from '../../errors.js';
 import { writeOutput } from '../../output-file.js';
 import { interruptible } from '../../stop-signals.js';
-import { fileName } from './block-io.js';
+import { fileName } from '../block/block-io.js';
 
 /**
  * `bytes` bytes of a file, or of stdin, exactly.

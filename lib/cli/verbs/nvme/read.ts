@@ -1,20 +1,9 @@
 /** `vfio-user nvme read`: blocks into a file, or to stdout. */
 import type { Command } from 'commander';
-import type { NvmeQueue } from '../../../nvme/index.js';
-import { UsageError } from '../../errors.js';
 import { length, size } from '../../numbers.js';
-import { writeOutput } from '../../output-file.js';
-import { startProgress } from '../../progress.js';
-import { checkRange, CHUNK_BYTES, fileName, openQueue } from './block-io.js';
+import { outputOf, readBlocks, type ReadOptions } from '../block/read-blocks.js';
+import { openTarget } from './target.js';
 import { namespaceId, withController } from './with-controller.js';
-
-interface ReadOptions {
-  nsid?: number;
-  lba: number;
-  blocks?: number;
-  output?: string;
-  keepPartial: boolean;
-}
 
 const HELP = `
 A file gets its name when it is whole: a failure leaves what was there, and what was read as FILE.partial where
@@ -38,56 +27,13 @@ export function registerNvmeRead(nvme: Command): void {
     .action(read);
 }
 
-async function read(socket: string, options: ReadOptions, command: Command): Promise<void> {
-  const file = fileName(options.output);
-  if (file === undefined && process.stdout.isTTY === true) {
-    throw new UsageError('raw bytes are not written to a terminal: use --output FILE, or a pipe');
-  }
+async function read(
+  socket: string,
+  options: ReadOptions & { nsid?: number },
+  command: Command,
+): Promise<void> {
+  outputOf(options);
   await withController(command, socket, async (controller) => {
-    const queue = await openQueue(controller, options.nsid);
-    const { blocks, blockSize } = queue.namespace;
-    const count = options.blocks ?? blocks - options.lba;
-    checkRange(queue, options.lba, count);
-    const progress = startProgress(file === undefined ? 0 : count * blockSize);
-    try {
-      await writeOutput(
-        file,
-        async (output, signal) => {
-          for await (const chunk of readAhead(queue, options.lba, count)) {
-            signal.throwIfAborted();
-            await output.write(chunk);
-            progress.add(chunk.length);
-          }
-        },
-        options.keepPartial,
-      );
-    } finally {
-      progress.stop();
-    }
+    await readBlocks(await openTarget(controller, options.nsid), options);
   });
-}
-
-/** The blocks in chunks, the next of which is read while one is handed out. */
-async function* readAhead(
-  queue: NvmeQueue,
-  lba: number,
-  count: number,
-): AsyncGenerator<Buffer, void, undefined> {
-  const most = CHUNK_BYTES / queue.namespace.blockSize;
-  const readFrom = (at: number) => {
-    const chunk = queue.read(lba + at, Math.min(most, count - at));
-    // It may fail before it is awaited: the rejection is handled there.
-    chunk.catch(() => undefined);
-    return chunk;
-  };
-  let next = readFrom(0);
-  for (let at = most; ; at += most) {
-    const chunk = await next;
-    if (at >= count) {
-      yield chunk;
-      return;
-    }
-    next = readFrom(at);
-    yield chunk;
-  }
 }
