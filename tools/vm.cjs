@@ -7,6 +7,7 @@
  *     npm run test:vm                    all of spec/silicon
  *     npm run test:vm -- --short         edu and NVMe alone, as CI does
  *     npm run test:vm -- --only PATTERN  the tests with such names
+ *     npm run test:vm -- serve           spec files of that name alone
  *     npm run test:vm -- --run COMMAND   a command instead of the specs
  *
  * Without QEMU, busybox, cpio and kmod, or where no kernel can be had, it says that it is skipped, and ends well: apt-get install qemu-system-x86
@@ -21,6 +22,8 @@ const ROOT = path.join(__dirname, '..');
 const WORK = path.join(ROOT, 'build', 'vm');
 const NEEDED = ['qemu-system-x86_64', 'busybox', 'cpio', 'modprobe', 'depmod', 'dpkg', 'apt-get', 'gzip'];
 const MODULES = ['vfio-pci', 'vfio_iommu_type1', 'virtio_pci', '9pnet_virtio', '9p'];
+/** Loaded when vfio-pci has the functions, so that they can be given to their drivers. */
+const DRIVERS = ['nvme', 'e1000e'];
 /** A guest that has not begun by then is started again: emulated timers are late on a machine with other things to do. */
 const BOOT_MS = 180_000;
 const RUN_MS = 1_200_000;
@@ -66,19 +69,22 @@ function kernel() {
     run('depmod', ['-b', image, release(image)]);
     fs.writeFileSync(path.join(image, 'complete'), '');
   }
-  const modules = MODULES.flatMap((module) =>
-    run('modprobe', ['-d', image, '-S', release(image), '--show-depends', module])
-      .split('\n')
-      .filter((line) => line.startsWith('insmod'))
-      .map((line) => line.split(' ')[1]),
-  );
+  const filesOf = (names) =>
+    names.flatMap((module) =>
+      run('modprobe', ['-d', image, '-S', release(image), '--show-depends', module])
+        .split('\n')
+        .filter((line) => line.startsWith('insmod'))
+        .map((line) => line.split(' ')[1]),
+    );
+  const modules = [...new Set(filesOf(MODULES))];
   return {
     file: path.join(
       image,
       'boot',
       fs.readdirSync(path.join(image, 'boot')).find((one) => one.startsWith('vmlinuz')),
     ),
-    modules: [...new Set(modules)],
+    modules,
+    drivers: [...new Set(filesOf(DRIVERS))].filter((one) => !modules.includes(one)),
   };
 }
 
@@ -90,7 +96,7 @@ const INIT = `#!/bin/sh
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for module in /modules/*; do insmod "$module"; done
 mount -t 9p -o trans=virtio,version=9p2000.L,ro,cache=loose,msize=512000 host /host
-mount -t tmpfs tmp /host/var/tmp; mount --bind /proc /host/proc; mount --bind /sys /host/sys; mount --bind /dev /host/dev
+mount -t tmpfs tmp /host/var/tmp; mount -t tmpfs run /host/run; mount --bind /proc /host/proc; mount --bind /sys /host/sys; mount --bind /dev /host/dev
 mkdir -p /dev/shm; mount -t tmpfs shm /dev/shm
 mount -t 9p -o trans=virtio,version=9p2000.L,msize=512000 out /host/mnt
 for device in /sys/bus/pci/devices/*; do
@@ -99,6 +105,7 @@ for device in /sys/bus/pci/devices/*; do
   [ -e $device/driver ] && echo $address >$device/driver/unbind
   echo vfio-pci >$device/driver_override; echo $address >/sys/bus/pci/drivers_probe
 done
+for module in /drivers/*; do insmod "$module"; done
 echo "lab: begin"
 chroot /host /bin/sh /var/tmp/command
 echo "lab: status $?"
@@ -106,10 +113,10 @@ poweroff -f
 `;
 
 /** The guest's first file system: busybox, the modules, and the command. */
-function initrd(modules, command) {
+function initrd({ modules, drivers }, command) {
   const root = path.join(WORK, 'root');
   fs.rmSync(root, { recursive: true, force: true });
-  for (const folder of ['bin', 'modules', 'proc', 'sys', 'dev', 'host', 'tmp']) {
+  for (const folder of ['bin', 'modules', 'drivers', 'proc', 'sys', 'dev', 'host', 'tmp']) {
     fs.mkdirSync(path.join(root, folder), { recursive: true });
   }
   fs.copyFileSync(run('sh', ['-c', 'command -v busybox']).trim(), path.join(root, 'bin', 'busybox'));
@@ -117,6 +124,7 @@ function initrd(modules, command) {
     if (name !== '' && name !== 'busybox') fs.symlinkSync('busybox', path.join(root, 'bin', name));
   }
   modules.forEach((file, i) => fs.copyFileSync(file, path.join(root, 'modules', String(100 + i))));
+  drivers.forEach((file, i) => fs.copyFileSync(file, path.join(root, 'drivers', String(100 + i))));
   fs.writeFileSync(path.join(root, 'command'), command);
   const init = INIT.replace('chroot /host', 'cp /command /host/var/tmp/command; chroot /host');
   fs.writeFileSync(path.join(root, 'init'), init, { mode: 0o755 });
@@ -151,11 +159,13 @@ function compile() {
     haste: { enableSymlinks: false },
   };
   fs.writeFileSync(path.join(out, 'jest.config.json'), JSON.stringify(config));
-  fs.writeFileSync(path.join(out, 'package.json'), '{"type":"module"}');
+  const { version } = JSON.parse(fs.readFileSync(path.join(ROOT, 'package.json'), 'utf8'));
+  fs.writeFileSync(path.join(out, 'package.json'), JSON.stringify({ type: 'module', version }));
   return path.join(out, 'jest.config.json');
 }
 
-function specs(config, short, only) {
+/** The specs, as root on the functions themselves, and then as nobody, who has nothing but sockets that `serve` listens on. */
+function specs(config, short, only, patterns) {
   const jest = path.join(path.dirname(require.resolve('jest/package.json')), 'bin', 'jest.js');
   const variables = {
     VFIO_USER_ADDON: path.join(ROOT, 'build', 'Release', 'vfio_user.node'),
@@ -171,6 +181,7 @@ function specs(config, short, only) {
     VFIO_USER_TEST_OWNERS: short ? '' : EDU,
     VFIO_USER_TEST_CAPTURED: NVME,
     VFIO_USER_TEST_OUT: '/mnt',
+    VFIO_USER_TEST_FUNCTIONS: short ? '' : [EDU, NVME, E1000E].join(' '),
     // The serial line is a terminal, and is not for the eyes of one.
     CI: 'true',
     HOME: '/var/tmp',
@@ -178,7 +189,36 @@ function specs(config, short, only) {
   };
   const set = Object.entries(variables).map(([name, value]) => `export ${name}='${value}'`);
   const flags = '--experimental-vm-modules --disable-warning=ExperimentalWarning';
-  return `${set.join('\n')}\ncd '${ROOT}'\nexec '${process.execPath}' ${flags} '${jest}' --config '${config}' --runInBand --watchman=false ${only} 2>&1\n`;
+  const run = `'${process.execPath}' ${flags} '${jest}' --config '${config}' --runInBand --watchman=false`;
+  const quoted = patterns.map((pattern) => `'${pattern}'`).join(' ');
+  const cli = path.join(path.dirname(config), 'lib', 'cli', 'main.js');
+  const served = { edu: EDU, nvme: NVME };
+  const begin = Object.entries(served).map(
+    ([name, address]) => `
+'${process.execPath}' '${cli}' serve pci:${address} --socket /var/tmp/${name}.sock --mode 660 --group nogroup \
+  --ready-fd 3 3>/var/tmp/${name}.ready >/var/tmp/${name}.log 2>&1 &
+for i in $(seq 60); do [ -s /var/tmp/${name}.ready ] && break; sleep 1; done
+[ -s /var/tmp/${name}.ready ] || cat /var/tmp/${name}.log`,
+  );
+  const asNobody = `${begin.join('')}
+export VFIO_USER_TEST_EDU=/var/tmp/edu.sock VFIO_USER_TEST_NVME=/var/tmp/nvme.sock 
+unset VFIO_USER_TEST_PCI VFIO_USER_TEST_FUNCTIONS
+export HOME=/var/tmp/nobody TMPDIR=/var/tmp/nobody
+mkdir /var/tmp/nobody; chown 65534:65534 /var/tmp/nobody
+as_nobody='setpriv --reuid 65534 --regid 65534 --clear-groups'
+if $as_nobody test -r '${config}' -a -r '${jest}'; then
+  echo 'as nobody, through vfio-user serve'
+  $as_nobody ${run} --cacheDirectory /var/tmp/nobody/jest silicon/edu silicon/nvme 2>&1 || status=1
+else
+  echo 'skip: nobody may not read this clone, so nothing is run through vfio-user serve as an ordinary user'
+fi`;
+  return `${set.join('\n')}
+cd '${ROOT}'
+status=0
+${run} ${only} ${quoted} 2>&1 || status=1
+${patterns.length === 0 && only === '' ? asNobody : ''}
+exit $status
+`;
 }
 
 function disk(name) {
@@ -258,6 +298,11 @@ function onlyArguments() {
   return at > 0 ? `-t '${process.argv[at + 1].replaceAll("'", '.')}'` : '';
 }
 
+/** What is left of the command line is jest's. */
+function patterns() {
+  return process.argv.slice(2).filter((one, i, all) => !one.startsWith('--') && all[i - 1] !== '--only');
+}
+
 async function main() {
   const missing = NEEDED.filter((command) => !has(command));
   if (missing.length > 0) {
@@ -269,7 +314,7 @@ async function main() {
   const command =
     at > 0
       ? `cd '${ROOT}'\n${process.argv.slice(at + 1).join(' ')}\n`
-      : specs(compile(), process.argv.includes('--short'), onlyArguments());
+      : specs(compile(), process.argv.includes('--short'), onlyArguments(), patterns());
   let found;
   try {
     found = kernel();
@@ -277,7 +322,7 @@ async function main() {
     console.log(`skip: Debian's kernel cannot be had, so nothing is run in a guest: ${error.message}`);
     return;
   }
-  const { file, modules } = found;
+  const { file, ...modules } = found;
   const first = initrd(modules, command);
   for (let attempt = 0; attempt < ATTEMPTS; attempt++) {
     const status = await boot(file, first);

@@ -8,6 +8,7 @@ import {
   type PciHeader,
 } from '../pci/index.js';
 import { deviceFlagNames, irqFlagNames, regionFlagNames } from '../protocol/index.js';
+import type { PciFunction } from '../vfio/pci-functions.js';
 import { regionName } from './region-names.js';
 
 export interface DeviceReport {
@@ -19,7 +20,10 @@ export interface DeviceReport {
   name: string | null;
   flags: number;
   flagNames: string[];
-  negotiated: Negotiated;
+  /** null for a PCI function of this machine that was not opened: sysfs was read. */
+  negotiated: Negotiated | null;
+  /** A PCI function of this machine: its driver and IOMMU group; null for all else. */
+  pci: PciFunction | null;
   regions: RegionReport[];
   irqs: IrqReport[];
   config: ConfigReport | null;
@@ -55,7 +59,7 @@ export interface ConfigReport {
   problems: readonly string[];
 }
 
-export function describeDevice(device: Device, socket: string): DeviceReport {
+export function describeDevice(device: Device, socket: string, pci: PciFunction | null = null): DeviceReport {
   const config = device.hasConfig ? describeConfig(device) : null;
   return {
     socket,
@@ -65,6 +69,7 @@ export function describeDevice(device: Device, socket: string): DeviceReport {
     flags: device.info.flags,
     flagNames: deviceFlagNames(device.info.flags),
     negotiated: device.negotiated,
+    pci,
     regions: device.regions.map(({ index, size, flags, areas }) => ({
       index,
       name: regionName(index, device.isPci),

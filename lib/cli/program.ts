@@ -54,6 +54,13 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
     },
   },
   {
+    group: 'Hardware of this machine:',
+    verbs: {
+      pci: async () => (await import('./verbs/pci.js')).registerPci,
+      serve: async () => (await import('./verbs/serve.js')).registerServe,
+    },
+  },
+  {
     group: 'Without a device of your own:',
     verbs: { emulate: async () => (await import('./verbs/emulate.js')).registerEmulate },
   },
@@ -79,6 +86,8 @@ SOCKET is where the server listens:
   tls://HOST:PORT   TLS, with --tls-ca, --tls-cert, --tls-key, --tls-servername
   ssh://USER@HOST/run/dev.sock   a Unix socket of another machine, by ssh
   vsock://CID:PORT  the host of a virtual machine, or one of its guests
+or a PCI function of this machine, which the kernel's vfio-pci has (docs/silicon.md):
+  pci:0000:01:00.0  or pci:01:00.0
 
 REGION is bar0 to bar5, rom, config or vga, or an index. Numbers are decimal, or hexadecimal after 0x.
 

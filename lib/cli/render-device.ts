@@ -2,7 +2,10 @@
 import type { Colors } from './global-options.js';
 import { renderConfig } from './render-config.js';
 import type { DeviceReport, IrqReport, RegionReport } from './describe-device.js';
+import type { Negotiated } from '../index.js';
+import type { PciFunction } from '../vfio/pci-functions.js';
 import { printable } from './errors.js';
+import { titleOf } from './render-pci.js';
 import { pciId } from '../pci/index.js';
 import { toJson } from './json.js';
 import { byteCount, columns, hex } from './format-text.js';
@@ -13,7 +16,10 @@ export function renderDevice(report: DeviceReport, colors: Colors): string {
   const sections = [
     `${colors.bold(ids)}${name === null ? '' : `  ${name}`}  at ${printable(report.socket)}`,
     section('Device', columns([['flags', flags(report.flagNames)]]), colors),
-    section('Protocol', columns(protocolRows(report)), colors),
+    ...(report.pci === null ? [] : [section('PCI function', columns(functionRows(report.pci)), colors)]),
+    ...(report.negotiated === null
+      ? []
+      : [section('Protocol', columns(protocolRows(report.negotiated)), colors)]),
     section('Regions', regionTable(report.regions, colors), colors),
     section('Interrupts', irqTable(report.irqs, colors), colors),
   ];
@@ -28,7 +34,18 @@ function section(title: string, body: string, colors: Colors): string {
   return `${colors.bold(title)}\n${body}`;
 }
 
-function protocolRows({ negotiated }: DeviceReport): string[][] {
+function functionRows(pci: PciFunction): string[][] {
+  const others = pci.groupMembers.filter(({ address }) => address !== pci.address);
+  const members = others.map(({ address, driver }) => `${address} (${driver ?? 'no driver'})`);
+  return [
+    ['what', titleOf(pci)],
+    ['driver', pci.driver ?? 'none'],
+    ['IOMMU group', pci.iommuGroup ?? 'none'],
+    ...(members.length === 0 ? [] : [['with', members.join(', ')]]),
+  ];
+}
+
+function protocolRows(negotiated: Negotiated): string[][] {
   const { major, minor, twinSocket, capabilities } = negotiated;
   const { maxMsgFds, maxDataXferSize, maxDmaMaps, pgsizes, writeMultiple, sparseMmapFds, migration, other } =
     capabilities;

@@ -276,12 +276,7 @@ async function pciOpener(address: unknown, reset?: ResetKind): Promise<Opener> {
     open: async () => {
       const { openModel } = await import('../emulator/in-process.js');
       device = new KernelDevice(name, reset);
-      const { pageSizes, mappingsLeft } = device.iommu;
-      return openModel(device, {
-        pgsizes: pageSizes,
-        maxMsgFds: MAX_MESSAGE_FDS,
-        ...(mappingsLeft !== undefined && { maxDmaMaps: mappingsLeft }),
-      });
+      return openModel(device, { maxMsgFds: MAX_MESSAGE_FDS });
     },
     hardware: () => device?.hardware,
     close: () => device?.close(),

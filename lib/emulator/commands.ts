@@ -65,7 +65,7 @@ export class Commands {
   readonly #negotiated: Negotiated;
   readonly #regions: RegionTable;
   /** Whether region fds can reach the client. */
-  readonly #passesFds: boolean;
+  readonly #sharesFds: boolean;
 
   constructor(
     device: DeviceModel,
@@ -73,14 +73,14 @@ export class Commands {
     client: ClientState,
     settings: Settings,
     negotiated: Negotiated,
-    passesFds: boolean,
+    sharesFds: boolean,
   ) {
     this.#device = device;
     this.#client = client;
     this.#settings = settings;
     this.#negotiated = negotiated;
     this.#regions = regions;
-    this.#passesFds = passesFds && negotiated.client.maxMsgFds > 0;
+    this.#sharesFds = sharesFds && negotiated.client.maxMsgFds > 0;
   }
 
   /**
@@ -171,7 +171,7 @@ export class Commands {
   /** A reply that argsz cuts short says how much the whole takes; fd and capabilities come with the whole. */
   #getRegionInfo({ bytes, start, end }: Message): Reply {
     const { argsz, index } = decodeGetRegionInfo(bytes, start, end);
-    const { info, fd } = this.#regions.describe(index, this.#passesFds);
+    const { info, fd } = this.#regions.describe(index, this.#sharesFds);
     const payload = encodeRegionInfo(info, argsz);
     const isWhole = payload.readUInt32LE(0) <= argsz;
     return { payload, fds: fd === undefined || !isWhole ? null : [fd] };
@@ -180,7 +180,7 @@ export class Commands {
   #getRegionIoFds({ bytes, start, end }: Message): Reply {
     const { argsz, index } = decodeGetRegionIoFds(bytes, start, end);
     this.#regions.describe(index, false);
-    const offer = this.#passesFds ? this.#regions.ioFds(index) : undefined;
+    const offer = this.#sharesFds ? this.#regions.ioFds(index) : undefined;
     const payload = encodeRegionIoFds(index, offer?.subRegions ?? [], argsz);
     const isWhole = payload.readUInt32LE(0) <= argsz;
     return { payload, fds: offer === undefined || !isWhole ? null : offer.fds };

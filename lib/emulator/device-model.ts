@@ -48,6 +48,8 @@ export interface Hardware {
   readonly addresses?: readonly AddressRange[] | undefined;
   /** Why the device has no `reset`, where that is known. */
   readonly whyNoReset?: string | undefined;
+  /** What its IOMMU takes: page sizes, or'ed together, and how many mappings; undefined where nobody says. */
+  readonly limits?: { readonly pgsizes: bigint; readonly maxDmaMaps: number | undefined } | undefined;
   /** Lets the device reach the client's memory, all of the mapping, at these addresses. */
   mapDma(memory: NativeMapping, request: Pick<DmaMap, 'address' | 'size' | 'flags'>): void;
   unmapDma(request: Pick<DmaMap, 'address' | 'size'>): void;

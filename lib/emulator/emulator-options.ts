@@ -7,6 +7,7 @@ import * as option from '../options.js';
 import { DEFAULT_MAX_DATA_XFER_SIZE, DEFAULT_MAX_DMA_MAPS, DEFAULT_PGSIZES } from '../protocol/constants.js';
 import { MAX_MESSAGE_FDS } from '../transport/index.js';
 import { CommandMetrics } from './command-metrics.js';
+import type { Hardware } from './device-model.js';
 import type { DirtyTelling } from './dirty-tracking.js';
 import type { Intercept } from './faults.js';
 import { fdsForClients, mappingsForClients, queuedFdsFor } from '../process-limits.js';
@@ -38,7 +39,12 @@ export interface EmulatorOptions {
    * the file descriptors that the process may have (RLIMIT_NOFILE).
    */
   maxEventFds?: number;
-  /** The page sizes of DMA mappings, or'ed together; 4096 by default. The smallest is what mappings are aligned to. */
+  /**
+   * Whether clients may map what can be mapped of the regions, and write doorbells by fd; 'always' by default. With 'never' all
+   * accesses are messages, and no fd of the device's leaves the process. Of hardware it would be the fd that its owner has.
+   */
+  mmap?: 'always' | 'never';
+  /** The page sizes of DMA mappings, or'ed together; 4096 by default, of hardware those of its IOMMU. The smallest is what mappings are aligned to. */
   pgsizes?: bigint;
   /** How a client can learn which of its memory the device wrote through mappings; 'none' by default. */
   dirtyPages?: DirtyTelling;
@@ -103,6 +109,7 @@ export const EMULATOR_CHECKS: option.Checks<EmulatorOptions> = {
   maxMsgFds: option.wholeNumber(0, MAX_MESSAGE_FDS),
   maxDmaMaps: option.wholeNumber(0, MOST_DMA_MAPS),
   maxEventFds: option.wholeNumber(0, MOST_FDS),
+  mmap: option.oneOf('always', 'never'),
   pgsizes: option.bigInteger(1n, UINT64_MAX),
   dirtyPages: option.oneOf('none', 'logging', 'legacy', 'unmap'),
   dmaTimeoutMs: option.wholeNumber(1, MAX_TIMER_MS),
@@ -117,19 +124,26 @@ export const EMULATOR_CHECKS: option.Checks<EmulatorOptions> = {
 };
 export const EMULATOR_OPTIONS = new option.OptionTable<EmulatorOptions>(EMULATOR_CHECKS);
 
-/** Fills in the defaults of options that were checked, for a server that has `places` clients at the same time. */
-export function settingsOf(options: EmulatorOptions, places = 1): Settings {
+/**
+ * Fills in the defaults of options that were checked, for a server that has `places` clients at the same time. Hardware takes
+ * no more than its IOMMU does.
+ */
+export function settingsOf(options: EmulatorOptions, places = 1, hardware?: Hardware): Settings {
+  const limits = hardware?.limits;
   return {
     minor: options.minor ?? 2,
     twinSocket: options.twinSocket ?? true,
     writeMultiple: options.writeMultiple ?? true,
     maxDataXferSize: options.maxDataXferSize ?? DEFAULT_MAX_DATA_XFER_SIZE,
     maxMsgFds: options.maxMsgFds ?? STRICTEST_MAX_MSG_FDS,
-    maxDmaMaps: options.maxDmaMaps ?? shareOf(mappingsForClients(), places),
+    maxDmaMaps:
+      options.maxDmaMaps ?? Math.min(shareOf(mappingsForClients(), places), limits?.maxDmaMaps ?? Infinity),
     maxEventFds: options.maxEventFds ?? shareOf(fdsForClients(), places),
     maxQueuedFds: queuedFdsFor(places),
-    tellsMaxDmaMaps: (options.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS) !== DEFAULT_MAX_DMA_MAPS,
-    pgsizes: options.pgsizes ?? DEFAULT_PGSIZES,
+    tellsMaxDmaMaps:
+      (options.maxDmaMaps ?? limits?.maxDmaMaps ?? DEFAULT_MAX_DMA_MAPS) !== DEFAULT_MAX_DMA_MAPS,
+    mmap: options.mmap ?? 'always',
+    pgsizes: options.pgsizes ?? limits?.pgsizes ?? DEFAULT_PGSIZES,
     dirtyPages: options.dirtyPages ?? 'none',
     dmaTimeoutMs: options.dmaTimeoutMs ?? 5_000,
     versionTimeoutMs: options.versionTimeoutMs ?? 5_000,

@@ -316,13 +316,13 @@ export class EmulatorSession implements TransportHandler {
   #open(message: Message, negotiated: Negotiated): void {
     const device = this.#device;
     const settings = this.#settings;
-    const { passesFds } = this.#transport;
+    const sharesFds = this.#transport.passesFds && settings.mmap === 'always';
     const twin = negotiated.twinSocket ? this.#makeTwin() : undefined;
     this.#requests = new ServerRequests(twin?.output ?? this.#output, settings.dmaTimeoutMs, () =>
       this.#throttle(),
     );
     this.#client = new ClientState(device, settings, this.#requests, negotiated.client.maxDataXferSize);
-    this.#commands = new Commands(device, this.#regions, this.#client, settings, negotiated, passesFds);
+    this.#commands = new Commands(device, this.#regions, this.#client, settings, negotiated, sharesFds);
     this.#state = 'open';
     const fds = twin === undefined ? [] : [twin.clientFd];
     this.#reply(message, {

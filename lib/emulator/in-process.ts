@@ -38,7 +38,7 @@ export function openModel(
   options: EmulatorOptions = {},
 ): (handler: TransportHandler) => Transport {
   // Two sockets would be two ways for what has one order.
-  const settings = settingsOf({ ...options, twinSocket: false });
+  const settings = settingsOf({ ...options, twinSocket: false }, 1, device.hardware);
   const plan = planOf('connect', options.faults, device);
   const sessions = new Set<EmulatorSession>();
   const endServer = (reason: VfioUserError): void => {

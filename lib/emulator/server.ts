@@ -72,8 +72,13 @@ export async function serve(device: DeviceModel, options: ServeOptions): Promise
   const { path, mode = 0o600, backlog = 16, clients = 'one', maxClients = DEFAULT_MAX_CLIENTS } = options;
   const address = listeningPath('serve: path', path);
   const places = clients === 'one' ? 1 : maxClients;
-  const settings = settingsOf(options, places);
   checkDevice(device);
+  if (device.hardware !== undefined && places > 1) {
+    throw new RangeError(
+      "serve: clients must be 'one' for hardware, whose memory and interrupts are one client's",
+    );
+  }
+  const settings = settingsOf(options, places, device.hardware);
   const plan = planOf('serve', options.faults, device);
   const socket = await listenAt(address, backlog, mode);
   return new EmulatorServer(device, plan, settings, { socket, path, places });
@@ -89,8 +94,8 @@ export async function serve(device: DeviceModel, options: ServeOptions): Promise
 export function serveFd(device: DeviceModel, fd: number, options: EmulatorOptions = {}): EmulatorServer {
   EMULATOR_OPTIONS.check('serveFd', options);
   integer('serveFd: fd', fd, 0, MOST_FD);
-  const settings = settingsOf(options);
   checkDevice(device);
+  const settings = settingsOf(options, 1, device.hardware);
   const plan = planOf('serveFd', options.faults, device);
   return new EmulatorServer(device, plan, settings, { open: openFd(fd) });
 }
@@ -107,8 +112,8 @@ export function serveStream(
   EMULATOR_OPTIONS.check('serveStream', options);
   const problem = option.duplex(stream, 'serveStream', 'stream');
   if (problem !== undefined) throw problem;
-  const settings = settingsOf(options);
   checkDevice(device);
+  const settings = settingsOf(options, 1, device.hardware);
   const plan = planOf('serveStream', options.faults, device);
   const open = (handler: TransportHandler): Transport => new DuplexTransport(stream, 'the client', handler);
   return new EmulatorServer(device, plan, settings, { open });

@@ -55,6 +55,7 @@ export class KernelDevice implements DeviceModel {
   readonly irqs: readonly IrqModel[];
   /** Undefined where the function has no way to be reset. */
   readonly reset: (() => void) | undefined;
+  /** @internal */
   readonly hardware: Hardware;
   readonly #opened: OpenedDevice;
   readonly #configOffset: number;
@@ -84,9 +85,11 @@ export class KernelDevice implements DeviceModel {
       opened.close();
       throw error;
     }
+    const { pageSizes, mappingsLeft } = opened.iommu;
     this.hardware = {
       addresses: opened.iommu.ranges,
       whyNoReset,
+      limits: { pgsizes: pageSizes, maxDmaMaps: mappingsLeft },
       mapDma: (memory, request) => this.#mapDma(memory, request),
       unmapDma: (request) => this.#unmapDma(request),
       setIrqs: (request, fds) => this.#irqs.set(request, fds),
@@ -99,7 +102,10 @@ export class KernelDevice implements DeviceModel {
     return this.#opened.iommu;
   }
 
-  /** Nobody has it: what the next client finds is a device that was reset, where it can be. */
+  /**
+   * Nobody has it: what the next client finds is a device that was reset, where it can be.
+   * @throws DeviceError with the kernel's errno, where it has a way to be reset that did not work.
+   */
   detach(): void {
     this.reset?.();
   }

@@ -67,6 +67,7 @@ describe('what a server says of itself', () => {
   /** A server that would like to paint the terminal. */
   const report: DeviceReport = {
     socket: '/run/\u001b[31m',
+    pci: null,
     vendorId: null,
     deviceId: null,
     name: null,

@@ -10,7 +10,8 @@ import {
   type Subject,
 } from '../../doctor/index.js';
 import { VfioUserError } from '../../errors.js';
-import { endpointOf } from '../endpoint.js';
+import { endpointOf, pciFunctionOf } from '../endpoint.js';
+import { doctorPci } from '../pci-doctor.js';
 import { printable, UsageError } from '../errors.js';
 import { colorsOf, type GlobalOptions } from '../global-options.js';
 import { toJson } from '../json.js';
@@ -44,6 +45,10 @@ Other examples:
   $ vfio-user doctor /run/dev.sock --only stream --only header --json
   $ vfio-user doctor /run/dev.sock --json > dev.json; vfio-user info /run/dev.sock --quirks dev.json
 
+Of a PCI function of this machine it finds out whether it can be driven from here: IOMMU, driver, group, permission, interrupt
+remapping, locked memory, reset, BARs, and what mends each. Where nothing is in the way it is opened, and so reset; not with --gentle.
+  $ vfio-user doctor pci:0000:01:00.0
+
 Exit status: 0 where no rule is broken, 1 where one is, where not all could be tried (nobody listens, or the server went
 away), and where nothing was (--only names what needs --write).`;
 
@@ -69,6 +74,8 @@ async function doctor(socket: string | undefined, options: DoctorOptions, comman
     throw new UsageError('doctor takes a SOCKET, or --spawn with a command');
   if (options.json === true && options.markdown === true)
     throw new UsageError('--json and --markdown exclude each other');
+  const pci = socket === undefined ? undefined : pciFunctionOf(socket);
+  if (pci !== undefined) return doctorFunction(pci, options, command);
   const { timeout, wait } = command.optsWithGlobals<GlobalOptions>();
   const progress = startProgress();
   let report: DoctorReport;
@@ -94,6 +101,21 @@ async function doctor(socket: string | undefined, options: DoctorOptions, comman
   await print(rendered(report, options, command));
   const problem = problemOf(report, options.only ?? []);
   if (problem !== undefined) throw problem;
+}
+
+/** Of hardware there are no rules of the protocol to try: whether it can be driven from here. */
+async function doctorFunction(address: string, options: DoctorOptions, command: Command): Promise<void> {
+  const { json = false, gentle = false, only = [] } = options;
+  for (const name of ['write', 'markdown', 'probeTimeout', 'name'] as const) {
+    if (options[name] !== undefined)
+      throw new UsageError(`doctor pci:ADDRESS takes --json, --gentle and --only, not --${spelled(name)}`);
+  }
+  await doctorPci(address, { json, gentle, only }, colorsOf(command));
+}
+
+/** `probeTimeout` as `probe-timeout`. */
+function spelled(name: string): string {
+  return name.replaceAll(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
 }
 
 /** Prints what is known by then: the work ends by itself. */

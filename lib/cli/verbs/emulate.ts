@@ -13,7 +13,6 @@ import {
   type ServeOptions,
 } from '../../emulator/index.js';
 import { closeDevice, isModulePath, loadDeviceModule } from '../device-module.js';
-import { listeningAddress } from '../endpoint.js';
 import {
   DEVICE_FAULTS_HELP,
   addFaultOptions,
@@ -22,18 +21,12 @@ import {
   reportText,
   type FaultOptions,
 } from '../fault-options.js';
-import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
-import { print } from '../output.js';
-import { untilStopped } from '../stop-signals.js';
 import { UsageError, printable } from '../errors.js';
+import { print } from '../output.js';
 import { byteSize, length } from '../numbers.js';
+import { addServerOptions, checkServerOptions, runServer, type ServerOptions } from '../server-options.js';
 
-type EmulateOptions = EmulateNvmeOptions &
-  FaultOptions & {
-    socket: string;
-    migration?: 'stop-copy' | 'pre-copy';
-    metrics?: MetricsAddress;
-  };
+type EmulateOptions = EmulateNvmeOptions & ServerOptions & FaultOptions & { migration?: 'stop-copy' | 'pre-copy' };
 
 const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
@@ -71,17 +64,14 @@ export function registerEmulate(program: Command): void {
   const command = program
     .command('emulate')
     .description('serve an emulated device, to try things on')
-    .addArgument(deviceArgument())
-    .requiredOption('--socket <path>', 'where to listen: a path, or @name for an abstract socket')
-    .addOption(
-      new Option('--migration <kind>', 'ram: its state can be saved and restored').choices([
-        'stop-copy',
-        'pre-copy',
-      ]),
-    );
-  addFaultOptions(addMetricsOption(addNvmeOptions(command)))
-    .addHelpText('after', HELP)
-    .action(emulate);
+    .addArgument(deviceArgument());
+  addServerOptions(command).addOption(
+    new Option('--migration <kind>', 'ram: its state can be saved and restored').choices([
+      'stop-copy',
+      'pre-copy',
+    ]),
+  );
+  addFaultOptions(addNvmeOptions(command)).addHelpText('after', HELP).action(emulate);
 }
 
 /** Completed as one of the names; a module is a device as well. */
@@ -94,19 +84,13 @@ function deviceArgument(): Argument {
 }
 
 async function emulate(name: string, options: EmulateOptions): Promise<void> {
-  const { socket } = options;
-  const path = listeningAddress(socket);
+  checkServerOptions(options);
   const faults = await faultPlanOf(options, await namesOf(options));
-  const stopped = untilStopped();
   const device = isModulePath(name) ? await loadDeviceModule(name) : await DEVICES[name]!(options);
   try {
     // What migrates says which of its client's memory it wrote, too.
     const dirtyPages = options.migration === undefined ? 'none' : 'logging';
-    await using server = await start(device, { path, dirtyPages }, faults);
-    await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
-    await print(`listening on ${socket}\n`);
-    await Promise.race([stopped, server.closed]);
-    await server.close();
+    await runServer(options, (where) => start(device, { ...where, dirtyPages }, faults));
     if (faults !== undefined) await print(`${reportText(faults.report())}\n`);
   } finally {
     await closeDevice(device);

@@ -3,7 +3,6 @@ import { stat } from 'node:fs/promises';
 import { Option, type Command } from 'commander';
 import { proxy, type ListenAddress, type ProxyOptions, type ServerAddress } from '../../proxy/index.js';
 import { UsageError, printable } from '../errors.js';
-import { addressOf, endpointOf } from '../endpoint.js';
 import {
   DEVICE_FAULTS_HELP,
   addFaultOptions,
@@ -13,10 +12,12 @@ import {
   type FaultOptions,
 } from '../fault-options.js';
 import { addMetricsOption, serveMetrics, type MetricsAddress } from '../metrics-server.js';
+import { addressOf, endpointOf, pciFunctionOf } from '../endpoint.js';
 import { tlsOf, type GlobalOptions } from '../global-options.js';
 import { byteSize, length, size } from '../numbers.js';
 import { print } from '../output.js';
 import { describeEvent, summaryOf } from '../proxy-report.js';
+import { serveLocally } from '../serve-locally.js';
 import { untilStopped } from '../stop-signals.js';
 
 interface Options extends FaultOptions {
@@ -37,7 +38,7 @@ interface Options extends FaultOptions {
 
 const HELP = `
 Clients connect to --listen as though it were the server. --listen and --connect are a path, @name for an abstract
-socket, or tcp:HOST:PORT (where no file descriptors pass). Each client gets a connection of its own to the server when its
+socket, or tcp:HOST:PORT (where no file descriptors pass); --connect may be pci:ADDRESS, too. Each client gets a connection of its own to the server when its
 first message has come. With --max-clients at once the next 64 wait; who says nothing goes, after 5 s or when others wait.
 Log lines and the summary at the end go to stdout, what happens besides to stderr. Runs until it is interrupted.
 Log lines that come faster than they are read are left out, 4 MiB wait, and a line says how many; a capture has them all,
@@ -106,12 +107,14 @@ async function run(options: Options, command: Command): Promise<void> {
   const names = await namesOf(options);
   const faults = await faultPlanOf(options, names);
   const stopped = untilStopped();
+  const pci = pciFunctionOf(options.connect);
+  await using local = pci === undefined ? undefined : await serveLocally(pci);
   await using server = await start({
     ...(faults !== undefined && { faults }),
     ...traceOf(options),
     ...(names !== undefined && { registers: names }),
     listen: listenAddress(options.listen),
-    connect: serverAddress(options.connect),
+    connect: local?.path ?? serverAddress(options.connect),
     timeoutMs: timeout,
     waitForSocket: wait,
     ...(tls !== undefined && { tls }),
@@ -126,7 +129,7 @@ async function run(options: Options, command: Command): Promise<void> {
   });
   await using _metrics = await serveMetrics(options.metrics, () => server.metrics());
   await print(`listening on ${printable(shownAddress(options.listen, server.address))}\n`);
-  await warnWithoutServer(options.connect, wait);
+  if (local === undefined) await warnWithoutServer(options.connect, wait);
   await stopped;
   await server.close();
   await print(`${[summaryOf(server.counters), reportText(faults?.report())].filter(Boolean).join('\n')}\n`);

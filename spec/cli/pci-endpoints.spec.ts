@@ -1,0 +1,85 @@
+/** Whatever takes a SOCKET takes `pci:ADDRESS`: the table has every verb, as the program says which there are. */
+import { afterAll, describe, expect, test } from '@jest/globals';
+import { existsSync, writeFileSync } from 'node:fs';
+import type { Command } from 'commander';
+import { buildProgram } from '../../lib/cli/program.js';
+import { UART_SVD } from '../registers/uart.js';
+import { Scratch } from './cli.js';
+
+const NOBODY = 'pci:ffff:ff:1f.7';
+const scratch = new Scratch();
+const map = scratch.path('uart.svd');
+writeFileSync(map, UART_SVD);
+afterAll(() => scratch.remove());
+
+/** What each verb wants beside its SOCKET, which `@` stands for. */
+const VERBS: Readonly<Record<string, readonly string[]>> = {
+  info: ['@'],
+  lspci: ['@'],
+  doctor: ['@'],
+  read: ['@', 'bar0', '0'],
+  write: ['@', 'bar0', '0', '1'],
+  dump: ['@', 'bar0', '--output', '/dev/null'],
+  config: ['@', 'COMMAND'],
+  'registers show': ['@', '--map', 'MAP'],
+  'registers check': ['@', '--map', 'MAP'],
+  'registers diff': ['@', '--map', 'MAP'],
+  'registers watch': ['@', '--map', 'MAP'],
+  'irq watch': ['@'],
+  reset: ['@'],
+  'migrate save': ['@', '/dev/null'],
+  'migrate restore': ['@', '/dev/null'],
+  'migrate state': ['@'],
+  repl: ['@'],
+  'nvme identify': ['@'],
+  'nvme smart': ['@'],
+  'nvme read': ['@', '--output', '/dev/null'],
+  'nvme write': ['@', '--input', 'MAP'],
+  'nvme bench': ['@'],
+  'bench region': ['@'],
+  serve: ['@', '--socket', '/tmp/vfio-user-never'],
+  proxy: ['--listen', '/tmp/vfio-user-never', '--connect', '@'],
+};
+
+function leaves(command: Command, path: string): [path: string, command: Command][] {
+  return command.commands.flatMap((child) => {
+    const name = `${path} ${child.name()}`.trim();
+    return child.commands.length > 0 ? leaves(child, name) : [[name, child] as [string, Command]];
+  });
+}
+
+const takesDevice = ([, command]: [string, Command]): boolean =>
+  command.registeredArguments.some((argument) => argument.name() === 'SOCKET') ||
+  command.options.some((option) => option.long === '--connect') ||
+  command.name() === 'serve';
+
+async function failure(verb: string, endpoint: string): Promise<Error> {
+  const program = await buildProgram();
+  const args = VERBS[verb]!.map((arg) => (arg === '@' ? endpoint : arg === 'MAP' ? map : arg));
+  try {
+    await program.parseAsync([...verb.split(' '), ...args], { from: 'user' });
+  } catch (error) {
+    return error as Error;
+  }
+  throw new Error(`${verb} did not fail`);
+}
+
+describe('pci:ADDRESS', () => {
+  test('is taken by all verbs that take a SOCKET: none is missing here', async () => {
+    const verbs = leaves(await buildProgram(), '').filter(takesDevice);
+    expect(Object.keys(VERBS).sort()).toEqual(verbs.map(([name]) => name).sort());
+  });
+
+  test.each(Object.keys(VERBS))('%s: one that is not there', async (verb) => {
+    const error = await failure(verb, NOBODY);
+    expect(error.message).toMatch(/^there is no PCI device ffff:ff:1f\.7/);
+    expect(error).toMatchObject({ code: 'ENODEV' });
+    expect(existsSync('/tmp/vfio-user-never')).toBe(false);
+  });
+
+  test.each(Object.keys(VERBS))('%s: one that is no address is wrong usage', async (verb) => {
+    const error = await failure(verb, 'pci:nonsense');
+    expect(error.name).toBe('UsageError');
+    expect(error.message).toMatch(/^'pci:nonsense' is no PCI function: it must be a PCI address such as/);
+  });
+});
