@@ -36,7 +36,7 @@ const MODULE = '/sys/module/vfio_iommu_type1';
 /** /proc/self/status, CapEff: CAP_IPC_LOCK, which no limit of locked memory is for. */
 const IPC_LOCK = 1n << 14n;
 /** DMA memory is cut from arenas of this size. In bytes. */
-const ARENA = 2 << 20;
+const ARENA = 4 << 20;
 /** What a driver with some queues takes. In bytes. */
 const ENOUGH = 64 << 20;
 const BARS = 6;

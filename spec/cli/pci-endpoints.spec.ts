@@ -33,6 +33,25 @@ const VERBS: Readonly<Record<string, readonly string[]>> = {
   repl: ['@'],
   'nvme identify': ['@'],
   'nvme smart': ['@'],
+  'nvme list': ['@'],
+  'nvme id-ctrl': ['@'],
+  'nvme id-ns': ['@'],
+  'nvme smart-log': ['@'],
+  'nvme error-log': ['@'],
+  'nvme fw-log': ['@'],
+  'nvme get-log': ['@', '--log-id', '2', '--log-len', '512'],
+  'nvme get-feature': ['@', '--feature-id', '7'],
+  'nvme set-feature': ['@', '--feature-id', '7', '--value', '0'],
+  'nvme show-regs': ['@'],
+  'nvme flush': ['@'],
+  'nvme write-zeroes': ['@', '--start-block', '0', '--block-count', '0'],
+  'nvme dsm': ['@', '--ad', '--slbs', '0', '--blocks', '1'],
+  'nvme compare': ['@', '--data', 'MAP'],
+  'nvme reset': ['@'],
+  'nvme format': ['@', '--force'],
+  'nvme admin-passthru': ['@', '--opcode', '6', '--data-len', '4096', '--read'],
+  'nvme io-passthru': ['@', '--opcode', '0'],
+  'migrate move': ['@', '/run/nowhere.sock'],
   'nvme read': ['@', '--output', '/dev/null'],
   'nvme write': ['@', '--input', 'MAP'],
   'nvme bench': ['@'],
@@ -49,7 +68,7 @@ function leaves(command: Command, path: string): [path: string, command: Command
 }
 
 const takesDevice = ([, command]: [string, Command]): boolean =>
-  command.registeredArguments.some((argument) => argument.name() === 'SOCKET') ||
+  command.registeredArguments.some((argument) => ['SOCKET', 'SOURCE'].includes(argument.name())) ||
   command.options.some((option) => option.long === '--connect') ||
   command.name() === 'serve';
 
