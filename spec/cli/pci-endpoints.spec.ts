@@ -51,6 +51,7 @@ const VERBS: Readonly<Record<string, readonly string[]>> = {
   'nvme format': ['@', '--force'],
   'nvme admin-passthru': ['@', '--opcode', '6', '--data-len', '4096', '--read'],
   'nvme io-passthru': ['@', '--opcode', '0'],
+  'virtio info': ['@'],
   'migrate move': ['@', '/run/nowhere.sock'],
   'nvme read': ['@', '--output', '/dev/null'],
   'nvme write': ['@', '--input', 'MAP'],

@@ -26,7 +26,9 @@ import { print } from '../output.js';
 import { byteSize, length } from '../numbers.js';
 import { addServerOptions, checkServerOptions, runServer, type ServerOptions } from '../server-options.js';
 
-type EmulateOptions = EmulateNvmeOptions & ServerOptions & FaultOptions & { migration?: 'stop-copy' | 'pre-copy' };
+type EmulateOptions = EmulateNvmeOptions &
+  ServerOptions &
+  FaultOptions & { migration?: 'stop-copy' | 'pre-copy' };
 
 const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel | Promise<DeviceModel>>> = {
   edu: () => new EduDevice(),
