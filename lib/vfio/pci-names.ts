@@ -39,7 +39,7 @@ export class PciNames {
     const vendors = text.slice(0, CLASSES.exec(text)?.index);
     this.#vendors = new Map();
     for (const [, id = '', name = '', devices = ''] of vendors.matchAll(
-      /^([\da-f]{4})  (.+)\n((?:[\t#].*\n)*)/gm,
+      /^([\da-f]{4}) {2}(.+)\n((?:[\t#].*\n)*)/gm,
     ))
       this.#vendors.set(Number.parseInt(id, 16), { name, devices });
     return this.#vendors;
