@@ -5,7 +5,7 @@
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { afterAll, beforeAll, describe, expect, test } from '@jest/globals';
-import { connect, type Device, type DmaBuffer, type DmaMapping, type Vector } from '../lib/index.js';
+import { connect, migrate, type Device, type DmaBuffer, type DmaMapping, type Vector } from '../lib/index.js';
 import {
   EduDevice,
   FileStore,
@@ -28,6 +28,7 @@ import {
   RegisterPlacement,
 } from '../lib/registers/index.js';
 import { CaptureReader, describe as describeMessage, LineFormatter, openTap } from '../lib/trace/index.js';
+import { describeVirtio } from '../lib/virtio/index.js';
 import { publicFunctions } from './support/public-entries.js';
 
 let server: EmulatorServer;
@@ -67,6 +68,9 @@ const register = () => bindRegisters(map.block('B'), bar()).register('R');
 
 /** Functions with options; what their errors begin with is their name. */
 const TABLE: Readonly<Record<string, [takes: Takes, call: Call]>> = {
+  connect: ['call', (o) => connect({ model: new EduDevice() }, o)],
+  migrate: ['call', (o) => migrate(device, device, o)],
+  describeVirtio: ['sync', (o) => describeVirtio(device, o)],
   'Device.enable': ['call', (o) => device.enable(o)],
   'Device.writeMulti': ['call', (o) => device.writeMulti([{ region: 2, offset: 0, data: four }], o)],
   'Device.fence': ['call', (o) => device.fence(o)],
@@ -169,12 +173,16 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   diagnose: 'spec/doctor',
   'CaptureWriter.open': 'spec/trace',
   replay: 'spec/replay',
+  openRig: 'spec/testing',
+  withRig: 'spec/testing',
+  rigTest: 'spec/testing',
 };
 /**
  * They take ErrorOptions of the language, which ignores what it does not know; NVMe's are in spec/nvme/arguments, virtio's in
- * spec/virtio/blk.spec.ts; a field's are its register's.
+ * spec/virtio/blk.spec.ts, a rig's in spec/testing; a field's are its register's.
  */
-const OTHERS = /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+|(new )?Virtio\w+(\.\w+)?|Field\.\w+)$/;
+const OTHERS =
+  /^(new \w+Error|NvmeController\.\w+|NvmeQueue\.\w+|(new )?Virtio\w+(\.\w+)?|Field\.\w+|Rig\.\w+)$/;
 
 /** What the call fails with. A function that gives a promise must not throw. */
 async function failure(name: string, call: () => unknown): Promise<unknown> {

@@ -210,7 +210,7 @@ describe('vfio-user nvme write', () => {
     expect({ status, stderr }).toEqual({
       status: 2,
       stderr:
-        'vfio-user: there is more data than room in the namespace; the first 16384 blocks have been written\n',
+        'vfio-user: there is more data than room: namespace 1 has 16384 blocks; the first 16384 blocks have been written\n',
     });
   });
 });
