@@ -52,6 +52,8 @@ const VERBS: Readonly<Record<string, readonly string[]>> = {
   'nvme admin-passthru': ['@', '--opcode', '6', '--data-len', '4096', '--read'],
   'nvme io-passthru': ['@', '--opcode', '0'],
   'virtio info': ['@'],
+  'virtio read': ['@', '--output', '/dev/null'],
+  'virtio write': ['@', '--input', 'MAP'],
   'migrate move': ['@', '/run/nowhere.sock'],
   'nvme read': ['@', '--output', '/dev/null'],
   'nvme write': ['@', '--input', 'MAP'],
@@ -68,8 +70,10 @@ function leaves(command: Command, path: string): [path: string, command: Command
   });
 }
 
-const takesDevice = ([, command]: [string, Command]): boolean =>
-  command.registeredArguments.some((argument) => ['SOCKET', 'SOURCE'].includes(argument.name())) ||
+/** rpc answers with its errors: spec/cli/rpc.spec.ts. */
+const takesDevice = ([name, command]: [string, Command]): boolean =>
+  (name !== 'rpc' &&
+    command.registeredArguments.some((argument) => ['SOCKET', 'SOURCE'].includes(argument.name()))) ||
   command.options.some((option) => option.long === '--connect') ||
   command.name() === 'serve';
 
