@@ -74,7 +74,7 @@ const app = await Application.bootstrap({
   groupOrder: ['Modules', ...Object.keys(DOCUMENTS), '*'],
   navigation: { includeGroups: true },
   cleanOutputDir: true,
-  highlightLanguages: ['typescript', 'javascript', 'json', 'console', 'bash', 'yaml', 'c'],
+  highlightLanguages: ['typescript', 'javascript', 'json', 'console', 'bash', 'yaml', 'c', 'python'],
   validation: {
     notExported: true,
     invalidLink: true,
