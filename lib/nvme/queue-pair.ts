@@ -15,6 +15,7 @@
  *
  * Invariant: there are fewer slots than entries, so a slot that is free says that there is room in both rings.
  */
+import { KeptCompletions } from '../commands/kept-completions.js';
 import { CommandSlots, SLOT_OWNED, SLOT_TAGGED } from '../commands/command-slots.js';
 import type { CommandRing, OutstandingCommand } from '../commands/command-ring.js';
 import { ProtocolError } from '../index.js';
@@ -60,10 +61,7 @@ export class QueuePair implements CommandRing {
   answered = 0;
   readonly #cq: CompletionQueue;
   #state: QueuePairState = 'closed';
-  /** Of the slots that are kept, in the order of their completion. */
-  readonly #keptSlots: Uint16Array;
-  readonly #keptStatus: Uint16Array;
-  #keptCount = 0;
+  readonly #kept: KeptCompletions;
 
   constructor({ id, slots, sq, cq, tellsHeadAtOnce }: QueuePairOptions) {
     this.id = id;
@@ -72,8 +70,7 @@ export class QueuePair implements CommandRing {
     this.#cq = new CompletionQueue(cq, tellsHeadAtOnce);
     this.completedTags = new Uint32Array(slots);
     this.completedStatus = new Uint16Array(slots);
-    this.#keptSlots = new Uint16Array(slots);
-    this.#keptStatus = new Uint16Array(slots);
+    this.#kept = new KeptCompletions(this.slots);
   }
 
   get isOpen(): boolean {
@@ -140,11 +137,13 @@ export class QueuePair implements CommandRing {
    * until the next call. Returns their number.
    */
   poll(max = this.slots.count): number {
-    let count = this.#keptCount === 0 ? 0 : this.#reportKept(max);
+    let count = 0;
     const cq = this.#cq;
     const { slots, completedTags, completedStatus } = this;
+    if (!this.#kept.isEmpty) count = this.#kept.report(max, completedTags, completedStatus);
     let consumed = 0;
-    while (count < max) {
+    // No more than there are slots, as in `pollOwned`.
+    while (count < max && consumed < slots.count) {
       const dword3 = cq.next();
       if (dword3 === -1) break;
       const commandId = dword3 & COMMAND_ID_MASK;
@@ -181,7 +180,7 @@ export class QueuePair implements CommandRing {
         break;
       }
       if (slots.isTagged(slot)) {
-        this.#keep(slot, dword3 >>> STATUS_SHIFT);
+        this.#kept.keep(slot, dword3 >>> STATUS_SHIFT);
         this.answered = slots.epoch;
         cq.advance();
       } else {
@@ -203,7 +202,7 @@ export class QueuePair implements CommandRing {
     const owned: number[] = [];
     for (let slot = 0; slot < slots.count; slot++) {
       if (!slots.isOut(slot)) continue;
-      if (slots.isTagged(slot)) this.#keep(slot, STATUS_ABORTED_BY_HOST);
+      if (slots.isTagged(slot)) this.#kept.keep(slot, STATUS_ABORTED_BY_HOST);
       else {
         slots.release(slot);
         owned.push(slot);
@@ -230,26 +229,6 @@ export class QueuePair implements CommandRing {
     const result = this.#cq.result();
     this.#cq.advance();
     this.onCompletion(this.slots.slotOf(dword3 & COMMAND_ID_MASK), dword3 >>> STATUS_SHIFT, result);
-  }
-
-  #keep(slot: number, status: number): void {
-    this.slots.keep(slot);
-    this.#keptSlots[this.#keptCount] = slot;
-    this.#keptStatus[this.#keptCount++] = status;
-  }
-
-  #reportKept(max: number): number {
-    const count = Math.min(max, this.#keptCount);
-    for (let i = 0; i < count; i++) {
-      const slot = this.#keptSlots[i]!;
-      this.completedTags[i] = this.slots.tags[slot]!;
-      this.completedStatus[i] = this.#keptStatus[i]!;
-      this.slots.release(slot);
-    }
-    this.#keptSlots.copyWithin(0, count, this.#keptCount);
-    this.#keptStatus.copyWithin(0, count, this.#keptCount);
-    this.#keptCount -= count;
-    return count;
   }
 
   #violate(commandId: number): void {

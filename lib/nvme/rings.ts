@@ -2,6 +2,8 @@
  * The rings of a queue pair, and the doorbells by which the controller learns of their tail and head (NVM Express Base 2.0,
  * sections 3.3.1, 3.3.3.1 and 4.2): memory that both sides look at, and what keeps their accesses in order.
  */
+import { LatestWrite } from '../commands/latest-write.js';
+import { loadAcquire, passesEventIndex, storeRelease } from '../commands/shared-memory-order.js';
 import type { MappedArea, Region } from '../index.js';
 
 /**
@@ -232,44 +234,22 @@ export class MappedDoorbell implements Doorbell {
 
 export class MessageDoorbell implements Doorbell {
   readonly kind = 'message';
-  readonly #region: Region;
-  readonly #offset: number;
-  readonly #onError: (error: unknown) => void;
+  readonly #write: LatestWrite;
   #value = 0;
-  #isSending = false;
-  #isStale = false;
-  #isRetired = false;
 
   /** `onError` hears of a write that failed: the controller may not know of commands then. */
   constructor(region: Region, offset: number, onError: (error: unknown) => void) {
-    this.#region = region;
-    this.#offset = offset;
-    this.#onError = onError;
+    this.#write = new LatestWrite(() => region.writeUInt32(offset, this.#value), onError);
   }
 
   write(value: number): void {
     this.#value = value;
-    if (this.#isSending) this.#isStale = true;
-    else void this.#send();
+    this.#write.request();
   }
 
   /** The value of a queue that is gone must not reach the one that is made in its place. */
   retire(): void {
-    this.#isRetired = true;
-  }
-
-  async #send(): Promise<void> {
-    this.#isSending = true;
-    try {
-      do {
-        this.#isStale = false;
-        await this.#region.writeUInt32(this.#offset, this.#value);
-      } while (this.#isStale && !this.#isRetired);
-    } catch (error) {
-      if (!this.#isRetired) this.#onError(error);
-    } finally {
-      this.#isSending = false;
-    }
+    this.#write.retire();
   }
 }
 
@@ -305,28 +285,4 @@ export class ShadowDoorbell implements Doorbell {
     const eventIndex = Atomics.load(this.#eventIndexes, this.#index);
     if (passesEventIndex(eventIndex, value, old)) this.#real.write(value);
   }
-}
-
-/** Whether the way from `old` to `value` went past the index that the controller waits at, in 16 bits. */
-export function passesEventIndex(eventIndex: number, value: number, old: number): boolean {
-  return ((value - eventIndex - 1) & 0xffff) < ((value - old) & 0xffff);
-}
-
-/**
- * Stores and loads that the controller watches. On x86-64 loads are not reordered with loads, nor stores with stores,
- * and the engine keeps the program's order of accesses to typed arrays: plain ones do, and cost a nanosecond. Other
- * processors need Atomics.
- */
-
-const ORDERED_BY_ITSELF = process.arch === 'x64';
-
-/** Stores after all earlier stores of this thread. */
-export function storeRelease(words: Uint32Array, index: number, value: number): void {
-  if (ORDERED_BY_ITSELF) words[index] = value;
-  else Atomics.store(words, index, value);
-}
-
-/** Loads before all later loads of this thread. */
-export function loadAcquire(words: Uint32Array, index: number): number {
-  return ORDERED_BY_ITSELF ? words[index]! : Atomics.load(words, index);
 }

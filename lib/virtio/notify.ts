@@ -2,6 +2,7 @@
  * How a device is told of new requests (Virtual I/O Device 1.2, section 4.1.5.2): the queue's number is written to the
  * queue's register, by a store where the register can be mapped and by message elsewhere.
  */
+import { LatestWrite } from '../commands/latest-write.js';
 import type { MappedArea, Region } from '../index.js';
 
 /** `mapped`: a store into the device's memory; `message`: a REGION_WRITE. */
@@ -36,43 +37,18 @@ export class MappedNotifier implements Notifier {
 
 export class MessageNotifier implements Notifier {
   readonly kind = 'message';
-  readonly #region: Region;
-  readonly #offset: number;
-  readonly #queue: number;
-  readonly #onError: (error: unknown) => void;
-  #isSending = false;
-  #isStale = false;
-  #isRetired = false;
+  readonly #write: LatestWrite;
 
   /** `onError` hears of a write that failed: the device may not know of requests then. */
   constructor(region: Region, offset: number, queue: number, onError: (error: unknown) => void) {
-    this.#region = region;
-    this.#offset = offset;
-    this.#queue = queue;
-    this.#onError = onError;
+    this.#write = new LatestWrite(() => region.writeUInt16(offset, queue), onError);
   }
 
-  /** One message at a time: what comes meanwhile is told by one more. */
   notify(): void {
-    if (this.#isSending) this.#isStale = true;
-    else void this.#send();
+    this.#write.request();
   }
 
   retire(): void {
-    this.#isRetired = true;
-  }
-
-  async #send(): Promise<void> {
-    this.#isSending = true;
-    try {
-      do {
-        this.#isStale = false;
-        await this.#region.writeUInt16(this.#offset, this.#queue);
-      } while (this.#isStale && !this.#isRetired);
-    } catch (error) {
-      if (!this.#isRetired) this.#onError(error);
-    } finally {
-      this.#isSending = false;
-    }
+    this.#write.retire();
   }
 }

@@ -5,6 +5,7 @@
  * A buffer's id is its slot. Of what was added the first descriptor's flags are written last (`publish`): the device takes
  * descriptors in order, and sees none of them before.
  */
+import { loadAcquire, passesEventIndex } from '../commands/shared-memory-order.js';
 import type { DmaBuffer } from '../index.js';
 import { DESC_BYTES, DESC_INDIRECT, DESC_NEXT } from './constants.js';
 import { halvesOf, wordsOf, type DmaLayout } from './dma-layout.js';
@@ -12,9 +13,7 @@ import { IndirectTables } from './indirect-tables.js';
 import {
   BROKEN,
   CHAIN_WORDS,
-  loadAcquire,
   NOTHING_USED,
-  passesEventIndex,
   slotsOf,
   type Ring,
   type RingAddresses,

@@ -65,19 +65,3 @@ export interface Ring {
 export function slotsOf({ size, maxDescriptors, isIndirect }: RingOptions): number {
   return isIndirect ? size : Math.floor(size / maxDescriptors);
 }
-
-/** Whether the way from `old` to `value` went past the index that the other side waits at, in 16 bits (section 2.7.10). */
-export function passesEventIndex(eventIndex: number, value: number, old: number): boolean {
-  return ((value - eventIndex - 1) & 0xffff) < ((value - old) & 0xffff);
-}
-
-/**
- * Stores and loads that the other side watches. On x86-64 loads are not reordered with loads, nor stores with stores, and the
- * engine keeps the program's order of accesses to typed arrays. Other processors need Atomics.
- */
-const ORDERED_BY_ITSELF = process.arch === 'x64';
-
-/** Loads before all later loads of this thread. */
-export function loadAcquire(words: Uint16Array | Uint32Array, index: number): number {
-  return ORDERED_BY_ITSELF ? words[index]! : Atomics.load(words, index);
-}

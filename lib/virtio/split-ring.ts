@@ -7,6 +7,7 @@
  * ```
  * A slot is one entry of the descriptor table where there are indirect descriptors, and otherwise `maxDescriptors` of them.
  */
+import { loadAcquire, passesEventIndex } from '../commands/shared-memory-order.js';
 import type { DmaBuffer } from '../index.js';
 import { DESC_BYTES, DESC_INDIRECT, DESC_NEXT } from './constants.js';
 import { halvesOf, wordsOf, type DmaLayout } from './dma-layout.js';
@@ -14,9 +15,7 @@ import { IndirectTables } from './indirect-tables.js';
 import {
   BROKEN,
   CHAIN_WORDS,
-  loadAcquire,
   NOTHING_USED,
-  passesEventIndex,
   slotsOf,
   type Ring,
   type RingAddresses,

@@ -15,6 +15,7 @@
  * A device that names a request that is not in flight, or twice, or more bytes than the request had room for, is not to be
  * believed in anything: the queue ends, and nothing that it says afterwards is taken for a completion.
  */
+import { KeptCompletions } from '../commands/kept-completions.js';
 import { CommandSlots, SLOT_OWNED, SLOT_TAGGED } from '../commands/command-slots.js';
 import type { CommandRing, OutstandingCommand } from '../commands/command-ring.js';
 import { VirtioDeviceError } from './errors.js';
@@ -49,10 +50,7 @@ export class Virtqueue implements CommandRing {
   readonly #writable: Uint32Array;
   #state: 'closed' | 'open' | 'paused' = 'closed';
   #notifier: Notifier | undefined;
-  /** Of the slots that are kept, in the order of their completion. */
-  readonly #keptSlots: Uint16Array;
-  readonly #keptStatus: Uint16Array;
-  #keptCount = 0;
+  readonly #kept: KeptCompletions;
   #isBroken = false;
 
   /** `depth`: how many requests may be outstanding, no more than the ring has slots. */
@@ -62,8 +60,7 @@ export class Virtqueue implements CommandRing {
     this.slots = new CommandSlots(depth, 0);
     this.completedTags = new Uint32Array(depth);
     this.completedStatus = new Uint16Array(depth);
-    this.#keptSlots = new Uint16Array(depth);
-    this.#keptStatus = new Uint16Array(depth);
+    this.#kept = new KeptCompletions(this.slots);
     this.#writable = new Uint32Array(depth);
     this.#isPolled = isPolled;
     this.#readStatus = readStatus;
@@ -134,10 +131,12 @@ export class Virtqueue implements CommandRing {
    * until the next call. Returns their number.
    */
   poll(max = this.slots.count): number {
-    let count = this.#keptCount === 0 ? 0 : this.#reportKept(max);
+    let count = 0;
     const { slots, completedTags, completedStatus } = this;
+    if (!this.#kept.isEmpty) count = this.#kept.report(max, completedTags, completedStatus);
     let consumed = 0;
-    while (count < max) {
+    // No more than there are slots, as in `pollOwned`.
+    while (count < max && consumed < slots.count) {
       const slot = this.#next();
       if (slot < 0) break;
       const status = this.#statusOf(slot);
@@ -168,7 +167,7 @@ export class Virtqueue implements CommandRing {
       const length = this.rings.usedLength;
       this.rings.advance(slot);
       if (slots.isTagged(slot)) {
-        this.#keep(slot, status);
+        this.#kept.keep(slot, status);
         this.answered = slots.epoch;
       } else {
         slots.release(slot);
@@ -185,7 +184,7 @@ export class Virtqueue implements CommandRing {
     const owned: number[] = [];
     for (let slot = 0; slot < slots.count; slot++) {
       if (!slots.isOut(slot)) continue;
-      if (slots.isTagged(slot)) this.#keep(slot, STATUS_ABORTED);
+      if (slots.isTagged(slot)) this.#kept.keep(slot, STATUS_ABORTED);
       else {
         slots.release(slot);
         owned.push(slot);
@@ -237,26 +236,6 @@ export class Virtqueue implements CommandRing {
   #enter(state: 'closed' | 'open' | 'paused'): void {
     this.#state = state;
     this.slots.isOpen = state === 'open';
-  }
-
-  #keep(slot: number, status: number): void {
-    this.slots.keep(slot);
-    this.#keptSlots[this.#keptCount] = slot;
-    this.#keptStatus[this.#keptCount++] = status;
-  }
-
-  #reportKept(max: number): number {
-    const count = Math.min(max, this.#keptCount);
-    for (let i = 0; i < count; i++) {
-      const slot = this.#keptSlots[i]!;
-      this.completedTags[i] = this.slots.tags[slot]!;
-      this.completedStatus[i] = this.#keptStatus[i]!;
-      this.slots.release(slot);
-    }
-    this.#keptSlots.copyWithin(0, count, this.#keptCount);
-    this.#keptStatus.copyWithin(0, count, this.#keptCount);
-    this.#keptCount -= count;
-    return count;
   }
 
   #violate(problem: string): typeof BROKEN {

@@ -1,6 +1,6 @@
 import { describe, expect, test } from '@jest/globals';
 import type { NvmeQueue } from '../../lib/nvme/index.js';
-import { passesEventIndex } from '../../lib/nvme/rings.js';
+import { passesEventIndex } from '../../lib/commands/shared-memory-order.js';
 import { opened, pattern, type Setup } from './fixture.js';
 
 async function exercise(queue: NvmeQueue): Promise<void> {
