@@ -93,6 +93,8 @@ class Device:
             text=True,
             encoding="utf-8",
         )
+        # Of requests: the pipe may be full, and answers must be taken meanwhile.
+        self._writing = threading.Lock()
         self._lock = threading.Lock()
         self._answered = threading.Condition(self._lock)
         self._answers: dict[int, Mapping[str, Any]] = {}
@@ -140,14 +142,8 @@ class Device:
         with self._lock:
             self._last += 1
             number = self._last
-            stdin = self._process.stdin
-            if self._ended or stdin is None or stdin.closed:
-                raise VfioUserError("ERR_VFIO_USER_CLOSED", "vfio-user rpc has ended")
-            try:
-                stdin.write(json.dumps({"id": number, "method": method, "params": given}) + "\n")
-                stdin.flush()
-            except BrokenPipeError as error:
-                raise VfioUserError("ERR_VFIO_USER_CLOSED", "vfio-user rpc has ended") from error
+        self._send(json.dumps({"id": number, "method": method, "params": given}) + "\n")
+        with self._lock:
             self._answered.wait_for(lambda: number in self._answers or self._ended)
             answer = self._answers.pop(number, None)
         if answer is None:
@@ -222,17 +218,33 @@ class Device:
         made = self.call("dmaAlloc", size=size, addressBits=address_bits)
         return DmaBuffer(self, int(made["buffer"]), _integer(made["iova"]), int(made["size"]))
 
+    def _send(self, line: str) -> None:
+        stdin = self._process.stdin
+        with self._writing:
+            if self._ended or stdin is None or stdin.closed:
+                raise VfioUserError("ERR_VFIO_USER_CLOSED", "vfio-user rpc has ended")
+            try:
+                stdin.write(line)
+                stdin.flush()
+            except (BrokenPipeError, ValueError) as error:
+                raise VfioUserError("ERR_VFIO_USER_CLOSED", "vfio-user rpc has ended") from error
+
     def _read(self) -> None:
         assert self._process.stdout is not None
-        for line in self._process.stdout:
-            answer = json.loads(line)
+        try:
+            for line in self._process.stdout:
+                answer = json.loads(line)
+                with self._lock:
+                    if isinstance(answer.get("id"), int):
+                        self._answers[answer["id"]] = answer
+                    self._answered.notify_all()
+        except ValueError:
+            # What came is no answer, or the pipe was closed: nobody is to wait for more.
+            pass
+        finally:
             with self._lock:
-                if isinstance(answer.get("id"), int):
-                    self._answers[answer["id"]] = answer
+                self._ended = True
                 self._answered.notify_all()
-        with self._lock:
-            self._ended = True
-            self._answered.notify_all()
 
 
 def _integer(value: Union[int, str]) -> int:

@@ -1,6 +1,15 @@
 /** What verbs that serve a device have in common: where it listens and for whom, who is told when it does, and how it ends. */
 import { spawnSync } from 'node:child_process';
-import { chmodSync, closeSync, fstatSync, lchownSync, readFileSync, writeSync } from 'node:fs';
+import {
+  chmodSync,
+  closeSync,
+  constants,
+  lchownSync,
+  readdirSync,
+  readFileSync,
+  readlinkSync,
+  writeSync,
+} from 'node:fs';
 import { InvalidArgumentError, type Command } from 'commander';
 import { VfioUserError } from '../errors.js';
 import type { EmulatorServer } from '../emulator/index.js';
@@ -32,6 +41,8 @@ const MODE = /^0?[0-7]{3}$/;
 /** Names of getent(1) and numbers. */
 const GROUP = /^[\w.@$-]+$/;
 const FIRST_READY_FD = 3;
+const O_ACCMODE = 3;
+const { O_RDONLY } = constants;
 /** A parent that is gone is noticed so late, in milliseconds. */
 const PARENT_MS = 250;
 
@@ -120,11 +131,36 @@ function groupId(group: string): number {
 
 /** So that it fails at once, and not when everything is done. */
 function checkReadyFd(fd: number): void {
+  const file = inheritedFile(fd);
+  if (file === undefined) throw new UsageError(`--ready-fd: this process has inherited no fd ${fd}`);
+  if (file.startsWith('anon_inode:') || isOurOwnPipe(fd, file))
+    throw new UsageError(`--ready-fd: fd ${fd} is this process's own (${file}), and was not inherited`);
+  if ((flagsOf(fd) & O_ACCMODE) === O_RDONLY)
+    throw new UsageError(`--ready-fd: fd ${fd} (${file}) cannot be written`);
+}
+
+/** What the fd is, as /proc says: `pipe:[1234]`, a path; undefined where there is none. */
+function inheritedFile(fd: number): string | undefined {
   try {
-    fstatSync(fd);
+    return readlinkSync(`/proc/self/fd/${fd}`);
   } catch {
-    throw new UsageError(`--ready-fd: this process has inherited no fd ${fd}`);
+    return undefined;
   }
+}
+
+/** Node has pipes of its own, of which it holds both ends; of one that was inherited somebody else has the other end. */
+function isOurOwnPipe(fd: number, file: string): boolean {
+  if (!file.startsWith('pipe:')) return false;
+  return readdirSync('/proc/self/fd').some((other) => {
+    const number = Number(other);
+    return number !== fd && number > 2 && inheritedFile(number) === file;
+  });
+}
+
+/** The flags that it was opened with. */
+function flagsOf(fd: number): number {
+  const [, octal = '0'] = /^flags:\s*([0-7]+)$/m.exec(readFileSync(`/proc/self/fdinfo/${fd}`, 'utf8')) ?? [];
+  return Number.parseInt(octal, 8);
 }
 
 function tellReady(fd: number): void {

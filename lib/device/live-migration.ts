@@ -64,7 +64,7 @@ export interface MigrateOptions extends CallOptions {
   preCopy?: boolean | PreCopyLimits | undefined;
   /** Whether the destination runs afterwards. Default true. */
   run?: boolean | undefined;
-  /** Is called as it goes on. */
+  /** Is called as it goes on. What it throws ends the migration, and the source runs on. */
   onProgress?: ((progress: MigrateProgress) => void) | undefined;
 }
 
@@ -210,8 +210,13 @@ class LiveMigration {
     });
     const count = new Transform({
       transform: (chunk: Uint8Array, _encoding, done) => {
-        this.#tell(this.#progress.phase, 0, chunk.byteLength);
-        done(null, chunk);
+        try {
+          this.#tell(this.#progress.phase, 0, chunk.byteLength);
+          done(null, chunk);
+        } catch (error) {
+          // What a caller's `onProgress` throws ends the migration.
+          done(error as Error);
+        }
       },
     });
     const restore = this.#destination.migration.restore({ ...this.#call, run: false });

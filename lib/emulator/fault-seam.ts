@@ -158,10 +158,9 @@ export class FaultSeam {
     };
   }
 
-  /** A stalled server's answer never comes where the client goes first. */
   #after<T>(stallMs: number, client: FaultyClient, work: () => T | Promise<T>): T | Promise<T> {
     if (stallMs === 0) return work();
-    return new Promise<void>((resolve) => this.#faults.later(client, stallMs, resolve)).then(work);
+    return waitOut(this.#faults, client, stallMs).then(work);
   }
 
   /** The client as the author's device sees it. */
@@ -190,6 +189,13 @@ export class FaultSeam {
       this.#onError(error);
     }
   }
+}
+
+/** @throws ClosedError where the client goes first: nobody waits for it any more. */
+function waitOut(faults: DeviceFaults, client: FaultClient, ms: number): Promise<void> {
+  return new Promise((resolve, reject) => {
+    faults.later(client, ms, resolve, () => reject(new ClosedError('the client has gone')));
+  });
 }
 
 /** A region whose members may be getters of a class. */
@@ -281,7 +287,7 @@ class FaultyClient implements ClientContext, FaultClient {
     if (errno !== undefined)
       throw new DmaError(errno, `a fault refused DMA of ${length} bytes at 0x${address.toString(16)}`);
     if (delayMs === 0) return { at, corrupt };
-    return new Promise((resolve) => this.#faults.later(this, delayMs, () => resolve({ at, corrupt })));
+    return waitOut(this.#faults, this, delayMs).then(() => ({ at, corrupt }));
   }
 }
 

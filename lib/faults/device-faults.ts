@@ -72,13 +72,16 @@ const DEFAULT_BACK_MS = 100;
 const DEFAULT_STORM = 1_000;
 const DEFAULT_STORM_MS = 1;
 const DEFAULT_XOR = 0xff;
+/** How often one interrupt may arrive, whatever doubles it. */
+const MOST_SIGNALS = 1_024;
 const LAST_PAGE = 0xffff_ffff_ffff_f000n;
 
 /** One server's device, with all its clients. */
 export class DeviceFaults {
   readonly plan: FaultPlan;
   readonly #host: FaultHost;
-  readonly #timers = new Map<FaultClient, Set<NodeJS.Timeout>>();
+  /** What each client still has to come, and who is told where it goes first. */
+  readonly #timers = new Map<FaultClient, Map<NodeJS.Timeout, (() => void) | undefined>>();
   #isRemoved = false;
   /** The link is down: until when, and for how many more accesses. */
   #downUntil = 0;
@@ -93,9 +96,9 @@ export class DeviceFaults {
 
   /** A client has come. */
   attach(client: FaultClient): void {
-    this.#timers.set(client, new Set());
+    this.#timers.set(client, new Map());
     for (const { ms, firing } of this.plan.timed()) {
-      this.#later(client, ms, () => {
+      this.later(client, ms, () => {
         const fired = firing();
         if (fired !== undefined) this.#happen(fired, `${ms} ms after a client came`);
       });
@@ -104,8 +107,12 @@ export class DeviceFaults {
 
   /** It has gone. */
   detach(client: FaultClient): void {
-    for (const timer of this.#timers.get(client) ?? []) clearTimeout(timer);
+    const timers = this.#timers.get(client) ?? [];
     this.#timers.delete(client);
+    for (const [timer, gone] of timers) {
+      clearTimeout(timer);
+      gone?.();
+    }
   }
 
   /** Whether the device is out of reach: its interrupts and its DMA do not pass. */
@@ -172,7 +179,7 @@ export class DeviceFaults {
       this.#record(firing, `${irqWord(irq)} ${vector}`);
       if (firing.fault.fault === 'lost-interrupt') signals = 0;
       else if (firing.fault.fault === 'late-interrupt') delayMs += firing.fault.ms;
-      else signals *= 2;
+      else signals = Math.min(signals * 2, MOST_SIGNALS);
     }
     return { signals, delayMs };
   }
@@ -204,21 +211,20 @@ export class DeviceFaults {
     return { errno, delayMs, address: at, corrupt, note };
   }
 
-  /** Does something for a client later, unless it has gone by then. */
-  later(client: FaultClient, ms: number, work: () => void): void {
-    this.#later(client, ms, work);
-  }
-
-  #later(client: FaultClient, ms: number, work: () => void): void {
+  /** Does something for a client later; calls `gone` instead where it has gone by then. */
+  later(client: FaultClient, ms: number, work: () => void, gone?: () => void): void {
     const timers = this.#timers.get(client);
-    if (timers === undefined) return;
+    if (timers === undefined) {
+      gone?.();
+      return;
+    }
     const timer = setTimeout(() => {
       timers.delete(timer);
       work();
     }, ms);
     // The connection keeps the process alive, not what may happen to it.
     timer.unref();
-    timers.add(timer);
+    timers.set(timer, gone);
   }
 
   #happen(firing: Firing<CheckedEventFault>, what: string): void {
@@ -264,7 +270,7 @@ export class DeviceFaults {
 
   #storm(client: FaultClient, storm: { irq: number; vector: number; left: number; ms: number }): void {
     client.signal(storm.irq, storm.vector);
-    if (--storm.left > 0) this.#later(client, storm.ms, () => this.#storm(client, storm));
+    if (--storm.left > 0) this.later(client, storm.ms, () => this.#storm(client, storm));
   }
 }
 

@@ -50,6 +50,15 @@ const CONCERNED: ReadonlySet<number> = new Set([
   Command.DEVICE_RESET,
 ]);
 
+/** Interrupts of one signal that faults are asked for: a server can count as far as 64 bits go. */
+const MOST_ASKED = 1_024;
+
+/** Which way a message goes, and on which socket of the connection. */
+export interface MessageWay {
+  readonly direction: 'to-server' | 'to-client';
+  readonly socket: string;
+}
+
 /** What is to be done with the answer to a request: its payload begins at HEADER_SIZE. */
 type OnReply = (message: FaultedMessage) => void;
 
@@ -60,8 +69,8 @@ export class FaultyMessages implements FaultClient {
   /** By id: what the client has asked the server, and what the server has asked the client. */
   readonly #ofClient = new Map<number, OnReply>();
   readonly #ofServer = new Map<number, OnReply>();
-  /** Which stall each way has waited for: what follows waits behind it. */
-  readonly #waited = { 'to-server': 0, 'to-client': 0 };
+  /** Which stall each way of each socket has waited for: what follows there waits behind it. */
+  readonly #waited = new Map<string, number>();
 
   constructor(faults: DeviceFaults, maxMessageBytes: number, raise: (irq: number, vector: number) => void) {
     this.#faults = faults;
@@ -84,33 +93,39 @@ export class FaultyMessages implements FaultClient {
 
   /** What an interrupt of the server's becomes: `pass` lets it through, so often. */
   interrupt(irq: number, vector: number, count: number, pass: (count: number) => void): void {
+    const asked = Math.min(count, MOST_ASKED);
     let now = 0;
-    for (let i = 0; i < count; i++) {
+    let last = 0;
+    for (let i = 0; i < asked; i++) {
       const { signals, delayMs } = this.#faults.interrupt(irq, vector);
-      if (delayMs === 0) now += signals;
-      else if (signals > 0) this.#faults.later(this, delayMs, () => pass(signals));
+      last = delayMs === 0 ? signals : 0;
+      now += last;
+      if (delayMs > 0 && signals > 0) this.#faults.later(this, delayMs, () => pass(signals));
     }
+    // What is more goes as the last one does.
+    if (last > 0) now += count - asked;
     if (now > 0) pass(now);
   }
 
   /** What happens to a message; undefined where nothing does. */
   meet(
-    direction: 'to-server' | 'to-client',
+    { direction, socket }: MessageWay,
     bytes: Buffer,
     start: number,
     end: number,
     fds: readonly number[],
   ): FaultedMessage | undefined {
     const { stalls } = this.#faults;
-    const stallMs = this.#waited[direction] === stalls ? 0 : this.#faults.stallMs;
+    const way = `${direction} ${socket}`;
+    const stallMs = (this.#waited.get(way) ?? 0) === stalls ? 0 : this.#faults.stallMs;
     const command = headerCommand(bytes, start);
     if (stallMs === 0 && !CONCERNED.has(command)) return undefined;
     const message = untouched(Buffer.from(bytes.subarray(start, end)), fds);
-    this.#delay(direction, message, stallMs);
+    if (stallMs > 0) this.#delay(way, message, stallMs);
     const isReply = (headerFlags(bytes, start) & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY;
     try {
       if (isReply) this.#reply(direction, message);
-      else if (direction === 'to-server') this.#clientAsks(message, command);
+      else if (direction === 'to-server') this.#clientAsks(message, command, way);
       else this.#serverAsks(message, command);
     } catch (error) {
       // What is wrong with a message is its receiver's to say.
@@ -119,10 +134,10 @@ export class FaultyMessages implements FaultClient {
     return message;
   }
 
-  #delay(direction: 'to-server' | 'to-client', message: FaultedMessage, ms: number): void {
+  #delay(way: string, message: FaultedMessage, ms: number): void {
     if (ms === 0) return;
     message.delayMs = Math.max(message.delayMs, Math.ceil(ms));
-    this.#waited[direction] = this.#faults.stalls;
+    this.#waited.set(way, this.#faults.stalls);
   }
 
   #reply(direction: 'to-server' | 'to-client', message: FaultedMessage): void {
@@ -141,17 +156,17 @@ export class FaultyMessages implements FaultClient {
     waiting.set(headerId(message.bytes, 0), onReply);
   }
 
-  #clientAsks(message: FaultedMessage, command: number): void {
+  #clientAsks(message: FaultedMessage, command: number, way: string): void {
     const { bytes } = message;
     // An id that is used again: what was remembered of it was never answered.
     this.#ofClient.delete(headerId(bytes, 0));
     switch (command) {
       case Command.REGION_READ:
-        return this.#read(message, decodeRegionRead(bytes, HEADER_SIZE, bytes.length));
+        return this.#read(message, way, decodeRegionRead(bytes, HEADER_SIZE, bytes.length));
       case Command.REGION_WRITE:
-        return this.#write(message, decodeRegionWrite(bytes, HEADER_SIZE, bytes.length));
+        return this.#write(message, way, decodeRegionWrite(bytes, HEADER_SIZE, bytes.length));
       case Command.REGION_WRITE_MULTI:
-        return this.#writeMulti(message);
+        return this.#writeMulti(message, way);
       case Command.DEVICE_GET_REGION_INFO:
         return this.#await(this.#ofClient, message, (reply) => this.#hideMemory(reply));
       case Command.DEVICE_GET_REGION_IO_FDS:
@@ -167,12 +182,12 @@ export class FaultyMessages implements FaultClient {
     }
   }
 
-  #read(message: FaultedMessage, access: RegionAccess): void {
+  #read(message: FaultedMessage, way: string, access: RegionAccess): void {
     const { region, offset, count } = access;
     const outcome = this.#faults.access('read', region, offset, count);
     note(message, outcome.note);
     if (outcome.isOver) message.disconnectAfter = 0;
-    this.#delay('to-server', message, outcome.stallMs);
+    this.#delay(way, message, outcome.stallMs);
     if (outcome.isCut && count <= this.#maxMessageBytes) {
       this.#answer(message, access, Buffer.alloc(count, 0xff));
     } else if (outcome.change !== undefined) {
@@ -184,11 +199,11 @@ export class FaultyMessages implements FaultClient {
     }
   }
 
-  #write(message: FaultedMessage, access: RegionAccess): void {
+  #write(message: FaultedMessage, way: string, access: RegionAccess): void {
     const outcome = this.#faults.access('write', access.region, access.offset, access.count);
     note(message, outcome.note);
     if (outcome.isOver) message.disconnectAfter = 0;
-    this.#delay('to-server', message, outcome.stallMs);
+    this.#delay(way, message, outcome.stallMs);
     if (outcome.isCut) this.#answer(message, access, undefined);
   }
 
@@ -202,7 +217,7 @@ export class FaultyMessages implements FaultClient {
   }
 
   /** Some of its writes may be lost: the server hears of the others, and the client of all. */
-  #writeMulti(message: FaultedMessage): void {
+  #writeMulti(message: FaultedMessage, way: string): void {
     const { bytes } = message;
     const writes = decodeRegionWriteMulti(bytes, HEADER_SIZE, bytes.length);
     const kept: number[] = [];
@@ -210,7 +225,7 @@ export class FaultyMessages implements FaultClient {
       const outcome = this.#faults.access('write', region, offset, data.length);
       note(message, outcome.note);
       if (outcome.isOver) message.disconnectAfter = 0;
-      this.#delay('to-server', message, outcome.stallMs);
+      this.#delay(way, message, outcome.stallMs);
       if (!outcome.isCut) kept.push(i);
     }
     if (kept.length === writes.length) return;

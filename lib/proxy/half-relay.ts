@@ -265,7 +265,7 @@ export class HalfRelay {
     const command = headerCommand(bytes, start);
     const isReply = (headerFlags(bytes, start) & HEADER_FLAG_TYPE_MASK) === HEADER_FLAG_REPLY;
     const size = end - start;
-    const changed = this.#context.device?.meet(direction, bytes, start, end, fds);
+    const changed = this.#context.device?.meet(this.#context, bytes, start, end, fds);
     const firings = plan.firings({ direction, socket, command, isReply, size, fds: fds.length });
     if (firings.length === 0 && changed === undefined) {
       this.#deliver(bytes, start, end, fds, isKept);
@@ -288,7 +288,7 @@ export class HalfRelay {
     if (outcome.isDropped) {
       told?.(bytes, 0, bytes.length, fds, note);
       closeFds(fds);
-      if (answer !== undefined) this.#answer(answer, note);
+      if (answer !== undefined) this.#answer(answer, note, outcome.delayMs);
       return;
     }
     if (disconnectAfter !== undefined) {
@@ -329,12 +329,13 @@ export class HalfRelay {
   }
 
   /** Ours, in the server's place. It goes out between whole messages. */
-  #answer(reply: Buffer, note: string): void {
+  #answer(reply: Buffer, note: string, delayMs: number): void {
     const other = this.#other;
     if (other.#state === 'done') return;
     // Whoever waits for the server's answer takes this for it.
     other.#context.interpose?.(reply, 0, reply.length, NO_FDS);
-    other.#deliver(reply, 0, reply.length, NO_FDS, true, note);
+    if (delayMs === 0) other.#deliver(reply, 0, reply.length, NO_FDS, true, note);
+    else other.#deliverPieces({ bytes: reply, cuts: [], pieceMs: 0, note }, NO_FDS, delayMs);
     this.#waitsForOther = !other.#queue.isEmpty;
   }
 

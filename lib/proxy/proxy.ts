@@ -212,7 +212,7 @@ export class ProxyServer implements AsyncDisposable {
     this.#sessions.set(number, undefined);
     const { connect, settings, tap, name } = this.#parts;
     try {
-      if (performance.now() < this.#awayUntil) throw new ClosedError('by a fault the server is not there');
+      this.#refuseWhileAway();
       const server = await connectUpstream(connect, settings, this.#closing.signal);
       await new Promise<void>((resolve) => {
         const onOver = (over: ProxySession): void => {
@@ -239,6 +239,8 @@ export class ProxyServer implements AsyncDisposable {
   #start(session: ProxySession, pending: PendingClient): void {
     try {
       this.#closing.signal.throwIfAborted();
+      // It may have ended while it was connected to.
+      this.#refuseWhileAway();
       session.start();
       pending.replay();
     } catch (error) {
@@ -246,6 +248,10 @@ export class ProxyServer implements AsyncDisposable {
         error instanceof VfioUserError ? error : new ClosedError(messageOf(error), { cause: error }),
       );
     }
+  }
+
+  #refuseWhileAway(): void {
+    if (performance.now() < this.#awayUntil) throw new ClosedError('by a fault the server is not there');
   }
 
   #tellEnded(client: number, error: unknown): void {

@@ -1,5 +1,5 @@
 /** What a failed test leaves behind: files that say what the device was, and what was said to it. */
-import { copyFile, mkdir, readFile, readdir, writeFile } from 'node:fs/promises';
+import { copyFile, mkdir, readdir, stat, writeFile } from 'node:fs/promises';
 import path from 'node:path';
 import { inspect } from 'node:util';
 import type { FaultReport } from '../faults/index.js';
@@ -106,9 +106,7 @@ export async function writeEvidence(evidence: Evidence): Promise<RigAttachment[]
 async function keptFiles(directory: string): Promise<string[]> {
   const names = await readdir(directory);
   const kept = names.filter((name) => name.startsWith('capture') || name === 'server.log').sort();
-  const sizes = await Promise.all(
-    kept.map(async (name) => (await readFile(path.join(directory, name))).length),
-  );
+  const sizes = await Promise.all(kept.map(async (name) => (await stat(path.join(directory, name))).size));
   return kept.filter((_, i) => sizes[i] !== 0);
 }
 

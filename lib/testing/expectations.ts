@@ -1,6 +1,6 @@
 /** Expectations of a device, within a time. */
 import { setTimeout as sleep } from 'node:timers/promises';
-import { TimeoutError } from '../errors.js';
+import { ClosedError, TimeoutError } from '../errors.js';
 import { notInteger, wrongType } from '../fields.js';
 import { DmaBuffer, Vector } from '../index.js';
 import * as option from '../options.js';
@@ -199,15 +199,16 @@ function shownValue(value: ExpectedValue): string {
 
 /**
  * Waits until the device has written the memory. To be called before the device is told to, where `bytes` are not said.
- * @throws ExpectationError where it does not in time.
+ * @throws ExpectationError where it does not in time; ClosedError where the buffer is closed; TypeError and RangeError for
+ * arguments that make no sense.
  */
 export async function expectDma(range: DmaRange, options: DmaExpectation = {}): Promise<void> {
   DMA.check('expectDma', options);
   const { within = DEFAULT_WITHIN_MS, bytes } = options;
   const part = partOf(range);
   const before = Buffer.from(part());
-  if (bytes !== undefined && bytes.length > before.length) {
-    throw notInteger('expectDma: bytes.length', bytes.length, 0, before.length);
+  if (bytes !== undefined && (bytes.length === 0 || bytes.length > before.length)) {
+    throw notInteger('expectDma: bytes.length', bytes.length, 1, before.length);
   }
   const isDone = (): boolean =>
     bytes === undefined ? !part().equals(before) : part().subarray(0, bytes.length).equals(bytes);
@@ -232,5 +233,8 @@ function partOf(range: DmaRange): () => Buffer {
     throw notInteger('expectDma: offset', offset, 0, buffer.size);
   if (!Number.isSafeInteger(count) || count < 1 || count > buffer.size - offset)
     throw notInteger('expectDma: length', count, 1, buffer.size - offset);
-  return () => buffer.bytes.subarray(offset, offset + count);
+  return () => {
+    if (buffer.isClosed) throw new ClosedError('the DMA buffer is closed');
+    return buffer.bytes.subarray(offset, offset + count);
+  };
 }

@@ -48,9 +48,12 @@ export function rigFixture(source: RigOptionsSource): PlaywrightRigFixture {
       await use(rig);
     } finally {
       if (testInfo.status !== testInfo.expectedStatus) await rig.fail(testInfo.error);
-      await rig.close();
-      for (const { name, path, contentType } of rig.attachments) {
-        await testInfo.attach(name, { path, contentType });
+      try {
+        await rig.close();
+      } finally {
+        for (const { name, path, contentType } of rig.attachments) {
+          await testInfo.attach(name, { path, contentType });
+        }
       }
     }
   };

@@ -82,6 +82,9 @@ export class Rig implements AsyncDisposable {
   #error: { readonly error: unknown } | undefined;
   #registers: string | undefined;
   #closing: Promise<void> | undefined;
+  /** The last restart, however it ends; and what gives up connecting. */
+  #restarting: Promise<unknown> = Promise.resolve();
+  #giveUp = new AbortController();
   #isClosed = false;
 
   /** @internal */
@@ -176,12 +179,20 @@ export class Rig implements AsyncDisposable {
     return this.#expecting(() => expectDma(range, options));
   }
 
-  /** Ends the server, starts it again, connects to it and enables the device. A server that runs elsewhere is connected to again. */
-  async restart({ signal }: RestartOptions = {}): Promise<Device> {
-    if (this.#isClosed) throw new RigError('the rig is closed');
-    await this.#closeDevice();
-    await this.#parts.server.stop(signal);
-    return this.#begin();
+  /**
+   * Ends the server, starts it again, connects to it and enables the device. A server that runs elsewhere is connected to again. One
+   * restart follows the other. @throws RigError where the rig is closed, or is being closed meanwhile.
+   */
+  restart({ signal }: RestartOptions = {}): Promise<Device> {
+    const restarted = this.#restarting.then(async () => {
+      this.#requireOpen();
+      await this.#closeDevice();
+      await this.#parts.server.stop(signal);
+      this.#requireOpen();
+      return this.#begin();
+    });
+    this.#restarting = restarted.catch(() => undefined);
+    return restarted;
   }
 
   /** Says that the test has failed, and why: what the device's registers hold is written down now, all else as the rig is closed. */
@@ -224,7 +235,7 @@ export class Rig implements AsyncDisposable {
       `capture${this.#captures++ === 0 ? '' : `-${this.#captures}`}.pcapng`,
     );
     const kept = { path: file, rotateBytes: CAPTURE_BYTES, rotateFiles: OLD_CAPTURES };
-    const giveUp = new AbortController();
+    const giveUp = (this.#giveUp = new AbortController());
     const { signal } = options.connect ?? {};
     const connecting = connect(endpoint, {
       timeoutMs,
@@ -247,6 +258,10 @@ export class Rig implements AsyncDisposable {
       await connecting.then((device) => device.close()).catch(() => undefined);
       throw error;
     }
+  }
+
+  #requireOpen(): void {
+    if (this.#isClosed) throw new RigError('the rig is closed');
   }
 
   async #expecting<T>(work: () => Promise<T>): Promise<T> {
@@ -292,6 +307,8 @@ export class Rig implements AsyncDisposable {
 
   async #close(): Promise<void> {
     this.#isClosed = true;
+    this.#giveUp.abort(new RigError('the rig is closed'));
+    await this.#restarting;
     const { server, options, directory, release } = this.#parts;
     const problem = await server.problem();
     if (problem !== undefined) await this.fail(problem);

@@ -46,8 +46,11 @@ export function rigFixture(source: RigOptionsSource): VitestRigFixture {
       await use(rig);
     } finally {
       if (task.result?.state === 'fail') await rig.fail(task.result.errors?.[0]);
-      await rig.close();
-      for (const attachment of rig.attachments) await report(attachment, annotate);
+      try {
+        await rig.close();
+      } finally {
+        for (const attachment of rig.attachments) await report(attachment, annotate);
+      }
     }
   };
 }

@@ -2,7 +2,7 @@
 import { afterEach, beforeEach, describe, expect, jest, test } from '@jest/globals';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { existsSync, openSync, readFileSync, statSync } from 'node:fs';
 import { until } from '../support/until.js';
 import { MAIN, Scratch, environment, start, vfioUser } from './cli.js';
 
@@ -100,9 +100,24 @@ describe('--ready-fd', () => {
     const outcome = await vfioUser('emulate', 'edu', '--socket', socket, '--ready-fd', '700');
     expect(outcome).toMatchObject({ status: 2, stdout: '' });
     expect(outcome.stderr).toMatch(/this process has inherited no fd 700/);
-    expect(await vfioUser('emulate', 'edu', '--socket', socket, '--ready-fd', '1')).toMatchObject({
-      status: 2,
-    });
+    // Node's own: an epoll instance, its eventfds and pipes.
+    for (const fd of [1, 3, 4, 5, 6, 7]) {
+      const own = await vfioUser('emulate', 'edu', '--socket', socket, '--ready-fd', `${fd}`);
+      expect(own).toMatchObject({ status: 2, stdout: '' });
+    }
+  });
+
+  test('must be one that can be written', async () => {
+    const child = start(
+      ['emulate', 'edu', '--socket', socket, '--ready-fd', '3'],
+      ['ignore', 'pipe', 'pipe', openSync('/dev/null', 'r')],
+    );
+    children.push(child);
+    let said = '';
+    child.stderr!.on('data', (chunk: Buffer) => (said += chunk.toString()));
+    const [status] = (await once(child, 'close')) as [number];
+    expect(status).toBe(2);
+    expect(said).toMatch(/fd 3 \(\/dev\/null\) cannot be written/);
   });
 });
 

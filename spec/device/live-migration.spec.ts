@@ -204,6 +204,19 @@ describe('migrate', () => {
     expect(await a.migration.state()).toBe(RUNNING);
   });
 
+  test.each(['memory', 'state', 'stopped'])('an onProgress that throws in %s ends it', async (when) => {
+    const [a, b] = [await open('a'), await open('b')];
+    const [source, target] = [await a.dma.alloc(SIZE), await b.dma.alloc(SIZE)];
+    const moved = migrate(a, b, {
+      memory: [{ source, destination: { iova: source.iova, bytes: target.bytes } }],
+      onProgress: ({ phase }: MigrateProgress) => {
+        if (phase === when) throw new RangeError('of the caller');
+      },
+    });
+    await expect(moved).rejects.toThrow(/of the caller; the source is in state RUNNING/);
+    expect(await a.migration.state()).toBe(RUNNING);
+  });
+
   test('a source that does not run, or devices that cannot migrate, are refused', async () => {
     const a = await open('a');
     const b = await open('b');

@@ -276,6 +276,26 @@ describe('behaviour', () => {
     await bar.waitFor(0xc, 1, 0);
   });
 
+  test('what clears itself does so although its function throws; what no promise is means nothing', async () => {
+    const errors: unknown[] = [];
+    const nonsense = (() => 5) as unknown as () => void;
+    const bar = await open({
+      on: {
+        'CMD.GO': () => {
+          throw new DeviceError(16, 'busy');
+        },
+        SMALL: nonsense,
+      },
+      reset: nonsense,
+      onError: (error) => errors.push(error),
+    });
+    await expect(bar.writeUInt32(0xc, 1)).rejects.toMatchObject({ code: 'EBUSY' });
+    expect(await bar.readUInt32(0xc)).toBe(0);
+    await bar.writeUInt16(0x18, 1);
+    await device?.reset();
+    expect(errors).toEqual([]);
+  });
+
   test('a reset ends what is under way: nothing of it has an effect', async () => {
     let handle: DeviceHandle | undefined;
     let ended: unknown;

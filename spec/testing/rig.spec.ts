@@ -79,6 +79,20 @@ describe.each(SERVERS)('%s', (_, server) => {
     await rig.close();
   });
 
+  test('closed while it is started again: nothing is left behind', async () => {
+    const directories = rigDirectories();
+    const rig = await open();
+    const restarted = rig.restart();
+    const twice = rig.restart();
+    const closed = rig.close();
+    await expect(Promise.all([restarted, twice])).rejects.toThrow('the rig is closed');
+    await closed;
+    await expect(rig.restart()).rejects.toThrow('the rig is closed');
+    expect(() => rig.device).toThrow(/no device/);
+    expect(rigDirectories()).toEqual(directories);
+    expect(leftOpen()).toEqual([]);
+  });
+
   test('a failed expectation says what was there, and leaves evidence', async () => {
     const rig = await open({ name: 'reads: ID' });
     await rig.register('STATUS').write({ interrupt: 1 });
@@ -147,6 +161,10 @@ test('DMA memory, written and not', async () => {
   await expect(rig.expectDma({ buffer: to, offset: 16 }, { within: 10 })).rejects.toThrow(
     /nothing was written to 4080 bytes of DMA memory within 10 ms/,
   );
+  await expect(rig.expectDma(to, { bytes: Buffer.alloc(0) })).rejects.toThrow(RangeError);
+  const never = rig.expectDma(to, { within: 10_000 });
+  await to.close();
+  await expect(never).rejects.toMatchObject({ code: 'ERR_VFIO_USER_CLOSED' });
   await rig.close();
 });
 

@@ -40,7 +40,12 @@ function method(
 const DEVICE: Readonly<Record<string, Method>> = {
   open: method({ enable: option.boolean }, [], async (session, { enable = true }) => {
     const device = await session.open();
-    if (enable === true && device.isPci) await device.enable();
+    try {
+      if (enable === true && device.isPci) await device.enable();
+    } catch (error) {
+      await session.giveUp();
+      throw error;
+    }
     return description(device);
   }),
   close: method({}, [], async (session) => {

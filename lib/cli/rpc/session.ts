@@ -64,11 +64,16 @@ export class RpcSession {
     }
   }
 
-  async close(): Promise<void> {
-    this.#isClosed = true;
+  /** The device could not be made ready: it is closed, and may be opened again. */
+  async giveUp(): Promise<void> {
     const device = this.#device;
     this.#device = undefined;
     await device?.close();
+  }
+
+  async close(): Promise<void> {
+    this.#isClosed = true;
+    await this.giveUp();
   }
 
   irq(type: string): IrqIndex {

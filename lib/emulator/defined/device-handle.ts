@@ -3,6 +3,7 @@ import { ClosedError } from '../../errors.js';
 import { outOfRange, wrongType } from '../../fields.js';
 import { DeviceError, DmaError, ECANCELED, EFAULT } from '../device-error.js';
 import type { ClientContext, ClientMemory } from '../device-model.js';
+import { isPromise } from '../maybe-async.js';
 import type { DeviceValue, Named } from './behaviour.js';
 import type { DeviceState } from './device-state.js';
 
@@ -100,7 +101,7 @@ export class DeviceHandle {
   resetRegisters(): void {
     if (this.isStale) return;
     const own = this.#state.resetRegisters();
-    if (own !== undefined) this.#state.beside(this.#state.handle(), own);
+    if (isPromise(own)) this.#state.beside(this.#state.handle(), own);
   }
 
   #find(name: string): { named: Named; bits: number } {

@@ -65,7 +65,7 @@ export class DeviceState {
   }
 
   /** What goes on beside: an error has nobody else to tell. */
-  beside(device: DeviceHandle, work: Promise<void>): void {
+  beside(device: DeviceHandle, work: Promise<unknown>): void {
     work.catch((error: unknown) => {
       if (!isOver(device, error)) this.#onError(error);
     });

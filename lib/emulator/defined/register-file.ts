@@ -9,7 +9,7 @@ import type { Access } from '../../register-map/access.js';
 import type { FieldInfo, RegisterInfo } from '../../register-map/map.js';
 import type { PlacedRegister, RegisterPlacement } from '../../register-map/placement.js';
 import { allBits, isReadable, isWritable, maskOf } from '../../register-map/values.js';
-import { andThen } from '../maybe-async.js';
+import { andThen, isPromise } from '../maybe-async.js';
 import type { DeviceHandle } from './device-handle.js';
 import type { DeviceValue, Named, RegisterBehaviour } from './behaviour.js';
 
@@ -25,7 +25,7 @@ interface Part {
 }
 
 /** What happens beside a write that has been answered. */
-export type Beside = (device: DeviceHandle, work: Promise<void>) => void;
+export type Beside = (device: DeviceHandle, work: Promise<unknown>) => void;
 
 /** A register, and what it holds. */
 class Cell {
@@ -233,19 +233,29 @@ function writeCell(cell: Cell, data: bigint, lanes: bigint, device: DeviceHandle
   const { indexes } = cell;
   const whole = cell.behaviour?.write;
   const merged = plain((cell.value & ~lanes) | (data & lanes), cell.info.bits);
-  const results = new Map<Part, void | Promise<void>>();
-  for (const part of acted) {
-    const value = plain(valueFor(cell, part, data, lanes), part.bits);
-    const write = { name: part.name, indexes, previous: plain(before.get(part) ?? 0n, part.bits) };
-    results.set(part, part.behaviour?.write?.(device, value, write));
+  const results = new Map<Part, Promise<unknown> | undefined>();
+  let done: Promise<unknown> | undefined;
+  try {
+    for (const part of acted) {
+      const value = plain(valueFor(cell, part, data, lanes), part.bits);
+      const write = { name: part.name, indexes, previous: plain(before.get(part) ?? 0n, part.bits) };
+      results.set(part, promiseIn(part.behaviour?.write?.(device, value, write)));
+    }
+    done = promiseIn(whole?.(device, merged, { name: cell.info.path, indexes, previous }));
+  } finally {
+    // Also where one of them has thrown: what the others began goes on, and what clears itself does so.
+    if (done !== undefined) beside(device, done);
+    for (const part of acted) {
+      const own = results.get(part);
+      if (own !== undefined) beside(device, own);
+      if (part.access.selfClearing) takeBack(cell, part, own ?? done, device);
+    }
   }
-  const done = whole?.(device, merged, { name: cell.info.path, indexes, previous });
-  if (done !== undefined) beside(device, done);
-  for (const part of acted) {
-    const own = results.get(part);
-    if (own !== undefined) beside(device, own);
-    if (part.access.selfClearing) takeBack(cell, part, own ?? done, device);
-  }
+}
+
+/** What an author's function gives may be anything: only a promise is waited for. */
+function promiseIn(given: unknown): Promise<unknown> | undefined {
+  return isPromise(given) ? given : undefined;
 }
 
 /** Does what a write does to the part; says whether it did anything that somebody is to be told of. */
@@ -298,7 +308,7 @@ function valueFor(cell: Cell, part: Part, data: bigint, lanes: bigint): bigint {
 }
 
 /** What clears itself does so when what it began is over. */
-function takeBack(cell: Cell, part: Part, work: void | Promise<void>, device: DeviceHandle): void {
+function takeBack(cell: Cell, part: Part, work: Promise<unknown> | undefined, device: DeviceHandle): void {
   const clear = (): void => {
     if (!device.isStale) cell.keep(part, 0n);
   };
