@@ -57,6 +57,7 @@ const VERBS: Readonly<Record<string, readonly string[]>> = {
   'migrate move': ['@', '/run/nowhere.sock'],
   'nvme read': ['@', '--output', '/dev/null'],
   'nvme write': ['@', '--input', 'MAP'],
+  'virtio bench': ['@'],
   'nvme bench': ['@'],
   'bench region': ['@'],
   serve: ['@', '--socket', '/tmp/vfio-user-never'],

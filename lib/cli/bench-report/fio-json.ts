@@ -3,7 +3,7 @@
  * measure is 0, as it is for a direction that has no transfers.
  */
 import { createRequire } from 'node:module';
-import type { BenchReport } from '../verbs/nvme/bench-report.js';
+import type { BenchReport } from '../verbs/block/bench-report.js';
 
 /** Fio's own list, percent. */
 const PERCENTILES = [1, 5, 10, 20, 30, 40, 50, 60, 70, 80, 90, 95, 99, 99.5, 99.9, 99.95, 99.99];

@@ -1,5 +1,5 @@
 /** A bench's report as one page: throughput by depth and latency percentiles as SVG, and the figures in a table. */
-import type { BenchReport } from '../verbs/nvme/bench-report.js';
+import type { BenchReport } from '../verbs/block/bench-report.js';
 
 const WIDTH = 620;
 const HEIGHT = 300;

@@ -1,11 +1,12 @@
 /** `vfio-user virtio`: a virtio device, driven. */
 import type { Command } from 'commander';
+import { registerVirtioBench } from './virtio/bench.js';
 import { registerVirtioInfo } from './virtio/info.js';
 import { registerVirtioRead } from './virtio/read.js';
 import { registerVirtioWrite } from './virtio/write.js';
 
 const HELP = `
-info takes any virtio device; read and write take a block device.
+info takes any virtio device; read, write and bench take a block device.
 
 Try it without a device of your own:
   $ vfio-user emulate virtio-blk --socket /tmp/blk.sock --size 1G &
@@ -16,4 +17,5 @@ export function registerVirtio(program: Command): void {
   registerVirtioInfo(virtio);
   registerVirtioRead(virtio);
   registerVirtioWrite(virtio);
+  registerVirtioBench(virtio);
 }

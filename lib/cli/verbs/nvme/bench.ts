@@ -1,34 +1,21 @@
 /** `vfio-user nvme bench`: how fast namespaces are through this library. */
-import { InvalidArgumentError, Option, type Command } from 'commander';
-import type { NvmeController } from '../../../nvme/index.js';
-import { parseDistribution, UNIFORM } from '../../bench-report/distributions.js';
-import { fioJson, type FioRun } from '../../bench-report/fio-json.js';
-import { benchHtml } from '../../bench-report/html.js';
-import { liveLine } from '../../bench-report/live-line.js';
+import type { Command } from 'commander';
+import {
+  decodeStatus,
+  type NvmeController,
+  type NvmeNamespace,
+  type NvmeQueue,
+} from '../../../nvme/index.js';
 import { UsageError } from '../../errors.js';
-import { colorsOf } from '../../global-options.js';
-import { toJson } from '../../json.js';
-import { byteSize, length, size as offset } from '../../numbers.js';
-import { writeOutput } from '../../output-file.js';
-import { print } from '../../output.js';
-import { renderBench } from '../../render-nvme.js';
-import { runBench, type RunOptions } from './bench-run.js';
-import type { Rw } from './bench-workload.js';
-import { namespaceId, withController } from './with-controller.js';
+import { size as offset } from '../../numbers.js';
+import type { BenchDisk, OpenDisk } from '../block/bench-disk.js';
+import { addBenchOptions, bench, checkSockets, type BenchOptions } from '../block/bench-options.js';
+import type { RunOptions } from '../block/bench-run.js';
+import { activeNamespace, namespaceId, withController } from './with-controller.js';
 
-interface BenchOptions extends RunOptions {
-  sweep?: number[];
-  html?: string;
-  progress: boolean;
-  outputFormat: 'normal' | 'json' | 'fio';
-  json: boolean;
-}
+type NvmeBenchOptions = BenchOptions & { nsid?: number };
 
-const RWS: readonly Rw[] = ['randread', 'randwrite', 'randrw', 'read', 'write', 'rw'];
-const MOST_SECONDS = 86_400;
-const MOST_POINTS = 64;
-const MOST_DEPTH = 65_535;
-const PERCENT = 100;
+const LEAST_ENTRIES = 256;
 
 const HELP = `
 Transfers go over the whole namespace. With --rw randwrite, write, randrw or rw, and with --verify, its data is overwritten;
@@ -46,75 +33,27 @@ Examples:
   $ vfio-user nvme bench /run/nvme.sock --rw randwrite --size 128K --qd 4 --api promise --verify --json`;
 
 export function registerNvmeBench(nvme: Command): void {
-  nvme
+  const command = nvme
     .command('bench')
     .description('measure transfers')
     .argument('<SOCKET...>', 'where the servers listen')
-    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId)
-    .addOption(new Option('--rw <rw>', 'what to do').choices(RWS).default('randread'))
-    .option('--rwmixread <percent>', 'how many of randrw and rw read', percent, 50)
-    .addOption(
-      new Option(
-        '--random-distribution <d>',
-        'which blocks: random, zipf:THETA or pareto:POWER, as fio has them',
-      )
-        .argParser(parseDistribution)
-        .default(UNIFORM, 'random'),
-    )
-    .option('--size <bytes>', 'of each transfer, whole blocks', byteSize, 4096)
+    .option('--nsid <n>', 'the namespace; the first active one where nothing is said', namespaceId);
+  addBenchOptions(command)
     .option('--page-offset <bytes>', 'where buffers begin in a page of memory, with --api poll', offset)
-    .option('--qd <n>', 'transfers under way at once in each queue', length, 32)
-    .option('--queues <n>', 'queue pairs of each controller', length, 1)
-    .option('--seconds <s>', 'for how long', seconds, 3)
-    .option('--ramp <s>', 'how long before that nothing is timed (0.3)', ramp)
-    .option('--total <bytes>', 'until so much was transferred', byteSize)
-    .option('--rate-iops <n>', 'no more transfers a second, all together', length)
-    .option('--rate <bytes>', 'no more bytes a second, all together', byteSize)
-    .option('--sweep <qd=list>', 'a run for each of these depths: qd=1,2,4', depths)
-    .addOption(new Option('--api <api>', 'the API to use').choices(['poll', 'promise']).default('poll'))
-    .addOption(
-      new Option('--completion <how>', 'how promises learn of completions')
-        .choices(['poll', 'interrupt'])
-        .default('poll'),
-    )
-    .option('--verify', 'check the answers', false)
-    .option('--html <file>', 'write a page with charts')
-    .option('--progress', 'say on stderr how it goes, also where that is no terminal', false)
-    .addOption(
-      new Option('--output-format <format>', 'how to print it')
-        .choices(['normal', 'json', 'fio'])
-        .default('normal'),
-    )
-    .option('--json', 'print JSON: --output-format json', false)
     .addHelpText('after', HELP)
-    .action(bench);
+    .action(nvmeBench);
 }
 
-async function bench(sockets: string[], options: BenchOptions, command: Command): Promise<void> {
-  if (new Set(sockets).size < sockets.length)
-    throw new UsageError('a controller has one host: each SOCKET once');
-  const isTimed = command.getOptionValueSource('seconds') !== 'default';
-  const limit = options.total !== undefined && !isTimed ? MOST_SECONDS : options.seconds;
-  const live = liveLine(options.progress);
-  const runs: FioRun[] = [];
-  try {
-    await withControllers(command, sockets, async (controllers) => {
-      for (const qd of options.sweep ?? [options.qd])
-        runs.push(await runBench(controllers, { ...options, qd, seconds: limit }, live));
-    });
-  } finally {
-    live.stop();
-  }
-  const reports = runs.map(({ report }) => report);
-  if (options.html !== undefined) {
-    const page = benchHtml(reports, sockets, new Date());
-    await writeOutput(options.html, async (file) => file.write(page), false);
-  }
-  const format = options.json ? 'json' : options.outputFormat;
-  if (format === 'fio') await print(`${toJson(fioJson(runs, sockets))}\n`);
-  else if (format === 'json')
-    await print(`${toJson(options.sweep === undefined ? reports[0] : { sweep: 'qd', runs: reports })}\n`);
-  else await print(reports.map((report) => renderBench(report, colorsOf(command).bold)).join('\n'));
+async function nvmeBench(sockets: string[], options: NvmeBenchOptions, command: Command): Promise<void> {
+  checkSockets(sockets, 'a controller');
+  await withControllers(command, sockets, (controllers) => {
+    const open = controllers.map(
+      (controller): OpenDisk =>
+        (run) =>
+          openDisk(controller, options.nsid, run),
+    );
+    return bench(sockets, open, options, command);
+  });
 }
 
 /** All of them open at once. */
@@ -131,31 +70,50 @@ async function withControllers(
     );
 }
 
-function seconds(text: string): number {
-  const value = Number(text);
-  if (/^\d+(\.\d+)?$/.test(text) && value > 0 && value <= MOST_SECONDS) return value;
-  throw new UsageError(`--seconds is a number up to ${MOST_SECONDS}`);
+/** @throws UsageError for what a controller cannot do. */
+async function openDisk(
+  controller: NvmeController,
+  nsid: number | undefined,
+  options: RunOptions,
+): Promise<BenchDisk> {
+  if (options.queues > controller.maxQueues)
+    throw new UsageError(`--queues is at most ${controller.maxQueues}: the controller has no more`);
+  const namespace = await activeNamespace(controller, nsid);
+  const queues: NvmeQueue[] = [];
+  for (let i = 0; i < options.queues; i++) queues.push(await openQueue(controller, namespace, options));
+  const { device, maxTransferBytes } = controller;
+  return {
+    ...{ device, maxTransferBytes, queues, doorbell: queues[0]!.doorbell },
+    ...{ blocks: namespace.blocks, blockSize: namespace.blockSize, details: { nsid: namespace.id } },
+    statusName: (status) => decodeStatus(status).name,
+    close: async () => {
+      for (const queue of queues) await queue.close();
+    },
+  };
 }
 
-function ramp(text: string): number {
-  const value = Number(text);
-  if (/^\d+(\.\d+)?$/.test(text) && value <= MOST_SECONDS) return value;
-  throw new InvalidArgumentError(`It is a number of seconds up to ${MOST_SECONDS}.`);
-}
-
-function percent(text: string): number {
-  const value = Number(text);
-  if (/^\d+$/.test(text) && value <= PERCENT) return value;
-  throw new InvalidArgumentError(`It is a whole number from 0 to ${PERCENT}.`);
-}
-
-function depths(text: string): number[] {
-  const list = /^qd=(?<list>\d+(?:,\d+)*)$/.exec(text)?.groups?.['list']?.split(',').map(Number);
-  if (list === undefined)
-    throw new InvalidArgumentError('It is qd= and numbers with commas between: qd=1,2,4.');
-  if (list.length > MOST_POINTS) throw new InvalidArgumentError(`It has at most ${MOST_POINTS} numbers.`);
-  if (list.some((qd) => qd < 1 || qd > MOST_DEPTH))
-    throw new InvalidArgumentError(`A depth is 1 to ${MOST_DEPTH}.`);
-  if (new Set(list).size < list.length) throw new InvalidArgumentError('A depth is named once.');
-  return list;
+async function openQueue(
+  controller: NvmeController,
+  namespace: NvmeNamespace,
+  options: RunOptions,
+): Promise<NvmeQueue> {
+  const { qd, size, api, completion, pageOffset } = options;
+  const { blockSize } = namespace;
+  if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
+    throw new UsageError(
+      `--size is whole blocks of ${blockSize} bytes, at most ${controller.maxTransferBytes}, within the namespace`,
+    );
+  }
+  // One entry of a ring always stays free.
+  const entries = Math.min(Math.max(LEAST_ENTRIES, qd + 1), controller.maxQueueEntries);
+  if (qd >= entries)
+    throw new UsageError(`--qd is at most ${entries - 1}: the controller has no deeper queues`);
+  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size, pageOffset } } : {};
+  const created = controller.createQueue({ namespace, entries, completion, ...buffers });
+  const queue = await created.catch((error: unknown) => {
+    // All else has been checked.
+    throw error instanceof RangeError ? new UsageError(`--page-offset: ${error.message}`) : error;
+  });
+  if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
+  return queue;
 }

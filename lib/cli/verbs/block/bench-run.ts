@@ -1,17 +1,15 @@
 /** One run of the bench: queues are made, transfers kept under way and timed, and what was found is put together. */
-import type { NvmeController, NvmeQueue } from '../../../nvme/index.js';
 import { distributionText, type Distribution } from '../../bench-report/distributions.js';
 import type { FioRun } from '../../bench-report/fio-json.js';
 import type { Live } from '../../bench-report/live-line.js';
 import { UsageError } from '../../errors.js';
+import type { BenchDisk, OpenDisk } from './bench-disk.js';
 import { Meters, type Metered } from './bench-meters.js';
-import type { DirectionReport } from './bench-report.js';
+import type { BenchReport, DirectionReport } from './bench-report.js';
 import { Pacer, PollRunner, PromiseRunner, type Lane, type Runner } from './bench-runners.js';
 import { checkAll, makeLoad, prepare, spanOf, type Rw } from './bench-workload.js';
-import { activeNamespace } from './with-controller.js';
 
 export interface RunOptions {
-  nsid?: number;
   rw: Rw;
   rwmixread: number;
   randomDistribution: Distribution;
@@ -34,48 +32,67 @@ const WARM_UP_MS = 300;
 /** The time is cut into so many parts, to see how much they differ. */
 const INTERVALS = 20;
 const LEAST_INTERVAL_MS = 50;
-const LEAST_ENTRIES = 256;
 
-export async function runBench(
-  controllers: readonly NvmeController[],
-  options: RunOptions,
-  live: Live,
-): Promise<FioRun> {
-  const { api, verify, qd, size } = options;
-  const queues = await openQueues(controllers, options);
-  const lanes = queues.map(({ queue, device }, index): Lane => {
-    const { blocks, blockSize } = queue.namespace;
-    const span = spanOf(blocks, blockSize, verify);
-    const { rw, rwmixread: mixRead, randomDistribution: distribution } = options;
-    return {
-      queue,
-      device,
-      load: makeLoad({ rw, mixRead, distribution, blocks: size / blockSize, span, index }),
-    };
-  });
-  const stamped = verify ? await onEach(controllers, lanes, prepare) : 0;
+/** Opens the disks, and closes them whatever comes of it. @throws UsageError for what makes no sense, or a disk cannot do. */
+export async function runBench(open: readonly OpenDisk[], options: RunOptions, live: Live): Promise<FioRun> {
+  checkOptions(options);
+  const disks: BenchDisk[] = [];
+  try {
+    for (const openDisk of open) disks.push(await openDisk(options));
+    const run = await runOn(disks, options, live);
+    for (const disk of disks.splice(0)) await disk.close();
+    return run;
+  } finally {
+    // The first error is the one to report.
+    for (const disk of disks) await disk.close().catch(() => undefined);
+  }
+}
+
+async function runOn(disks: readonly BenchDisk[], options: RunOptions, live: Live): Promise<FioRun> {
+  const { api, verify, qd } = options;
+  const lanes = lanesOf(disks, options);
+  const stamped = verify ? await onEach(disks, prepare) : 0;
   const meters = new Meters(lanes.length * qd);
   const setup = { lanes, depth: qd, meters, pacer: pacerOf(options), isChecked: verify };
   const runner = api === 'poll' ? new PollRunner(setup) : await PromiseRunner.make(setup);
   const found = await measure(runner, meters, options, live);
-  const checked = verify && lanes[0]!.load.writes ? await onEach(controllers, lanes, checkAll) : 0;
+  const checked = verify && lanes[0]!.load.writes ? await onEach(disks, checkAll) : 0;
   if (runner instanceof PromiseRunner) await runner.close();
-  for (const { queue } of lanes) await queue.close();
-  const [totalReads, totalWrites] = [checked + found.reads.total, stamped + found.writes.total];
-  const { completion, pageOffset = 0, rw, rwmixread, randomDistribution } = options;
+  const totals = { totalReads: checked + found.reads.total, totalWrites: stamped + found.writes.total };
+  const report = reportOf(disks, options, found, totals);
+  return { report, sorted: { reads: found.reads.sorted, writes: found.writes.sorted } };
+}
+
+/** One for each queue. */
+function lanesOf(disks: readonly BenchDisk[], options: RunOptions): Lane[] {
+  const { rw, rwmixread: mixRead, randomDistribution: distribution, size, verify } = options;
+  const queues = disks.flatMap((disk) => disk.queues.map((queue) => ({ disk, queue })));
+  return queues.map(({ disk, queue }, index) => {
+    const blocks = size / disk.blockSize;
+    const span = spanOf(disk.blocks, disk.blockSize, verify);
+    return { queue, disk, load: makeLoad({ rw, mixRead, distribution, blocks, span, index }) };
+  });
+}
+
+function reportOf(
+  disks: readonly BenchDisk[],
+  options: RunOptions,
+  found: Found,
+  { totalReads, totalWrites }: { totalReads: number; totalWrites: number },
+): BenchReport {
+  const { size, qd, queues, api, completion, pageOffset = 0, rw, rwmixread, randomDistribution } = options;
   const { seconds, count, latencyUs, intervals, userSeconds, systemSeconds } = found;
   const iops = count / seconds;
-  const report = {
+  const { doorbell, details } = disks[0]!;
+  return {
     ...{ iops, bytesPerSecond: iops * size, seconds, count },
     ...{ totalIos: totalReads + totalWrites, totalReads, totalWrites, latencyUs },
     reads: directionOf(found.reads, seconds, size),
     writes: directionOf(found.writes, seconds, size),
     ...{ intervals, userSeconds, systemSeconds, rw, rwmixread: readsOf(rw, rwmixread) },
-    ...{ distribution: distributionText(randomDistribution), size, pageOffset, qd, queues: options.queues },
-    ...{ devices: controllers.length, api, completion, nsid: lanes[0]!.queue.namespace.id },
-    ...{ doorbell: lanes[0]!.queue.doorbell, verified: verify },
+    ...{ distribution: distributionText(randomDistribution), size, pageOffset, qd, queues },
+    ...{ devices: disks.length, api, completion, ...details, doorbell, verified: options.verify },
   };
-  return { report, sorted: { reads: found.reads.sorted, writes: found.writes.sorted } };
 }
 
 function readsOf(rw: Rw, mix: number): number {
@@ -88,18 +105,13 @@ function directionOf({ count, latencyUs }: Metered, seconds: number, size: numbe
   return { iops, bytesPerSecond: iops * size, count, latencyUs };
 }
 
-/** On the first queue of each controller: all of them have the same namespace. */
+/** On the first queue of each disk: all of its queues have the same blocks. */
 async function onEach(
-  controllers: readonly NvmeController[],
-  lanes: readonly Lane[],
-  work: (queue: NvmeQueue, span: number, most: number) => Promise<number>,
+  disks: readonly BenchDisk[],
+  work: (disk: BenchDisk, span: number) => Promise<number>,
 ): Promise<number> {
   let commands = 0;
-  for (const { device, maxTransferBytes } of controllers) {
-    const { queue } = lanes.find((lane) => lane.device === device)!;
-    const { blocks, blockSize } = queue.namespace;
-    commands += await work(queue, spanOf(blocks, blockSize, true), maxTransferBytes);
-  }
+  for (const disk of disks) commands += await work(disk, spanOf(disk.blocks, disk.blockSize, true));
   return commands;
 }
 
@@ -108,45 +120,10 @@ function pacerOf({ rateIops, rate, size }: RunOptions): Pacer | undefined {
   return new Pacer(Math.min(rateIops ?? Infinity, rate === undefined ? Infinity : rate / size));
 }
 
-type Opened = Omit<Lane, 'load'>;
-
-/** @throws UsageError for what a controller cannot do. */
-async function openQueues(controllers: readonly NvmeController[], options: RunOptions): Promise<Opened[]> {
-  const { api, completion, pageOffset } = options;
+function checkOptions({ api, completion, pageOffset }: RunOptions): void {
   if (api === 'poll' && completion === 'interrupt')
     throw new UsageError('--completion interrupt is for --api promise');
   if (api === 'promise' && pageOffset !== undefined) throw new UsageError('--page-offset is for --api poll');
-  const opened: Opened[] = [];
-  for (const controller of controllers) {
-    if (options.queues > controller.maxQueues)
-      throw new UsageError(`--queues is at most ${controller.maxQueues}: the controller has no more`);
-    for (let i = 0; i < options.queues; i++)
-      opened.push({ queue: await openQueue(controller, options), device: controller.device });
-  }
-  return opened;
-}
-
-async function openQueue(controller: NvmeController, options: RunOptions): Promise<NvmeQueue> {
-  const { nsid, qd, size, api, completion, pageOffset } = options;
-  const namespace = await activeNamespace(controller, nsid);
-  const { blockSize } = namespace;
-  if (size % blockSize !== 0 || size > controller.maxTransferBytes || size > namespace.sizeBytes) {
-    throw new UsageError(
-      `--size is whole blocks of ${blockSize} bytes, at most ${controller.maxTransferBytes}, within the namespace`,
-    );
-  }
-  // One entry of a ring always stays free.
-  const entries = Math.min(Math.max(LEAST_ENTRIES, qd + 1), controller.maxQueueEntries);
-  if (qd >= entries)
-    throw new UsageError(`--qd is at most ${entries - 1}: the controller has no deeper queues`);
-  const buffers = api === 'poll' ? { buffers: { count: qd, bytes: size, pageOffset } } : {};
-  const created = controller.createQueue({ namespace, entries, completion, ...buffers });
-  const queue = await created.catch((error: unknown) => {
-    // All else has been checked.
-    throw error instanceof RangeError ? new UsageError(`--page-offset: ${error.message}`) : error;
-  });
-  if (qd > queue.depth) throw new UsageError(`--qd is at most ${queue.depth}: the controller says so`);
-  return queue;
 }
 
 /** With those that were not timed. */

@@ -20,7 +20,7 @@ export interface BenchReport {
   seconds: number;
   /** Transfers in that time. */
   count: number;
-  /** What the controllers count too: every read and write of blocks, those before and after that time among them. */
+  /** What the devices count too: every read and write of blocks, those before and after that time among them. */
   totalIos: number;
   totalReads: number;
   totalWrites: number;
@@ -43,13 +43,16 @@ export interface BenchReport {
   pageOffset: number;
   /** Under way at once in each queue. */
   qd: number;
-  /** Queue pairs of each controller. */
+  /** Queues of each device. */
   queues: number;
   devices: number;
   api: 'poll' | 'promise';
   completion: 'poll' | 'interrupt';
-  /** Of the first controller. */
-  nsid: number;
+  /** Of an NVMe controller: the namespace, of the first one. */
+  nsid?: number;
+  /** Of a virtio disk: the virtqueues in use. */
+  ring?: 'split' | 'packed';
+  /** How the device is told of commands. */
   doorbell: DoorbellKind;
   verified: boolean;
 }

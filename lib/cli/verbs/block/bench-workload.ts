@@ -1,6 +1,6 @@
-/** What a bench does to a namespace: which blocks, and what is in them when answers are checked. */
+/** What a bench does to a disk: which blocks, and what is in them when answers are checked. */
 import { picker, xorshift, type Distribution } from '../../bench-report/distributions.js';
-import type { NvmeQueue } from '../../../nvme/index.js';
+import type { BenchDisk } from './bench-disk.js';
 
 export type Rw = 'randread' | 'randwrite' | 'randrw' | 'read' | 'write' | 'rw';
 
@@ -8,7 +8,7 @@ const TWO_32 = 2 ** 32;
 const PERCENT = 100;
 /** Blocks that are checked begin with this, and their own number. */
 const STAMP = 0x6f69_6676;
-/** The most of a namespace that is prepared for checking. */
+/** The most of a disk that is prepared for checking. */
 const MOST_CHECKED_BYTES = 64 << 20;
 /** Prepared, or checked, at once. */
 const CHUNK_BYTES = 1 << 20;
@@ -32,7 +32,7 @@ export interface LoadOptions {
   distribution: Distribution;
   /** Of one transfer. */
   blocks: number;
-  /** Of the namespace, blocks that are used. */
+  /** Of the disk, blocks that are used. */
   span: number;
   /** Queues that go over the same blocks begin elsewhere. */
   index: number;
@@ -63,7 +63,7 @@ function sequential(units: number, index: number): () => number {
   };
 }
 
-/** How much of a namespace a bench uses, blocks. */
+/** How much of a disk a bench uses, blocks. */
 export function spanOf(blocks: number, blockSize: number, isChecked: boolean): number {
   return isChecked ? Math.min(blocks, MOST_CHECKED_BYTES / blockSize) : blocks;
 }
@@ -84,12 +84,12 @@ export function isStamped(bytes: Buffer, lba: number, blockSize: number): boolea
   return true;
 }
 
-/** Stamps the first `span` blocks of the namespace, so that every read can be checked. The number of commands. */
-export function prepare(queue: NvmeQueue, span: number, maxTransferBytes: number): Promise<number> {
-  return inChunks(queue, span, maxTransferBytes, async (lba, blocks) => {
-    const bytes = Buffer.alloc(blocks * queue.namespace.blockSize);
-    stamp(bytes, lba, queue.namespace.blockSize);
-    await queue.write(lba, bytes);
+/** Stamps the first `span` blocks of the disk, so that every read can be checked. The number of commands. */
+export function prepare(disk: BenchDisk, span: number): Promise<number> {
+  return inChunks(disk, span, async (lba, blocks) => {
+    const bytes = Buffer.alloc(blocks * disk.blockSize);
+    stamp(bytes, lba, disk.blockSize);
+    await disk.queues[0]!.write(lba, bytes);
   });
 }
 
@@ -97,22 +97,20 @@ export function prepare(queue: NvmeQueue, span: number, maxTransferBytes: number
  * Reads the first `span` blocks back. The number of commands.
  * @throws Error where one is not as it was written.
  */
-export function checkAll(queue: NvmeQueue, span: number, maxTransferBytes: number): Promise<number> {
-  return inChunks(queue, span, maxTransferBytes, async (lba, blocks) => {
-    const bytes = await queue.read(lba, blocks);
-    if (!isStamped(bytes, lba, queue.namespace.blockSize)) throw wrongAnswer(lba);
+export function checkAll(disk: BenchDisk, span: number): Promise<number> {
+  return inChunks(disk, span, async (lba, blocks) => {
+    const bytes = await disk.queues[0]!.read(lba, blocks);
+    if (!isStamped(bytes, lba, disk.blockSize)) throw wrongAnswer(lba);
   });
 }
 
 async function inChunks(
-  queue: NvmeQueue,
+  { blockSize, maxTransferBytes }: BenchDisk,
   span: number,
-  maxTransferBytes: number,
   work: (lba: number, blocks: number) => Promise<void>,
 ): Promise<number> {
-  const { blockSize } = queue.namespace;
   const chunk = CHUNK_BYTES / blockSize;
-  // A chunk goes out in as many commands as the controller's limit makes it.
+  // A chunk goes out in as many commands as the device's limit makes it.
   const most = Math.floor(maxTransferBytes / blockSize);
   let commands = 0;
   for (let lba = 0; lba < span; lba += chunk) {

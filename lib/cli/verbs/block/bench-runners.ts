@@ -1,14 +1,14 @@
 /** The two APIs that a bench can use: submit/poll, and promises. */
-import type { Device, DmaBuffer } from '../../../index.js';
-import { decodeStatus, type NvmeQueue } from '../../../nvme/index.js';
+import type { DmaBuffer } from '../../../index.js';
+import type { BenchDisk, BenchQueue } from './bench-disk.js';
 import type { Meters } from './bench-meters.js';
 import { isStamped, stamp, wrongAnswer, type Load } from './bench-workload.js';
 
 /** A queue, and what is done to it. */
 export interface Lane {
-  readonly queue: NvmeQueue;
+  readonly queue: BenchQueue;
+  readonly disk: BenchDisk;
   readonly load: Load;
-  readonly device: Device;
 }
 
 /** Keeps transfers under way in every lane. */
@@ -120,29 +120,29 @@ class PolledLane {
   }
 
   #submit(tag: number): void {
-    const { queue, load } = this.#lane;
+    const { queue, disk, load } = this.#lane;
     const { meters, isChecked } = this.#options;
     const lba = load.next();
     const reads = load.nextReads();
     this.#lbas[tag] = lba;
     this.#reads[tag] = Number(reads);
-    if (isChecked && !reads) stamp(queue.buffer(tag), lba, queue.namespace.blockSize);
+    if (isChecked && !reads) stamp(queue.buffer(tag), lba, disk.blockSize);
     meters.begin(reads, this.#first + tag);
     const isTaken = reads
       ? queue.submitRead(lba, load.blocks, tag, tag)
       : queue.submitWrite(lba, load.blocks, tag, tag);
-    if (!isTaken) throw new Error('the controller is being reset');
+    if (!isTaken) throw new Error('the device is being reset');
   }
 
   #take(tag: number, status: number): void {
-    const { queue } = this.#lane;
+    const { queue, disk } = this.#lane;
     const { meters, isChecked } = this.#options;
     const reads = this.#reads[tag] === 1;
     meters.end(reads, this.#first + tag);
-    if (status !== 0) throw new Error(`a transfer was completed with ${decodeStatus(status).name}`);
+    if (status !== 0) throw new Error(`a transfer was completed with ${disk.statusName(status)}`);
     if (!isChecked || !reads) return;
     const lba = this.#lbas[tag]!;
-    if (!isStamped(queue.buffer(tag), lba, queue.namespace.blockSize)) throw wrongAnswer(lba);
+    if (!isStamped(queue.buffer(tag), lba, disk.blockSize)) throw wrongAnswer(lba);
   }
 }
 
@@ -154,7 +154,7 @@ export class PollRunner implements Runner {
 
   constructor(options: RunnerOptions) {
     this.#lanes = options.lanes.map((lane, i) => new PolledLane(lane, i, options));
-    this.#sliceMs = options.lanes.every(({ queue }) => queue.doorbell === 'mapped') ? TURN_MS : 0;
+    this.#sliceMs = options.lanes.every(({ disk }) => disk.doorbell === 'mapped') ? TURN_MS : 0;
   }
 
   async run(ms: number, most: number): Promise<number> {
@@ -210,8 +210,8 @@ export class PromiseRunner implements Runner {
     const slots: Slot[] = [];
     for (const lane of options.lanes)
       for (let i = 0; i < options.depth; i++) {
-        const size = lane.load.blocks * lane.queue.namespace.blockSize;
-        slots.push({ lane, buffer: await lane.device.dma.alloc(size) });
+        const size = lane.load.blocks * lane.disk.blockSize;
+        slots.push({ lane, buffer: await lane.disk.device.dma.alloc(size) });
       }
     return new PromiseRunner(options, slots);
   }
@@ -261,8 +261,8 @@ export class PromiseRunner implements Runner {
 
   async #work({ lane, buffer }: Slot, tag: number): Promise<void> {
     const { meters, pacer, isChecked } = this.#options;
-    const { queue, load } = lane;
-    const { blockSize } = queue.namespace;
+    const { queue, disk, load } = lane;
+    const { blockSize } = disk;
     const { bytes } = buffer;
     while (!this.#isStopped) {
       if (pacer !== undefined && !pacer.take()) {
