@@ -259,8 +259,10 @@ export class Device extends EventEmitter<DeviceEvents> {
   }
 
   async #reset(call: CallOptions | undefined): Promise<void> {
-    const send = () =>
-      this.#context.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
+    const send = () => {
+      this.migration.deviceIsReset();
+      return this.#context.userConnection.call(Command.DEVICE_RESET, null, null, () => undefined, call);
+    };
     await this.#context.memorySpace.whileResetting(async () => {
       if (this.#config === undefined) await send();
       else await this.#config.refreshAfter(send, call);

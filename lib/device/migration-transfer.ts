@@ -147,6 +147,11 @@ export class Transfers {
     return this.#active?.breakOff(reason);
   }
 
+  /** A reset is being sent. */
+  deviceIsReset(): void {
+    this.#active?.deviceIsReset();
+  }
+
   async #refuseBeside(what: string, call: CallOptions | undefined): Promise<void> {
     for (let other = this.#active; other !== undefined; other = this.#active) {
       if (!other.isLeaving) {
@@ -171,6 +176,8 @@ export class Transfer {
   #home: MigrationState = STOP;
   #at: MigrationState = STOP;
   #isClaimed = false;
+  /** A reset was sent since the device's state was last known: what it has of the stream is gone. */
+  #wasReset = false;
   #over: Promise<unknown> | undefined;
   readonly #onAbort = () => this.onBreakOff(this.#options.signal?.reason as Error);
 
@@ -220,6 +227,11 @@ export class Transfer {
   found(state: MigrationState): void {
     this.#at = state;
     this.#home = state;
+    this.#wasReset = false;
+  }
+
+  deviceIsReset(): void {
+    this.#wasReset = true;
   }
 
   /** What the device was before is gone: until all is done it must not run. */
@@ -236,6 +248,8 @@ export class Transfer {
       );
     }
     await walk(this.commands, now, target, this.options);
+    // Another may have begun a restore since, so that the state alone does not tell.
+    if (this.#wasReset) throw new StepError('the device was reset meanwhile');
     this.#at = target;
   }
 

@@ -113,7 +113,7 @@ export class Migration {
    * consumer that stops reading, `device.close()` or a connection that is lost and comes back, the stream takes the device
    * back to where it was before its 'close' event; a MigrationError says where it is and what leads on from there.
    * @throws TypeError and RangeError for options that make no sense. The stream's errors: MigrationError where the
-   * device is in another state, or has another transfer; UnsupportedError; ClosedError; the signal's reason.
+   * device is in another state, has another transfer, or is reset meanwhile; UnsupportedError; ClosedError; the signal's reason.
    */
   save(options: SaveOptions = {}): Readable {
     SAVE_OPTIONS.check('Migration.save', options);
@@ -149,6 +149,11 @@ export class Migration {
   restoreAfterReconnect(): Promise<void> {
     this.#support = undefined;
     return this.#transfers.restore();
+  }
+
+  /** @internal A reset is being sent: what is under way cannot end as a whole. */
+  deviceIsReset(): void {
+    this.#transfers.deviceIsReset();
   }
 
   /** @internal Breaks off what is under way; resolves when the device has been left. Undefined where nothing is. */

@@ -341,6 +341,28 @@ describe('one at a time', () => {
     restore.end();
     expect(await failure).toMatchObject({ name: 'MigrationError', state: 'STOP' });
   });
+
+  test('a restore and a reset of its own device: an error, although another has brought a whole state', async () => {
+    const rig = await Rig.open();
+    const bytes = await rig.stream();
+    const device = await rig.connect();
+    const restore = device.migration.restore({ run: false });
+    await new Promise((resolve) => restore.write(bytes.subarray(0, 5_000), resolve));
+    await device.reset();
+    const other = await rig.connect();
+    const dies = other.migration.restore();
+    dies.on('error', () => undefined);
+    await new Promise((resolve) => dies.write(bytes, resolve));
+    rig.clients.at(-1)!.close();
+    await other.closed;
+    expect(rig.state).toBe(RESUMING);
+    const failure = closed(restore);
+    restore.end();
+    expect(await failure).toMatchObject({
+      name: 'MigrationError',
+      message: expect.stringMatching(/the device was reset meanwhile/),
+    });
+  });
 });
 
 describe('a device that is somewhere else', () => {
@@ -573,7 +595,7 @@ describe("the time of a call is its caller's", () => {
     const call = migration.transition(STOP, { signal: abort.signal }).catch((error: unknown) => error);
     await until(() => rig.count('GET') === 1);
     abort.abort(new Error('enough'));
-    const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'later'));
+    const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'later').unref());
     expect(await Promise.race([call, after])).toMatchObject({ message: 'enough' });
     expect(rig.count('GET')).toBe(1);
   });

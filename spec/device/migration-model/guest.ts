@@ -105,6 +105,8 @@ export class Guest {
     const source = this.#sources[step.isByMessage ? 1 : 0];
     if (block === undefined || source === undefined || block.buffer.isClosed || source.isClosed)
       return undefined;
+    // What was said of its regions was damaged as it was opened.
+    if (this.#device.regions[0]?.size === 0) return undefined;
     const at = step.at % BLOCK_BYTES;
     const length = Math.min(step.length, BLOCK_BYTES - at, SOURCE_BYTES);
     fill(source.bytes, ++this.#stamp, length);
