@@ -825,13 +825,12 @@ export class World {
     if (isReachable && !session.isDisturbed) await this.#isGivenBack(session);
     // Whoever comes next finds all as it was.
     if (isReachable && !this.#hasStuck) {
-      // What it was lost by may come while it is opened.
+      // An exchange of the server's may just have begun, or come while it is opened.
+      await this.#isBack(session);
       const { losses } = session;
       const again = NvmeController.open(device).then((controller) => controller.close());
       void this.call({ label: 'open again', promise: again, session: undefined });
       await this.#allSettled('opening again');
-      // The connection's end is told in the same turn, and after the call's.
-      await sleep(1);
       const call = this.#calls.at(-1)!;
       if (call.outcome === 'done') await this.#isGivenBack(session);
       else if (!session.isOver && session.losses === losses) this.problem(`opening again: ${call.outcome}`);
