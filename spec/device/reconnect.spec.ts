@@ -124,8 +124,9 @@ class Load {
 }
 
 describe('a server that is killed and started again', () => {
-  test('a hundred times under load: calls end, and everything is as it was', async () => {
-    const ROUNDS = 100;
+  test('many times under load: calls end, and everything is as it was', async () => {
+    // `npm run soak` has hundreds.
+    const ROUNDS = 25;
     let server = await start({ fill: 1 });
     const device = await open();
     const parts = await setUp(device);
