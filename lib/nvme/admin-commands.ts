@@ -56,7 +56,7 @@ export class AdminCommands {
     const command = composed(`admin command 0x${hex(opcode)}`, request);
     const data = Buffer.alloc(receive);
     if (send !== undefined) command.through(send, true);
-    else if (receive > 0) command.through(data, false);
+    else if ((opcode & 2) !== 0) command.into(data);
     return { result: await this.#run(command, options), data };
   }
 
@@ -65,16 +65,21 @@ export class AdminCommands {
     const data = Buffer.alloc(IDENTIFY_SIZE);
     const command = new NvmeCommand(`Identify 0x${hex(cns)}`, AdminOpcode.IDENTIFY, namespace);
     command.cdw10 = field('CNS', cns, 8);
-    await this.#run(command.through(data, false), options);
+    await this.#run(command.into(data), options);
     return data;
   }
 
   /** 5.16 */
   async logPage(page: number, length: number, options: LogPageOptions = {}): Promise<Buffer> {
-    const { offset = 0 } = options;
+    const { offset = 0, isIndexOffset = false, retainEvent = false } = options;
     checkDwords('length', length, 4);
-    checkDwords('offset', offset, 0);
-    const inParts = this.#info.hasLogOffsets && options.isIndexOffset !== true;
+    checkDwords('offset', offset, 0, isIndexOffset ? 1 : 4);
+    const inParts = this.#info.hasLogOffsets && !isIndexOffset;
+    // How many structures a part has is the page's own: there is no index to go on at.
+    if (isIndexOffset && length > ADMIN_TRANSFER_BYTES)
+      throw outOfRange(
+        `length must be at most ${ADMIN_TRANSFER_BYTES} where the offset is an index, got ${length}`,
+      );
     const part = inParts ? LOG_PART_BYTES : ADMIN_TRANSFER_BYTES;
     if (!this.#info.hasLogOffsets && (offset > 0 || length > part)) {
       throw new UnsupportedError(
@@ -85,7 +90,12 @@ export class AdminCommands {
     const data = Buffer.alloc(length);
     const next = oneDeadline(`Get Log Page 0x${hex(page)}`, options);
     for (let at = 0; at < length; at += part) {
-      await this.#logPart(page, data.subarray(at, at + part), offset + at, next());
+      // The page stays as it is, and its event with it, until all of it was read.
+      const isRetained = retainEvent || at + part < length;
+      await this.#logPart(page, data.subarray(at, at + part), offset + at, {
+        ...next(),
+        retainEvent: isRetained,
+      });
     }
     return data;
   }
@@ -99,8 +109,7 @@ export class AdminCommands {
     command.cdw11 = cdw11;
     command.cdw14 = field('UUID index', uuidIndex, 7);
     const data = Buffer.alloc(receive);
-    if (receive > 0) command.through(data, false);
-    return { result: await this.#run(command, options), data };
+    return { result: await this.#run(command.into(data), options), data };
   }
 
   /** 5.27. The promise gives dword 0 of the completion. */
@@ -199,7 +208,7 @@ export class AdminCommands {
     command.cdw13 = field('LPOU', Math.floor(offset / 2 ** 32), 32);
     const upper = (field('command set', commandSet, 8) << 24) | (isIndexOffset ? INDEX_OFFSET : 0);
     command.cdw14 = (field('UUID index', uuidIndex, 7) | upper) >>> 0;
-    await this.#run(command.through(into, false), options);
+    await this.#run(command.into(into), options);
   }
 
   #run(command: NvmeCommand, options?: CallOptions): Promise<number> {
@@ -237,10 +246,11 @@ function checkTransfer(send: Uint8Array | undefined, receive: number): void {
   }
 }
 
-function checkDwords(what: string, value: number, least: number): void {
-  if (Number.isSafeInteger(value) && value >= least && value % 4 === 0) return;
+function checkDwords(what: string, value: number, least: number, unit: 1 | 4 = 4): void {
+  if (Number.isSafeInteger(value) && value >= least && value % unit === 0) return;
   if (typeof value !== 'number') throw wrongType(what, 'a number', value);
-  throw outOfRange(`${what} must be a multiple of 4 and at least ${least}, got ${value}`);
+  const kind = unit === 1 ? 'a whole number' : `a multiple of ${unit}`;
+  throw outOfRange(`${what} must be ${kind} and at least ${least}, got ${value}`);
 }
 
 /** A dword of two fields of 16 bits. @throws RangeError. */
@@ -257,7 +267,9 @@ function hex(value: number): string {
 export interface AdminCommand extends RawCommand {
   /** Data to the controller: a multiple of 4 bytes, at most 64 KiB. */
   send?: Uint8Array | undefined;
-  /** How many bytes come from the controller: a multiple of 4, at most 64 KiB. Default 0. */
+  /**
+   * How many bytes come from the controller: a multiple of 4, at most 64 KiB; those that it leaves out are zeroes. Default 0.
+   */
   receive?: number | undefined;
 }
 
@@ -279,13 +291,16 @@ export interface LogPageOptions extends CallOptions {
   specific?: number | undefined;
   /** LSI, log specific identifier, 16 bits. Default 0. */
   specificIdentifier?: number | undefined;
-  /** RAE: the asynchronous event that the page is about stays as it is. Default false. */
+  /** RAE: the asynchronous event that the page is about stays as it is. Default false. Read in parts, it stays until the last. */
   retainEvent?: boolean | undefined;
   /** UUID index, 0 to 127. Default 0. */
   uuidIndex?: number | undefined;
   /** CSI, command set identifier, 0 to 255. Default 0. */
   commandSet?: number | undefined;
-  /** OT: `offset` is the index of a structure of the page, and the page is read in one piece. Default false. */
+  /**
+   * OT: `offset` is the index of a structure of the page, any whole number, and the page is read in one piece of at most 64 KiB.
+   * Default false.
+   */
   isIndexOffset?: boolean | undefined;
 }
 

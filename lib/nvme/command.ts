@@ -25,6 +25,8 @@ export class NvmeCommand extends Command {
   /** Memory of this process, which goes through bounce pages; without it `low` and `high` are a DMA address. */
   bytes: Uint8Array | undefined = undefined;
   isToDevice = false;
+  /** The device may transfer less than there is room for: what it leaves is zeroes, and not another command's data. */
+  mayBeShort = false;
   /** The data's address; without `length` what PRP1 is, as it stands. */
   low = 0;
   high = 0;
@@ -48,6 +50,15 @@ export class NvmeCommand extends Command {
     this.length = bytes.length;
     this.isToDevice = isToDevice;
     return this;
+  }
+
+  /**
+   * What the caller has room for, of a command whose length only the controller knows. Without room there is a page all the
+   * same: a controller that has data would put it at address 0 otherwise.
+   */
+  into(bytes: Uint8Array): this {
+    this.mayBeShort = true;
+    return this.through(bytes.length > 0 ? bytes : new Uint8Array(1), false);
   }
 
   /** Data in memory that the device reaches, from `offset`. It must not be reused before the promise settles. */

@@ -82,6 +82,7 @@ export class NvmeCommandsInFlight extends CommandsInFlight<NvmeCommand> {
     const pool = this.#pool;
     if (pages !== undefined && bytes !== undefined && pool !== undefined) {
       if (command.isToDevice) pool.copyIn(pages, bytes);
+      else if (command.mayBeShort) pool.clear(pages);
       prps.scattered(slot, pool.low, pool.high, pages);
     } else if (this.#usesSgls && prps.needsTwo(command.low, length)) {
       prps.block(command.low, command.high, length);

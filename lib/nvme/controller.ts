@@ -259,7 +259,8 @@ export class NvmeController {
    * Any admin command (section 5). Asynchronous Event Request is sent by the driver, unless the option `asyncEvents` is
    * false: the promise gives the next event then.
    * @throws RangeError for more data than 64 KiB, for fields that are too long, for data that goes another way than the opcode
-   * says, and for less room than Identify and Get Log Page take; NvmeStatusError where the controller
+   * says, and for another length than the command names (Identify, Get Log Page, Firmware Image Download, Security Send and
+   * the like); NvmeStatusError where the controller
    * completes it with an error; TimeoutError; NvmeResetError where the controller was reset meanwhile; the signal's reason.
    * @example
    * ```ts
@@ -276,7 +277,7 @@ export class NvmeController {
 
   /**
    * Any I/O command, by a queue that is open, or by one for this command alone. Data goes the way that the opcode says. Of commands
-   * that name how much they transfer (Read, Write, Compare, Dataset Management) the length is checked. It is not sent again
+   * that name how much they transfer (Read, Write, Compare, Dataset Management, Copy, reservations) the length is checked. It is not sent again
    * after a reset.
    * @throws RangeError for fields that are too long, data that goes another way, and a length that is not what the controller
    * will transfer; UnsupportedError where the controller has no further queue; NvmeStatusError where it completes the
@@ -338,7 +339,7 @@ export class NvmeController {
    * @param page - the log page identifier, 0 to 255; see `LogPageId`
    * @param length - how many bytes, a multiple of 4
    * @throws UnsupportedError for an offset, or more than 64 KiB, where the controller does not support offsets (LPA bit 2);
-   * as `adminCommand`.
+   * RangeError for more than 64 KiB from an index on (`isIndexOffset`); as `adminCommand`.
    */
   async logPage(page: number, length: number, options?: LogPageOptions): Promise<Buffer> {
     LOG_PAGE_OPTIONS.check('NvmeController.logPage', options);

@@ -214,6 +214,10 @@ export class BouncePool {
     for (let i = pages.length - 1; i >= 0; i--) this.#free.push(pages[i]!);
   }
 
+  clear(pages: readonly number[]): void {
+    for (const page of pages) this.#bytes.fill(0, page * this.#pageSize, (page + 1) * this.#pageSize);
+  }
+
   copyIn(pages: readonly number[], source: Uint8Array): void {
     const page = this.#pageSize;
     for (let i = 0; i < pages.length; i++) {

@@ -15,6 +15,8 @@ import type { NvmeNamespace } from './namespace.js';
 import { AdminOpcode, NvmOpcode } from './opcodes.js';
 
 const RANGE_BYTES = 16;
+/** Source ranges of Copy, by their format (NVM Command Set 1.0, section 3.2.2). */
+const COPY_RANGE_BYTES: readonly (number | undefined)[] = [32, 40];
 /** CDW12 of Write Zeroes and its like has blocks, and no data. */
 const WITH_BLOCKS: readonly number[] = [NvmOpcode.WRITE, NvmOpcode.READ, NvmOpcode.COMPARE];
 
@@ -52,7 +54,10 @@ export interface RawCommand {
 export interface IoCommand extends RawCommand {
   /** Data to the controller: at most `NvmeController.maxTransferBytes`. */
   send?: Uint8Array | undefined;
-  /** How many bytes come from the controller, at most `NvmeController.maxTransferBytes`. Default 0. */
+  /**
+   * How many bytes come from the controller, at most `NvmeController.maxTransferBytes`; those that it leaves out are zeroes.
+   * Default 0.
+   */
   receive?: number | undefined;
   /** Metadata to the controller, in a buffer of its own (MPTR). */
   sendMetadata?: Uint8Array | undefined;
@@ -133,20 +138,73 @@ export function checkDirection(opcode: number, send: number, receive: number): v
   );
 }
 
-/** @throws RangeError where an admin command transfers more than there is room for. */
-export function checkAdminLength(
-  { opcode, cdw10 = 0, cdw11 = 0 }: RawCommand,
+/**
+ * What a command names as the length of its data. `always`: it has data in any case; others have operations without any. `room`:
+ * there may be more room than that.
+ */
+interface NamedLength {
+  readonly name: string;
+  readonly bytes: (request: RawCommand) => number | undefined;
+  readonly always?: true;
+  readonly room?: true;
+}
+
+const dwords = (count: number) => (count + 1) * 4;
+
+/** Admin commands, by opcode (NVM Express Base 2.0, section 5). Security Send may be padded to whole dwords. */
+const ADMIN_LENGTHS: Readonly<Record<number, NamedLength>> = {
+  [AdminOpcode.GET_LOG_PAGE]: {
+    ...{ name: 'Get Log Page with these NUMDL and NUMDU', always: true, room: true },
+    bytes: ({ cdw10 = 0, cdw11 = 0 }) => dwords((cdw11 & 0xffff) * 65_536 + (cdw10 >>> 16)),
+  },
+  [AdminOpcode.IDENTIFY]: { name: 'Identify', bytes: () => IDENTIFY_SIZE, always: true, room: true },
+  0x11: { name: 'Firmware Image Download', bytes: ({ cdw10 = 0 }) => dwords(cdw10), always: true },
+  0x19: { name: 'Directive Send', bytes: ({ cdw10 = 0 }) => dwords(cdw10) },
+  0x1a: { name: 'Directive Receive', bytes: ({ cdw10 = 0 }) => dwords(cdw10), room: true },
+  0x81: { name: 'Security Send', bytes: ({ cdw11 = 0 }) => cdw11, room: true },
+  0x82: { name: 'Security Receive', bytes: ({ cdw11 = 0 }) => cdw11, room: true },
+  0x86: { name: 'Get LBA Status', bytes: ({ cdw12 = 0 }) => dwords(cdw12), always: true, room: true },
+};
+
+/** I/O commands that have no blocks of data. */
+const IO_LENGTHS: Readonly<Record<number, NamedLength>> = {
+  [NvmOpcode.DATASET_MANAGEMENT]: {
+    ...{ name: 'Dataset Management', always: true },
+    bytes: ({ cdw10 = 0 }) => ((cdw10 & 0xff) + 1) * RANGE_BYTES,
+  },
+  0x0d: { name: 'Reservation Register', bytes: () => 16, always: true },
+  0x0e: { name: 'Reservation Report', bytes: ({ cdw10 = 0 }) => dwords(cdw10), always: true, room: true },
+  0x11: { name: 'Reservation Acquire', bytes: () => 16, always: true },
+  0x12: { name: 'I/O Management Receive', bytes: ({ cdw11 = 0 }) => dwords(cdw11), room: true },
+  0x15: { name: 'Reservation Release', bytes: () => 8, always: true },
+  0x19: {
+    ...{ name: 'Copy', always: true },
+    bytes: ({ cdw12 = 0 }) => {
+      const each = COPY_RANGE_BYTES[(cdw12 >>> 8) & 0xf];
+      return each === undefined ? undefined : ((cdw12 & 0xff) + 1) * each;
+    },
+  },
+};
+
+/** @throws RangeError where an admin command transfers another length than it was given, or more than there is room for. */
+export function checkAdminLength(request: RawCommand, send: number, receive: number): void {
+  checkDirection(request.opcode, send, receive);
+  checkNamed(ADMIN_LENGTHS[request.opcode], request, send, receive);
+}
+
+function checkNamed(
+  named: NamedLength | undefined,
+  request: RawCommand,
   send: number,
   receive: number,
 ): void {
-  checkDirection(opcode, send, receive);
-  if (opcode === AdminOpcode.IDENTIFY) atLeast('Identify', receive, IDENTIFY_SIZE);
-  if (opcode === AdminOpcode.GET_LOG_PAGE)
-    atLeast(
-      'Get Log Page with these NUMDL and NUMDU',
-      receive,
-      ((cdw11 & 0xffff) * 65_536 + (cdw10 >>> 16) + 1) * 4,
-    );
+  const bytes = named?.bytes(request);
+  if (named === undefined || bytes === undefined) return;
+  const length = Math.max(send, receive);
+  if (length === 0 && named.always !== true) return;
+  if (named.room !== true) exactly(named.name, length, bytes);
+  else if ((request.opcode & 1) === 0) atLeast(named.name, receive, bytes);
+  else if (send < bytes) throw outOfRange(`${named.name} takes ${bytes} bytes, got ${send}`);
 }
 
 function atLeast(what: string, receive: number, bytes: number): void {
@@ -159,13 +217,12 @@ export type BlockLayout = Pick<NvmeNamespace, 'blockSize' | 'identity'>;
 
 /** @throws RangeError where an I/O command transfers another length than it was given. */
 export function checkIoLength(request: IoCommand, namespace: BlockLayout | undefined): void {
-  const { opcode, send, receive = 0, sendMetadata, receiveMetadata = 0, cdw10 = 0, cdw12 = 0 } = request;
+  const { opcode, send, receive = 0, sendMetadata, receiveMetadata = 0, cdw12 = 0 } = request;
   const length = send?.length ?? receive;
   const metadata = sendMetadata?.length ?? receiveMetadata;
   checkDirection(opcode, send?.length ?? 0, receive);
   checkDirection(opcode, sendMetadata?.length ?? 0, receiveMetadata);
-  if (opcode === NvmOpcode.DATASET_MANAGEMENT)
-    exactly('Dataset Management', length, ((cdw10 & 0xff) + 1) * RANGE_BYTES);
+  checkNamed(IO_LENGTHS[opcode], request, send?.length ?? 0, receive);
   if (!WITH_BLOCKS.includes(opcode) || namespace === undefined) return;
   const { blockSize, identity } = namespace;
   const blocks = (cdw12 & 0xffff) + 1;
@@ -202,7 +259,7 @@ export async function passThrough(
   const command = composed(`I/O command 0x${request.opcode.toString(16).padStart(2, '0')}`, request);
   const data = Buffer.alloc(receive);
   if (send !== undefined && send.length > 0) command.through(Buffer.from(send), true);
-  else if (receive > 0) command.through(data, false);
+  else if ((request.opcode & 2) !== 0) command.into(data);
   const size = sendMetadata?.length ?? receiveMetadata;
   if (size === 0)
     return { result: await commands.execute<number>(command, options), data, metadata: Buffer.alloc(0) };

@@ -48,8 +48,11 @@ export function featureName(id: number): string {
 export const SELECTIONS = ['Current', 'Default', 'Saved', 'Supported capabilities'] as const;
 
 /** Bytes of data that a controller gives with a feature, or takes; 0 for none. */
-export function featureBytes(id: number, cdw11: number): number {
+export function featureBytes(id: number, cdw11: number, way: 'get' | 'set'): number {
   switch (id) {
+    case 0x0d:
+      // Where the memory is that it has; it is told that in dwords.
+      return way === 'get' ? 4096 : 0;
     case 0x03:
     case 0x7d:
     case 0x7e:

@@ -151,7 +151,7 @@ async function readFeature(
 ): Promise<Found | undefined> {
   const { namespaceId: namespace, sel, cdw11, uuidIndex } = options;
   const get = async (which: number): Promise<Found> => {
-    const receive = which === SUPPORTED ? 0 : (options.dataLen ?? featureBytes(id, cdw11));
+    const receive = which === SUPPORTED ? 0 : (options.dataLen ?? featureBytes(id, cdw11, 'get'));
     const choice = which as 0 | 1 | 2 | 3;
     return {
       id,
@@ -211,7 +211,7 @@ async function setFeature(socket: string, options: SetOptions, command: Command)
   const isTimestamp = featureId === TIMESTAMP && value !== undefined && options.data === undefined;
   if (value !== undefined && value > DWORD_MAX && !isTimestamp)
     throw new UsageError(`--value has 32 bits, got ${value}`);
-  const bytes = options.dataLen ?? featureBytes(featureId, Number((value ?? 0n) & DWORD_MAX));
+  const bytes = options.dataLen ?? featureBytes(featureId, Number((value ?? 0n) & DWORD_MAX), 'set');
   if (value === undefined && bytes === 0) throw new UsageError('--value says what the feature is to be');
   const send = isTimestamp
     ? timestamp(value)

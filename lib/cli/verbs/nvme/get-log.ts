@@ -28,6 +28,8 @@ interface GetLogOptions {
 
 const AEN_BYTES = 4096;
 const MOST_BYTES = 64 << 20;
+/** Where the offset is an index the page comes in one piece. */
+const MOST_INDEXED_BYTES = 64 << 10;
 
 const HELP = `
 nvme-cli 2.3 has no JSON for it; here JSON has the bytes in hexadecimal digits.
@@ -71,7 +73,10 @@ async function getLog(socket: string, options: GetLogOptions, command: Command):
   if (bytes === undefined) throw new UsageError('--log-len says how many bytes');
   if (bytes % 4 !== 0 || bytes > MOST_BYTES)
     throw new UsageError(`--log-len is a multiple of 4, at most ${MOST_BYTES}, got ${bytes}`);
-  if (options.lpo % 4 !== 0) throw new UsageError(`--lpo is a multiple of 4, got ${options.lpo}`);
+  if (options.ot && bytes > MOST_INDEXED_BYTES)
+    throw new UsageError(`--log-len is at most ${MOST_INDEXED_BYTES} with --ot, got ${bytes}`);
+  if (!options.ot && options.lpo % 4 !== 0)
+    throw new UsageError(`--lpo is a multiple of 4, got ${options.lpo}`);
   await withController(command, socket, async (controller) => {
     const log = await controller.logPage(page, length(String(bytes)), {
       ...{
