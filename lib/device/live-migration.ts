@@ -29,7 +29,7 @@ const { RUNNING, STOP, ERROR } = MigrationState;
 export interface MigratedMemory {
   /** Where the device finds it. */
   readonly iova: bigint;
-  /** The memory. */
+  /** The memory, as long as the migration takes. */
   readonly bytes: Uint8Array;
 }
 
@@ -143,6 +143,9 @@ class LiveMigration {
   readonly #progress: MigrateProgress = { phase: 'memory', memoryBytes: 0, stateBytes: 0 };
   readonly #begun = performance.now();
   #stoppedAt = this.#begun;
+  #movedAt = this.#begun;
+  /** Of each pair, when it began. */
+  readonly #sizes: readonly number[];
   /** The destination has the whole state: it could go on in the source's place. */
   #isMoved = false;
   #rounds = 0;
@@ -157,6 +160,7 @@ class LiveMigration {
     this.#source = source;
     this.#destination = destination;
     this.#pairs = pairs;
+    this.#sizes = pairs.map(({ source }) => source.bytes.length);
     this.#options = options;
     this.#call = call;
   }
@@ -170,19 +174,20 @@ class LiveMigration {
       if (watches) await this.#copyWhileRunning();
       await this.#moveState();
       if (watches) await this.#copyRanges(await dirty.report(this.#call));
+      this.#requireMemory();
       if (this.#options.run !== false) await this.#destination.migration.transition(RUNNING, this.#call);
+      this.#movedAt = performance.now();
     } catch (error) {
       throw await this.#fallBack(error);
     } finally {
       if (watches) await dirty.stop(this.#undoing).catch(() => undefined);
     }
-    const now = performance.now();
     return {
       stateBytes: this.#progress.stateBytes,
       memoryBytes: this.#progress.memoryBytes,
       memoryRounds: this.#rounds,
-      totalMs: now - this.#begun,
-      downtimeMs: now - this.#stoppedAt,
+      totalMs: performance.now() - this.#begun,
+      downtimeMs: this.#movedAt - this.#stoppedAt,
     };
   }
 
@@ -246,8 +251,21 @@ class LiveMigration {
     if (isOver(this.#call)) throw new TimeoutError('migrate', timeoutMs);
   }
 
+  /** A buffer that was closed, or an array that was transferred, would be left out. @throws TypeError. */
+  #requireMemory(): void {
+    for (const [i, pair] of this.#pairs.entries())
+      for (const side of ['source', 'destination'] as const) {
+        const { length } = pair[side].bytes;
+        if (length === this.#sizes[i]) continue;
+        throw new TypeError(
+          `memory[${i}].${side} has ${length} bytes now, and had ${this.#sizes[i]}: it was closed, transferred or resized`,
+        );
+      }
+  }
+
   /** Pages of a range that are none of a pair's belong to others. */
   #copyNow(ranges: readonly DirtyRange[]): void {
+    this.#requireMemory();
     for (const { iova, length } of ranges) {
       for (const { source, destination } of this.#pairs) {
         const from = Math.max(0, Number(iova - source.iova));

@@ -217,6 +217,67 @@ describe('migrate', () => {
     expect(await a.migration.state()).toBe(RUNNING);
   });
 
+  test.each(['source', 'destination'] as const)(
+    'memory of the %s that is taken away meanwhile ends it: nothing is left out without a word',
+    async (side) => {
+      const [a, b] = [await open('a'), await open('b')];
+      const [source, target] = [await a.dma.alloc(SIZE), await b.dma.alloc(SIZE)];
+      const lent = { source: new Uint8Array(SIZE), destination: new Uint8Array(SIZE) };
+      const memory = [
+        {
+          source: { iova: source.iova, bytes: lent.source },
+          destination: { iova: source.iova, bytes: lent.destination },
+        },
+        { source, destination: { iova: source.iova, bytes: target.bytes } },
+      ];
+      let isTaken = false;
+      const moved = migrate(a, b, {
+        memory,
+        memoryRounds: 1,
+        onProgress: ({ phase }: MigrateProgress) => {
+          if (phase !== 'state' || isTaken) return;
+          isTaken = true;
+          structuredClone(lent[side].buffer, { transfer: [lent[side].buffer] });
+          source.bytes.fill(1);
+        },
+      });
+      // The device writes it while it is copied.
+      const load = new DmaLoad(a, await a.dma.alloc(4096), source);
+      await expect(moved).rejects.toThrow(
+        new RegExp(
+          `memory\\[0\\]\\.${side} has 0 bytes now, and had ${SIZE}.*the source is in state RUNNING`,
+        ),
+      );
+      load.stop();
+      await load.over;
+      expect(await a.migration.state()).toBe(RUNNING);
+    },
+  );
+
+  test('the downtime ends when the destination runs, and not when the source has been tidied up', async () => {
+    let stopping = 0;
+    const a = await open('a', {
+      dirtyPages: 'logging',
+      intercept: ({ command, payload }) => {
+        if (command !== Command.DEVICE_FEATURE) return 'pass';
+        // SET of DMA_LOGGING_STOP.
+        const isStop = payload.readUInt32LE(4) === (0x20000 | 7);
+        if (isStop) stopping++;
+        return isStop ? { delayMs: 700 } : 'pass';
+      },
+    });
+    const b = await open('b');
+    const [source, target] = [await a.dma.alloc(SIZE), await b.dma.alloc(SIZE)];
+    const before = performance.now();
+    const report = await migrate(a, b, {
+      memory: [{ source, destination: { iova: source.iova, bytes: target.bytes } }],
+    });
+    const took = performance.now() - before;
+    expect(stopping).toBe(1);
+    expect(report.downtimeMs).toBeLessThan(took - 600);
+    expect(report.totalMs).toBeGreaterThan(600);
+  });
+
   test('a source that does not run, or devices that cannot migrate, are refused', async () => {
     const a = await open('a');
     const b = await open('b');
