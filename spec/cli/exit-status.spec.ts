@@ -241,6 +241,27 @@ describe('vfio-user nvme identify', () => {
   });
 });
 
+describe('vfio-user nvme list', () => {
+  test('lists the rest beside a namespace that makes no sense, and a controller that is not there', async () => {
+    const path = scratch.path('two');
+    const two = new NvmeDevice({ namespaces: [1, 2].map(() => ({ store: new MemoryStore(1 << 20) })) });
+    const IDENTIFY = 6;
+    two.intercept = ({ queue, opcode, namespace }) =>
+      queue === 0 && opcode === IDENTIFY && namespace === 1 ? { status: 0x06 } : undefined;
+    await using _server = await serve(two, { path });
+    const none = scratch.path('none');
+    const { status, stdout, stderr } = await vfioUser('nvme', 'list', none, path, '-o', 'json');
+    expect(status).toBe(1);
+    expect(JSON.parse(stdout)).toMatchObject({ Devices: [{ NameSpace: 2, DevicePath: path }] });
+    expect(stderr).toMatch(
+      /^vfio-user: [^\n]*ENOENT[^\n]*; [^\n]*two: namespace 1: [^\n]*INTERNAL_ERROR[^\n]*\[ERR_VFIO_USER_INCOMPLETE\]\n$/,
+    );
+    const nothing = await vfioUser('nvme', 'list', none);
+    expect(nothing).toMatchObject({ status: 1, stdout: '', stderr: expect.stringContaining('ENOENT') });
+    await two.close();
+  });
+});
+
 describe('vfio-user doctor', () => {
   async function doctor(...args: string[]): Promise<Outcome> {
     return vfioUser('doctor', ...args);

@@ -6,20 +6,18 @@ import type {
   NamespaceIdentity,
   NvmeController,
 } from '../../../nvme/index.js';
-import { ClosedError, TimeoutError, VfioUserError } from '../../../index.js';
+import { ClosedError, TimeoutError } from '../../../index.js';
 import { colorsOf } from '../../global-options.js';
 import { toJson } from '../../json.js';
 import { print } from '../../output.js';
 import { renderIdentify } from '../../render-nvme.js';
+import { incompleteError } from './incomplete.js';
 import { activeNamespace, namespaceId, withController } from './with-controller.js';
 
 const HELP = `
 Examples:
   $ vfio-user nvme identify /run/nvme.sock
   $ vfio-user nvme identify /run/nvme.sock --json | jq .controller.serialNumber`;
-
-/** Of namespaces that make no sense. */
-const MOST_TOLD = 4;
 
 export interface IdentifyReport {
   socket: string;
@@ -60,7 +58,10 @@ export function registerNvmeIdentify(nvme: Command): void {
       await withController(command, socket, async (controller) => {
         const report = await identify(controller, socket, options.nsid);
         await print(options.json ? `${toJson(report)}\n` : renderIdentify(report, colorsOf(command)));
-        if (report.unreadable.length > 0) throw unreadableError(report.unreadable);
+        if (report.unreadable.length > 0)
+          throw incompleteError(
+            report.unreadable.map(({ id, error }) => ({ what: `namespace ${id}`, error })),
+          );
       });
     });
 }
@@ -85,15 +86,4 @@ async function identify(
   }
   const about = { version, capabilities, maxTransferBytes, maxQueues, controller: identity };
   return { socket, ...about, namespaces, unreadable };
-}
-
-/** The rest has been shown. */
-function unreadableError(unreadable: readonly UnreadableNamespace[]): Error {
-  const some = unreadable.slice(0, MOST_TOLD).map(({ id, error }) => {
-    const name = `namespace ${id}`;
-    return error.startsWith(name) ? error : `${name}: ${error}`;
-  });
-  const more = unreadable.length - some.length;
-  const text = [...some, ...(more > 0 ? [`and ${more} more`] : [])].join('; ');
-  return new VfioUserError('ERR_VFIO_USER_INCOMPLETE', text);
 }
