@@ -64,6 +64,8 @@ export class IrqEventfds {
   readonly #action: IrqAction;
   /** Open vectors by subindex. */
   readonly #vectors = new Map<number, Vector>();
+  /** What vectors that are closed have counted. */
+  #countedBefore = 0;
   /** Subindexes of which the server has, or may have, an eventfd. */
   readonly #armed = new Set<number>();
   #referenced = true;
@@ -78,6 +80,13 @@ export class IrqEventfds {
   /** Whether the server has, or may have, any eventfd of this set. */
   get isArmed(): boolean {
     return this.#armed.size > 0;
+  }
+
+  /** All that was ever counted. */
+  get count(): number {
+    let count = this.#countedBefore;
+    for (const vector of this.#vectors.values()) count += vector.count;
+    return count;
   }
 
   /** Open vectors, by subindex. */
@@ -180,7 +189,9 @@ export class IrqEventfds {
   }
 
   #forget(vector: Vector): void {
-    if (this.#vectors.get(vector.subindex) === vector) this.#vectors.delete(vector.subindex);
+    if (this.#vectors.get(vector.subindex) !== vector) return;
+    this.#vectors.delete(vector.subindex);
+    this.#countedBefore += vector.count;
   }
 
   async #assign(

@@ -148,6 +148,11 @@ export class IrqIndex {
     return this.#triggers.isArmed;
   }
 
+  /** @internal All that was counted, also by vectors that are closed: it never becomes less. */
+  get signalled(): number {
+    return this.#triggers.count;
+  }
+
   /** The open vectors, by subindex. */
   get vectors(): readonly Vector[] {
     return this.#triggers.vectors;

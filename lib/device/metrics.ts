@@ -22,7 +22,7 @@ export function deviceMetrics({ peer, isConnected, counters, irqs, observer }: M
       [{ outcome: 'refused' }, counters.refused],
     ])
     .counter(
-      { name: 'vfio_user_interrupts', help: 'Interrupts of the vectors that are open.' },
+      { name: 'vfio_user_interrupts', help: 'Interrupts that were counted, by index.' },
       interruptsOf(irqs),
     )
     .durations(
@@ -66,8 +66,5 @@ function writeTraffic(writer: MetricsWriter, counters: DeviceCounters): void {
 
 /** By index: there may be thousands of vectors. */
 function interruptsOf(irqs: Irqs): [{ index: string }, number][] {
-  return [...irqs].map(({ name, vectors }) => [
-    { index: name },
-    vectors.reduce((sum, { count }) => sum + count, 0),
-  ]);
+  return [...irqs].map(({ name, signalled }) => [{ index: name }, signalled]);
 }

@@ -1,7 +1,7 @@
 /** `Device.metrics`, `EmulatorServer.metrics`, and the tracing channel of requests. */
 import { afterEach, beforeEach, describe, expect, test } from '@jest/globals';
 import { tracingChannel } from 'node:diagnostics_channel';
-import { EduDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
+import { EduDevice, MemoryStore, NvmeDevice, serve, type EmulatorServer } from '../../lib/emulator/index.js';
 import { connect, type Device, type RequestTrace } from '../../lib/index.js';
 import { Scratch } from '../cli/cli.js';
 import { HAS_PROMETHEUS, parsedByPrometheus, sampleOf } from '../support/open-metrics.js';
@@ -50,6 +50,24 @@ describe('over a socket', () => {
     const text = device.metrics();
     expect(sampleOf(text, DURATIONS, { command: 'REGION_READ' })).toBe(1);
     expect(sampleOf(text, 'vfio_user_interrupts_total', { index: 'MSI' })).toBe(1);
+  });
+
+  test('a counter of interrupts never becomes less, whatever is closed', async () => {
+    await using model = new NvmeDevice({ namespaces: [{ store: new MemoryStore(1 << 20) }] });
+    await using many = await connect({ model });
+    const [one, two] = await many.irqs.msix.enable(2, { host: false });
+    const total = () => sampleOf(many.metrics(), 'vfio_user_interrupts_total', { index: 'MSI-X' });
+    await many.irqs.msix.trigger(0, 2);
+    await Promise.all([one.wait({ timeoutMs: 10_000 }), two!.wait({ timeoutMs: 10_000 })]);
+    expect(total()).toBe(2);
+    one.close();
+    expect(total()).toBe(2);
+    await many.irqs.msix.disable();
+    expect(total()).toBe(2);
+    const [again] = await many.irqs.msix.enable(1, { host: false });
+    await many.irqs.msix.trigger(0, 1);
+    await again.wait({ timeoutMs: 10_000 });
+    expect(total()).toBe(3);
   });
 
   test("a server's metrics: clients, commands, and those that were refused", async () => {
