@@ -80,10 +80,11 @@ export function bindToVfio(machine: Machine, one: PciFunction, force: boolean): 
     const what = uses.map((use) => use.what).join('; ');
     throw new VfioUserError('EBUSY', `${address} is in use: ${what}. --force takes it away all the same`);
   }
-  const override = machine.text(DEVICES, address, 'driver_override');
+  const before = readBinding(machine, address);
   const binding: Binding = {
-    driver,
-    override: override === undefined || override === NO_OVERRIDE ? null : override || null,
+    // One that was bound before, and whose driver could not be had back, has none now.
+    driver: driver ?? before?.driver ?? null,
+    override: overrideOf(machine, address, before),
   };
   asRoot(`${address} cannot be bound`, () => machine.keep(`${JSON.stringify(binding)}\n`, recordOf(address)));
   try {
@@ -95,7 +96,7 @@ export function bindToVfio(machine: Machine, one: PciFunction, force: boolean): 
     throw new VfioUserError('EIO', `vfio-pci did not take ${address}, which ${had(now)}: \`dmesg\` says why`);
   } catch (error) {
     ignoring(() => restore(machine, address, binding));
-    machine.forget(recordOf(address));
+    if (driverOf(machine, address) === binding.driver) machine.forget(recordOf(address));
     throw error;
   }
 }
@@ -132,6 +133,16 @@ export function unbindFromVfio(machine: Machine, address: string, force: boolean
   }
   machine.forget(recordOf(address));
   return { from, to };
+}
+
+/**
+ * What is to be there again. An override that is vfio's own is none of the old driver's: it would keep the function from it. The
+ * machine's own lasts over an attempt that failed.
+ */
+function overrideOf(machine: Machine, address: string, before: Binding | undefined): string | null {
+  const override = machine.text(DEVICES, address, 'driver_override') ?? '';
+  if (override === '' || override === NO_OVERRIDE) return null;
+  return isVfioDriver(override) ? (before?.override ?? null) : override;
 }
 
 /** As it was before `bind`. */

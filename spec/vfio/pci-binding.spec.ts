@@ -194,6 +194,22 @@ describe('bind and unbind', () => {
     expect(machine.text('sys/bus/pci/devices/0000:03:00.0/driver_override')).toBe('mine');
   });
 
+  test('an override that was vfio-pci’s already does not keep the old driver from it', () => {
+    machine.put(`sys/bus/pci/devices/${NVME}/driver_override`, 'vfio-pci\n');
+    bindToVfio(machine, at(NVME), false);
+    expect(unbindFromVfio(machine, NVME, false)).toEqual({ from: 'vfio-pci', to: 'nvme' });
+    expect(machine.text('sys/bus/pci/devices', NVME, 'driver_override')).toBe('(null)');
+  });
+
+  test('a driver that could not be had back is remembered over the next binding', () => {
+    bindToVfio(machine, at(NVME), false);
+    machine.refusing.add('nvme');
+    expect(() => unbindFromVfio(machine, NVME, false)).toThrow(/nvme, which had it, did not take it/);
+    machine.refusing.clear();
+    expect(bindToVfio(machine, at(NVME), false)).toEqual({ from: null, to: 'vfio-pci' });
+    expect(unbindFromVfio(machine, NVME, false)).toEqual({ from: 'vfio-pci', to: 'nvme' });
+  });
+
   test('one that somebody else bound is the kernel’s to find a driver for', () => {
     machine.add({ address: '0000:03:00.0', group: '9', driver: 'vfio-pci' });
     machine.driver('nvme');
