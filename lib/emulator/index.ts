@@ -128,3 +128,8 @@ export {
   type VirtioVerdict,
 } from './virtio/virtio-faults.js';
 export { VirtioPciDevice, type VirtioDeviceOptions } from './virtio/virtio-pci-device.js';
+export {
+  VirtioScsiDevice,
+  type VirtioScsiDeviceOptions,
+  type VirtioScsiUnit,
+} from './virtio/virtio-scsi-device.js';

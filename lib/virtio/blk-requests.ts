@@ -4,7 +4,7 @@
  */
 import { Transfer } from '../commands/command.js';
 import { outOfRange, wrongType } from '../fields.js';
-import { ClosedError, DmaBuffer, type CallOptions } from '../index.js';
+import { DmaBuffer, type CallOptions } from '../index.js';
 import * as option from '../options.js';
 import type { BlkRangeLimits } from './blk-config.js';
 import { HEADER_BYTES, type BlkDisk } from './blk-disk.js';
@@ -19,6 +19,7 @@ import {
 import { BlkFeature } from './features.js';
 import type { RequestQueue } from './request-queue.js';
 import { VirtioRequest } from './request.js';
+import { bytesOf, callOptions, partsOf, sizeOf } from './transfer-data.js';
 
 export const BlkType = { IN: 0, OUT: 1, FLUSH: 4, GET_ID: 8, DISCARD: 11, WRITE_ZEROES: 13 } as const;
 /** struct virtio_blk_discard_write_zeroes. */
@@ -185,36 +186,4 @@ export class BlkRequests {
     request.retries = this.#retries;
     return request;
   }
-}
-
-/** What is left of a call's options when its own were taken out. */
-function callOptions(options: CallOptions | undefined): CallOptions | undefined {
-  return options === undefined ? undefined : { timeoutMs: options.timeoutMs, signal: options.signal };
-}
-
-/** Requests for `total` blocks, of at most `most` each. */
-function* partsOf(
-  total: number,
-  most: number,
-  make: (at: number, count: number) => VirtioRequest,
-): Generator<VirtioRequest, void> {
-  for (let at = 0; at < total; at += most) yield make(at, Math.min(most, total - at));
-}
-
-function sizeOf(data: BlkData): number {
-  if (data instanceof DmaBuffer) {
-    if (data.isClosed) throw new ClosedError('the DMA buffer is closed');
-    return data.size;
-  }
-  if (data instanceof Uint8Array) return data.length;
-  throw wrongType('data', 'a Buffer, a Uint8Array or a DmaBuffer', data);
-}
-
-/** `length` bytes of the caller's from `from` on. @throws TypeError where the array was transferred or resized meanwhile. */
-function bytesOf(name: string, data: Uint8Array, from: number, length: number): Uint8Array {
-  if (from === 0 && data.length === length) return data;
-  if (from + length <= data.length) return data.subarray(from, from + length);
-  throw new TypeError(
-    `${name}: [${from}, ${from + length}) is out of bounds (the array has ${data.length} bytes): it was transferred or resized`,
-  );
 }

@@ -100,7 +100,13 @@ export class VirtioBlk extends VirtioDriver {
     const settings = virtioSettings(options);
     const kind = new BlkKind(options);
     const make = (parts: VirtioParts) => new VirtioBlk(parts, kind);
-    return VirtioDriver.start('VirtioBlk.open', device, VirtioDeviceType.BLOCK, settings, make);
+    return VirtioDriver.start<Record<never, never>, VirtioBlk>(
+      'VirtioBlk.open',
+      device,
+      VirtioDeviceType.BLOCK,
+      settings,
+      make,
+    );
   }
 
   private constructor(parts: VirtioParts, kind: BlkKind) {

@@ -1,4 +1,5 @@
 /** What all virtio drivers have in common for their users. */
+import { EventEmitter } from 'node:events';
 import { forbidCloning } from '../cloning.js';
 import { DeviceLifecycle } from '../commands/device-lifecycle.js';
 import { withSeat } from '../commands/driver-seat.js';
@@ -26,7 +27,9 @@ export type VirtioState = 'opening' | 'live' | 'resetting' | 'failed' | 'closed'
  * await driver.close();
  * ```
  */
-export abstract class VirtioDriver {
+export abstract class VirtioDriver<
+  Events extends Record<keyof Events, unknown[]> = Record<never, never>,
+> extends EventEmitter<Events> {
   /** The device that the driver was opened on. It stays its owner's. */
   readonly device: Device;
   /** @internal */
@@ -37,7 +40,7 @@ export abstract class VirtioDriver {
   /**
    * @internal Finds the device's structures, makes the driver and starts it: no other one has the device meanwhile.
    */
-  protected static async start<D extends VirtioDriver>(
+  protected static async start<E extends Record<keyof E, unknown[]>, D extends VirtioDriver<E>>(
     caller: string,
     device: Device,
     type: number,
@@ -59,6 +62,7 @@ export abstract class VirtioDriver {
 
   /** @internal */
   protected constructor({ transport, settings, late }: VirtioParts, kind: DriverKind) {
+    super();
     const { device } = transport;
     this.device = device;
     this.setup = new DriverSetup(transport, settings, kind, {

@@ -10,6 +10,7 @@
  */
 
 // VirtioDriver ── DeviceLifecycle (states) ── DriverSetup (start, reset) ── VirtioTransport (registers)
+//   ├ VirtioScsi ── ScsiUnit ── RequestQueue; ReceiveQueue (events)
 //   └ VirtioBlk ── VirtioBlkQueue ── RequestQueue ── CommandQueue ── Virtqueue ── SplitRing, PackedRing
 export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type { BlkRangeLimits, VirtioBlkConfig } from './blk-config.js';
@@ -37,3 +38,17 @@ export {
   virtioFeatureNames,
 } from './features.js';
 export type { NotifierKind } from './notify.js';
+export type { VirtioScsiConfig } from './scsi-config.js';
+export type { ScsiCapacity, ScsiDesignator, ScsiInquiry } from './scsi-data.js';
+export { ScsiError, scsiResponseName } from './scsi-error.js';
+export type { ScsiChangeEvent, ScsiHotplugEvent, VirtioScsiEvents } from './scsi-events.js';
+export type {
+  ScsiCommand,
+  ScsiData,
+  ScsiResult,
+  ScsiTransferOptions,
+  VirtioScsiOptions,
+} from './scsi-options.js';
+export { decodeSense, type ScsiSense } from './scsi-sense.js';
+export { ScsiUnit } from './scsi-unit.js';
+export { VirtioScsi, type ScannedUnit } from './scsi.js';

@@ -10,7 +10,7 @@ import type { Notifier, NotifierKind } from './notify.js';
 import { PackedRing } from './packed-ring.js';
 import { RequestMemory, type RequestShape } from './request-memory.js';
 import type { VirtioRequest } from './request.js';
-import { RequestsInFlight, type StatusError } from './requests-in-flight.js';
+import { RequestsInFlight, type RequestCheck, type StatusError } from './requests-in-flight.js';
 import { slotsOf, type Ring, type RingAddresses, type RingOptions } from './ring.js';
 import { SplitRing } from './split-ring.js';
 import { Virtqueue } from './virtqueue.js';
@@ -21,6 +21,8 @@ export interface RequestQueueOptions {
   /** The status of a request by what lies in its tail; NOT_WRITTEN where the device has not written it. */
   readonly readStatus: (memory: RequestMemory, slot: number, usedLength: number, expected: number) => number;
   readonly statusError: (memory: RequestMemory) => StatusError;
+  /** See `RequestCheck`. */
+  readonly check?: RequestCheck;
 }
 
 export class RequestQueue implements DriverQueue {
@@ -57,7 +59,7 @@ export class RequestQueue implements DriverQueue {
     buffer: DmaBuffer,
   ) {
     const { settings, host, device } = setup;
-    const { index, readStatus, statusError } = options;
+    const { index, readStatus, statusError, check } = options;
     const expected = new Uint32Array(ring.slots);
     const virtqueue = new Virtqueue(index, ring, ring.slots, settings.isPolled, (slot, usedLength) =>
       readStatus(memory, slot, usedLength, expected[slot]!),
@@ -65,7 +67,7 @@ export class RequestQueue implements DriverQueue {
     virtqueue.onViolation = (error) => host.fail(error);
     const commands = new CommandQueue<Virtqueue, VirtioRequest>({
       pair: virtqueue,
-      inFlight: new RequestsInFlight(virtqueue, memory, expected, statusError(memory)),
+      inFlight: new RequestsInFlight(virtqueue, memory, expected, statusError(memory), check),
       timeoutMs: settings.timeoutMs,
       isPolled: settings.isPolled,
       spinUs: device.spinUs,

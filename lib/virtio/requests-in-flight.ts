@@ -10,23 +10,36 @@ export const UNWRITTEN = 0xff;
 /** The error for a status that is not 0. */
 export type StatusError = (request: VirtioRequest, status: number, slot: number) => Error;
 
+/** Looks at a request that has status 0 once more, before what was read is given to the caller. An error that the caller gets. */
+export type RequestCheck = (request: VirtioRequest, usedLength: number) => Error | undefined;
+
 export class RequestsInFlight extends CommandsInFlight<VirtioRequest> {
   readonly #queue: Virtqueue;
   readonly #memory: RequestMemory;
   readonly #statusError: StatusError;
+  readonly #check: RequestCheck;
   /** Of each slot how many bytes of data the device is to write. */
   readonly #expected: Uint32Array;
 
-  constructor(queue: Virtqueue, memory: RequestMemory, expected: Uint32Array, statusError: StatusError) {
+  constructor(
+    queue: Virtqueue,
+    memory: RequestMemory,
+    expected: Uint32Array,
+    statusError: StatusError,
+    check: RequestCheck = () => undefined,
+  ) {
     super(queue);
     this.#queue = queue;
     this.#memory = memory;
     this.#expected = expected;
     this.#statusError = statusError;
+    this.#check = check;
   }
 
-  override outcome(request: VirtioRequest, status: number): unknown {
+  override outcome(request: VirtioRequest, status: number, usedLength: number): unknown {
     if (status !== 0) return this.#statusError(request, status, request.slot);
+    const problem = this.#check(request, usedLength);
+    if (problem !== undefined) return problem;
     const { bytes, length } = request;
     if (bytes === undefined || request.isToDevice) return undefined;
     try {

@@ -126,7 +126,9 @@ describe('emulate of a module', () => {
     expect(other.stderr).toContain("a module's name ends with .js, .mjs, .cjs, .ts, .mts or .cts");
     const unknown = await vfioUser('emulate', 'uart', '--socket', socket);
     expect(unknown).toMatchObject({ status: 2, stdout: '' });
-    expect(unknown.stderr).toContain('It is edu, ram, nvme, virtio-blk, or a module such as ./uart.js; see');
+    expect(unknown.stderr).toContain(
+      'It is edu, ram, nvme, virtio-blk, virtio-scsi, or a module such as ./uart.js; see',
+    );
   });
 });
 

@@ -14,6 +14,7 @@ import {
   serveStream,
   VirtioPciDevice,
   VirtioBlkDevice,
+  VirtioScsiDevice,
   type DeviceModel,
 } from '../../lib/emulator/index.js';
 import { MAIN, Scratch } from '../cli/cli.js';
@@ -26,6 +27,7 @@ const DEVICES: Readonly<Record<string, () => DeviceModel>> = {
   'ram.sock': () => new RamDevice({ migration: 'pre-copy', doorbells: true }),
   'destination.sock': () => new RamDevice({ migration: 'pre-copy' }),
   'virtio-blk.sock': () => new VirtioBlkDevice({ store: new MemoryStore(8 << 20) }),
+  'virtio-scsi.sock': () => new VirtioScsiDevice({ units: [{ store: new MemoryStore(8 << 20) }] }),
   'nvme.sock': () => new NvmeDevice({ namespaces: [{ store: new MemoryStore(8 << 20) }] }),
 };
 

@@ -9,6 +9,7 @@ import {
   RamDevice,
   serve,
   VirtioBlkDevice,
+  VirtioScsiDevice,
   type DeviceModel,
   type ServeOptions,
 } from '../../emulator/index.js';
@@ -35,6 +36,7 @@ const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel 
   ram: ({ migration }) => new RamDevice(migration === undefined ? {} : { migration }),
   nvme: emulatedNvme,
   'virtio-blk': emulatedBlk,
+  'virtio-scsi': emulatedScsi,
 };
 
 const HELP = `
@@ -43,6 +45,7 @@ Devices:
   ram         1234:5241: memory by message and by mapping, MSI-X, a DMA engine
   nvme        1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
   virtio-blk  1af4:1042: a virtio disk in memory (--size) or in a file (--file)
+  virtio-scsi 1af4:1048: a virtio SCSI host with a disk in memory (--size) or in a file (--file) as target 0
   FILE        a module whose default export is a device, a class of one, or a function that gives one: ./uart.js, or
               ./uart.ts where Node runs TypeScript (22.18 and later). defineDevice of vfio-user/emulator makes one of a
               register map: docs/writing-a-device.md
@@ -58,6 +61,7 @@ Examples:
   $ vfio-user emulate ram --socket /tmp/ram.sock --migration pre-copy
   $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096
   $ vfio-user emulate virtio-blk --socket /tmp/virtio-blk.sock --size 1G
+  $ vfio-user emulate virtio-scsi --socket /tmp/virtio-scsi.sock --file disk.img
   $ vfio-user emulate ./uart.js --socket /tmp/uart.sock
   $ vfio-user emulate edu --socket /tmp/edu.sock --fault lost-interrupt:irq=msi,nth=2
   $ vfio-user emulate edu --socket /tmp/edu.sock --map edu.json --fault wrong-value:register=ID,value=0,nth=3`;
@@ -128,11 +132,14 @@ export interface EmulateNvmeOptions {
 /** Adds the options that only this device has. */
 export function addNvmeOptions(command: Command): Command {
   return command
-    .option('--size <bytes>', 'nvme, virtio-blk: how large it is, for example 1G', byteSize)
-    .option('--file <file>', 'nvme, virtio-blk: keep the blocks in a file, which is made where there is none')
+    .option('--size <bytes>', 'nvme, virtio-blk, virtio-scsi: how large it is, for example 1G', byteSize)
+    .option(
+      '--file <file>',
+      'nvme, virtio-blk, virtio-scsi: keep the blocks in a file, which is made where there is none',
+    )
     .option(
       '--block-size <bytes>',
-      'nvme, virtio-blk: 512 (where nothing is said), 1024, 2048 or 4096',
+      'nvme, virtio-blk, virtio-scsi: 512 (where nothing is said), 1024, 2048 or 4096',
       length,
     )
     .option('--metadata-size <bytes>', 'nvme: metadata of each block, which is kept in memory', length);
@@ -153,6 +160,16 @@ async function emulatedBlk({ size, file, blockSize = 512 }: EmulateNvmeOptions):
   const store = await openStore('virtio-blk', size, file);
   try {
     return new VirtioBlkDevice({ store, blockSize });
+  } catch (error) {
+    await store.close();
+    throw error instanceof TypeError || error instanceof RangeError ? new UsageError(error.message) : error;
+  }
+}
+
+async function emulatedScsi({ size, file, blockSize = 512 }: EmulateNvmeOptions): Promise<VirtioScsiDevice> {
+  const store = await openStore('virtio-scsi', size, file);
+  try {
+    return new VirtioScsiDevice({ units: [{ store, blockSize }] });
   } catch (error) {
     await store.close();
     throw error instanceof TypeError || error instanceof RangeError ? new UsageError(error.message) : error;
