@@ -123,7 +123,16 @@ function manPages() {
   );
 }
 
-const library = () => typescript('library', 'tsconfig.build.json', ['lib'], 'dist');
+/** What browsers run is compiled by itself, with their types. */
+function library() {
+  typescript('library', 'tsconfig.build.json', ['lib'], 'dist');
+  typescript(
+    'page',
+    'lib/cli/inspector/page/tsconfig.json',
+    ['lib/cli/inspector/page'],
+    'dist/cli/inspector/page',
+  );
+}
 
 try {
   if (process.argv[2] === 'library') {

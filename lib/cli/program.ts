@@ -21,6 +21,7 @@ const GROUPS: readonly { group: string; verbs: Readonly<Record<string, () => Pro
       info: async () => (await import('./verbs/info.js')).registerInfo,
       lspci: async () => (await import('./verbs/lspci.js')).registerLspci,
       doctor: async () => (await import('./verbs/doctor.js')).registerDoctor,
+      inspect: async () => (await import('./verbs/inspect.js')).registerInspect,
     },
   },
   {

@@ -1,6 +1,7 @@
 /** `--map FILE[:BLOCK][@REGION[+OFFSET]]`: registers by name on the command line. */
 import { InvalidArgumentError } from 'commander';
 import type { Device } from '../index.js';
+import type { RegisterCoverage } from '../registers/index.js';
 import {
   RegisterPlacement,
   bindRegisters,
@@ -8,6 +9,7 @@ import {
   type PlacedRegister,
   type Register,
 } from '../registers/index.js';
+import { describe } from '../trace/index.js';
 import { UsageError, printable } from './errors.js';
 import { hex } from './format-text.js';
 import { size, uint64 } from './numbers.js';
@@ -103,6 +105,19 @@ function numberOf(text: string): bigint {
     return uint64(text);
   } catch (error) {
     throw new UsageError(`'${text}' is invalid for argument 'VALUE'. ${(error as Error).message}`);
+  }
+}
+
+/** Adds the accesses of a message, where it is one that asks for some. */
+export function addAccesses(coverage: RegisterCoverage, message: Buffer): void {
+  const { command, kind, fields } = describe(message, { previewBytes: 0 });
+  if (kind !== 'request' || !/^REGION_(?:READ|WRITE)/.test(command)) return;
+  const accesses = command === 'REGION_WRITE_MULTI' ? (fields['wrs'] as object[] | undefined) : [fields];
+  const how = command === 'REGION_READ' ? 'read' : 'write';
+  for (const access of accesses ?? []) {
+    const { region, offset, count } = access as Record<string, number | bigint | undefined>;
+    if (region === undefined || offset === undefined || count === undefined) continue;
+    coverage.add(how, Number(region), Number(offset), Number(count));
   }
 }
 

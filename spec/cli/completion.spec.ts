@@ -24,7 +24,7 @@ afterAll(() => scratch.remove());
 
 /** What is offered after these words, the last of which is being typed. */
 const OFFERED: [words: string[], offered: string[]][] = [
-  [['in'], ['info']],
+  [['in'], ['info', 'inspect']],
   [['irq', ''], ['watch']],
   [
     ['irq', 'watch', 'SOCKET', '--index', 'ms'],

@@ -17,6 +17,7 @@ const VERBS: Readonly<Record<string, readonly string[]>> = {
   info: ['@'],
   lspci: ['@'],
   doctor: ['@'],
+  inspect: ['@'],
   read: ['@', 'bar0', '0'],
   write: ['@', 'bar0', '0', '1'],
   dump: ['@', 'bar0', '--output', '/dev/null'],

@@ -11,7 +11,7 @@ import {
   type RegisterPlacement,
 } from '../../registers/index.js';
 import { isReadSafe, isReadable } from '../../register-map/values.js';
-import { CaptureReader, describe, isMessage } from '../../trace/index.js';
+import { CaptureReader, isMessage } from '../../trace/index.js';
 import { UsageError } from '../errors.js';
 import { withDevice } from '../global-options.js';
 import { toJson } from '../json.js';
@@ -21,6 +21,7 @@ import { print } from '../output.js';
 import {
   MAP_DESCRIPTION,
   MAP_FLAGS,
+  addAccesses,
   asUsage,
   bindPlacement,
   findRegister,
@@ -207,17 +208,7 @@ async function coverage(path: string, { map, json }: { map: MapOption; json: boo
 async function coverageOf(path: string, placement: RegisterPlacement): Promise<RegisterCoverage> {
   const seen = new RegisterCoverage(placement);
   for await (const event of new CaptureReader(path).events()) {
-    if (!isMessage(event)) continue;
-    const { command, kind, fields } = describe(event.bytes, { previewBytes: 0 });
-    if (kind !== 'request') continue;
-    const accesses = command === 'REGION_WRITE_MULTI' ? (fields['wrs'] as object[] | undefined) : [fields];
-    const how = command === 'REGION_READ' ? 'read' : 'write';
-    if (!/^REGION_(?:READ|WRITE)/.test(command)) continue;
-    for (const access of accesses ?? []) {
-      const { region, offset, count } = access as Record<string, number | bigint | undefined>;
-      if (region === undefined || offset === undefined || count === undefined) continue;
-      seen.add(how, Number(region), Number(offset), Number(count));
-    }
+    if (isMessage(event)) addAccesses(seen, event.bytes);
   }
   return seen;
 }
