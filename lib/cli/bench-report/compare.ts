@@ -115,7 +115,9 @@ function isObject(value: unknown): value is Record<string, unknown> {
 function runOf(value: unknown, where: string): ComparedRun {
   if (!isObject(value)) throw new UsageError(`${where} is no report of vfio-user nvme bench --json`);
   const { intervals, latencyUs } = value;
-  const isList = Array.isArray(intervals) && intervals.length >= 2 && intervals.length <= 10_000;
+  const isList = Array.isArray(intervals) && intervals.length <= 10_000;
+  if (isList && intervals.length < 2)
+    throw new UsageError(`${where} was too short to be compared: it has fewer than 2 intervals`);
   if (!isList || !intervals.every(isAmount) || !isObject(latencyUs) || !isObject(latencyUs['bounds']))
     throw new UsageError(
       `${where} is no report of vfio-user nvme bench --json: it has no intervals, or no latencyUs.bounds`,

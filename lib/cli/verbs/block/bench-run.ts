@@ -1,6 +1,7 @@
 /** One run of the bench: queues are made, transfers kept under way and timed, and what was found is put together. */
 import { distributionText, type Distribution } from '../../bench-report/distributions.js';
 import type { FioRun } from '../../bench-report/fio-json.js';
+import { Intervals } from '../../bench-report/intervals.js';
 import type { Live } from '../../bench-report/live-line.js';
 import { UsageError } from '../../errors.js';
 import type { BenchDisk, OpenDisk } from './bench-disk.js';
@@ -173,7 +174,7 @@ async function timed(
   const end = performance.now() + seconds * 1000;
   const part =
     total === undefined ? Math.max(LEAST_INTERVAL_MS, (seconds * 1000) / INTERVALS) : LEAST_INTERVAL_MS;
-  const intervals: number[] = [];
+  const intervals = new Intervals(part);
   let count = 0;
   for (let now = performance.now(); now < end && count < most;) {
     const done = await runner.run(Math.min(part, end - now), most - count);
@@ -181,9 +182,8 @@ async function timed(
     now += elapsed;
     count += done;
     const iops = (done / elapsed) * 1000;
-    // What is left at the end says little.
-    if (elapsed >= part / 2 || intervals.length === 0) intervals.push(iops);
+    intervals.add(done, elapsed);
     live.show(`${rw}, depth ${qd}`, iops, iops * size, () => meters.latencyUs.p50);
   }
-  return { count, intervals };
+  return { count, intervals: intervals.rates };
 }

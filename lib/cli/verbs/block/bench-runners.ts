@@ -204,6 +204,10 @@ export class PromiseRunner implements Runner {
   #count = 0;
   #isStopped = true;
   #workers: Promise<void>[] = [];
+  /** Whoever is in `run`: nothing is left behind on promises that last as long as the bench. */
+  #waiting: { count: number; resolve: () => void; reject: (error: Error) => void } | undefined;
+  /** Of the first worker that has failed. */
+  #failure: Error | undefined;
 
   /** Buffers of the transfers' size, as many as are under way. */
   static async make(options: RunnerOptions): Promise<PromiseRunner> {
@@ -225,12 +229,16 @@ export class PromiseRunner implements Runner {
     if (this.#isStopped) this.#start();
     const before = this.#count;
     let timer: NodeJS.Timeout | undefined;
-    const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, ms)));
-    const enough = this.#whenCompleted(before + most);
-    // A worker that ends early has failed.
-    await Promise.race([over, enough, ...this.#workers]);
-    clearTimeout(timer);
-    this.#wanted = undefined;
+    try {
+      await new Promise<void>((resolve, reject) => {
+        timer = setTimeout(resolve, ms);
+        this.#waiting = { count: before + most, resolve, reject };
+        if (this.#failure !== undefined) reject(this.#failure);
+      });
+    } finally {
+      clearTimeout(timer);
+      this.#waiting = undefined;
+    }
     return this.#count - before;
   }
 
@@ -246,17 +254,15 @@ export class PromiseRunner implements Runner {
     for (const { buffer } of this.#slots) await buffer.close();
   }
 
-  #wanted: { count: number; resolve: () => void } | undefined;
-
-  #whenCompleted(count: number): Promise<void> {
-    if (!Number.isFinite(count)) return new Promise(() => undefined);
-    return new Promise((resolve) => (this.#wanted = { count, resolve }));
-  }
-
   #start(): void {
     this.#isStopped = false;
     this.#workers = this.#slots.map((slot, tag) => this.#work(slot, tag));
-    for (const worker of this.#workers) worker.catch(() => undefined);
+    for (const worker of this.#workers) worker.catch((error: Error) => this.#failed(error));
+  }
+
+  #failed(error: Error): void {
+    this.#failure ??= error;
+    this.#waiting?.reject(error);
   }
 
   async #work({ lane, buffer }: Slot, tag: number): Promise<void> {
@@ -276,7 +282,7 @@ export class PromiseRunner implements Runner {
       if (reads) await queue.readInto(lba, buffer);
       else await queue.write(lba, buffer);
       meters.end(reads, tag);
-      if (++this.#count >= (this.#wanted?.count ?? Infinity)) this.#wanted?.resolve();
+      if (++this.#count >= (this.#waiting?.count ?? Infinity)) this.#waiting?.resolve();
       if (isChecked && reads && !isStamped(bytes, lba, blockSize)) throw wrongAnswer(lba);
     }
   }
