@@ -127,6 +127,7 @@ export {
   type VirtioUsedFault,
   type VirtioVerdict,
 } from './virtio/virtio-faults.js';
+export { VirtioNetDevice, type VirtioNetDeviceOptions } from './virtio/virtio-net-device.js';
 export { VirtioPciDevice, type VirtioDeviceOptions } from './virtio/virtio-pci-device.js';
 export {
   VirtioScsiDevice,

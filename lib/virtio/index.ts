@@ -37,6 +37,7 @@ export {
   VirtioFeature,
   virtioFeatureNames,
 } from './features.js';
+export { VirtioNet, type VirtioNetEvents, type VirtioNetOptions } from './net.js';
 export type { NotifierKind } from './notify.js';
 export type { VirtioScsiConfig } from './scsi-config.js';
 export type { ScsiCapacity, ScsiDesignator, ScsiInquiry } from './scsi-data.js';

@@ -130,7 +130,8 @@ export class RequestMemory {
     let at = ring.chainAt(slot);
     put(chains, at, headLow, headHigh, headerBytes, 0);
     at += CHAIN_WORDS;
-    let count = 2;
+    // Without a tail the device has nothing to say of a request.
+    let count = tailBytes === 0 ? 1 : 2;
     const isTailNow = isTailFirst && !isToDevice;
     if (isTailNow) {
       put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
@@ -144,7 +145,7 @@ export class RequestMemory {
       at += CHAIN_WORDS;
       count++;
     }
-    if (!isTailNow) put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
+    if (!isTailNow && tailBytes > 0) put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
     return count;
   }
 
