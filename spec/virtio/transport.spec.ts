@@ -129,3 +129,16 @@ test('the common configuration is asked in accesses that SPDK takes', async () =
   await expect(device.bar(4).readUInt32(0x10)).rejects.toThrow();
   expect(await device.bar(4).readUInt16(0x12)).toBe(4);
 });
+
+test('a reset of the emulated device is done before what is written after it, also in one turn', async () => {
+  const { device } = await connectedBlk();
+  await device.enable();
+  const common = device.bar(4);
+  const STATUS = 0x14;
+  for (let i = 0; i < 20; i++) {
+    // In the device's socket at once, as from a client that is faster than the device's loop turns.
+    const written = [common.writeUInt8(STATUS, 0), common.writeUInt8(STATUS, 1), common.writeUInt32(0, 1)];
+    await Promise.all(written);
+    expect([await common.readUInt8(STATUS), await common.readUInt32(0)]).toEqual([1, 1]);
+  }
+});

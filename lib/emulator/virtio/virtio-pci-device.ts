@@ -163,7 +163,8 @@ export abstract class VirtioPciDevice extends PciDevice {
     super.detach(client);
     this.#msix?.detach(client);
     if (client !== this.#owner) return;
-    this.registers.clear();
+    // The next client's reset waits for what is being stopped; the fault is for this one's.
+    if (this.isResetStuck) this.registers.clear();
     void this.#stop();
   }
 
@@ -288,18 +289,30 @@ export abstract class VirtioPciDevice extends PciDevice {
     return isBusy;
   }
 
-  /** The status reads as 0 when no memory of the driver's is touched any more. */
+  /**
+   * The status reads as 0 when no memory of the driver's is touched any more, and not before: what is cleared later would take away
+   * what the driver has written by then. A device that does not run is reset at once, as further messages may be handled in this turn.
+   */
   #stop(): Promise<void> {
-    return (this.#resetting ??= this.#stopAll().finally(() => (this.#resetting = undefined)));
-  }
-
-  async #stopAll(): Promise<void> {
+    if (this.#resetting !== undefined) return this.#resetting;
     this.#loop.stop();
     this.onRunning(false);
     const workers = [...this.#workers.values()];
     this.#workers.clear();
     this.#owner = undefined;
-    await Promise.all(workers.map((worker) => worker.stop()));
+    if (workers.length === 0) {
+      this.#clear();
+      return Promise.resolve();
+    }
+    const stopped = Promise.all(workers.map((worker) => worker.stop()));
+    this.#resetting = stopped.then(() => {
+      this.#resetting = undefined;
+      this.#clear();
+    });
+    return this.#resetting;
+  }
+
+  #clear(): void {
     this.#isr = 0;
     this.setIntx(false);
     if (!this.isResetStuck) this.registers.clear();
