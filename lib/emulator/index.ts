@@ -130,6 +130,11 @@ export {
 export { VirtioNetDevice, type VirtioNetDeviceOptions } from './virtio/virtio-net-device.js';
 export { VirtioPciDevice, type VirtioDeviceOptions } from './virtio/virtio-pci-device.js';
 export {
+  VirtioRngDevice,
+  type EntropySource,
+  type VirtioRngDeviceOptions,
+} from './virtio/virtio-rng-device.js';
+export {
   VirtioScsiDevice,
   type VirtioScsiDeviceOptions,
   type VirtioScsiUnit,

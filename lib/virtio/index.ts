@@ -11,6 +11,7 @@
 
 // VirtioDriver ── DeviceLifecycle (states) ── DriverSetup (start, reset) ── VirtioTransport (registers)
 //   ├ VirtioScsi ── ScsiUnit ── RequestQueue; ReceiveQueue (events)
+//   ├ VirtioRng (a Readable) ── RngDriver ── RequestQueue
 //   └ VirtioBlk ── VirtioBlkQueue ── RequestQueue ── CommandQueue ── Virtqueue ── SplitRing, PackedRing
 export { VfioUserError, type CallOptions, type Device, type DmaBuffer } from '../index.js';
 export type { BlkRangeLimits, VirtioBlkConfig } from './blk-config.js';
@@ -53,3 +54,4 @@ export type {
 export { decodeSense, type ScsiSense } from './scsi-sense.js';
 export { ScsiUnit } from './scsi-unit.js';
 export { VirtioScsi, type ScannedUnit } from './scsi.js';
+export { VirtioRng, type VirtioRngOptions } from './rng.js';

@@ -12,7 +12,9 @@ export const SHORT_BYTES = 4096;
 const TWO_32 = 2 ** 32;
 
 export interface RequestShape {
+  /** 0 for none. */
   readonly headerBytes: number;
+  /** 0 for none. */
   readonly tailBytes: number;
   /** The tail stands before data that the device writes; else behind all data. */
   readonly isTailFirst: boolean;
@@ -78,8 +80,8 @@ export class RequestMemory {
   }
 
   /** The most descriptors of one request. */
-  static maxDescriptors({ maxSegments }: RequestShape): number {
-    return maxSegments + 2;
+  static maxDescriptors({ headerBytes, tailBytes, maxSegments }: RequestShape): number {
+    return maxSegments + (headerBytes > 0 ? 1 : 0) + (tailBytes > 0 ? 1 : 0);
   }
 
   /** Where in `heads` the slot's header begins. */
@@ -128,11 +130,14 @@ export class RequestMemory {
     const headHigh = this.#headAddresses[2 * slot + 1]!;
     // A header and its tail lie within 4 KiB, and the whole queue within one mapping that begins on 4 KiB.
     let at = ring.chainAt(slot);
-    put(chains, at, headLow, headHigh, headerBytes, 0);
-    at += CHAIN_WORDS;
-    // Without a tail the device has nothing to say of a request.
-    let count = tailBytes === 0 ? 1 : 2;
-    const isTailNow = isTailFirst && !isToDevice;
+    let count = 0;
+    if (headerBytes > 0) {
+      put(chains, at, headLow, headHigh, headerBytes, 0);
+      at += CHAIN_WORDS;
+      count++;
+    }
+    if (tailBytes > 0) count++;
+    const isTailNow = tailBytes > 0 && isTailFirst && !isToDevice;
     if (isTailNow) {
       put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
       at += CHAIN_WORDS;
@@ -145,7 +150,7 @@ export class RequestMemory {
       at += CHAIN_WORDS;
       count++;
     }
-    if (!isTailNow && tailBytes > 0) put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
+    if (tailBytes > 0 && !isTailNow) put(chains, at, headLow + this.#tailAt, headHigh, tailBytes, DESC_WRITE);
     return count;
   }
 
@@ -168,5 +173,6 @@ function align(bytes: number): number {
 
 /** A power of two, so that none lies across a page. */
 function headStride({ headerBytes, tailBytes }: RequestShape): number {
-  return 2 ** Math.ceil(Math.log2(align(headerBytes) + align(tailBytes)));
+  const bytes = align(headerBytes) + align(tailBytes);
+  return bytes === 0 ? 0 : 2 ** Math.ceil(Math.log2(bytes));
 }

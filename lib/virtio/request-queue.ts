@@ -23,6 +23,8 @@ export interface RequestQueueOptions {
   readonly statusError: (memory: RequestMemory) => StatusError;
   /** See `RequestCheck`. */
   readonly check?: RequestCheck;
+  /** Closing the driver does not wait for what is in flight. */
+  readonly isLeftAtClose?: boolean;
 }
 
 export class RequestQueue implements DriverQueue {
@@ -35,6 +37,7 @@ export class RequestQueue implements DriverQueue {
   readonly #stopWatching: () => void;
   /** Of each slot how many bytes of data the device is to write. */
   readonly expected: Uint32Array;
+  readonly #isLeftAtClose: boolean;
   #notifierKind: NotifierKind | undefined;
 
   /** @throws VirtioDeviceError for a queue that is too short, or not there; what `device.dma.alloc` throws. */
@@ -88,6 +91,7 @@ export class RequestQueue implements DriverQueue {
     this.memory = memory;
     this.expected = expected;
     this.#buffer = buffer;
+    this.#isLeftAtClose = options.isLeftAtClose ?? false;
     this.#stopWatching = buffer.onRelease((reason) => host.onMemoryLost(reason));
   }
 
@@ -124,6 +128,7 @@ export class RequestQueue implements DriverQueue {
 
   async drain(): Promise<void> {
     this.commands.drain(() => new ClosedError(`queue ${this.index} is being closed`));
+    if (this.#isLeftAtClose) return;
     let timer: NodeJS.Timeout | undefined;
     const over = new Promise<void>((resolve) => (timer = setTimeout(resolve, this.commands.timeoutMs)));
     await Promise.race([this.commands.idle(), over]);

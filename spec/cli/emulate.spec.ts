@@ -127,7 +127,7 @@ describe('emulate of a module', () => {
     const unknown = await vfioUser('emulate', 'uart', '--socket', socket);
     expect(unknown).toMatchObject({ status: 2, stdout: '' });
     expect(unknown.stderr).toContain(
-      'It is edu, ram, nvme, virtio-blk, virtio-scsi, or a module such as ./uart.js; see',
+      'It is edu, ram, nvme, virtio-blk, virtio-scsi, virtio-rng, or a module such as ./uart.js; see',
     );
   });
 });

@@ -85,7 +85,7 @@ describe('wrong usage is one line and exit status 2', () => {
 
   test('a device that cannot be emulated, or nowhere to listen', async () => {
     expect(await misuse('emulate', 'toaster', '--socket', NOWHERE)).toMatch(
-      /It is edu, ram, nvme, virtio-blk, virtio-scsi, or a module/,
+      /It is edu, ram, nvme, virtio-blk, virtio-scsi, virtio-rng, or a module/,
     );
     expect(await misuse('emulate', 'edu')).toMatch(/--socket <path>/);
   });

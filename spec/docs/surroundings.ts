@@ -15,6 +15,7 @@ import {
   VirtioPciDevice,
   VirtioBlkDevice,
   VirtioScsiDevice,
+  VirtioRngDevice,
   type DeviceModel,
 } from '../../lib/emulator/index.js';
 import { MAIN, Scratch } from '../cli/cli.js';
@@ -28,6 +29,7 @@ const DEVICES: Readonly<Record<string, () => DeviceModel>> = {
   'destination.sock': () => new RamDevice({ migration: 'pre-copy' }),
   'virtio-blk.sock': () => new VirtioBlkDevice({ store: new MemoryStore(8 << 20) }),
   'virtio-scsi.sock': () => new VirtioScsiDevice({ units: [{ store: new MemoryStore(8 << 20) }] }),
+  'virtio-rng.sock': () => new VirtioRngDevice(),
   'nvme.sock': () => new NvmeDevice({ namespaces: [{ store: new MemoryStore(8 << 20) }] }),
 };
 

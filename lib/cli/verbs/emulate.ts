@@ -10,6 +10,7 @@ import {
   serve,
   VirtioBlkDevice,
   VirtioScsiDevice,
+  VirtioRngDevice,
   type DeviceModel,
   type ServeOptions,
 } from '../../emulator/index.js';
@@ -37,6 +38,7 @@ const DEVICES: Readonly<Record<string, (options: EmulateOptions) => DeviceModel 
   nvme: emulatedNvme,
   'virtio-blk': emulatedBlk,
   'virtio-scsi': emulatedScsi,
+  'virtio-rng': () => new VirtioRngDevice(),
 };
 
 const HELP = `
@@ -46,6 +48,7 @@ Devices:
   nvme        1234:5845: an NVMe controller with a namespace in memory (--size) or in a file (--file)
   virtio-blk  1af4:1042: a virtio disk in memory (--size) or in a file (--file)
   virtio-scsi 1af4:1048: a virtio SCSI host with a disk in memory (--size) or in a file (--file) as target 0
+  virtio-rng  1af4:1044: an entropy device, of the system's random numbers
   FILE        a module whose default export is a device, a class of one, or a function that gives one: ./uart.js, or
               ./uart.ts where Node runs TypeScript (22.18 and later). defineDevice of vfio-user/emulator makes one of a
               register map: docs/writing-a-device.md
@@ -62,6 +65,7 @@ Examples:
   $ vfio-user emulate nvme --socket /tmp/nvme.sock --size 1G --block-size 4096
   $ vfio-user emulate virtio-blk --socket /tmp/virtio-blk.sock --size 1G
   $ vfio-user emulate virtio-scsi --socket /tmp/virtio-scsi.sock --file disk.img
+  $ vfio-user emulate virtio-rng --socket /tmp/virtio-rng.sock
   $ vfio-user emulate ./uart.js --socket /tmp/uart.sock
   $ vfio-user emulate edu --socket /tmp/edu.sock --fault lost-interrupt:irq=msi,nth=2
   $ vfio-user emulate edu --socket /tmp/edu.sock --map edu.json --fault wrong-value:register=ID,value=0,nth=3`;

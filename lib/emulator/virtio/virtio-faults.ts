@@ -27,7 +27,7 @@ export interface VirtioUsedFault {
  * - `'lose'`: it is carried out, but never given back;
  * - `'hold'`: it is not carried out, and never given back;
  * - `'silent'`: it is not carried out, and given back without anything written, its status neither;
- * - `{ status }`: a block device does not carry it out, and gives it back with this status;
+ * - `{ status }`: it is not carried out, and given back with this status; empty where the device's requests have none;
  * - `{ delayMs }`: it is carried out later;
  * - `{ used }`: it is carried out, and given back by these elements, whichever they are;
  * - `{ jump }`: it is carried out and given back, and the used index goes on by so many elements that nobody wrote;
