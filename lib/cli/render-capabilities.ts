@@ -38,20 +38,24 @@ export function capabilityLines(capability: Capability, isVirtio = false): strin
       ];
     case 'bridge-subsystem-id':
       return [`${name}: ${pciId(capability.subsystemVendorId, capability.subsystemId)}`];
-    case 'vendor-specific':
-      return [`${name}: ${virtioLine(capability, isVirtio) ?? counted(capability.length, 'byte')}`];
+    case 'vendor-specific': {
+      const virtio = isVirtio ? virtioLines(capability) : [];
+      const [title = counted(capability.length, 'byte'), ...rest] = virtio;
+      return [`${name}: ${title}`, ...rest];
+    }
     case 'other':
       return [name];
   }
 }
 
-/** As lspci has it: `VirtIO: CommonCfg`, and where it is. */
-function virtioLine(capability: VendorSpecificFields, isVirtio: boolean): string | undefined {
-  const virtio = isVirtio ? decodeVirtioCapability(capability) : undefined;
-  if (virtio === undefined) return undefined;
+/** As lspci has it: which structure it is, and where. Nothing for what is none. */
+function virtioLines(capability: VendorSpecificFields): string[] {
+  const virtio = decodeVirtioCapability(capability);
+  if (virtio === undefined) return [];
   const { typeName, bar, offset, length, notifyMultiplier } = virtio;
-  const multiplier = notifyMultiplier === undefined ? '' : `, multiplier ${notifyMultiplier}`;
-  return `VirtIO: ${typeName}, BAR ${bar} at ${hex(offset)}, ${byteCount(length)}${multiplier}`;
+  const word = (value: number) => value.toString(16).padStart(8, '0');
+  const multiplier = notifyMultiplier === undefined ? '' : ` multiplier=${word(notifyMultiplier)}`;
+  return [`VirtIO: ${typeName}`, `BAR=${bar} offset=${word(offset)} size=${word(length)}${multiplier}`];
 }
 
 export function extendedLines(capability: ExtendedCapability): string[] {

@@ -3,8 +3,8 @@ import { withSeat } from '../commands/driver-seat.js';
 import { wrongType } from '../fields.js';
 import { Device } from '../index.js';
 import * as option from '../options.js';
-import { readBlkConfig } from './blk-config.js';
-import { DeviceStatus, VirtioDeviceType } from './constants.js';
+import { DeviceStatus } from './constants.js';
+import { readDeviceConfig } from './device-config.js';
 import { virtioFeatureNames } from './features.js';
 import type { VirtioArea } from './pci-areas.js';
 import { VirtioTransport } from './transport.js';
@@ -36,7 +36,10 @@ export interface VirtioDescription {
   notifyMultiplier: number;
   /** Each with its most entries. */
   queues: { index: number; entries: number }[];
-  /** Of block devices: what they say of themselves, with all features that they offer. */
+  /**
+   * What the device says of itself, with all features that it offers: of block and network devices, consoles and SCSI hosts.
+   * null for other types; a field whose feature is not offered is null as well, or what the specification has without it.
+   */
   config: object | null;
 }
 
@@ -98,6 +101,6 @@ async function describe(transport: VirtioTransport): Promise<VirtioDescription> 
     ),
     notifyMultiplier: areas.notifyMultiplier,
     queues,
-    config: type === VirtioDeviceType.BLOCK ? await readBlkConfig(transport, offered) : null,
+    config: await readDeviceConfig(transport, offered),
   };
 }

@@ -59,8 +59,10 @@ test('virtio info, as JSON', async () => {
 
 test('info decodes the capabilities of virtio', async () => {
   const { stdout } = await vfioUser('info', socket);
-  expect(stdout).toMatch(/VirtIO: CommonCfg, BAR 4 at 0x0, 4 KiB/);
-  expect(stdout).toMatch(/VirtIO: Notify, BAR 4 at 0x3000, 4 KiB, multiplier 4/);
+  expect(stdout).toMatch(/Vendor Specific: VirtIO: CommonCfg\n +BAR=4 offset=00000000 size=00001000\n/);
+  expect(stdout).toMatch(
+    /Vendor Specific: VirtIO: Notify\n +BAR=4 offset=00003000 size=00001000 multiplier=00000004\n/,
+  );
 });
 
 test.each(['split', 'packed'])(

@@ -5,6 +5,9 @@
  *     VFIO_USER_PCI_DUMPS=/src/pciutils/tests npm run test:decoders
  */
 import { describe, expect, test } from '@jest/globals';
+import { capabilityLines } from '../../lib/cli/render-capabilities.js';
+import { MemoryStore, VirtioBlkDevice, VirtioRngDevice } from '../../lib/emulator/index.js';
+import { connect } from '../../lib/index.js';
 import { configReader, decodeConfigSpace, lspciDump, PCI_CONFIG_SIZE } from '../../lib/pci/index.js';
 import { DUMPS, dumpRows, type DumpedDevice } from './dumps.js';
 import { compareCapability } from './expect-capabilities.js';
@@ -52,6 +55,30 @@ function compareAll(devices: readonly DumpedDevice[], said: readonly DeviceText[
     }));
     const dump = devices.map(({ slot, bytes }) => lspciDump(bytes, slot, 'made')).join('');
     expect(compareAll(devices, lspci(dump))).toEqual([]);
+  });
+});
+
+(HAS_LSPCI ? describe : describe.skip)('virtio, as lspci prints it (needs lspci)', () => {
+  const devices: [string, () => VirtioBlkDevice | VirtioRngDevice][] = [
+    ['a disk', () => new VirtioBlkDevice({ store: new MemoryStore(1 << 20) })],
+    ['an entropy device', () => new VirtioRngDevice({ vectors: 0 })],
+  ];
+
+  test.each(devices)('%s', async (_name, make) => {
+    await using model = make();
+    await using device = await connect({ model });
+    const [said] = lspci(lspciDump(device.config.bytes()));
+    const theirs = said!.capabilities.flatMap(({ title, sections }) =>
+      title.includes('VirtIO') ? [[title, ...sections.map(({ label }) => label)]] : [],
+    );
+    const ours = device.config.capabilities.flatMap((capability) =>
+      capability.kind === 'vendor-specific' ? [capabilityLines(capability, true)] : [],
+    );
+    expect(ours).toHaveLength(4);
+    // Its name of the capability is longer.
+    expect(
+      ours.map(([title, ...rest]) => [title!.replace('Specific', 'Specific Information'), ...rest]),
+    ).toEqual(theirs);
   });
 });
 

@@ -88,7 +88,7 @@ export interface VirtioPersonality {
 
 /**
  * A virtio device (Virtual I/O Device 1.2, over PCI): registers, queues split and packed, MSI-X or INTx, and faults by option.
- * `VirtioBlkDevice` and `VirtioRngDevice` are ready.
+ * `VirtioBlkDevice`, `VirtioScsiDevice`, `VirtioNetDevice` and `VirtioRngDevice` are ready.
  * @example
  * ```ts
  * const device: VirtioPciDevice = new VirtioRngDevice();
