@@ -116,6 +116,9 @@ export type { ConfigCapability, PciBar, PciConfigOptions } from './pci-config.js
 export { PciDevice } from './pci-device.js';
 export { RAM_BARS, RAM_IDENTIFICATION, RamDevice, RamDma, RamDmaStatus, RamRegister } from './ram.js';
 export type { RamOptions } from './ram.js';
+export { openRtl, type RtlBar, type RtlOptions } from './rtl/open-rtl.js';
+export { RtlDevice } from './rtl/rtl-device.js';
+export { RtlError } from './rtl/rtl-error.js';
 export { EmulatorServer, serve, serveFd, serveStream } from './server.js';
 export type { ServeOptions } from './server.js';
 export { SharedMemory } from './shared-memory.js';

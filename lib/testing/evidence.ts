@@ -10,7 +10,7 @@ import { CaptureReader, LineFormatter, isMessage } from '../trace/index.js';
 
 /** A file for a test's report. */
 export interface RigAttachment {
-  /** `capture.pcapng`, `registers.txt`, `messages.txt`, `faults.json`, `server.log`, `error.txt`. */
+  /** `capture.pcapng`, `registers.txt`, `messages.txt`, `faults.json`, `server.log`, `error.txt`, `waveform.vcd`. */
   readonly name: string;
   /** Where it is. */
   readonly path: string;
@@ -23,11 +23,14 @@ const READ_MS = 500;
 /** The last messages that are shown. */
 const MOST_LINES = 200;
 const MOST_NAME = 80;
+/** Files of the rig's directory that are kept. */
+const KEPT = /^(?:capture.*|server\.log|simulator\.log|waveform\.\w+)$/;
 const MOST_NUMBERED = 10_000;
 const TYPES: Readonly<Record<string, string>> = {
   '.pcapng': 'application/x-pcapng',
   '.txt': 'text/plain',
   '.log': 'text/plain',
+  '.vcd': 'text/plain',
   '.json': 'application/json',
 };
 
@@ -102,10 +105,10 @@ export async function writeEvidence(evidence: Evidence): Promise<RigAttachment[]
   }));
 }
 
-/** Captures in their order, and the server's output. */
+/** Captures in their order, the server's output, and what a simulator leaves. */
 async function keptFiles(directory: string): Promise<string[]> {
   const names = await readdir(directory);
-  const kept = names.filter((name) => name.startsWith('capture') || name === 'server.log').sort();
+  const kept = names.filter((name) => KEPT.test(name)).sort();
   const sizes = await Promise.all(kept.map(async (name) => (await stat(path.join(directory, name))).size));
   return kept.filter((_, i) => sizes[i] !== 0);
 }

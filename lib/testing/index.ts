@@ -33,5 +33,5 @@ export type {
 export { leftOpen } from './left-open.js';
 export { ExpectationError, RigError } from './rig-error.js';
 export type { RigMap } from './rig-map.js';
-export type { RigOptions } from './rig-options.js';
+export type { RigDevice, RigOptions, RigPlace } from './rig-options.js';
 export { Rig, openRig, withRig, type RestartOptions } from './rig.js';

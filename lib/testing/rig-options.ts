@@ -6,6 +6,18 @@ import type { ConnectOptions, Endpoint, PciEndpoint } from '../index.js';
 import * as option from '../options.js';
 import type { RigMap } from './rig-map.js';
 
+/** Where a rig's device may keep its files. */
+export interface RigPlace {
+  /**
+   * The rig's directory, which goes with it. Of a failed test are kept: `waveform.*`, `simulator.log`, and what the rig itself
+   * writes there.
+   */
+  readonly directory: string;
+}
+
+/** A device model in this process, or a function that makes one. */
+export type RigDevice = DeviceModel | ((place: RigPlace) => DeviceModel | Promise<DeviceModel>);
+
 /**
  * Options of `openRig`: where the device is, one of `device`, `command`, `socket`, `endpoint` and `pci`, and how it is looked at.
  */
@@ -14,7 +26,7 @@ export interface RigOptions {
    * A device model in this process: itself, which stays its creator's, or a function that makes one, which is called for each
    * start and whose device is closed by the rig (`close()`, where it has one).
    */
-  device?: DeviceModel | (() => DeviceModel | Promise<DeviceModel>) | undefined;
+  device?: RigDevice | undefined;
   /** How the `device` is reached: by a call (`call`, the default, where synchronous calls work) or through a socket. */
   via?: 'call' | 'socket' | undefined;
   /** A program and its arguments that serve the device; `{socket}` in them is where it is to listen. No shell. */
@@ -79,11 +91,7 @@ const OPTIONS = new option.OptionTable<RigOptions>({
 
 /** Where the device is. */
 export type RigSource =
-  | {
-      kind: 'device';
-      device: DeviceModel | (() => DeviceModel | Promise<DeviceModel>);
-      via: 'call' | 'socket';
-    }
+  | { kind: 'device'; device: RigDevice; via: 'call' | 'socket' }
   | { kind: 'command'; command: readonly string[] }
   | { kind: 'endpoint'; endpoint: Endpoint }
   | { kind: 'pci'; endpoint: PciEndpoint };

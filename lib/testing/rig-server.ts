@@ -7,7 +7,7 @@ import type { Endpoint, ModelEndpoint, PciEndpoint } from '../index.js';
 import { proxy, type ProxyServer, type ServerAddress } from '../proxy/index.js';
 import { ServerProcess } from './processes.js';
 import type { RigError } from './rig-error.js';
-import { DEFAULT_TIMEOUT_MS, type RigOptions, type RigSource } from './rig-options.js';
+import { DEFAULT_TIMEOUT_MS, type RigDevice, type RigOptions, type RigSource } from './rig-options.js';
 
 /** What `connect` is given. */
 export type RigEndpoint = Endpoint | ModelEndpoint | PciEndpoint;
@@ -88,11 +88,8 @@ export class RigServer {
     if (typeof (this.#source.kind === 'device' && this.#source.device) === 'function') await model?.close?.();
   }
 
-  async #startModel(
-    device: DeviceModel | (() => DeviceModel | Promise<DeviceModel>),
-    via: 'call' | 'socket',
-  ): Promise<RigEndpoint> {
-    const model = typeof device === 'function' ? await device() : device;
+  async #startModel(device: RigDevice, via: 'call' | 'socket'): Promise<RigEndpoint> {
+    const model = typeof device === 'function' ? await device({ directory: this.#directory }) : device;
     this.#model = model;
     const options: EmulatorOptions = { ...this.#options.serve, ...(this.#plan && { faults: this.#plan }) };
     if (via === 'call') return { model, options };

@@ -14,7 +14,7 @@ const EVPD = 1;
 const MOST_10_BLOCKS = 0xffff;
 const LBAS_10 = 2 ** 32;
 
-export const TEST_UNIT_READY_CDB = Buffer.alloc(6);
+export const TEST_UNIT_READY_CDB: Buffer = Buffer.alloc(6);
 
 /** Standard data, or a page of vital product data. */
 export function inquiryCdb(page: number | undefined, bytes: number): Buffer {

@@ -35,7 +35,7 @@ export interface DeviceDefinition {
   readonly onError?: ((error: unknown) => void) | undefined;
 }
 
-const IDENTITY = new option.OptionTable<DeviceIdentity>(
+export const IDENTITY = new option.OptionTable<DeviceIdentity>(
   {
     vendorId: option.wholeNumber(0, 0xffff),
     deviceId: option.wholeNumber(0, 0xffff),
