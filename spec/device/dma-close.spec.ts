@@ -42,7 +42,9 @@ function ending(call: Promise<unknown>): Promise<unknown> {
 
 /** What has come of it by now. */
 function soFar(outcome: Promise<unknown>, ms = 20): Promise<unknown> {
-  return Promise.race([outcome, turn(ms).then(() => LATE)]);
+  // Nobody waits for it where the call has ended.
+  const late = new Promise<typeof LATE>((resolve) => setTimeout(resolve, ms, LATE).unref());
+  return Promise.race([outcome, late]);
 }
 
 function holdUnmaps(fate: Fate = 'silence'): void {

@@ -186,7 +186,7 @@ test.each<[string, (device: Device) => Promise<unknown>]>([
   await device.enable();
   await setUpHeld();
   const { sent } = device.counters;
-  const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'it waits'));
+  const after = new Promise((resolve) => setTimeout(resolve, 2_000, 'it waits').unref());
   const refused = call(device).then(
     () => 'done',
     (error: unknown) => error,
