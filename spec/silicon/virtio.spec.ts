@@ -1,6 +1,7 @@
 /** A virtio entropy device (Virtio 1.2, sections 4.1 and 5.4): one queue, DMA to memory, an interrupt. */
 import { expect, test } from '@jest/globals';
 import type { Device, Region } from '../../lib/index.js';
+import { VirtioRng } from '../../lib/virtio/index.js';
 import { describePci, openPci } from './pci-subjects.js';
 
 const VENDOR_CAPABILITY = 9;
@@ -96,4 +97,22 @@ describePci('VFIO_USER_TEST_VIRTIO_RNG', 'virtio-rng', (address) => {
     expect(bytes.subarray(DATA_AT, DATA_AT + written).some((byte) => byte !== 0)).toBe(true);
     await reset();
   });
+
+  test.each(['poll', 'interrupt'] as const)(
+    'gives random bytes to VirtioRng, with completions by %s',
+    async (completion) => {
+      const device = await openPci(address);
+      const rng = await VirtioRng.open(device, { completion, timeoutMs: 60_000 });
+      expect(rng.driver.featureNames).toEqual(expect.arrayContaining(['VERSION_1', 'ACCESS_PLATFORM']));
+      const chunks: Buffer[] = [];
+      for await (const chunk of rng) {
+        chunks.push(chunk as Buffer);
+        if (chunks.reduce((sum, { length }) => sum + length, 0) >= 10_000) break;
+      }
+      // Of so many random bytes each value is there.
+      expect(new Set(Buffer.concat(chunks)).size).toBe(256);
+      await rng.close();
+      expect(rng.driver.state).toBe('closed');
+    },
+  );
 });
