@@ -94,7 +94,8 @@ describe('mappings', () => {
       held.push(mapping);
     }
     expect(held.length).toBeLessThanOrEqual(most);
-    expect(held.length).toBeGreaterThan(most - 1_000);
+    // The process's own count as well: a worker that has run many files has some thousand.
+    expect(held.length).toBeGreaterThan(most - 4_000);
     expect(await client.refusal(dmaMapRequest({ size: PAGE }), [fd])).toBe(ENOMEM);
     held.pop()!.close();
     await client.answer(dmaMapRequest({ size: PAGE }), [fd]);
