@@ -94,6 +94,8 @@ export class InspectorServer implements AsyncDisposable {
       if (this.#requests > MOST_REQUESTS) throw new Refusal(503, 'too many requests at once');
       answer = await this.#answer(request);
     } catch (error) {
+      // A browser that has gone is told nothing.
+      if (!(error instanceof Refusal) && request.destroyed && !request.complete) return;
       status = statusOf(error);
       const { message } = error as Error;
       const code = error instanceof VfioUserError ? error.code : undefined;
