@@ -14,6 +14,7 @@ import {
   RamDevice,
   SharedMemory,
   serveFd,
+  VirtioScsiDevice,
 } from '../lib/emulator/index.js';
 import type { EmulatorServer } from '../lib/emulator/index.js';
 import { native } from '../lib/native.js';
@@ -28,7 +29,7 @@ import {
   RegisterPlacement,
 } from '../lib/registers/index.js';
 import { CaptureReader, describe as describeMessage, LineFormatter, openTap } from '../lib/trace/index.js';
-import { describeVirtio } from '../lib/virtio/index.js';
+import { describeVirtio, VirtioScsi, type ScsiUnit } from '../lib/virtio/index.js';
 import { publicFunctions } from './support/public-entries.js';
 
 let server: EmulatorServer;
@@ -36,6 +37,8 @@ let device: Device;
 let vector: Vector;
 let buffer: DmaBuffer;
 let mapping: DmaMapping;
+let scsi: Device;
+let unit: ScsiUnit;
 
 beforeAll(async () => {
   const [ours, theirs] = native().socketPair() as [number, number];
@@ -45,9 +48,12 @@ beforeAll(async () => {
   buffer = await device.dma.alloc(4096);
   const handler = { read: (_: bigint, length: number) => Buffer.alloc(length), write: () => undefined };
   mapping = await device.dma.map({ handler, size: 4096 });
+  scsi = await connect({ model: new VirtioScsiDevice({ units: [{ store: new MemoryStore(1 << 20) }] }) });
+  unit = (await VirtioScsi.open(scsi)).unit(0);
 });
 
 afterAll(async () => {
+  await scsi.close();
   await device.close();
   await server.close();
 });
@@ -153,6 +159,16 @@ const TABLE: Readonly<Record<string, [takes: Takes, call: Call]>> = {
   'Register.modifySync': ['sync', (o) => register().modifySync({ f: 1 }, o)],
   'Register.waitFor': ['call', (o) => register().waitFor({ f: 1 }, o)],
   'Register.waitForSync': ['sync', (o) => register().waitForSync({ f: 1 }, o)],
+  'ScsiUnit.inquiry': ['call', (o) => unit.inquiry(o)],
+  'ScsiUnit.pages': ['call', (o) => unit.pages(o)],
+  'ScsiUnit.serialNumber': ['call', (o) => unit.serialNumber(o)],
+  'ScsiUnit.designators': ['call', (o) => unit.designators(o)],
+  'ScsiUnit.testReady': ['call', (o) => unit.testReady(o)],
+  'ScsiUnit.capacity': ['call', (o) => unit.capacity(o)],
+  'ScsiUnit.read': ['call', (o) => unit.read(0, 1, o)],
+  'ScsiUnit.readInto': ['call', (o) => unit.readInto(0, Buffer.alloc(512), o)],
+  'ScsiUnit.write': ['call', (o) => unit.write(0, Buffer.alloc(512), o)],
+  'ScsiUnit.synchronizeCache': ['call', (o) => unit.synchronizeCache(o)],
   bindRegisters: ['none', (o) => bindRegisters(map.block('B'), bar(), o)],
   checkRegisters: ['call', (o) => checkRegisters([register()], o)],
   generateAccessors: ['none', (o) => generateAccessors(map, o)],
@@ -170,6 +186,7 @@ const ELSEWHERE: Readonly<Record<string, string>> = {
   serveStream: 'spec/emulator: it takes a stream of its own',
   'new EmulatedNamespace': 'NvmeDevice makes it, whose table has its options',
   'new PciConfigSpace': 'spec/emulator/pci-config.spec.ts',
+  openRtl: 'spec/emulator/rtl.spec.ts',
   diagnose: 'spec/doctor',
   'CaptureWriter.open': 'spec/trace',
   replay: 'spec/replay',

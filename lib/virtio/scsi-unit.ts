@@ -125,15 +125,15 @@ export class ScsiUnit {
   }
 
   /** Reads blocks into a DMA buffer, a Buffer or a Uint8Array, which must not be used before the promise settles. @throws as `read`. */
-  async readInto(lba: number, data: ScsiData, options?: ScsiTransferOptions): Promise<void> {
-    SCSI_TRANSFER_OPTIONS.check('ScsiUnit.readInto', options ?? {});
-    await this.#move('READ', lba, data, options ?? {});
+  async readInto(lba: number, data: ScsiData, options: ScsiTransferOptions = {}): Promise<void> {
+    SCSI_TRANSFER_OPTIONS.check('ScsiUnit.readInto', options);
+    await this.#move('READ', lba, data, options);
   }
 
   /** Writes `data` from `lba` on. It must not be changed before the promise settles. @throws as `read`; ScsiError DATA_PROTECT. */
-  async write(lba: number, data: ScsiData, options?: ScsiTransferOptions): Promise<void> {
-    SCSI_TRANSFER_OPTIONS.check('ScsiUnit.write', options ?? {});
-    await this.#move('WRITE', lba, data, options ?? {});
+  async write(lba: number, data: ScsiData, options: ScsiTransferOptions = {}): Promise<void> {
+    SCSI_TRANSFER_OPTIONS.check('ScsiUnit.write', options);
+    await this.#move('WRITE', lba, data, options);
   }
 
   /** SYNCHRONIZE CACHE: what was written is durable then. @throws as `inquiry`. */
