@@ -18,6 +18,8 @@ export interface Descriptor extends Segment {
 
 /** Much more than a driver has in one request. */
 const MOST_BYTES = 256 << 20;
+/** Of a chain, and of an indirect table: without a limit a driver's table decides how much memory is taken. */
+const MOST_DESCRIPTORS = 4096;
 
 export class Chain {
   /** By which the driver knows it. */
@@ -27,6 +29,8 @@ export class Chain {
   readonly readable: Segment[] = [];
   readonly writable: Segment[] = [];
   readonly #memory: ClientMemory;
+  #readableBytes = 0;
+  #writableBytes = 0;
 
   constructor(memory: ClientMemory, id: number, entries: number) {
     this.#memory = memory;
@@ -34,21 +38,28 @@ export class Chain {
     this.entries = entries;
   }
 
-  /** @throws QueueFault where something to be read stands behind something to be written. */
+  /** @throws QueueFault where something to be read stands behind something to be written, and for a chain without end. */
   append({ address, length, flags }: Descriptor): void {
-    if ((flags & F_WRITE) !== 0) this.writable.push({ address, length });
-    else if (this.writable.length > 0) throw new QueueFault('a readable descriptor behind a writable one');
-    else this.readable.push({ address, length });
+    if (this.readable.length + this.writable.length >= MOST_DESCRIPTORS)
+      throw new QueueFault(`a chain of more than ${MOST_DESCRIPTORS} descriptors`);
+    if ((flags & F_WRITE) !== 0) {
+      this.writable.push({ address, length });
+      this.#writableBytes += length;
+    } else if (this.writable.length > 0) throw new QueueFault('a readable descriptor behind a writable one');
+    else {
+      this.readable.push({ address, length });
+      this.#readableBytes += length;
+    }
     if (this.readableBytes + this.writableBytes > MOST_BYTES)
       throw new QueueFault(`a chain of more than ${MOST_BYTES} bytes`);
   }
 
   get readableBytes(): number {
-    return total(this.readable);
+    return this.#readableBytes;
   }
 
   get writableBytes(): number {
-    return total(this.writable);
+    return this.#writableBytes;
   }
 
   /** `length` bytes of what is to be read, from `offset` on. */
@@ -71,7 +82,7 @@ export class Chain {
 
 /** Those of a table in the driver's memory. @throws QueueFault where it is none. */
 export async function readTable(memory: ClientMemory, { address, length }: Segment): Promise<Descriptor[]> {
-  if (length === 0 || length % DESCRIPTOR !== 0 || length > MOST_BYTES)
+  if (length === 0 || length % DESCRIPTOR !== 0 || length > MOST_DESCRIPTORS * DESCRIPTOR)
     throw new QueueFault(`an indirect table of ${length} bytes`);
   const bytes = await memory.read(address, length);
   return Array.from({ length: length / DESCRIPTOR }, (_, i) => splitDescriptor(bytes, i * DESCRIPTOR));
@@ -103,10 +114,6 @@ export function hasNext({ flags }: Descriptor): boolean {
 
 export function isIndirect({ flags }: Descriptor): boolean {
   return (flags & F_INDIRECT) !== 0;
-}
-
-function total(segments: readonly Segment[]): number {
-  return segments.reduce((sum, { length }) => sum + length, 0);
 }
 
 /** The parts of `segments` that are `length` bytes from `offset` on. */

@@ -25,6 +25,8 @@ export class PackedDeviceQueue implements DeviceQueue {
   #usedWrap = true;
   /** Entries that were used since the driver was last interrupted, or could have been. */
   #untold = 0;
+  /** Entries that were taken and not given back: one that is offered again before that does not make us keep more. */
+  #outstanding = 0;
 
   constructor(memory: ClientMemory, place: QueuePlace, hasEventIndex: boolean) {
     this.#memory = memory;
@@ -50,6 +52,11 @@ export class PackedDeviceQueue implements DeviceQueue {
       descriptors.push(await this.#fetch(this.#at));
       this.#advance();
     }
+    this.#outstanding += descriptors.length;
+    if (this.#outstanding > this.#place.size)
+      throw new QueueFault(
+        `more requests than the ${this.#place.size} that the queue has room for are under way`,
+      );
     const chain = new Chain(this.#memory, descriptors.at(-1)!.link, descriptors.length);
     if (isIndirect(first)) {
       if (descriptors.length > 1) throw new QueueFault('an indirect descriptor with a next one');
@@ -101,6 +108,7 @@ export class PackedDeviceQueue implements DeviceQueue {
     await this.#memory.write(address + 8n, bytes.subarray(0, 6));
     await this.#memory.write(address + 14n, bytes.subarray(6));
     this.#untold += entries;
+    this.#outstanding = Math.max(0, this.#outstanding - entries);
     this.#usedAt += entries;
     if (this.#usedAt < this.#place.size) return;
     this.#usedAt -= this.#place.size;

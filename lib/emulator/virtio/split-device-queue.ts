@@ -23,6 +23,8 @@ export class SplitDeviceQueue implements DeviceQueue {
   #usedIndex = 0;
   /** The used index when the driver was last interrupted, or could have been. */
   #toldIndex = 0;
+  /** Taken and not given back: a driver that offers the same descriptors again and again does not make us keep more. */
+  #outstanding = 0;
 
   constructor(memory: ClientMemory, place: QueuePlace, hasEventIndex: boolean) {
     this.#memory = memory;
@@ -41,6 +43,9 @@ export class SplitDeviceQueue implements DeviceQueue {
     if (index === taken) return undefined;
     const waiting = (index - taken) & 0xffff;
     if (waiting > size) throw new QueueFault(`${waiting} requests are available in a queue of ${size}`);
+    if (this.#outstanding >= size)
+      throw new QueueFault(`more requests than the ${size} that the queue has room for are under way`);
+    this.#outstanding++;
     const head = await this.#read16(driver + 4n + BigInt(2 * (taken % size)));
     this.#takenIndex = (taken + 1) & 0xffff;
     if (this.#hasEventIndex) await this.#write16(device + 4n + BigInt(8 * size), this.#takenIndex);
@@ -53,6 +58,7 @@ export class SplitDeviceQueue implements DeviceQueue {
 
   async useId(id: number, length: number): Promise<void> {
     const { device, size } = this.#place;
+    this.#outstanding = Math.max(0, this.#outstanding - 1);
     const element = Buffer.alloc(8);
     element.writeUInt32LE(id, 0);
     element.writeUInt32LE(length >>> 0, 4);
