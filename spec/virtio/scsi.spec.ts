@@ -39,6 +39,12 @@ async function opened(
   return { scsi, host, store };
 }
 
+/** Of the request queues, which are behind the control and event queues: buffers for events may be taken at any time. */
+function onNthCommand(n: number, verdict: VirtioVerdict): NonNullable<VirtioScsiDevice['intercept']> {
+  const nth = onNthRequest(n, verdict);
+  return (request) => (request.queue < 2 ? 'pass' : nth(request));
+}
+
 const WAYS: [string, Partial<VirtioScsiDeviceOptions>, VirtioScsiOptions][] = [
   ['split', {}, {}],
   ['packed, by MSI-X', {}, { ring: 'packed', completion: 'interrupt' }],
@@ -136,9 +142,9 @@ test('what is not carried out is said by name', async () => {
     name: 'ScsiError',
     sense: { meaning: 'logical block address out of range' },
   });
-  host.intercept = onNthRequest(1, { status: 8 });
+  host.intercept = onNthCommand(1, { status: 8 });
   expect(await errorOf(unit.testReady())).toMatchObject({ code: 'ERR_SCSI_BUSY', sense: undefined });
-  host.intercept = onNthRequest(1, { status: 2 });
+  host.intercept = onNthCommand(1, { status: 2 });
   expect(await errorOf(unit.read(0, 1))).toMatchObject({ code: 'ERR_SCSI_MEDIUM_ERROR' });
   expect(await errorOf(unit.read(8192, 1))).toBeInstanceOf(RangeError);
   expect(await errorOf(scsi.command({ target: 0, cdb: Buffer.alloc(33) }))).toBeInstanceOf(RangeError);
@@ -189,7 +195,7 @@ describe('a host that lies', () => {
   test.each(used)('in the used ring, %s, is believed in nothing', async (_name, verdict) => {
     const { scsi, host } = await opened({}, { entries: 64 });
     await scsi.unit(0).capacity();
-    host.intercept = onNthRequest(1, verdict);
+    host.intercept = onNthCommand(1, verdict);
     expect(await errorOf(scsi.unit(0).read(0, 8))).toBeInstanceOf(VirtioDeviceError);
     expect(scsi.state).toBe('failed');
   });
