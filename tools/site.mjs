@@ -31,8 +31,8 @@ const DOCUMENTS = {
     'observability',
     'performance',
   ],
-  Testing: ['writing-a-device', 'testing-in-ci', 'replay', 'proxy', 'servers'],
-  'Command line': ['command-line', 'cli', 'doctor/README'],
+  Testing: ['writing-a-device', 'rtl', 'testing-in-ci', 'replay', 'proxy', 'servers'],
+  'Command line': ['command-line', 'cli', 'inspector', 'doctor/README'],
   Reference: ['timeouts', 'troubleshooting', 'protocol-support', 'benchmarks', 'reliability'],
   Project: ['../SECURITY', '../DESIGN', '../CONTRIBUTING', '../CHANGELOG'],
 };
