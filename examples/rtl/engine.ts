@@ -40,7 +40,7 @@ function inCocotb(directory: string): Promise<RtlDevice> {
   const files = [source('dma_engine.v'), source('waveform.v')];
   run('iverilog', '-g2012', '-o', program, '-s', 'dma_engine', '-s', 'waveform', ...files);
   const [libraries, library] = [run(config, '--lib-dir'), run(config, '--lib-name', 'vpi', 'icarus')];
-  const waveform = path.join(directory, 'waveform.fst');
+  const [waveform, python] = [path.join(directory, 'waveform.fst'), run(config, '--python-bin')];
   return openRtl({
     ...PINS,
     command: ['vvp', '-M', libraries, '-m', library, program, '-fst', `+waveform=${waveform}`],
@@ -51,7 +51,8 @@ function inCocotb(directory: string): Promise<RtlDevice> {
       PYTHONPATH: path.dirname(source('dma_engine_cocotb.py')),
       PYTHONDONTWRITEBYTECODE: '1',
       LIBPYTHON_LOC: run(config, '--libpython'),
-      PYGPI_PYTHON_BIN: run(config, '--python-bin'),
+      PYGPI_PYTHON_BIN: python,
+      VIRTUAL_ENV: path.dirname(path.dirname(python)), // where cocotb is, also where that is no virtual environment
       COCOTB_RESULTS_FILE: path.join(directory, 'results.xml'),
       COCOTB_ANSI_OUTPUT: '0',
     },
